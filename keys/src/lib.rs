@@ -1,0 +1,26 @@
+//! Who may do what: identities, signed statements, the ledger, and the authority
+//! computed from it.
+//!
+//! Pure: no IO, no clock, no randomness of its own. Time and random bytes are
+//! arguments. Reading and writing key files is `node`'s work; moving statements
+//! between nodes is `mesh`'s.
+#![forbid(unsafe_code)]
+
+pub mod authority;
+pub mod enrolment;
+pub mod id;
+pub mod identity;
+pub mod invite;
+pub mod ledger;
+pub mod permit;
+pub mod proof;
+pub mod signed;
+pub mod statement;
+
+pub use authority::{Authority, Member, Standing};
+pub use id::{Epoch, MeshId, MigrationId, NodeId, PublicKey, StatementId, UnixSecs, VolumeId};
+pub use identity::Identity;
+pub use ledger::Ledger;
+pub use permit::{Denied, Permit, ReceiveBlocks, SendBlocks};
+pub use signed::{Domain, Signature, Signed};
+pub use statement::{Grant, Name, Revocation, Role, Roles, Statement};

@@ -1,0 +1,333 @@
+//! Runs of neighbouring blocks: what they hold, and the check that bytes which
+//! came from a peer are what their leaves say.
+//!
+//! Not here: the bytes themselves, and decompressing them.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::geometry::{BLOCK_SIZE, BlockIndex, GROUP_BLOCKS, Geometry, GroupIndex};
+use crate::hash::Leaf;
+use crate::tree::leaf;
+
+/// Blocks in one data extent at most: 1 MiB, large enough for streams and
+/// disks to run at full speed, small enough to hold many in memory.
+pub const MAX_EXTENT_BLOCKS: u32 = 16;
+
+/// Blocks in one zero extent at most: 256 MiB, so that a later write never
+/// waits long behind one.
+pub const MAX_ZERO_BLOCKS: u32 = 4096;
+
+/// A source asks for a barrier once extents of this weight are pending: 1 GiB
+/// of data. It bounds what a crash costs and what both ends hold in memory.
+pub const BARRIER_BLOCKS: u64 = 16 * 1024;
+
+/// Barriers asked for and not yet durable at most: one being flushed while the
+/// extents of the next one come in.
+pub const MAX_BARRIERS: usize = 2;
+
+/// What a run of blocks holds, by its leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Extent {
+    /// All bytes are zero. Their leaves follow from their places and are
+    /// computed when needed, not carried.
+    Zero {
+        /// The first block.
+        first: BlockIndex,
+        /// How many blocks, 1 to [`MAX_ZERO_BLOCKS`].
+        count: u32,
+    },
+    /// Bytes with these leaves, one for each block.
+    Data {
+        /// The first block.
+        first: BlockIndex,
+        /// 1 to [`MAX_EXTENT_BLOCKS`] leaves.
+        leaves: Vec<Leaf>,
+    },
+}
+
+impl Extent {
+    /// The first block.
+    pub fn first(&self) -> BlockIndex {
+        match self {
+            Self::Zero { first, .. } | Self::Data { first, .. } => *first,
+        }
+    }
+
+    /// How many blocks.
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::Zero { count, .. } => u64::from(*count),
+            Self::Data { leaves, .. } => leaves.len() as u64,
+        }
+    }
+
+    /// What it counts towards [`BARRIER_BLOCKS`]: a block of data is one, and
+    /// so are up to 256 blocks of zeros, which cost next to nothing to send and
+    /// to write again.
+    pub fn weight(&self) -> u64 {
+        match self {
+            Self::Zero { count, .. } => u64::from(*count).div_ceil(GROUP_BLOCKS).max(1),
+            Self::Data { leaves, .. } => leaves.len() as u64,
+        }
+    }
+
+    /// The groups it touches, in ascending order; none if it is empty.
+    pub fn groups(&self) -> impl Iterator<Item = GroupIndex> + use<> {
+        let first = self.first().0;
+        let end = first.saturating_add(self.count());
+        let groups = first / GROUP_BLOCKS..end.div_ceil(GROUP_BLOCKS);
+        groups.map(GroupIndex)
+    }
+
+    /// Whether it has blocks, not too many, and all in the volume.
+    ///
+    /// # Errors
+    /// [`BadExtent::Count`] or [`BadExtent::OutOfVolume`].
+    pub fn check_bounds(&self, geometry: Geometry) -> Result<(), BadExtent> {
+        let limit = match self {
+            Self::Zero { .. } => MAX_ZERO_BLOCKS,
+            Self::Data { .. } => MAX_EXTENT_BLOCKS,
+        };
+        let (first, count) = (self.first(), self.count());
+        if count == 0 || count > u64::from(limit) {
+            return Err(BadExtent::Count {
+                first,
+                count,
+                limit,
+            });
+        }
+        if !geometry.contains_run(first, count) {
+            return Err(BadExtent::OutOfVolume { first, count });
+        }
+        Ok(())
+    }
+}
+
+/// Why an extent from a peer is not written.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum BadExtent {
+    /// No blocks, or more than an extent may have.
+    #[error("extent of {count} blocks at {first} is not of 1 to {limit} blocks")]
+    Count {
+        /// Its first block.
+        first: BlockIndex,
+        /// Its blocks.
+        count: u64,
+        /// The most an extent of its kind may have.
+        limit: u32,
+    },
+    /// It begins or ends outside the volume.
+    #[error("extent of {count} blocks at {first} is outside the volume")]
+    OutOfVolume {
+        /// Its first block.
+        first: BlockIndex,
+        /// Its blocks.
+        count: u64,
+    },
+    /// Its payload is not as long as its blocks.
+    #[error("extent at {first} holds {bytes} bytes, not {expected}")]
+    Length {
+        /// Its first block.
+        first: BlockIndex,
+        /// Bytes of payload after decoding.
+        bytes: u64,
+        /// Bytes of its blocks.
+        expected: u64,
+    },
+    /// Its payload could not be decompressed.
+    #[error("extent at {first} does not decompress")]
+    Undecodable {
+        /// Its first block.
+        first: BlockIndex,
+    },
+    /// A block does not hash to the leaf that came with it.
+    #[error("{block} does not hash to its leaf")]
+    Mismatch {
+        /// The first such block.
+        block: BlockIndex,
+    },
+}
+
+/// An extent that lies in the volume and whose bytes hash to its leaves. Only
+/// [`check_extent`] and [`check_zero`] make one, so nothing unchecked can be
+/// handed to the target's session for writing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedExtent(Extent);
+
+impl CheckedExtent {
+    /// What was checked.
+    pub fn extent(&self) -> &Extent {
+        &self.0
+    }
+
+    /// What was checked, by value.
+    pub fn into_extent(self) -> Extent {
+        self.0
+    }
+}
+
+/// Checks a data extent against its decoded bytes: bounds first, then length,
+/// then every block's hash.
+///
+/// # Errors
+/// The first thing found wrong; the extent must not be written then.
+pub fn check_extent(
+    geometry: Geometry,
+    first: BlockIndex,
+    leaves: Vec<Leaf>,
+    data: &[u8],
+) -> Result<CheckedExtent, BadExtent> {
+    let extent = Extent::Data { first, leaves };
+    let expected = extent_len(geometry, &extent)?;
+    if data.len() as u64 != expected {
+        return Err(BadExtent::Length {
+            first,
+            bytes: data.len() as u64,
+            expected,
+        });
+    }
+    let Extent::Data { leaves, .. } = &extent else {
+        unreachable!("made above as data");
+    };
+    for ((block, expected), data) in (first.0..).zip(leaves).zip(data.chunks(BLOCK_SIZE)) {
+        let block = BlockIndex(block);
+        if leaf(geometry, block, data) != *expected {
+            return Err(BadExtent::Mismatch { block });
+        }
+    }
+    Ok(CheckedExtent(extent))
+}
+
+/// Checks a zero extent, which has no bytes to look at.
+///
+/// # Errors
+/// When it is out of bounds; it must not be written then.
+pub fn check_zero(
+    geometry: Geometry,
+    first: BlockIndex,
+    count: u32,
+) -> Result<CheckedExtent, BadExtent> {
+    let extent = Extent::Zero { first, count };
+    extent.check_bounds(geometry)?;
+    Ok(CheckedExtent(extent))
+}
+
+/// The bytes of an extent's blocks: what a payload must decode to, known
+/// before it is decompressed.
+///
+/// # Errors
+/// When the extent is out of bounds.
+pub fn extent_len(geometry: Geometry, extent: &Extent) -> Result<u64, BadExtent> {
+    extent.check_bounds(geometry)?;
+    let range = geometry.run_range(extent.first(), extent.count());
+    Ok(range.end - range.start)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn geometry() -> Geometry {
+        Geometry::new(300 * 65536 + 10).unwrap()
+    }
+
+    fn leaves(first: u64, data: &[u8]) -> Vec<Leaf> {
+        (first..)
+            .zip(data.chunks(BLOCK_SIZE))
+            .map(|(block, data)| leaf(geometry(), BlockIndex(block), data))
+            .collect()
+    }
+
+    #[test]
+    fn bytes_that_hash_to_their_leaves_pass_even_at_the_short_end() {
+        let data = vec![7; 2 * BLOCK_SIZE + 10];
+        let first = BlockIndex(298);
+        let leaves = leaves(298, &data);
+        let checked = check_extent(geometry(), first, leaves.clone(), &data).unwrap();
+        assert_eq!(checked.into_extent(), Extent::Data { first, leaves });
+    }
+
+    #[test]
+    fn one_flipped_bit_names_its_block() {
+        let mut data = vec![7; 3 * BLOCK_SIZE];
+        let leaves = leaves(5, &data);
+        data[2 * BLOCK_SIZE + 1] ^= 1;
+        assert_eq!(
+            check_extent(geometry(), BlockIndex(5), leaves, &data),
+            Err(BadExtent::Mismatch {
+                block: BlockIndex(7)
+            })
+        );
+    }
+
+    #[test]
+    fn right_bytes_at_the_wrong_place_do_not_pass() {
+        let data = vec![7; BLOCK_SIZE];
+        let leaves = leaves(5, &data);
+        assert_eq!(
+            check_extent(geometry(), BlockIndex(6), leaves, &data),
+            Err(BadExtent::Mismatch {
+                block: BlockIndex(6)
+            })
+        );
+    }
+
+    #[test]
+    fn bounds_and_lengths_are_checked_before_anything_is_hashed() {
+        let data = vec![0; 17 * BLOCK_SIZE];
+        let leaf = Leaf([0; 32]);
+        let check = |first, count, bytes: usize| {
+            check_extent(
+                geometry(),
+                BlockIndex(first),
+                vec![leaf; count],
+                &data[..bytes],
+            )
+        };
+        assert!(matches!(check(0, 0, 0), Err(BadExtent::Count { .. })));
+        assert!(matches!(
+            check(0, 17, 17 * BLOCK_SIZE),
+            Err(BadExtent::Count { .. })
+        ));
+        for first in [300, 301, u64::MAX] {
+            assert!(matches!(
+                check(first, 2, 2 * BLOCK_SIZE),
+                Err(BadExtent::OutOfVolume { .. })
+            ));
+        }
+        for bytes in [0, 9, 11, BLOCK_SIZE] {
+            assert!(matches!(
+                check(300, 1, bytes),
+                Err(BadExtent::Length { expected: 10, .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn zero_extents_are_bounded_too() {
+        let zero = |first, count| check_zero(geometry(), BlockIndex(first), count);
+        assert!(zero(0, 301).is_ok());
+        assert!(matches!(zero(0, 0), Err(BadExtent::Count { .. })));
+        assert!(matches!(
+            zero(0, MAX_ZERO_BLOCKS + 1),
+            Err(BadExtent::Count { .. })
+        ));
+        assert!(matches!(zero(1, 301), Err(BadExtent::OutOfVolume { .. })));
+    }
+
+    #[test]
+    fn an_extent_names_every_group_it_touches() {
+        let groups = |first, count| {
+            let first = BlockIndex(first);
+            let groups = Extent::Zero { first, count }.groups();
+            groups.map(|group| group.0).collect::<Vec<_>>()
+        };
+        assert_eq!(groups(0, 256), [0]);
+        assert_eq!(groups(255, 2), [0, 1]);
+        assert_eq!(groups(256, 513), [1, 2, 3]);
+        assert!(groups(256, 0).is_empty());
+    }
+}

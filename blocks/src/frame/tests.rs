@@ -1,0 +1,345 @@
+//! Golden bytes of every frame, and what is refused.
+
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Frame, payload length, and the bytes it must be for ever.
+fn golden_to_target() -> Vec<(ToTarget, usize, String)> {
+    let mut frames = golden_questions();
+    frames.extend(golden_extents());
+    frames
+}
+
+fn golden_questions() -> Vec<(ToTarget, usize, String)> {
+    let h = |byte: u8| format!("{byte:02x}").repeat(32);
+    vec![
+        (
+            ToTarget::Open {
+                ticket: vec![0xaa, 0xbb],
+                length: 1 << 40,
+                barrier: 300,
+                root: Root([0x11; 32]),
+            },
+            0,
+            format!(
+                "310000000000000001_00_02aabb_fd0000000000010000_fb2c01_{}",
+                h(0x11)
+            ),
+        ),
+        (
+            ToTarget::AskGroups {
+                first: GroupIndex(5),
+                count: 1024,
+            },
+            0,
+            "060000000000000001_01_05_fb0004".into(),
+        ),
+        (
+            ToTarget::AskLeaves {
+                group: GroupIndex(9),
+            },
+            0,
+            "030000000000000001_02_09".into(),
+        ),
+        (
+            ToTarget::BeginPass { pass: 2 },
+            0,
+            "030000000000000001_03_02".into(),
+        ),
+        (
+            ToTarget::Barrier { barrier: 4 },
+            0,
+            "030000000000000001_06_04".into(),
+        ),
+        (
+            ToTarget::Finish {
+                barrier: 4,
+                root: Root([0x44; 32]),
+                read_back: true,
+            },
+            0,
+            format!("240000000000000001_07_04_{}_01", h(0x44)),
+        ),
+        (ToTarget::Close, 0, "020000000000000001_08".into()),
+    ]
+}
+
+fn golden_extents() -> Vec<(ToTarget, usize, String)> {
+    let h = |byte: u8| format!("{byte:02x}").repeat(32);
+    vec![
+        (
+            ToTarget::Extent {
+                first: BlockIndex(7),
+                encoding: Encoding::Raw,
+                leaves: vec![Leaf([0x22; 32])],
+            },
+            65536,
+            format!("250000000000010001_04_07_00_01{}", h(0x22)),
+        ),
+        (
+            ToTarget::Extent {
+                first: BlockIndex(7),
+                encoding: Encoding::Zstd,
+                leaves: vec![Leaf([0x22; 32]), Leaf([0x33; 32])],
+            },
+            9,
+            format!("450000000900000001_04_07_01_02{}{}", h(0x22), h(0x33)),
+        ),
+        (
+            ToTarget::Zero {
+                first: BlockIndex(1),
+                count: 4096,
+            },
+            0,
+            "060000000000000001_05_01_fb0010".into(),
+        ),
+    ]
+}
+
+fn golden_to_source() -> Vec<(ToSource, String)> {
+    let h = |byte: u8| format!("{byte:02x}").repeat(32);
+    vec![
+        (
+            ToSource::Opened {
+                barrier: 3,
+                root: Root([0x11; 32]),
+            },
+            format!("230000000000000001_00_03_{}", h(0x11)),
+        ),
+        (
+            ToSource::Refused {
+                code: RefusalCode::NotAuthorised,
+            },
+            "030000000000000001_01_00".into(),
+        ),
+        (
+            ToSource::Refused {
+                code: RefusalCode::Unsupported,
+            },
+            "030000000000000001_01_10".into(),
+        ),
+        (
+            ToSource::Groups {
+                first: GroupIndex(8),
+                nodes: vec![Node([0x22; 32]), Node([0x33; 32])],
+            },
+            format!("440000000000000001_02_08_02{}{}", h(0x22), h(0x33)),
+        ),
+        (
+            ToSource::Leaves {
+                group: GroupIndex(8),
+                leaves: vec![Leaf([0x22; 32])],
+            },
+            format!("240000000000000001_03_08_01{}", h(0x22)),
+        ),
+        (
+            ToSource::Durable {
+                barrier: 4,
+                root: Root([0x44; 32]),
+            },
+            format!("230000000000000001_04_04_{}", h(0x44)),
+        ),
+        (
+            ToSource::Finished {
+                root: Root([0x44; 32]),
+                read_back: false,
+                proof: vec![0x99],
+            },
+            format!("250000000000000001_05_{}_00_0199", h(0x44)),
+        ),
+    ]
+}
+
+fn split(frame: &[u8]) -> (FramePrefix, &[u8]) {
+    let (prefix, header) = frame.split_at(PREFIX_LEN);
+    (
+        FramePrefix::decode(prefix.try_into().unwrap()).unwrap(),
+        header,
+    )
+}
+
+#[test]
+fn frames_to_a_target_keep_their_bytes() {
+    for (frame, payload, bytes) in golden_to_target() {
+        let encoded = frame.encode(payload).unwrap();
+        assert_eq!(hex(&encoded), bytes.replace('_', ""), "{frame:?}");
+        let (prefix, header) = split(&encoded);
+        assert_eq!((prefix.header, prefix.payload), (header.len(), payload));
+        assert_eq!(ToTarget::decode(header, payload).unwrap(), frame);
+    }
+}
+
+#[test]
+fn frames_to_a_source_keep_their_bytes() {
+    for (frame, bytes) in golden_to_source() {
+        let encoded = frame.encode().unwrap();
+        assert_eq!(hex(&encoded), bytes.replace('_', ""), "{frame:?}");
+        let (prefix, header) = split(&encoded);
+        assert_eq!((prefix.header, prefix.payload), (header.len(), 0));
+        assert_eq!(ToSource::decode(header, 0).unwrap(), frame);
+    }
+}
+
+#[test]
+fn refusal_codes_keep_their_numbers() {
+    use RefusalCode::*;
+    let codes = [
+        NotAuthorised,
+        Expired,
+        Revoked,
+        WrongVolume,
+        StaleEpoch,
+        NotReady,
+        SizeMismatch,
+        Busy,
+        BadFrame,
+        BadData,
+        RootDiffers,
+        ReadBackDiffers,
+        StorageFull,
+        StorageFailed,
+        Paused,
+        ShuttingDown,
+        Unsupported,
+    ];
+    for (number, code) in codes.into_iter().enumerate() {
+        let encoded = ToSource::Refused { code }.encode().unwrap();
+        assert_eq!(encoded.last(), Some(&(number as u8)), "{code:?}");
+    }
+}
+
+#[test]
+fn lengths_out_of_bounds_are_refused_before_anything_is_read() {
+    let prefix = |header: u32, payload: u32| {
+        let mut bytes = [0; 8];
+        bytes[..4].copy_from_slice(&header.to_le_bytes());
+        bytes[4..].copy_from_slice(&payload.to_le_bytes());
+        FramePrefix::decode(bytes)
+    };
+    assert!(prefix(1, 0).is_ok());
+    assert!(prefix(MAX_HEADER as u32, MAX_PAYLOAD as u32).is_ok());
+    for header in [0, MAX_HEADER as u32 + 1, u32::MAX] {
+        let bytes = u64::from(header);
+        assert_eq!(prefix(header, 0), Err(FrameError::HeaderLength { bytes }));
+    }
+    for payload in [MAX_PAYLOAD as u32 + 1, u32::MAX] {
+        let bytes = u64::from(payload);
+        assert_eq!(prefix(1, payload), Err(FrameError::PayloadLength { bytes }));
+    }
+}
+
+#[test]
+fn the_largest_frames_fit_and_larger_ones_are_refused() {
+    let open = |ticket| {
+        let (length, barrier, root) = (u64::MAX, u64::MAX, Root([1; 32]));
+        let ticket = vec![0; ticket];
+        ToTarget::Open {
+            ticket,
+            length,
+            barrier,
+            root,
+        }
+        .encode(0)
+    };
+    assert!(open(MAX_TICKET).is_ok());
+    assert!(matches!(
+        open(MAX_TICKET + 1),
+        Err(FrameError::Count { .. })
+    ));
+
+    let groups = |count| {
+        let first = GroupIndex(u64::MAX);
+        let nodes = vec![Node([0xff; 32]); count];
+        ToSource::Groups { first, nodes }.encode()
+    };
+    assert!(groups(MAX_GROUPS_PER_FRAME as usize).is_ok());
+    for count in [0, MAX_GROUPS_PER_FRAME as usize + 1] {
+        assert!(matches!(groups(count), Err(FrameError::Count { .. })));
+    }
+
+    let leaves = |count| {
+        let group = GroupIndex(u64::MAX);
+        let leaves = vec![Leaf([0xff; 32]); count];
+        ToSource::Leaves { group, leaves }.encode()
+    };
+    assert!(leaves(GROUP_BLOCKS as usize).is_ok());
+    assert!(leaves(GROUP_BLOCKS as usize + 1).is_err());
+
+    let finished = |proof| {
+        let (root, read_back) = (Root([1; 32]), true);
+        let proof = vec![0; proof];
+        ToSource::Finished {
+            root,
+            read_back,
+            proof,
+        }
+        .encode()
+    };
+    assert!(finished(MAX_PROOF).is_ok());
+    assert!(finished(MAX_PROOF + 1).is_err());
+}
+
+#[test]
+fn only_a_data_extent_has_a_payload_and_its_size_must_fit() {
+    for (frame, payload, _) in golden_to_target() {
+        let wrong = if payload == 0 { 1 } else { 0 };
+        assert!(
+            matches!(frame.encode(wrong), Err(FrameError::Payload { .. })),
+            "{frame:?}"
+        );
+    }
+    let raw = |payload| extent_payload(Encoding::Raw, 2, payload).is_ok();
+    assert!(!raw(65536) && raw(65537) && raw(131_072) && !raw(131_073));
+
+    let (source, _) = golden_to_source().remove(0);
+    let header = codec::encode(&source).unwrap();
+    assert!(matches!(
+        ToSource::decode(&header, 1),
+        Err(FrameError::Payload { .. })
+    ));
+}
+
+#[test]
+fn a_header_of_another_version_cut_short_or_with_more_behind_it_is_refused() {
+    for (frame, payload, _) in golden_to_target() {
+        let header = codec::encode(&frame).unwrap();
+        for cut in 0..header.len() {
+            assert!(ToTarget::decode(&header[..cut], payload).is_err());
+        }
+        let mut newer = header.clone();
+        newer[0] = 2;
+        assert!(ToTarget::decode(&newer, payload).is_err());
+        let mut longer = header;
+        longer.push(0);
+        assert!(ToTarget::decode(&longer, payload).is_err());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn garbage_never_panics_and_what_decodes_encodes_to_itself(
+        mut garbage in prop::collection::vec(any::<u8>(), 0..200),
+        payload in 0..2usize,
+    ) {
+        if let Some(first) = garbage.first_mut() {
+            *first = 1;
+        }
+        if let Ok(frame) = ToTarget::decode(&garbage, payload) {
+            let encoded = frame.encode(payload).unwrap();
+            prop_assert_eq!(ToTarget::decode(&encoded[PREFIX_LEN..], payload).unwrap(), frame);
+        }
+        if let Ok(frame) = ToSource::decode(&garbage, payload) {
+            let encoded = frame.encode().unwrap();
+            prop_assert_eq!(ToSource::decode(&encoded[PREFIX_LEN..], payload).unwrap(), frame);
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Volumes as 64 KiB blocks under one BLAKE3 tree, and the sessions that move
+//! them: geometry, hashes, dirty sets, frames, and a state machine for each
+//! end of a transfer.
+//!
+//! Not here: reading or writing a disk, compressing, timers, sockets. A shell
+//! does those and feeds these types what it saw.
+
+#![forbid(unsafe_code)]
+
+pub mod dirty;
+pub mod extent;
+pub mod frame;
+pub mod geometry;
+pub mod hash;
+pub mod source;
+pub mod target;
+pub mod tree;
+
+pub use dirty::DirtySet;
+pub use extent::{
+    BARRIER_BLOCKS, BadExtent, CheckedExtent, Extent, MAX_BARRIERS, MAX_EXTENT_BLOCKS,
+    MAX_ZERO_BLOCKS, check_extent, check_zero, extent_len,
+};
+pub use frame::{CloseReason, Encoding, FrameError, FramePrefix, RefusalCode, ToSource, ToTarget};
+pub use geometry::{
+    BLOCK_SIZE, BlockIndex, GROUP_BLOCKS, Geometry, GeometryError, GroupIndex, MAX_LENGTH,
+};
+pub use hash::{Leaf, Node, ParseHashError, Root};
+pub use source::Source;
+pub use target::Target;
+pub use tree::{RootBuilder, group_node, is_zero, leaf, root, zero_group_node, zero_leaf};

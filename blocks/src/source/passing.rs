@@ -1,0 +1,150 @@
+//! One pass: what was sent and is not yet acknowledged, by barrier, and what
+//! was acknowledged and is not yet committed.
+//!
+//! Not here: the session around it.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use super::{Output, SessionError};
+use crate::extent::{BARRIER_BLOCKS, Extent, MAX_BARRIERS};
+use crate::frame::ToTarget;
+use crate::hash::Root;
+
+#[derive(Debug)]
+pub(super) struct Passing {
+    pub(super) pass: u32,
+    pub(super) blocks_sent: u64,
+    pub(super) payload_bytes: u64,
+    pub(super) pending: Vec<Extent>,
+    pub(super) weight: u64,
+    pub(super) barrier_due: bool,
+    pub(super) outstanding: VecDeque<Vec<Extent>>,
+    pub(super) uncommitted: VecDeque<(u64, Root)>,
+    pub(super) end: PassEnd,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PassEnd {
+    NotYet,
+    Read,
+    Stopping { read: bool },
+}
+
+impl Passing {
+    pub(super) fn new(pass: u32) -> Self {
+        Self {
+            pass,
+            blocks_sent: 0,
+            payload_bytes: 0,
+            pending: Vec::new(),
+            weight: 0,
+            barrier_due: false,
+            outstanding: VecDeque::new(),
+            uncommitted: VecDeque::new(),
+            end: PassEnd::NotYet,
+        }
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        match self.end {
+            PassEnd::NotYet => "passing",
+            PassEnd::Read => "draining",
+            PassEnd::Stopping { .. } => "stopping",
+        }
+    }
+
+    pub(super) fn sent(&mut self, extent: Extent, payload_bytes: u64) {
+        self.blocks_sent += extent.count();
+        self.payload_bytes = self.payload_bytes.saturating_add(payload_bytes);
+        self.weight += extent.weight();
+        self.pending.push(extent);
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.end = match self.end {
+            PassEnd::NotYet => PassEnd::Stopping { read: false },
+            PassEnd::Read => PassEnd::Stopping { read: true },
+            stopping @ PassEnd::Stopping { .. } => stopping,
+        };
+    }
+
+    pub(super) fn committed(&mut self, barrier: u64, ours: Root) -> Result<(), SessionError> {
+        let (input, stage) = ("a commit", self.name());
+        let (asked, theirs) = self
+            .uncommitted
+            .pop_front()
+            .filter(|(asked, _)| *asked == barrier)
+            .ok_or(SessionError::OutOfTurn { input, stage })?;
+        if ours != theirs {
+            let barrier = asked;
+            return Err(SessionError::RootMismatch {
+                barrier,
+                ours,
+                theirs,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether the pass is at its end and all that was sent is committed.
+    pub(super) fn is_settled(&self) -> bool {
+        self.end != PassEnd::NotYet
+            && self.pending.is_empty()
+            && self.outstanding.is_empty()
+            && self.uncommitted.is_empty()
+    }
+
+    pub(super) fn may_send(&self) -> bool {
+        self.end == PassEnd::NotYet && self.weight < BARRIER_BLOCKS
+    }
+
+    /// Takes what the oldest barrier covers, now that it is acknowledged;
+    /// `durable` is the barrier before it.
+    pub(super) fn acknowledged(
+        &mut self,
+        durable: u64,
+        barrier: u64,
+        root: Root,
+    ) -> Result<Vec<Extent>, SessionError> {
+        let (frame, stage) = ("durable", self.name());
+        let extents = self
+            .outstanding
+            .pop_front()
+            .ok_or(SessionError::Unexpected { frame, stage })?;
+        // Counted up when it was sent, so there is a number above.
+        let expected = durable.saturating_add(1);
+        if barrier != expected {
+            let got = barrier;
+            return Err(SessionError::Barrier { got, expected });
+        }
+        self.uncommitted.push_back((barrier, root));
+        Ok(extents)
+    }
+
+    /// Sends a barrier when one is due and there is room for it; `durable` is
+    /// the last one acknowledged.
+    pub(super) fn send_barrier(
+        &mut self,
+        durable: u64,
+        out: &mut Vec<Output>,
+    ) -> Result<(), SessionError> {
+        if self.pending.is_empty() {
+            self.barrier_due = false;
+            return Ok(());
+        }
+        let due = self.barrier_due || !self.may_send();
+        if !due || self.outstanding.len() >= MAX_BARRIERS {
+            return Ok(());
+        }
+        let above = self.outstanding.len() as u64 + 1;
+        let barrier = durable
+            .checked_add(above)
+            .ok_or(SessionError::BarriersExhausted { barrier: durable })?;
+        self.outstanding.push_back(mem::take(&mut self.pending));
+        self.weight = 0;
+        self.barrier_due = false;
+        out.push(Output::Send(ToTarget::Barrier { barrier }));
+        Ok(())
+    }
+}

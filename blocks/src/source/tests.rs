@@ -1,0 +1,601 @@
+//! The source's session, one rule at a time.
+
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::extent::{BARRIER_BLOCKS, MAX_BARRIERS, MAX_EXTENT_BLOCKS, MAX_ZERO_BLOCKS};
+use crate::frame::{MAX_GROUPS_PER_FRAME, RefusalCode};
+use crate::geometry::{BlockIndex, GROUP_BLOCKS};
+use crate::tree::{group_node, root};
+
+fn geometry(groups: u64) -> Geometry {
+    Geometry::new(groups * GROUP_BLOCKS * 65536).unwrap()
+}
+
+fn step(source: &mut Source, input: Input) -> Vec<Output> {
+    let mut out = Vec::new();
+    source.step(input, &mut out);
+    out
+}
+
+/// Leaves of a group that no hash ever gave: the tree above does not mind.
+fn leaves(mark: u8) -> Vec<Leaf> {
+    vec![Leaf([mark; 32]); GROUP_BLOCKS as usize]
+}
+
+fn nodes(geometry: Geometry, marks: &[u8]) -> Vec<Node> {
+    (0..)
+        .zip(marks)
+        .map(|(group, mark)| group_node(geometry, GroupIndex(group), &leaves(*mark)))
+        .collect()
+}
+
+const ROOT: Root = Root([1; 32]);
+
+fn opened(barrier: u64, root: Root) -> Input {
+    Input::Received(ToSource::Opened { barrier, root })
+}
+
+fn durable(barrier: u64) -> Input {
+    let root = root_at(barrier);
+    Input::Received(ToSource::Durable { barrier, root })
+}
+
+fn committed(barrier: u64) -> Input {
+    let root = root_at(barrier);
+    Input::Committed { barrier, root }
+}
+
+fn root_at(barrier: u64) -> Root {
+    Root([barrier as u8; 32])
+}
+
+fn ready() -> Source {
+    let mut source = Source::new(geometry(1000), 1, ROOT, vec![7]);
+    step(&mut source, Input::Start);
+    step(&mut source, opened(1, ROOT));
+    source
+}
+
+fn passing() -> Source {
+    let mut source = ready();
+    assert_eq!(
+        step(&mut source, Input::BeginPass { pass: 5 }),
+        [Output::Send(ToTarget::BeginPass { pass: 5 })]
+    );
+    source
+}
+
+fn data(first: u64, count: u32) -> Extent {
+    Extent::Data {
+        first: BlockIndex(first),
+        leaves: vec![Leaf([9; 32]); count as usize],
+    }
+}
+
+fn sent(extent: Extent) -> Input {
+    Input::ExtentSent {
+        extent,
+        payload_bytes: 100,
+    }
+}
+
+fn barrier(barrier: u64) -> Output {
+    Output::Send(ToTarget::Barrier { barrier })
+}
+
+/// Sends data until the machine wants no more of it.
+fn fill(source: &mut Source) -> Vec<Output> {
+    let mut out = Vec::new();
+    for at in 0..BARRIER_BLOCKS / u64::from(MAX_EXTENT_BLOCKS) {
+        assert!(source.may_send());
+        let first = at * u64::from(MAX_EXTENT_BLOCKS);
+        source.step(sent(data(first, MAX_EXTENT_BLOCKS)), &mut out);
+    }
+    out
+}
+
+#[test]
+fn it_opens_with_where_it_stands_and_equal_roots_need_no_comparing() {
+    let geometry = geometry(1);
+    let mut source = Source::new(geometry, 4, ROOT, vec![7, 8]);
+    assert_eq!(
+        step(&mut source, Input::Start),
+        [Output::Send(ToTarget::Open {
+            ticket: vec![7, 8],
+            length: geometry.length(),
+            barrier: 4,
+            root: ROOT,
+        })]
+    );
+    assert_eq!(
+        step(&mut source, opened(6, ROOT)),
+        [Output::Ready {
+            barrier: 6,
+            root: ROOT,
+            adopted_groups: 0
+        }]
+    );
+    assert_eq!(source.durable(), (6, ROOT));
+}
+
+#[test]
+fn only_groups_that_differ_are_adopted() {
+    let geometry = geometry(3);
+    let ours = nodes(geometry, &[1, 2, 3]);
+    let theirs = nodes(geometry, &[1, 9, 3]);
+    let their_root = root(geometry, theirs.clone());
+    let mut source = Source::new(geometry, 0, root(geometry, ours.clone()), vec![]);
+    step(&mut source, Input::Start);
+    let (first, count) = (GroupIndex(0), 3);
+    assert_eq!(
+        step(&mut source, opened(2, their_root)),
+        [
+            Output::Send(ToTarget::AskGroups { first, count }),
+            Output::LoadGroups { first, count },
+        ]
+    );
+    let nodes = theirs;
+    assert!(
+        step(
+            &mut source,
+            Input::Received(ToSource::Groups { first, nodes })
+        )
+        .is_empty()
+    );
+    let group = GroupIndex(1);
+    assert_eq!(
+        step(&mut source, Input::OurGroups { first, nodes: ours }),
+        [Output::Send(ToTarget::AskLeaves { group })]
+    );
+    let leaves = leaves(9);
+    assert_eq!(
+        step(
+            &mut source,
+            Input::Received(ToSource::Leaves {
+                group,
+                leaves: leaves.clone()
+            })
+        ),
+        [
+            Output::Adopt { group, leaves },
+            Output::Ready {
+                barrier: 2,
+                root: their_root,
+                adopted_groups: 1
+            },
+        ]
+    );
+}
+
+#[test]
+fn large_volumes_are_compared_page_by_page_with_few_questions_in_flight() {
+    let groups = u64::from(MAX_GROUPS_PER_FRAME) + 100;
+    let geometry = geometry(groups);
+    let theirs = nodes(geometry, &vec![9; groups as usize]);
+    let their_root = root(geometry, theirs.clone());
+    let mut source = Source::new(geometry, 0, ROOT, vec![]);
+    step(&mut source, Input::Start);
+    let mut todo = step(&mut source, opened(0, their_root));
+    let (mut pages, mut asked, mut most, mut adopted) = (Vec::new(), 0, 0, 0);
+    let mut answers = std::collections::VecDeque::new();
+    while adopted < groups {
+        for output in std::mem::take(&mut todo) {
+            match output {
+                Output::Send(ToTarget::AskGroups { first, count }) => {
+                    pages.push(count);
+                    let range = first.0 as usize..first.0 as usize + count as usize;
+                    let nodes = theirs[range].to_vec();
+                    answers.push_back(Input::Received(ToSource::Groups { first, nodes }));
+                }
+                Output::LoadGroups { first, count } => {
+                    let nodes = vec![Node([0; 32]); count as usize];
+                    answers.push_back(Input::OurGroups { first, nodes });
+                }
+                Output::Send(ToTarget::AskLeaves { group }) => {
+                    asked += 1;
+                    let leaves = leaves(9);
+                    answers.push_back(Input::Received(ToSource::Leaves { group, leaves }));
+                }
+                Output::Adopt { .. } => adopted += 1,
+                Output::Ready { adopted_groups, .. } => assert_eq!(adopted_groups, groups),
+                output => panic!("{output:?}"),
+            }
+            most = most.max(asked - adopted);
+        }
+        if let Some(answer) = answers.pop_front() {
+            todo = step(&mut source, answer);
+        }
+    }
+    assert_eq!(pages, [MAX_GROUPS_PER_FRAME, 100]);
+    assert!(most <= 64, "{most} questions in flight");
+}
+
+#[test]
+fn nodes_and_leaves_that_do_not_fit_the_root_fail_the_session() {
+    let geometry = geometry(2);
+    let theirs = nodes(geometry, &[8, 9]);
+    let first = GroupIndex(0);
+    let comparing = |their_root| {
+        let mut source = Source::new(geometry, 0, ROOT, vec![]);
+        step(&mut source, Input::Start);
+        step(&mut source, opened(0, their_root));
+        let nodes = theirs.clone();
+        step(&mut source, Input::OurGroups { first, nodes });
+        source
+    };
+
+    // All nodes equal ours, so nothing is asked, yet they are not the root's.
+    let mut source = comparing(ROOT_OF_NOTHING);
+    let nodes = theirs.clone();
+    assert_eq!(
+        step(
+            &mut source,
+            Input::Received(ToSource::Groups { first, nodes })
+        ),
+        [Output::Fail(SessionError::BadGroups { first })]
+    );
+
+    for (at, nodes) in [(0, vec![]), (0, vec![theirs[0]]), (1, theirs.clone())] {
+        let mut source = comparing(ROOT_OF_NOTHING);
+        let first = GroupIndex(at);
+        assert_eq!(
+            step(
+                &mut source,
+                Input::Received(ToSource::Groups { first, nodes })
+            ),
+            [Output::Fail(SessionError::BadGroups { first })]
+        );
+    }
+
+    for (group, leaves) in [(0, leaves(7)), (1, leaves(9)), (0, vec![])] {
+        let mut source = comparing(ROOT_OF_NOTHING);
+        let nodes = nodes_with(&theirs, geometry);
+        step(
+            &mut source,
+            Input::Received(ToSource::Groups { first, nodes }),
+        );
+        let group = GroupIndex(group);
+        assert_eq!(
+            step(
+                &mut source,
+                Input::Received(ToSource::Leaves { group, leaves })
+            ),
+            [Output::Fail(SessionError::BadLeaves { group })]
+        );
+    }
+}
+
+const ROOT_OF_NOTHING: Root = Root([0xee; 32]);
+
+/// The same nodes but for the first, whose leaves are then asked for.
+fn nodes_with(theirs: &[Node], geometry: Geometry) -> Vec<Node> {
+    let mut nodes = theirs.to_vec();
+    nodes[0] = group_node(geometry, GroupIndex(0), &leaves(6));
+    nodes
+}
+
+#[test]
+fn leaves_are_committed_only_when_their_own_barrier_is_durable() {
+    let mut source = passing();
+    assert!(step(&mut source, sent(data(0, 2))).is_empty());
+    assert_eq!(step(&mut source, Input::BarrierDue), [barrier(2)]);
+    assert!(step(&mut source, sent(data(5, 1))).is_empty());
+    assert_eq!(step(&mut source, Input::PassRead), [barrier(3)]);
+    assert_eq!(
+        step(&mut source, durable(2)),
+        [Output::Commit {
+            barrier: 2,
+            root: root_at(2),
+            extents: vec![data(0, 2)]
+        }]
+    );
+    assert!(step(&mut source, committed(2)).is_empty());
+    assert_eq!(
+        step(&mut source, durable(3)),
+        [Output::Commit {
+            barrier: 3,
+            root: root_at(3),
+            extents: vec![data(5, 1)]
+        }]
+    );
+    assert_eq!(
+        step(&mut source, committed(3)),
+        [Output::PassDone {
+            pass: 5,
+            blocks_sent: 3,
+            payload_bytes: 200
+        }]
+    );
+    assert_eq!(source.durable(), (3, root_at(3)));
+}
+
+#[test]
+fn a_pass_that_finds_nothing_is_done_at_once() {
+    let mut source = passing();
+    assert!(step(&mut source, Input::BarrierDue).is_empty());
+    let (pass, blocks_sent, payload_bytes) = (5, 0, 0);
+    assert_eq!(
+        step(&mut source, Input::PassRead),
+        [Output::PassDone {
+            pass,
+            blocks_sent,
+            payload_bytes
+        }]
+    );
+}
+
+#[test]
+fn a_barrier_is_forced_by_a_gibibyte_and_a_third_one_waits() {
+    let mut source = passing();
+    assert_eq!(fill(&mut source), [barrier(2)]);
+    assert_eq!(fill(&mut source), [barrier(3)]);
+    assert_eq!(MAX_BARRIERS, 2);
+    assert!(fill(&mut source).is_empty());
+    assert!(!source.may_send());
+    let out = step(&mut source, durable(2));
+    assert!(matches!(out[0], Output::Commit { barrier: 2, .. }));
+    assert_eq!(out[1..], [barrier(4)]);
+    assert!(source.may_send());
+}
+
+#[test]
+fn a_shell_that_sends_when_it_may_not_is_stopped() {
+    let mut source = passing();
+    for _ in 0..3 {
+        fill(&mut source);
+    }
+    assert!(matches!(
+        step(&mut source, sent(data(0, 1)))[..],
+        [Output::Fail(SessionError::OutOfTurn { .. })]
+    ));
+}
+
+#[test]
+fn zeros_weigh_little_but_not_nothing() {
+    let mut source = passing();
+    let zero = |count| Extent::Zero {
+        first: BlockIndex(0),
+        count,
+    };
+    let mut sent_extents = 0;
+    while step(&mut source, sent(zero(MAX_ZERO_BLOCKS))).is_empty() {
+        sent_extents += 1;
+    }
+    assert_eq!(sent_extents + 1, BARRIER_BLOCKS / 16);
+    assert_eq!(zero(1).weight(), 1);
+}
+
+#[test]
+fn a_wrong_barrier_fails_the_session_and_commits_nothing() {
+    for got in [0, 1, 3, u64::MAX] {
+        let mut source = passing();
+        step(&mut source, sent(data(0, 1)));
+        step(&mut source, Input::BarrierDue);
+        let expected = 2;
+        assert_eq!(
+            step(&mut source, durable(got)),
+            [Output::Fail(SessionError::Barrier { got, expected })]
+        );
+    }
+}
+
+#[test]
+fn an_acknowledgement_nobody_asked_for_fails_the_session() {
+    let mut source = passing();
+    step(&mut source, sent(data(0, 1)));
+    let (frame, stage) = ("durable", "passing");
+    assert_eq!(
+        step(&mut source, durable(2)),
+        [Output::Fail(SessionError::Unexpected { frame, stage })]
+    );
+}
+
+#[test]
+fn a_root_that_differs_after_a_commit_fails_the_session() {
+    let mut source = passing();
+    step(&mut source, sent(data(0, 1)));
+    step(&mut source, Input::BarrierDue);
+    step(&mut source, durable(2));
+    let (barrier, ours, theirs) = (2, ROOT, root_at(2));
+    assert_eq!(
+        step(
+            &mut source,
+            Input::Committed {
+                barrier,
+                root: ours
+            }
+        ),
+        [Output::Fail(SessionError::RootMismatch {
+            barrier,
+            ours,
+            theirs
+        })]
+    );
+}
+
+#[test]
+fn no_barrier_follows_the_last_number() {
+    let mut source = Source::new(geometry(1), 0, ROOT, vec![]);
+    step(&mut source, Input::Start);
+    step(&mut source, opened(u64::MAX, ROOT));
+    step(&mut source, Input::BeginPass { pass: 1 });
+    step(&mut source, sent(data(0, 1)));
+    let barrier = u64::MAX;
+    assert_eq!(
+        step(&mut source, Input::BarrierDue),
+        [Output::Fail(SessionError::BarriersExhausted { barrier })]
+    );
+}
+
+#[test]
+fn stopping_in_a_pass_waits_until_what_was_sent_is_durable() {
+    let mut source = passing();
+    step(&mut source, sent(data(0, 1)));
+    assert_eq!(step(&mut source, Input::Stop), [barrier(2)]);
+    assert!(!source.may_send());
+    step(&mut source, durable(2));
+    assert_eq!(
+        step(&mut source, committed(2)),
+        [Output::Send(ToTarget::Close), Output::Stopped]
+    );
+    assert!(source.is_over());
+}
+
+#[test]
+fn stopping_elsewhere_is_immediate() {
+    let mut opening = Source::new(geometry(1), 0, ROOT, vec![]);
+    step(&mut opening, Input::Start);
+    for mut source in [opening, ready()] {
+        assert_eq!(
+            step(&mut source, Input::Stop),
+            [Output::Send(ToTarget::Close), Output::Stopped]
+        );
+    }
+}
+
+#[test]
+fn finishing_hands_on_the_statement_that_was_asked_for() {
+    let finish = |root| Input::Finish {
+        root,
+        read_back: true,
+    };
+    let finished = |root, read_back| {
+        let proof = vec![3];
+        Input::Received(ToSource::Finished {
+            root,
+            read_back,
+            proof,
+        })
+    };
+    let (barrier, root, read_back) = (1, ROOT, true);
+
+    let mut source = ready();
+    assert_eq!(
+        step(&mut source, finish(ROOT)),
+        [Output::Send(ToTarget::Finish {
+            barrier,
+            root,
+            read_back
+        })]
+    );
+    let proof = vec![3];
+    assert_eq!(
+        step(&mut source, finished(ROOT, true)),
+        [
+            Output::Send(ToTarget::Close),
+            Output::Done {
+                root,
+                read_back,
+                proof
+            }
+        ]
+    );
+
+    for (root, read_back) in [(ROOT, false), (root_at(9), true)] {
+        let mut source = ready();
+        step(&mut source, finish(ROOT));
+        assert_eq!(
+            step(&mut source, finished(root, read_back)),
+            [Output::Fail(SessionError::WrongStatement)]
+        );
+    }
+
+    let mut source = ready();
+    assert!(matches!(
+        step(&mut source, finish(root_at(9)))[..],
+        [Output::Fail(SessionError::RootMismatch { .. })]
+    ));
+}
+
+#[test]
+fn a_refusal_or_a_lost_stream_ends_any_stage() {
+    let code = RefusalCode::Revoked;
+    let reason = CloseReason::Lost;
+    let waiting = || Source::new(geometry(1), 0, ROOT, vec![]);
+    for make in [waiting as fn() -> Source, ready, passing] {
+        let mut source = make();
+        assert_eq!(
+            step(&mut source, Input::Received(ToSource::Refused { code })),
+            [Output::Fail(SessionError::Refused { code })]
+        );
+        let mut source = make();
+        assert_eq!(
+            step(&mut source, Input::Closed(reason)),
+            [Output::Fail(SessionError::Closed { reason })]
+        );
+        assert!(step(&mut source, Input::Start).is_empty());
+        assert!(source.is_over());
+    }
+}
+
+#[test]
+fn a_late_timer_is_no_fault() {
+    let mut source = ready();
+    assert!(step(&mut source, Input::BarrierDue).is_empty());
+    assert!(!source.is_over());
+}
+
+fn inputs() -> impl Strategy<Value = Input> {
+    let marks = || prop_oneof![Just(ROOT), Just(root_at(2)), Just(root_at(3))];
+    let groups = || (0..4u64).prop_map(GroupIndex);
+    let some_nodes =
+        || (0..4usize, any::<u8>()).prop_map(|(len, mark)| vec![Node([mark; 32]); len]);
+    prop_oneof![
+        Just(Input::Start),
+        (0..4u64, marks()).prop_map(|(barrier, root)| opened(barrier, root)),
+        (groups(), some_nodes())
+            .prop_map(|(first, nodes)| Input::Received(ToSource::Groups { first, nodes })),
+        (groups(), some_nodes()).prop_map(|(first, nodes)| Input::OurGroups { first, nodes }),
+        (groups(), any::<u8>()).prop_map(|(group, mark)| {
+            let leaves = leaves(mark);
+            Input::Received(ToSource::Leaves { group, leaves })
+        }),
+        any::<u32>().prop_map(|pass| Input::BeginPass { pass }),
+        (any::<u64>(), 0..20u32).prop_map(|(first, count)| sent(data(first, count))),
+        (0..700u64, 1..17u32).prop_map(|(first, count)| sent(data(first, count))),
+        Just(Input::BarrierDue),
+        Just(Input::PassRead),
+        (0..6u64).prop_map(durable),
+        (0..6u64).prop_map(committed),
+        marks().prop_map(|root| Input::Finish {
+            root,
+            read_back: true
+        }),
+        Just(Input::Stop),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_comes_never_panics_and_never_commits_ahead(
+        begin in 0..3usize,
+        inputs in prop::collection::vec(inputs(), 0..40),
+    ) {
+        let waiting = || Source::new(geometry(3), 0, ROOT, vec![]);
+        let mut source = [waiting as fn() -> Source, ready, passing][begin]();
+        let (mut barriers, mut commits) = (0, 0);
+        for input in inputs {
+            let acknowledged = matches!(input, Input::Received(ToSource::Durable { .. }));
+            let was_over = source.is_over();
+            let out = step(&mut source, input);
+            prop_assert!(!was_over || out.is_empty());
+            for output in &out {
+                match output {
+                    Output::Send(ToTarget::Barrier { .. }) => barriers += 1,
+                    Output::Commit { .. } => {
+                        prop_assert!(acknowledged);
+                        commits += 1;
+                    }
+                    Output::Fail(_) => prop_assert!(source.is_over()),
+                    _ => {}
+                }
+            }
+            prop_assert!(commits <= barriers && barriers - commits <= MAX_BARRIERS);
+        }
+    }
+}

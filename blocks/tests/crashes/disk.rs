@@ -1,0 +1,160 @@
+//! What a disk and a stored tree keep when their machine dies. A block's
+//! content is a number from which its bytes are made; 0 is all zeros.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+
+use blocks::{BLOCK_SIZE, BlockIndex, Geometry, GroupIndex, Leaf, Root};
+
+use crate::chance::Chance;
+
+pub type Content = u64;
+
+/// The bytes of a block with this content.
+pub fn bytes(geometry: Geometry, block: u64, content: Content) -> Vec<u8> {
+    let len = geometry.block_len(BlockIndex(block));
+    if content == 0 {
+        return vec![0; len];
+    }
+    let mut bytes = Vec::with_capacity(BLOCK_SIZE);
+    bytes.extend_from_slice(&content.to_le_bytes());
+    bytes.resize(len, content as u8);
+    bytes
+}
+
+/// The content that made these bytes; every block of the worlds has 8 or more.
+pub fn content(bytes: &[u8]) -> Content {
+    Content::from_le_bytes(bytes[..8].try_into().unwrap())
+}
+
+thread_local! {
+    static LEAVES: RefCell<HashMap<(u64, u64, Content), Leaf>> = RefCell::default();
+}
+
+/// The leaf of a block with this content, remembered.
+pub fn leaf(geometry: Geometry, block: u64, content: Content) -> Leaf {
+    LEAVES.with_borrow_mut(|leaves| {
+        if leaves.len() > 100_000 {
+            leaves.clear();
+        }
+        *leaves
+            .entry((geometry.length(), block, content))
+            .or_insert_with(|| {
+                let bytes = bytes(geometry, block, content);
+                blocks::leaf(geometry, BlockIndex(block), &bytes)
+            })
+    })
+}
+
+/// How a machine dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// The process is killed: what it wrote is still with the kernel.
+    Process,
+    /// The power goes: what was not synced is there, not there or torn.
+    Power,
+}
+
+/// A volume behind a cache.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    pub durable: Vec<Content>,
+    pub cached: Vec<Content>,
+    unsynced: BTreeSet<u64>,
+}
+
+impl Disk {
+    pub fn new(contents: Vec<Content>) -> Self {
+        Self {
+            durable: contents.clone(),
+            cached: contents,
+            unsynced: BTreeSet::new(),
+        }
+    }
+
+    pub fn write(&mut self, block: u64, content: Content) {
+        self.cached[block as usize] = content;
+        self.unsynced.insert(block);
+    }
+
+    pub fn sync(&mut self) {
+        for block in std::mem::take(&mut self.unsynced) {
+            self.durable[block as usize] = self.cached[block as usize];
+        }
+    }
+
+    pub fn die(&mut self, death: Death, chance: &mut Chance) {
+        if death == Death::Process {
+            return;
+        }
+        for block in std::mem::take(&mut self.unsynced) {
+            let torn = chance.next() | 1 << 63;
+            let at = block as usize;
+            self.durable[at] = match chance.below(3) {
+                0 => self.durable[at],
+                1 => self.cached[at],
+                _ => torn,
+            };
+            self.cached[at] = self.durable[at];
+        }
+    }
+}
+
+/// A stored tree behind a cache.
+#[derive(Debug, Clone)]
+pub struct StoredTree {
+    geometry: Geometry,
+    pub cached: Vec<Leaf>,
+    durable: Vec<Leaf>,
+}
+
+impl StoredTree {
+    pub fn of(geometry: Geometry, contents: &[Content]) -> Self {
+        let leaves: Vec<Leaf> = (0..)
+            .zip(contents)
+            .map(|(block, content)| leaf(geometry, block, *content))
+            .collect();
+        Self {
+            geometry,
+            durable: leaves.clone(),
+            cached: leaves,
+        }
+    }
+
+    pub fn set(&mut self, block: u64, leaf: Leaf) {
+        self.cached[block as usize] = leaf;
+    }
+
+    pub fn sync(&mut self) {
+        self.durable.clone_from(&self.cached);
+    }
+
+    pub fn die(&mut self, death: Death, chance: &mut Chance) {
+        if death == Death::Process {
+            return;
+        }
+        for (durable, cached) in self.durable.iter_mut().zip(&mut self.cached) {
+            if durable != cached && chance.one_in(2) {
+                *durable = *cached;
+            }
+            *cached = *durable;
+        }
+    }
+
+    pub fn leaves(&self, group: GroupIndex) -> Vec<Leaf> {
+        let blocks = self.geometry.group_blocks(group);
+        self.cached[blocks.start as usize..blocks.end as usize].to_vec()
+    }
+
+    pub fn nodes(&self, first: GroupIndex, count: u32) -> Vec<blocks::Node> {
+        (first.0..first.0 + u64::from(count))
+            .map(GroupIndex)
+            .map(|group| blocks::group_node(self.geometry, group, &self.leaves(group)))
+            .collect()
+    }
+
+    pub fn root(&self) -> Root {
+        let nodes = self.nodes(GroupIndex(0), self.geometry.groups() as u32);
+        blocks::root(self.geometry, nodes)
+    }
+}

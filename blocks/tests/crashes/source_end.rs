@@ -1,0 +1,285 @@
+//! The source's shell: carries out what its machine says, one small deed at a
+//! time, and may die before any of them.
+
+use std::collections::VecDeque;
+
+use blocks::source::{self, Source};
+use blocks::{
+    BlockIndex, Encoding, Extent, Geometry, MAX_EXTENT_BLOCKS, MAX_ZERO_BLOCKS, Root, ToSource,
+    ToTarget,
+};
+
+use crate::chance::Chance;
+use crate::disk::{Content, Death, StoredTree, bytes, leaf};
+use crate::ends::{After, Died, Fuse, Stream, store, take_frame};
+use crate::world::Flaw;
+
+pub struct SourceEnd {
+    geometry: Geometry,
+    pub disk: Vec<Content>,
+    pub tree: StoredTree,
+    pub barrier: u64,
+    remembered: Root,
+    flaw: Option<Flaw>,
+    pub fuse: Fuse,
+    pub session: Option<SourceSession>,
+    pub adopted_groups: u64,
+    pub passes_done: u32,
+}
+
+pub struct SourceSession {
+    machine: Source,
+    cursor: Option<u64>,
+    pass: u32,
+    pub is_ready: bool,
+    pub passes_done: u32,
+    pub done: Option<(Root, Vec<u8>)>,
+    ended: bool,
+    error: Option<source::SessionError>,
+}
+
+impl SourceEnd {
+    pub fn new(
+        geometry: Geometry,
+        disk: Vec<Content>,
+        tree: StoredTree,
+        flaw: Option<Flaw>,
+    ) -> Self {
+        Self {
+            geometry,
+            disk,
+            barrier: 0,
+            remembered: tree.root(),
+            tree,
+            flaw,
+            fuse: Fuse::default(),
+            session: None,
+            adopted_groups: 0,
+            passes_done: 0,
+        }
+    }
+
+    pub fn die(&mut self, death: Death, chance: &mut Chance) {
+        self.session = None;
+        self.tree.die(death, chance);
+    }
+
+    pub fn connect(&mut self, wire: &mut Stream) -> Result<(), Died> {
+        let root = match self.flaw {
+            Some(Flaw::RemembersRoot) => self.remembered,
+            _ => self.tree.root(),
+        };
+        self.session = Some(SourceSession {
+            machine: Source::new(self.geometry, self.barrier, root, b"ticket".to_vec()),
+            cursor: None,
+            pass: 0,
+            is_ready: false,
+            passes_done: 0,
+            done: None,
+            ended: false,
+            error: None,
+        });
+        self.input(source::Input::Start, wire)
+    }
+
+    /// Takes one frame if there is one.
+    pub fn receive(&mut self, from: &mut Stream, wire: &mut Stream) -> Result<After, Died> {
+        let frame = match take_frame(from) {
+            Ok(None) => return Ok(After::Idle),
+            Ok(Some((header, payload))) => ToSource::decode(&header, payload.len()),
+            Err(error) => Err(error),
+        };
+        let input = match frame {
+            Ok(frame) => source::Input::Received(frame),
+            Err(_) => source::Input::Closed(blocks::CloseReason::Garbled),
+        };
+        self.input(input, wire)?;
+        Ok(self.after())
+    }
+
+    /// Begins a pass, or sends the next extent of the one that runs.
+    pub fn read(&mut self, wire: &mut Stream, chance: &mut Chance) -> Result<After, Died> {
+        let Some(session) = &mut self.session else {
+            return Ok(After::Idle);
+        };
+        if session.is_ready && session.cursor.is_none() {
+            session.is_ready = false;
+            session.cursor = Some(0);
+            session.pass += 1;
+            let pass = session.pass;
+            self.input(source::Input::BeginPass { pass }, wire)?;
+            return Ok(self.after());
+        }
+        let Some(cursor) = session.cursor.filter(|_| session.machine.may_send()) else {
+            return Ok(After::Idle);
+        };
+        match self.next_extent(cursor, chance) {
+            None => {
+                self.session().cursor = None;
+                self.input(source::Input::PassRead, wire)?;
+            }
+            Some(extent) => {
+                self.session().cursor = Some(extent.first().0 + extent.count());
+                self.fuse.deed()?;
+                let payload_bytes = self.send_extent(&extent, wire);
+                let sent = source::Input::ExtentSent {
+                    extent,
+                    payload_bytes,
+                };
+                self.input(sent, wire)?;
+            }
+        }
+        Ok(self.after())
+    }
+
+    /// Hands an input in and does all it leads to.
+    pub fn input(&mut self, input: source::Input, wire: &mut Stream) -> Result<(), Died> {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let mut out = Vec::new();
+            self.session().machine.step(input, &mut out);
+            for output in out {
+                self.fuse.deed()?;
+                self.carry_out(output, wire, &mut inputs)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn after(&self) -> After {
+        match &self.session {
+            Some(session) if !session.ended => After::Moved,
+            Some(session) => After::Ended(session.error.clone()),
+            None => After::Ended(None),
+        }
+    }
+
+    fn session(&mut self) -> &mut SourceSession {
+        self.session.as_mut().unwrap()
+    }
+
+    fn carry_out(
+        &mut self,
+        output: source::Output,
+        wire: &mut Stream,
+        inputs: &mut VecDeque<source::Input>,
+    ) -> Result<(), Died> {
+        match output {
+            source::Output::Send(frame) => wire.extend(frame.encode(0).unwrap()),
+            source::Output::LoadGroups { first, count } => {
+                let nodes = self.tree.nodes(first, count);
+                inputs.push_back(source::Input::OurGroups { first, nodes });
+            }
+            source::Output::Adopt { group, leaves } => {
+                for (block, leaf) in self.geometry.group_blocks(group).zip(leaves) {
+                    self.tree.set(block, leaf);
+                }
+            }
+            source::Output::Ready {
+                barrier,
+                root,
+                adopted_groups,
+            } => {
+                self.adopted_groups += adopted_groups;
+                self.barrier = barrier;
+                self.remembered = root;
+                self.session().is_ready = true;
+            }
+            source::Output::Commit {
+                barrier,
+                root,
+                extents,
+            } => {
+                self.remembered = root;
+                for extent in &extents {
+                    self.fuse.deed()?;
+                    store(self.geometry, &mut self.tree, extent);
+                }
+                self.tree.sync();
+                self.fuse.deed()?;
+                self.barrier = barrier;
+                let root = self.tree.root();
+                inputs.push_back(source::Input::Committed { barrier, root });
+            }
+            source::Output::PassDone { .. } => {
+                self.passes_done += 1;
+                let session = self.session();
+                session.is_ready = true;
+                session.passes_done += 1;
+            }
+            source::Output::Done { root, proof, .. } => {
+                let session = self.session();
+                session.done = Some((root, proof));
+                session.ended = true;
+            }
+            source::Output::Stopped => self.session().ended = true,
+            source::Output::Fail(error) => {
+                let session = self.session();
+                session.ended = true;
+                session.error = Some(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The next run that differs from the stored tree, from `cursor` on.
+    fn next_extent(&self, cursor: u64, chance: &mut Chance) -> Option<Extent> {
+        let differs = |block: u64| {
+            let content = self.disk[block as usize];
+            leaf(self.geometry, block, content) != self.tree.cached[block as usize]
+        };
+        let is_zero = |block: u64| self.disk[block as usize] == 0;
+        let first = (cursor..self.geometry.blocks()).find(|block| differs(*block))?;
+        let zero = is_zero(first);
+        let limit = if zero {
+            MAX_ZERO_BLOCKS
+        } else {
+            MAX_EXTENT_BLOCKS
+        };
+        let limit = 1 + chance.below(u64::from(limit));
+        let end = (first..self.geometry.blocks().min(first + limit))
+            .find(|block| !differs(*block) || is_zero(*block) != zero)
+            .unwrap_or(self.geometry.blocks().min(first + limit));
+        let first_block = BlockIndex(first);
+        Some(if zero {
+            let count = (end - first) as u32;
+            Extent::Zero {
+                first: first_block,
+                count,
+            }
+        } else {
+            let leaves = (first..end)
+                .map(|block| leaf(self.geometry, block, self.disk[block as usize]))
+                .collect();
+            Extent::Data {
+                first: first_block,
+                leaves,
+            }
+        })
+    }
+
+    fn send_extent(&self, extent: &Extent, wire: &mut Stream) -> u64 {
+        match extent {
+            Extent::Zero { first, count } => {
+                let (first, count) = (*first, *count);
+                wire.extend(ToTarget::Zero { first, count }.encode(0).unwrap());
+                0
+            }
+            Extent::Data { first, leaves } => {
+                let blocks = first.0..first.0 + leaves.len() as u64;
+                let mut payload = Vec::new();
+                for block in blocks {
+                    payload.extend(bytes(self.geometry, block, self.disk[block as usize]));
+                }
+                let frame = ToTarget::Extent {
+                    first: *first,
+                    encoding: Encoding::Raw,
+                    leaves: leaves.clone(),
+                };
+                wire.extend(frame.encode(payload.len()).unwrap());
+                wire.extend(&payload);
+                payload.len() as u64
+            }
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! The target's shell: carries out what its machine says, one small deed at a
+//! time, and may die before any of them.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use blocks::target::{self, Target};
+use blocks::{
+    BLOCK_SIZE, BadExtent, BlockIndex, Encoding, Extent, Geometry, GroupIndex, ToSource, ToTarget,
+    check_extent,
+};
+
+use crate::chance::Chance;
+use crate::disk::{Content, Death, Disk, StoredTree, content, leaf};
+use crate::ends::{After, Died, Fuse, Stream, store, take_frame};
+use crate::world::Flaw;
+
+pub struct TargetEnd {
+    geometry: Geometry,
+    pub disk: Disk,
+    pub tree: StoredTree,
+    barrier: u64,
+    notes: BTreeMap<GroupIndex, u64>,
+    overlap: bool,
+    flaw: Option<Flaw>,
+    pub fuse: Fuse,
+    pub sync_fails: bool,
+    pub session: Option<TargetSession>,
+    pub seen: Seen,
+}
+
+/// How often what the test is about has happened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Seen {
+    pub recoveries: u32,
+    pub settlings: u32,
+    pub acknowledged: u32,
+    pub overlapping_writes: u32,
+    pub failed_syncs: u32,
+}
+
+pub struct TargetSession {
+    machine: Target,
+    /// The first block and contents of the extent at hand.
+    held: (u64, Vec<Content>),
+    jobs: VecDeque<Job>,
+    ended: bool,
+}
+
+/// A flush (or, without a barrier, a settling) being carried out.
+struct Job {
+    barrier: Option<u64>,
+    extents: Vec<Extent>,
+    steps_done: usize,
+}
+
+/// What came of carrying something out.
+enum Outcome {
+    Fine,
+    StorageFailed,
+}
+
+impl TargetEnd {
+    pub fn new(
+        geometry: Geometry,
+        contents: Vec<Content>,
+        overlap: bool,
+        flaw: Option<Flaw>,
+    ) -> Self {
+        Self {
+            geometry,
+            tree: StoredTree::of(geometry, &contents),
+            disk: Disk::new(contents),
+            barrier: 0,
+            notes: BTreeMap::new(),
+            overlap,
+            flaw,
+            fuse: Fuse::default(),
+            sync_fails: false,
+            session: None,
+            seen: Seen::default(),
+        }
+    }
+
+    pub fn die(&mut self, death: Death, chance: &mut Chance) {
+        self.session = None;
+        self.disk.die(death, chance);
+        self.tree.die(death, chance);
+    }
+
+    /// Brings the stored tree level with the disk after a crash.
+    fn recover(&mut self) -> Result<(), Died> {
+        self.seen.recoveries += 1;
+        if self.flaw != Some(Flaw::RecoversUnsynced) {
+            self.fuse.deed()?;
+            self.disk.sync();
+        }
+        let groups: Vec<GroupIndex> = self.notes.keys().copied().collect();
+        for group in groups {
+            self.fuse.deed()?;
+            if self.flaw == Some(Flaw::IgnoresNotes) {
+                continue;
+            }
+            for block in self.geometry.group_blocks(group) {
+                let content = self.disk.cached[block as usize];
+                self.tree.set(block, leaf(self.geometry, block, content));
+            }
+        }
+        self.tree.sync();
+        self.fuse.deed()?;
+        self.notes.clear();
+        self.check_tree();
+        Ok(())
+    }
+
+    pub fn connect(&mut self) -> Result<(), Died> {
+        if !self.notes.is_empty() {
+            self.recover()?;
+        }
+        self.session = Some(TargetSession {
+            machine: Target::new(self.geometry, self.barrier, self.tree.root()),
+            held: (0, Vec::new()),
+            jobs: VecDeque::new(),
+            ended: false,
+        });
+        Ok(())
+    }
+
+    /// Takes one frame if there is one.
+    pub fn receive(&mut self, from: &mut Stream, wire: &mut Stream) -> Result<After, Died> {
+        let input = match take_frame(from) {
+            Ok(None) => return Ok(After::Idle),
+            Ok(Some((header, payload))) => match ToTarget::decode(&header, payload.len()) {
+                Ok(frame) => self.checked(frame, &payload),
+                Err(_) => target::Input::Closed(blocks::CloseReason::Garbled),
+            },
+            Err(_) => target::Input::Closed(blocks::CloseReason::Garbled),
+        };
+        self.input(input, wire)?;
+        Ok(self.after())
+    }
+
+    /// Does one step of the oldest flush.
+    pub fn flush_step(&mut self, wire: &mut Stream) -> Result<After, Died> {
+        let Some(mut job) = self.session.as_mut().and_then(|s| s.jobs.pop_front()) else {
+            return Ok(After::Idle);
+        };
+        match self.step_job(&mut job)? {
+            None => self.session().jobs.push_front(job),
+            Some(Outcome::StorageFailed) => self.storage_failed(wire)?,
+            Some(Outcome::Fine) => {
+                if let Some(barrier) = job.barrier {
+                    let root = self.tree.root();
+                    self.input(target::Input::Flushed { barrier, root }, wire)?;
+                }
+            }
+        }
+        Ok(self.after())
+    }
+
+    /// Hands an input in and does all it leads to.
+    pub fn input(&mut self, input: target::Input, wire: &mut Stream) -> Result<(), Died> {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let mut out = Vec::new();
+            self.session().machine.step(input, &mut out);
+            if self.flaw == Some(Flaw::NotesAfterWriting) && out.len() == 2 {
+                let noted = matches!(out[0], target::Output::NoteRegions { .. });
+                out.rotate_left(usize::from(noted));
+            }
+            for output in out {
+                self.fuse.deed()?;
+                if let Outcome::StorageFailed = self.carry_out(output, wire, &mut inputs)? {
+                    return self.storage_failed(wire);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub fn after(&self) -> After {
+        match &self.session {
+            Some(session) if !session.ended => After::Moved,
+            _ => After::Ended(None),
+        }
+    }
+
+    /// Every leaf outside the noted groups is that of durable bytes.
+    fn check_tree(&self) {
+        for block in 0..self.geometry.blocks() {
+            if self.notes.contains_key(&BlockIndex(block).group()) {
+                continue;
+            }
+            let durable = leaf(self.geometry, block, self.disk.durable[block as usize]);
+            let stored = self.tree.cached[block as usize];
+            assert_eq!(stored, durable, "block {block} is stored as what it is not");
+        }
+    }
+
+    fn session(&mut self) -> &mut TargetSession {
+        self.session.as_mut().unwrap()
+    }
+
+    fn checked(&mut self, frame: ToTarget, payload: &[u8]) -> target::Input {
+        let ToTarget::Extent {
+            first,
+            encoding,
+            leaves,
+        } = frame
+        else {
+            return target::Input::Received(frame);
+        };
+        if encoding == Encoding::Zstd {
+            return target::Input::ExtentRefused(BadExtent::Undecodable { first });
+        }
+        match check_extent(self.geometry, first, leaves, payload) {
+            Err(bad) => target::Input::ExtentRefused(bad),
+            Ok(checked) => {
+                let contents = payload.chunks(BLOCK_SIZE).map(content).collect();
+                self.session().held = (first.0, contents);
+                target::Input::ExtentChecked(checked)
+            }
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        output: target::Output,
+        wire: &mut Stream,
+        inputs: &mut VecDeque<target::Input>,
+    ) -> Result<Outcome, Died> {
+        let mut send = |frame: ToSource| wire.extend(frame.encode().unwrap());
+        match output {
+            target::Output::Send(frame) => {
+                if matches!(frame, ToSource::Durable { .. }) {
+                    self.seen.acknowledged += 1;
+                    self.check_tree();
+                }
+                send(frame);
+            }
+            target::Output::SendGroups { first, count } => {
+                let nodes = self.tree.nodes(first, count);
+                send(ToSource::Groups { first, nodes });
+            }
+            target::Output::SendLeaves { group } => {
+                let leaves = self.tree.leaves(group);
+                send(ToSource::Leaves { group, leaves });
+            }
+            target::Output::PassBegun { .. } => {}
+            target::Output::NoteRegions { barrier, groups } => {
+                self.notes.extend(groups.into_iter().map(|g| (g, barrier)));
+            }
+            target::Output::Write { first, count } => {
+                let (held, contents) = self.session().held.clone();
+                assert_eq!((held, contents.len()), (first.0, count as usize));
+                self.seen.overlapping_writes += u32::from(!self.session().jobs.is_empty());
+                for (block, content) in (held..).zip(contents) {
+                    self.fuse.deed()?;
+                    self.write(block, content);
+                }
+            }
+            target::Output::WriteZeros { first, count } => {
+                for block in first.0..first.0 + u64::from(count) {
+                    self.write(block, 0);
+                }
+            }
+            target::Output::Flush { barrier, extents } => {
+                self.queue(Some(barrier), extents);
+                if !self.overlap {
+                    return self.run_jobs(Some(inputs));
+                }
+            }
+            target::Output::Settle { extents } => {
+                self.seen.settlings += 1;
+                self.queue(None, extents);
+                return self.run_jobs(None);
+            }
+            target::Output::ReadBack => {
+                let root = StoredTree::of(self.geometry, &self.disk.cached).root();
+                inputs.push_back(target::Input::ReadBack { root });
+            }
+            target::Output::Prove {
+                root, read_back, ..
+            } => {
+                let proof = format!("{root} {read_back}").into_bytes();
+                inputs.push_back(target::Input::Proved { proof });
+            }
+            target::Output::Closed | target::Output::Fail(_) => {
+                let outcome = self.run_jobs(None)?;
+                self.session().ended = true;
+                return Ok(outcome);
+            }
+        }
+        Ok(Outcome::Fine)
+    }
+
+    fn write(&mut self, block: u64, content: Content) {
+        let group = BlockIndex(block).group();
+        if self.flaw.is_none() {
+            assert!(self.notes.contains_key(&group), "{group} is not noted");
+        }
+        self.disk.write(block, content);
+    }
+
+    fn queue(&mut self, barrier: Option<u64>, extents: Vec<Extent>) {
+        let steps_done = 0;
+        self.session().jobs.push_back(Job {
+            barrier,
+            extents,
+            steps_done,
+        });
+    }
+
+    /// Carries out all that is queued; without `inputs` nobody waits for it.
+    fn run_jobs(
+        &mut self,
+        mut inputs: Option<&mut VecDeque<target::Input>>,
+    ) -> Result<Outcome, Died> {
+        while let Some(mut job) = self.session().jobs.pop_front() {
+            let outcome = loop {
+                if let Some(outcome) = self.step_job(&mut job)? {
+                    break outcome;
+                }
+            };
+            if let Outcome::StorageFailed = outcome {
+                return Ok(outcome);
+            }
+            if let (Some(inputs), Some(barrier)) = (inputs.as_deref_mut(), job.barrier) {
+                let root = self.tree.root();
+                inputs.push_back(target::Input::Flushed { barrier, root });
+            }
+        }
+        Ok(Outcome::Fine)
+    }
+
+    /// One durable step of a flush; its outcome after the last.
+    fn step_job(&mut self, job: &mut Job) -> Result<Option<Outcome>, Died> {
+        self.fuse.deed()?;
+        job.steps_done += 1;
+        let stored = job.extents.len() + 1;
+        match job.steps_done {
+            1 if std::mem::take(&mut self.sync_fails) => {
+                return Ok(Some(Outcome::StorageFailed));
+            }
+            1 if self.flaw == Some(Flaw::SkipsDataSync) => {}
+            1 => self.disk.sync(),
+            step if step <= stored => {
+                store(self.geometry, &mut self.tree, &job.extents[step - 2]);
+            }
+            step if step == stored + 1 => self.tree.sync(),
+            step if step == stored + 2 => self.barrier = job.barrier.unwrap_or(self.barrier),
+            _ => {
+                let barrier = match job.barrier {
+                    Some(barrier) if self.flaw != Some(Flaw::ForgetsAllNotes) => barrier,
+                    _ => u64::MAX,
+                };
+                self.notes.retain(|_, noted_for| *noted_for > barrier);
+                return Ok(Some(Outcome::Fine));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A failed sync voids what was not yet durable, in any mixture.
+    fn storage_failed(&mut self, wire: &mut Stream) -> Result<(), Died> {
+        self.seen.failed_syncs += 1;
+        let session = self.session();
+        session.jobs.clear();
+        let full = false;
+        let mut out = Vec::new();
+        session
+            .machine
+            .step(target::Input::StorageFailed { full }, &mut out);
+        for output in out {
+            match output {
+                target::Output::Send(frame) => wire.extend(frame.encode().unwrap()),
+                target::Output::Fail(_) => {}
+                output => panic!("{output:?} after the storage failed"),
+            }
+        }
+        self.session().ended = true;
+        let mut chance = Chance::new(self.disk.cached.len() as u32);
+        self.disk.die(Death::Power, &mut chance);
+        self.recover()
+    }
+}

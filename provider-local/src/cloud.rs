@@ -1,0 +1,320 @@
+//! The provider itself: volumes made, attached, tagged and deleted in one
+//! folder, so that a crash between any two changes on disk leaves something
+//! the same call finishes when it is made again.
+//!
+//! It copies no blocks and enforces no fence but the record's.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use provider::{
+    AttachTo, Attachment, AttachmentKind, Capabilities, CloudError, Fencing, Finding, MigrationTag,
+    Need, Provider, Severity, Subject, VolumeKey, VolumeRecord, VolumeSpec, VolumeState,
+};
+
+use crate::folder::{Folder, OpenCloudError};
+use crate::sidecar::{Phase, Sidecar};
+
+/// With less than this left, in bytes, nothing useful can be copied: 64 MiB.
+const MIN_FREE: u64 = 64 << 20;
+
+/// A folder on this machine as a cloud.
+pub struct LocalCloud {
+    folder: Folder,
+}
+
+impl LocalCloud {
+    /// Opens an existing folder as a cloud. The first time it is marked as
+    /// belonging to this host.
+    ///
+    /// # Errors
+    /// When it is missing, not a folder, not writable, of another host or a
+    /// newer format.
+    pub fn open(folder: &Path) -> Result<Self, OpenCloudError> {
+        let folder = Folder::open(folder)?;
+        Ok(Self { folder })
+    }
+
+    /// The folder, as an absolute path.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn load(&self, key: &VolumeKey) -> Result<Option<Sidecar>, CloudError> {
+        let found = self.load_named(&sidecar_name(key), (*key).into())?;
+        Ok(found.filter(|sidecar| sidecar.record.key == *key))
+    }
+
+    fn load_named(&self, name: &str, subject: Subject) -> Result<Option<Sidecar>, CloudError> {
+        let bytes = match self.folder.read(name) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.failed(subject, error)),
+        };
+        let sidecar = Sidecar::decode(&bytes).map_err(|bad| {
+            let path = self.folder.path().join(name);
+            let why = format!("{}: {bad}", path.display());
+            CloudError::Damaged { subject, why }
+        })?;
+        Ok(Some(sidecar))
+    }
+
+    /// The record of a volume that is there for use, and its file.
+    fn load_ready(&self, key: &VolumeKey) -> Result<(VolumeRecord, PathBuf), CloudError> {
+        match self.load(key)? {
+            Some(sidecar) if sidecar.phase == Phase::Ready => {
+                let path = self.check_file(&sidecar.record)?;
+                Ok((sidecar.record, path))
+            }
+            _ => Err(CloudError::NotFound { key: *key }),
+        }
+    }
+
+    fn check_file(&self, record: &VolumeRecord) -> Result<PathBuf, CloudError> {
+        let (key, name) = (record.key, raw_name(&record.key));
+        let path = self.folder.path().join(&name);
+        let have = self.folder.length_of(&name);
+        let problem = match have.map_err(|error| self.failed(key.into(), error))? {
+            Some(have) if have == record.length => return Ok(path),
+            Some(have) => format!("has {have} bytes, not {}", record.length),
+            None => "is missing".into(),
+        };
+        Err(CloudError::Damaged {
+            subject: key.into(),
+            why: format!(
+                "{} {problem}: restore it, or delete the volume and copy it again",
+                path.display()
+            ),
+        })
+    }
+
+    fn save(&self, phase: Phase, record: &VolumeRecord) -> Result<(), CloudError> {
+        let sidecar = Sidecar {
+            phase,
+            record: record.clone(),
+        };
+        let name = sidecar_name(&record.key);
+        let saved = self.folder.replace(&name, &sidecar.encode());
+        saved.map_err(|error| self.failed(record.key.into(), error))
+    }
+
+    fn create(&self, spec: &VolumeSpec) -> Result<VolumeRecord, CloudError> {
+        let key = spec.key;
+        let name = raw_name(&key);
+        let have = self.folder.length_of(&name);
+        if have
+            .map_err(|error| self.failed(key.into(), error))?
+            .is_some()
+        {
+            let path = self.folder.path().join(&name);
+            return Err(CloudError::Damaged {
+                subject: key.into(),
+                why: format!("{} has no record: move it away", path.display()),
+            });
+        }
+        let record = VolumeRecord::new(spec);
+        self.save(Phase::Creating, &record)?;
+        self.finish_creating(record)
+    }
+
+    fn finish_creating(&self, record: VolumeRecord) -> Result<VolumeRecord, CloudError> {
+        let made = self
+            .folder
+            .make_sparse(&raw_name(&record.key), record.length);
+        made.map_err(|error| self.failed(record.key.into(), error))?;
+        self.save(Phase::Ready, &record)?;
+        Ok(record)
+    }
+
+    fn finish_deleting(&self, key: &VolumeKey) -> Result<(), CloudError> {
+        let removed = self
+            .folder
+            .remove(&raw_name(key))
+            .and_then(|()| self.folder.remove(&sidecar_name(key)));
+        removed.map_err(|error| self.failed((*key).into(), error))
+    }
+
+    /// Closing the file unlocks the folder.
+    fn lock(&self, subject: impl Into<Subject>) -> Result<File, CloudError> {
+        let locked = self.folder.lock();
+        locked.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => CloudError::Unavailable {
+                subject: subject.into(),
+                why: format!(
+                    "cloud folder {} is gone: create or mount it, then open it again",
+                    self.folder.path().display()
+                ),
+            },
+            _ => self.failed(subject.into(), error),
+        })
+    }
+
+    fn failed(&self, subject: Subject, error: io::Error) -> CloudError {
+        let place = self.folder.path().display();
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                CloudError::NoSpace { subject }
+            }
+            io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::FileTooLarge => CloudError::Denied {
+                subject,
+                why: format!("cloud folder {place}: {error}"),
+            },
+            // What was begun may have reached the disk.
+            _ => CloudError::Unknown {
+                subject,
+                why: format!("cloud folder {place}: {error}"),
+            },
+        }
+    }
+
+    fn find_obstacle(&self, spec: &VolumeSpec, max: u64) -> Option<Finding> {
+        let found = match self.load(&spec.key) {
+            Ok(Some(sidecar)) => sidecar.record.admit_spec(spec),
+            Ok(None) => spec.check_length(max),
+            Err(error) => Err(error),
+        };
+        Some(Finding {
+            severity: Severity::Blocker,
+            what: found.err()?.to_string(),
+            remedy: "delete the volume that is in the way, or plan a new generation".into(),
+        })
+    }
+}
+
+impl Provider for LocalCloud {
+    fn kind(&self) -> &'static str {
+        "local"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            max_volume_length: blocks::MAX_LENGTH,
+            thin: true,
+            attachment: AttachmentKind::Path,
+            fencing: Fencing::Recorded,
+        }
+    }
+
+    fn check(&self, need: &Need) -> Result<Vec<Finding>, CloudError> {
+        let place = self.folder.path().display();
+        let subject = || Subject::Place(format!("cloud folder {place}"));
+        let _held = self.lock(subject())?;
+        let max = self.capabilities().max_volume_length;
+        let mut findings: Vec<Finding> = need
+            .volumes
+            .iter()
+            .filter_map(|spec| self.find_obstacle(spec, max))
+            .collect();
+        let free = self
+            .folder
+            .free()
+            .map_err(|error| self.failed(subject(), error))?;
+        let wanted = need.total_length();
+        if free < wanted.max(MIN_FREE) {
+            findings.push(Finding {
+                severity: match free < MIN_FREE {
+                    true => Severity::Blocker,
+                    false => Severity::Warning,
+                },
+                what: format!("{place} has {free} bytes free, the volumes may need {wanted}"),
+                remedy: format!("free some space on the disk of {place}, or use a larger one"),
+            });
+        }
+        Ok(findings)
+    }
+
+    fn ensure_volume(&self, spec: &VolumeSpec) -> Result<VolumeRecord, CloudError> {
+        let _held = self.lock(spec.key)?;
+        spec.check_length(self.capabilities().max_volume_length)?;
+        let name = sidecar_name(&spec.key);
+        let Some(sidecar) = self.load_named(&name, spec.key.into())? else {
+            return self.create(spec);
+        };
+        let record = sidecar.record;
+        if record.key != spec.key {
+            return Err(CloudError::NameTaken {
+                key: spec.key,
+                name,
+                by: record.key,
+            });
+        }
+        match sidecar.phase {
+            Phase::Ready => {
+                record.admit_spec(spec)?;
+                self.check_file(&record)?;
+                Ok(record)
+            }
+            Phase::Creating => {
+                record.admit_spec(spec)?;
+                self.finish_creating(record)
+            }
+            Phase::Deleting => {
+                self.finish_deleting(&spec.key)?;
+                self.create(spec)
+            }
+        }
+    }
+
+    fn attach(&self, key: &VolumeKey, to: &AttachTo) -> Result<Attachment, CloudError> {
+        let _held = self.lock(*key)?;
+        let (mut record, path) = self.load_ready(key)?;
+        let before = record.clone();
+        record.attach(to)?;
+        if record != before {
+            self.save(Phase::Ready, &record)?;
+        }
+        Ok(Attachment::Path(path))
+    }
+
+    fn tag(&self, key: &VolumeKey, state: &VolumeState) -> Result<(), CloudError> {
+        let _held = self.lock(*key)?;
+        let (mut record, _) = self.load_ready(key)?;
+        let before = record.clone();
+        record.tag(state)?;
+        match record == before {
+            true => Ok(()),
+            false => self.save(Phase::Ready, &record),
+        }
+    }
+
+    fn owned(&self, migration: &MigrationTag) -> Result<Vec<VolumeRecord>, CloudError> {
+        let subject = || Subject::Migration(*migration);
+        let _held = self.lock(subject())?;
+        let prefix = format!("{}-", migration.short());
+        let names = self.folder.names(&prefix, ".json");
+        let mut records = Vec::new();
+        for name in names.map_err(|error| self.failed(subject(), error))? {
+            let found = self.load_named(&name, subject())?;
+            records.extend(found.map(|sidecar| sidecar.record));
+        }
+        // Others may share the beginning of the tag.
+        records.retain(|record| record.key.migration == *migration);
+        records.sort_by_key(|record| record.key);
+        Ok(records)
+    }
+
+    fn delete(&self, key: &VolumeKey) -> Result<(), CloudError> {
+        let _held = self.lock(*key)?;
+        let Some(sidecar) = self.load(key)? else {
+            return Ok(());
+        };
+        if sidecar.phase != Phase::Deleting {
+            self.save(Phase::Deleting, &sidecar.record)?;
+        }
+        self.finish_deleting(key)
+    }
+}
+
+fn raw_name(key: &VolumeKey) -> String {
+    format!("{}.raw", key.short_name())
+}
+
+fn sidecar_name(key: &VolumeKey) -> String {
+    format!("{}.json", key.short_name())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,14 @@
+//! A cloud that is a folder on this machine: each volume a sparse raw file,
+//! with a record beside it that carries its holder and its last durable state.
+//!
+//! Several processes may use one folder. It does not write the volumes: who
+//! attached one opens its file, and the lock taken then keeps two writers
+//! apart.
+#![forbid(unsafe_code)]
+
+mod cloud;
+mod folder;
+mod sidecar;
+
+pub use cloud::LocalCloud;
+pub use folder::OpenCloudError;

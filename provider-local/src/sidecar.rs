@@ -1,0 +1,220 @@
+//! The record beside a volume's file, as JSON that a person can read. Not the
+//! rules of what it may become: those are `provider`'s.
+
+use blocks::Root;
+use provider::{AttachTo, VolumeKey, VolumeRecord, VolumeState};
+use serde::{Deserialize, Serialize};
+
+use crate::folder::{known_format, newer_format};
+
+/// A volume's record and how far its making or unmaking has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sidecar {
+    pub(crate) phase: Phase,
+    pub(crate) record: VolumeRecord,
+}
+
+/// Written before what it announces, so that after a crash it is known which
+/// files are ours to finish or to remove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Phase {
+    Creating,
+    Ready,
+    Deleting,
+}
+
+/// Why bytes are no record.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadSidecar {
+    #[error("it has format {0}, made by a later version of this program: upgrade this one")]
+    Newer(u32),
+    #[error("it cannot be read ({0}): restore it, or remove it together with its raw file")]
+    Corrupt(String),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    format: u32,
+    phase: Phase,
+    migration: String,
+    volume: String,
+    generation: u64,
+    length: u64,
+    attached: Option<StoredHolder>,
+    state: Option<StoredState>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredHolder {
+    holder: String,
+    epoch: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredState {
+    epoch: u64,
+    barrier: u64,
+    root: String,
+}
+
+impl Sidecar {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let VolumeRecord {
+            key,
+            length,
+            attached,
+            state,
+        } = &self.record;
+        let stored = Stored {
+            format: known_format(),
+            phase: self.phase,
+            migration: key.migration.to_string(),
+            volume: key.volume.to_string(),
+            generation: key.generation,
+            length: *length,
+            attached: attached.map(|to| StoredHolder {
+                holder: to.holder.to_string(),
+                epoch: to.epoch,
+            }),
+            state: state.map(|state| StoredState {
+                epoch: state.epoch,
+                barrier: state.barrier,
+                root: state.root.to_string(),
+            }),
+        };
+        let mut bytes =
+            serde_json::to_vec_pretty(&stored).expect("numbers and texts are always JSON");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, BadSidecar> {
+        if let Some(format) = newer_format(bytes) {
+            return Err(BadSidecar::Newer(format));
+        }
+        let corrupt = |what: &dyn ToString| BadSidecar::Corrupt(what.to_string());
+        let stored: Stored = serde_json::from_slice(bytes).map_err(|error| corrupt(&error))?;
+        let attached = stored.attached.map(|to| {
+            let holder = to.holder.parse().map_err(|error| corrupt(&error))?;
+            let epoch = to.epoch;
+            Ok(AttachTo { holder, epoch })
+        });
+        let state = stored.state.map(|state| {
+            let root: Root = state.root.parse().map_err(|error| corrupt(&error))?;
+            Ok(VolumeState {
+                epoch: state.epoch,
+                barrier: state.barrier,
+                root,
+            })
+        });
+        let key = VolumeKey {
+            migration: stored.migration.parse().map_err(|error| corrupt(&error))?,
+            volume: stored.volume.parse().map_err(|error| corrupt(&error))?,
+            generation: stored.generation,
+        };
+        Ok(Self {
+            phase: stored.phase,
+            record: VolumeRecord {
+                key,
+                length: stored.length,
+                attached: attached.transpose()?,
+                state: state.transpose()?,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use provider::{HolderId, MigrationTag, VolumeTag};
+
+    use super::*;
+
+    fn sidecar() -> Sidecar {
+        Sidecar {
+            phase: Phase::Ready,
+            record: VolumeRecord {
+                key: VolumeKey {
+                    migration: MigrationTag([0xab; 16]),
+                    volume: VolumeTag([0xcd; 16]),
+                    generation: 2,
+                },
+                length: 1000,
+                attached: Some(AttachTo {
+                    holder: HolderId([0xef; 32]),
+                    epoch: 3,
+                }),
+                state: Some(VolumeState {
+                    epoch: 3,
+                    barrier: 4,
+                    root: Root([0x12; 32]),
+                }),
+            },
+        }
+    }
+
+    #[test]
+    fn a_record_is_this_text() {
+        let expected = format!(
+            r#"{{
+  "format": 1,
+  "phase": "ready",
+  "migration": "{}",
+  "volume": "{}",
+  "generation": 2,
+  "length": 1000,
+  "attached": {{
+    "holder": "{}",
+    "epoch": 3
+  }},
+  "state": {{
+    "epoch": 3,
+    "barrier": 4,
+    "root": "{}"
+  }}
+}}
+"#,
+            "ab".repeat(16),
+            "cd".repeat(16),
+            "ef".repeat(32),
+            "12".repeat(32)
+        );
+        assert_eq!(String::from_utf8(sidecar().encode()).unwrap(), expected);
+        assert_eq!(Sidecar::decode(expected.as_bytes()), Ok(sidecar()));
+    }
+
+    #[test]
+    fn a_blank_record_reads_back() {
+        let mut blank = sidecar();
+        blank.phase = Phase::Creating;
+        blank.record.attached = None;
+        blank.record.state = None;
+        assert_eq!(Sidecar::decode(&blank.encode()), Ok(blank));
+    }
+
+    #[test]
+    fn what_is_newer_is_told_apart_from_what_is_damaged() {
+        let text = String::from_utf8(sidecar().encode()).unwrap();
+        let newer = text.replace(r#""format": 1"#, r#""format": 2, "more": []"#);
+        let newer = Sidecar::decode(newer.as_bytes());
+        assert_eq!(newer, Err(BadSidecar::Newer(2)));
+        let damaged = [
+            String::new(),
+            text[..text.len() / 2].to_owned(),
+            text.replace("efef", "EFEF"),
+            text.replace("1212", "12"),
+            text.replace(r#""length": 1000"#, r#""length": -1"#),
+            text.replace("ready", "unheard-of"),
+        ];
+        for text in damaged {
+            let refused = Sidecar::decode(text.as_bytes());
+            assert!(matches!(refused, Err(BadSidecar::Corrupt(_))), "{text}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The rules of one volume's record, which every provider shares: who may
+//! attach it, and which state may be written on it. It stores nothing.
+
+use crate::{AttachTo, CloudError, VolumeRecord, VolumeSpec, VolumeState};
+
+impl VolumeSpec {
+    /// Refuses a length no volume of a cloud with this maximum can have.
+    pub fn check_length(&self, max: u64) -> Result<(), CloudError> {
+        if (1..=max).contains(&self.length) {
+            return Ok(());
+        }
+        Err(CloudError::BadLength {
+            key: self.key,
+            asked: self.length,
+            max,
+        })
+    }
+}
+
+impl VolumeRecord {
+    /// The record of a volume that was just made.
+    pub fn new(spec: &VolumeSpec) -> Self {
+        Self {
+            key: spec.key,
+            length: spec.length,
+            attached: None,
+            state: None,
+        }
+    }
+
+    /// Refuses a spec that asks for something else under the same key.
+    pub fn admit_spec(&self, spec: &VolumeSpec) -> Result<(), CloudError> {
+        if self.length == spec.length {
+            return Ok(());
+        }
+        Err(CloudError::Conflict {
+            key: self.key,
+            have: self.length,
+            asked: spec.length,
+        })
+    }
+
+    /// Attaches the volume, or says why not. Repeating it changes nothing.
+    pub fn attach(&mut self, to: &AttachTo) -> Result<(), CloudError> {
+        let key = self.key;
+        match self.attached {
+            Some(have) if to.epoch < have.epoch => Err(CloudError::Fenced {
+                key,
+                have: have.epoch,
+                asked: to.epoch,
+            }),
+            Some(have) if to.epoch == have.epoch && to.holder != have.holder => {
+                Err(CloudError::AttachedElsewhere {
+                    key,
+                    holder: have.holder,
+                    epoch: have.epoch,
+                })
+            }
+            _ => {
+                self.attached = Some(*to);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a new durable state, or says why not. Repeating it changes
+    /// nothing.
+    pub fn tag(&mut self, state: &VolumeState) -> Result<(), CloudError> {
+        let key = self.key;
+        match self.attached {
+            Some(have) if state.epoch < have.epoch => {
+                return Err(CloudError::Fenced {
+                    key,
+                    have: have.epoch,
+                    asked: state.epoch,
+                });
+            }
+            Some(have) if state.epoch == have.epoch => {}
+            _ => {
+                return Err(CloudError::NotAttached {
+                    key,
+                    epoch: state.epoch,
+                });
+            }
+        }
+        if let Some(have) = self.state
+            && have != *state
+            && have.epoch == state.epoch
+            && have.barrier >= state.barrier
+        {
+            return Err(CloudError::StaleBarrier {
+                key,
+                have: have.barrier,
+                asked: state.barrier,
+            });
+        }
+        self.state = Some(*state);
+        Ok(())
+    }
+}

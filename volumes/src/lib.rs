@@ -1,0 +1,28 @@
+//! Where blocks live: volumes that are read, volumes that are written, and
+//! what is kept beside them on disk so that a restart need not begin anew.
+//!
+//! All of it blocks the calling thread. Not here: what to copy when, and
+//! anything about peers.
+
+mod aligned;
+mod intents;
+mod kernel;
+#[cfg(test)]
+mod loop_device;
+mod rehash;
+mod rescan;
+mod source;
+mod target;
+mod tree_file;
+
+pub use aligned::AlignedBuf;
+pub use intents::{IntentError, Intents, OpenIntentsError};
+pub use rehash::{ReadBlocks, RehashError, RootReader, read_entries, rehash_group};
+pub use rescan::{Changed, RescanTracker, ScanCounts, ScanError, Scanned};
+pub use source::{OpenSourceError, ReadError, SourceChanged, SourceIdentity, SourceVolume};
+pub use target::{OpenTargetError, SyncFailed, TargetVolume, WriteError};
+pub use tree_file::{OpenTreeError, TreeError, TreeFile, VolumeTag, ZERO_ENTRY};
+
+/// Blocks read at once: 1 MiB, which stays in the second-level cache of the
+/// core that reads and hashes it.
+pub const READ_BLOCKS: u64 = 16;

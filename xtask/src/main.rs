@@ -1,0 +1,67 @@
+//! `cargo xtask`: the project's own checks. Only the choice of a command is
+//! here; it is no part of what users run.
+
+mod ci;
+mod manifest;
+mod source;
+mod tidy;
+mod tree;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use tree::Tree;
+
+const USAGE: &str = "usage: cargo xtask COMMAND
+
+commands:
+  tidy   check the rules of the tree that the compiler does not know
+  ci     everything that must be green: fmt, clippy, tidy, deny, tests, simulations
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match arguments.as_slice() {
+        ["tidy"] => tidy_command(),
+        ["ci"] => ci::run(root()),
+        ["help" | "--help" | "-h"] => {
+            eprint!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's folder, as it was when this program was built.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask is a folder of the workspace")
+}
+
+/// Prints every fault, one a line; true when there is none.
+fn tidy_command() -> Result<bool> {
+    let tree = Tree::read(root()).context("reading the tree")?;
+    let faults = tidy::check(&tree);
+    let mut out = std::io::stdout().lock();
+    for fault in &faults {
+        writeln!(out, "{fault}").context("printing the faults")?;
+    }
+    eprintln!("tidy: {} files, {} faults", tree.len(), faults.len());
+    Ok(faults.is_empty())
+}

@@ -274,6 +274,22 @@ impl Ledger {
         self.entries.iter()
     }
 
+    /// Sorts statements so that each follows what it needs: root keys' statements
+    /// first, then by kind.
+    pub fn rank(&self, id: &StatementId) -> (bool, u8) {
+        let Some(recorded) = self.entries.get(id) else {
+            return (true, u8::MAX);
+        };
+        let kind = match recorded.entry.statement {
+            Statement::Genesis(_) => 0,
+            Statement::Invite(_) => 1,
+            Statement::Enrolment(_) => 2,
+            Statement::Grant(_) => 3,
+            Statement::Revocation(_) => 4,
+        };
+        (!self.roots.contains(&recorded.signed.signer), kind)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.entries.len()

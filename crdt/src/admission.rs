@@ -1,0 +1,504 @@
+//! Which changes count: a pure function of the change, the ledger's authority and
+//! the changes that it depends on, decided before automerge applies anything.
+//!
+//! Automerge trusts its input: a change that is validly signed and malformed panics
+//! it, or applies and leaves a document that cannot be saved and loaded again. So
+//! everything it relies on is checked here, and only against what the change itself
+//! depends on, never against what else happens to be here: otherwise two nodes
+//! could decide differently.
+
+use crate::chunk;
+use crate::log::{MAX_CHANGE, SignedChange};
+use automerge::legacy::{Key, ObjectId, Op, OpId, OpType};
+use automerge::{Change, ChangeHash, ExpandedChange, ObjType, ScalarValue};
+use keys::PublicKey;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Most changes of one mesh: ten for each of 100,000 planned servers.
+pub const MAX_CHANGES: usize = 1_000_000;
+
+/// Why a change was not admitted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The signature is not the author's: the sender is at fault.
+    #[error("the signature of {author:?} does not match the change")]
+    Signature {
+        /// The claimed author.
+        author: PublicKey,
+    },
+    /// Larger than a change may be: the sender is at fault.
+    #[error("a change of {bytes} bytes by {author:?} is over the limit of {MAX_CHANGE}")]
+    TooLarge {
+        /// The claimed author.
+        author: PublicKey,
+        /// Its size in bytes.
+        bytes: usize,
+    },
+    /// The author signed bytes that are no change of this document.
+    #[error("a change by {author:?} is malformed: {what}")]
+    Malformed {
+        /// The author.
+        author: PublicKey,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The author signed a change that breaks a rule of the document.
+    #[error("change {seq} by {author:?} breaks a rule: {rule}")]
+    Unsound {
+        /// The author.
+        author: PublicKey,
+        /// Its number in the author's log.
+        seq: u64,
+        /// The rule.
+        rule: &'static str,
+    },
+    /// The author was revoked, and this is not among what is honoured.
+    #[error("change {seq} by {author:?} is past what is honoured of its author")]
+    NotHonoured {
+        /// The author.
+        author: PublicKey,
+        /// Its number in the author's log.
+        seq: u64,
+    },
+    /// It passed every check and automerge failed on it all the same.
+    #[error("change {seq} by {author:?} cannot be applied")]
+    Failed {
+        /// The author.
+        author: PublicKey,
+        /// Its number in the author's log.
+        seq: u64,
+    },
+    /// Too much is waiting already; it may be offered again.
+    #[error("no room to keep a change by {author:?} until what it needs has come")]
+    NoRoom {
+        /// The author.
+        author: PublicKey,
+    },
+    /// The document is at its limit.
+    #[error("the document is full ({MAX_CHANGES} changes)")]
+    Full,
+}
+
+impl Refusal {
+    /// Whether it costs the peer that sent it. An honest peer passes on neither,
+    /// but may well pass on what a faulty operator signed.
+    pub fn blames_sender(&self) -> bool {
+        matches!(self, Self::Signature { .. } | Self::TooLarge { .. })
+    }
+}
+
+/// A change whose own bytes are in order.
+#[derive(Debug, Clone)]
+pub(crate) struct Parsed {
+    pub(crate) signed: SignedChange,
+    pub(crate) change: Change,
+    ops: Vec<Op>,
+}
+
+impl Parsed {
+    pub(crate) fn seq(&self) -> u64 {
+        self.change.seq()
+    }
+
+    pub(crate) fn author(&self) -> PublicKey {
+        self.signed.author
+    }
+
+    pub(crate) fn hash(&self) -> ChangeHash {
+        self.change.hash()
+    }
+}
+
+/// Parses a change whose signature was verified, and checks all that can be checked
+/// without knowing any other change.
+pub(crate) fn parse(signed: SignedChange) -> Result<Parsed, Refusal> {
+    let author = signed.author;
+    let malformed = |what| Refusal::Malformed { author, what };
+    if signed.raw.len() > MAX_CHANGE {
+        return Err(Refusal::TooLarge {
+            author,
+            bytes: signed.raw.len(),
+        });
+    }
+    chunk::survey(&signed.raw).map_err(malformed)?;
+    let (change, expanded) = catch_unwind(AssertUnwindSafe(|| {
+        let change = Change::from_bytes(signed.raw.clone()).ok()?;
+        let expanded: ExpandedChange = change.decode();
+        Some((change, expanded))
+    }))
+    .ok()
+    .flatten()
+    .ok_or(malformed("columns"))?;
+    if change.raw_bytes() != signed.raw {
+        return Err(malformed("not in its own encoding"));
+    }
+    if change.hash().0[..4] != signed.raw[4..8] {
+        return Err(malformed("checksum"));
+    }
+    if change.actor_id().to_bytes() != author.0 {
+        return Err(malformed("made by another author than its signer"));
+    }
+    if !change.extra_bytes().is_empty() || change.message().is_some() {
+        return Err(malformed("carries more than operations"));
+    }
+    let parsed = Parsed {
+        signed,
+        change,
+        ops: expanded.operations,
+    };
+    parsed
+        .broken_rule()
+        .map_or(Ok(()), |rule| Err(unsound(&parsed, rule)))?;
+    Ok(parsed)
+}
+
+fn unsound(parsed: &Parsed, rule: &'static str) -> Refusal {
+    Refusal::Unsound {
+        author: parsed.author(),
+        seq: parsed.seq(),
+        rule,
+    }
+}
+
+impl Parsed {
+    fn broken_rule(&self) -> Option<&'static str> {
+        if self.seq() == 0 {
+            return Some("numbers begin at 1");
+        }
+        if self.ops.is_empty() {
+            return Some("a change holds at least one operation");
+        }
+        let deps: BTreeSet<&ChangeHash> = self.change.deps().iter().collect();
+        if deps.len() != self.change.deps().len() {
+            return Some("every dependency is named once");
+        }
+        let mut places = HashMap::new();
+        for op in &self.ops {
+            if !map_operation(op) {
+                return Some("only maps are made, put to and deleted from");
+            }
+            if places.insert((&op.obj, place(&op.key)), ()).is_some() {
+                return Some("every key is written once");
+            }
+            let preds: BTreeSet<_> = op.pred.iter().map(|id| (id.0, id.1.to_bytes())).collect();
+            if preds.len() != op.pred.len() {
+                return Some("every predecessor is named once");
+            }
+            if matches!(op.action, OpType::Delete) && preds.is_empty() {
+                return Some("a deletion names what it deletes");
+            }
+        }
+        None
+    }
+}
+
+/// The key's text. Only called for keys of maps; a key of a list has none.
+fn place(key: &Key) -> &str {
+    match key {
+        Key::Map(text) => text,
+        Key::Seq(_) => "",
+    }
+}
+
+fn map_operation(op: &Op) -> bool {
+    let action = match &op.action {
+        // One level of maps is all the document needs, and recursion has an end.
+        OpType::Make(ObjType::Map) => op.obj == ObjectId::Root,
+        OpType::Put(value) => matches!(
+            value,
+            ScalarValue::Str(_) | ScalarValue::Uint(_) | ScalarValue::Boolean(_)
+        ),
+        OpType::Delete => true,
+        _ => false,
+    };
+    action && !op.insert && matches!(&op.key, Key::Map(key) if !key.is_empty())
+}
+
+/// Where a change belongs.
+#[derive(Debug)]
+pub(crate) enum Placement {
+    /// All it depends on is here: it may be appended to its author's log.
+    Next(Causes),
+    /// Exactly this change is in the log.
+    Known,
+    /// Something it depends on is not here.
+    Waits,
+    /// The log holds another change in its place, or before it.
+    Forks {
+        /// Number of the change that is here.
+        seq: u64,
+        /// Its hash.
+        ours: ChangeHash,
+    },
+}
+
+/// What an admitted change depends on, as its author saw it.
+#[derive(Debug, Clone)]
+pub(crate) struct Causes {
+    /// For each author, the last change in the past of this one, itself included.
+    clock: Vec<(Actor, u64)>,
+    /// Counter of its last operation.
+    max_op: u64,
+}
+
+impl Causes {
+    fn saw(&self, actor: Actor, seq: u64) -> bool {
+        self.clock
+            .iter()
+            .any(|(known, last)| *known == actor && *last >= seq)
+    }
+}
+
+/// An author's number in this index; local, never stored or sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Actor(u32);
+
+/// A key's number in this index; local, never stored or sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct KeyNumber(u32);
+
+type OpNumber = (u64, Actor);
+
+/// An operation that stands for a value: where it is, and in which change.
+#[derive(Debug, Clone, Copy)]
+struct Placed {
+    object: Option<OpNumber>,
+    key: KeyNumber,
+    seq: u64,
+    is_map: bool,
+}
+
+/// An admitted change.
+#[derive(Debug, Clone)]
+pub(crate) struct Admitted {
+    pub(crate) signed: SignedChange,
+    pub(crate) hash: ChangeHash,
+    causes: Causes,
+}
+
+/// The admitted changes of every author, and what is needed to check the next one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Index {
+    logs: BTreeMap<PublicKey, Vec<Admitted>>,
+    count: usize,
+    actors: HashMap<PublicKey, Actor>,
+    hashes: HashMap<ChangeHash, (PublicKey, u64)>,
+    key_numbers: HashMap<String, KeyNumber>,
+    keys: Vec<String>,
+    placed: HashMap<OpNumber, Placed>,
+}
+
+impl Index {
+    pub(crate) fn logs(&self) -> &BTreeMap<PublicKey, Vec<Admitted>> {
+        &self.logs
+    }
+
+    pub(crate) fn log(&self, author: &PublicKey) -> &[Admitted] {
+        self.logs.get(author).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.count >= MAX_CHANGES
+    }
+
+    /// Number of the last admitted change of `author`; 0 for none.
+    pub(crate) fn last_seq(&self, author: &PublicKey) -> u64 {
+        self.log(author).len() as u64
+    }
+
+    pub(crate) fn admitted(&self, author: &PublicKey, seq: u64) -> Option<&Admitted> {
+        let at = usize::try_from(seq.checked_sub(1)?).ok()?;
+        self.log(author).get(at)
+    }
+
+    fn by_hash(&self, hash: &ChangeHash) -> Option<&Admitted> {
+        let (author, seq) = self.hashes.get(hash)?;
+        self.admitted(author, *seq)
+    }
+
+    /// Where a parsed change belongs; an error when it can belong nowhere.
+    pub(crate) fn place(&self, parsed: &Parsed) -> Result<Placement, Refusal> {
+        let author = parsed.author();
+        let seq = parsed.seq();
+        if let Some(here) = self.admitted(&author, seq) {
+            return Ok(if here.hash == parsed.hash() {
+                Placement::Known
+            } else {
+                Placement::Forks {
+                    seq,
+                    ours: here.hash,
+                }
+            });
+        }
+        let last = self.last_seq(&author);
+        if seq != last + 1 {
+            return Ok(Placement::Waits);
+        }
+        let deps = parsed.change.deps();
+        let all_here = deps.iter().all(|dep| self.hashes.contains_key(dep));
+        if let Some(previous) = self.admitted(&author, last)
+            && !deps.contains(&previous.hash)
+        {
+            return if all_here {
+                Err(unsound(parsed, "it follows its author's previous change"))
+            } else {
+                // It follows some other change with that number.
+                Ok(Placement::Forks {
+                    seq: last,
+                    ours: previous.hash,
+                })
+            };
+        }
+        if !all_here {
+            return Ok(Placement::Waits);
+        }
+        self.causes(parsed).map(Placement::Next)
+    }
+
+    fn causes(&self, parsed: &Parsed) -> Result<Causes, Refusal> {
+        let mut clock: BTreeMap<Actor, u64> = BTreeMap::new();
+        let mut max_op = 0;
+        for dep in parsed.change.deps() {
+            let dep = self
+                .by_hash(dep)
+                .expect("every dependency was found just before");
+            max_op = max_op.max(dep.causes.max_op);
+            for (actor, seq) in &dep.causes.clock {
+                let last = clock.entry(*actor).or_default();
+                *last = (*last).max(*seq);
+            }
+        }
+        let start_op = parsed.change.start_op().get();
+        if start_op != max_op + 1 {
+            return Err(unsound(
+                parsed,
+                "operations are counted on from the dependencies",
+            ));
+        }
+        let causes = Causes {
+            clock: clock.into_iter().collect(),
+            max_op: parsed.change.max_op(),
+        };
+        if causes.max_op > u64::from(u32::MAX) {
+            return Err(unsound(parsed, "operations are counted in 32 bits"));
+        }
+        self.check_references(parsed, &causes)?;
+        Ok(causes)
+    }
+
+    fn check_references(&self, parsed: &Parsed, causes: &Causes) -> Result<(), Refusal> {
+        for other in parsed.change.other_actor_ids() {
+            let seen = public_key(other)
+                .and_then(|key| self.actors.get(&key))
+                .is_some_and(|actor| causes.saw(*actor, 1));
+            if !seen {
+                return Err(unsound(parsed, "authors it refers to are in its past"));
+            }
+        }
+        let start_op = parsed.change.start_op().get();
+        let made_here = |id: &OpId| {
+            let own = id.1.to_bytes() == parsed.author().0;
+            let at = id.0.checked_sub(start_op).filter(|_| own)?;
+            parsed.ops[..].get(usize::try_from(at).ok()?)
+        };
+        for (at, op) in parsed.ops.iter().enumerate() {
+            let object = match &op.obj {
+                ObjectId::Root => None,
+                ObjectId::Id(id) => {
+                    let made_before = id.0 < start_op + at as u64;
+                    let own = made_here(id)
+                        .is_some_and(|op| made_before && matches!(op.action, OpType::Make(_)));
+                    let known = || self.seen(id, causes).is_some_and(|placed| placed.is_map);
+                    if !own && !known() {
+                        return Err(unsound(parsed, "maps it writes to are in its past"));
+                    }
+                    Some(id)
+                }
+            };
+            let object = object.map(|id| self.number(id));
+            for pred in op.pred.iter() {
+                let fits = self.seen(pred, causes).is_some_and(|placed| {
+                    let there = match (placed.object, object) {
+                        (None, None) => true,
+                        (Some(a), Some(Some(b))) => a == b,
+                        _ => false,
+                    };
+                    there && self.keys[placed.key.0 as usize] == place(&op.key)
+                });
+                if !fits {
+                    return Err(unsound(
+                        parsed,
+                        "predecessors are in its past, at the same key",
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn number(&self, id: &OpId) -> Option<OpNumber> {
+        let actor = self.actors.get(&public_key(&id.1)?)?;
+        Some((id.0, *actor))
+    }
+
+    fn seen(&self, id: &OpId, causes: &Causes) -> Option<&Placed> {
+        let number = self.number(id)?;
+        let placed = self.placed.get(&number)?;
+        causes.saw(number.1, placed.seq).then_some(placed)
+    }
+
+    /// Appends a change that was placed as next, and returns the keys at the root
+    /// that it touches.
+    pub(crate) fn append(&mut self, parsed: Parsed, mut causes: Causes) -> BTreeSet<String> {
+        let author = parsed.author();
+        let seq = parsed.seq();
+        let fresh = Actor(u32::try_from(self.actors.len()).expect("fewer authors than changes"));
+        let actor = *self.actors.entry(author).or_insert(fresh);
+        causes.clock.retain(|(known, _)| *known != actor);
+        causes.clock.push((actor, seq));
+        let start_op = parsed.change.start_op().get();
+        let mut touched = BTreeSet::new();
+        for (op_number, op) in (start_op..).zip(&parsed.ops) {
+            let object = match &op.obj {
+                ObjectId::Root => None,
+                ObjectId::Id(id) => Some(self.number(id).expect("references were checked")),
+            };
+            let key = self.key_number(place(&op.key));
+            let root = object.map_or(key, |object| self.placed[&object].key);
+            touched.insert(self.keys[root.0 as usize].clone());
+            if !matches!(op.action, OpType::Delete) {
+                let placed = Placed {
+                    object,
+                    key,
+                    seq,
+                    is_map: matches!(op.action, OpType::Make(_)),
+                };
+                self.placed.insert((op_number, actor), placed);
+            }
+        }
+        let hash = parsed.hash();
+        self.hashes.insert(hash, (author, seq));
+        self.count += 1;
+        self.logs.entry(author).or_default().push(Admitted {
+            signed: parsed.signed,
+            hash,
+            causes,
+        });
+        touched
+    }
+
+    fn key_number(&mut self, key: &str) -> KeyNumber {
+        if let Some(number) = self.key_numbers.get(key) {
+            return *number;
+        }
+        let number = KeyNumber(u32::try_from(self.keys.len()).expect("fewer keys than operations"));
+        self.keys.push(key.to_owned());
+        self.key_numbers.insert(key.to_owned(), number);
+        number
+    }
+}
+
+fn public_key(actor: &automerge::ActorId) -> Option<PublicKey> {
+    actor.to_bytes().try_into().ok().map(PublicKey)
+}

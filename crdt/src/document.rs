@@ -1,0 +1,457 @@
+//! The master document: the logs of all authors, the changes that wait, and the plan
+//! that they amount to.
+//!
+//! The logs are the truth; automerge's document is a cache that is rebuilt from them
+//! when authority changes or automerge fails. Nothing of a peer's reaches automerge
+//! before `admission` has passed it.
+
+use crate::admission::{self, Causes, Index, Parsed, Placement, Refusal};
+use crate::edit::{Edit, EditError};
+use crate::log::{Digest, MAX_CHANGE, SignedChange};
+use crate::parked::{Parked, Parking};
+use crate::plan::Plan;
+use crate::schema;
+use automerge::transaction::CommitOptions;
+use automerge::{ActorId, Automerge, Change, ChangeHash};
+use keys::authority::Authorship;
+use keys::{Authority, Identity, MeshId, PublicKey, UnixSecs};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+mod exchange;
+mod rebuild;
+
+pub use exchange::Compared;
+
+/// What offering a change did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It counts now, and perhaps others that waited for it: see [`Document::take_admitted`].
+    Admitted,
+    /// It was there.
+    Known,
+    /// Its author or something it depends on is not known yet.
+    Parked,
+    /// It does not count.
+    Refused(Refusal),
+    /// Its author signed two changes of one number. An alarm.
+    Fork(Fork),
+}
+
+/// Two changes of one author with one number: a key in two places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fork {
+    /// The author.
+    pub author: PublicKey,
+    /// The number at which, or before which, the two differ.
+    pub seq: u64,
+    /// Hash of the change that is here.
+    pub ours: [u8; 32],
+    /// Hash of the change that was offered: it has this number, or the next one and
+    /// does not follow ours.
+    pub theirs: [u8; 32],
+}
+
+/// A change that no longer counts because one that it depends on does not. Its author
+/// is to make the edit again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Orphan {
+    /// Its author.
+    pub author: PublicKey,
+    /// Its number in the author's log.
+    pub seq: u64,
+}
+
+/// A stored change that is no change: the store was altered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the stored log of {author:?} is corrupt: {refusal}")]
+pub struct CorruptLog {
+    /// Whose log.
+    pub author: PublicKey,
+    /// What is wrong.
+    pub refusal: Refusal,
+}
+
+/// The master document of one mesh.
+#[derive(Debug, Clone)]
+pub struct Document {
+    mesh: MeshId,
+    index: Index,
+    doc: Automerge,
+    plan: Plan,
+    parked: Parked,
+    /// Verified changes that do not count now and may count again.
+    aside: BTreeMap<Digest, SignedChange>,
+    /// Changes that passed our checks and that automerge did not take.
+    failed: HashSet<ChangeHash>,
+    forks: BTreeMap<PublicKey, Fork>,
+    /// Authors whose branch is still to be decided by what is honoured of them.
+    undecided: BTreeSet<PublicKey>,
+    /// What the view was built under.
+    built_under: BTreeMap<PublicKey, Authorship>,
+    /// Admitted and not yet handed out to be stored.
+    fresh: Vec<(u64, SignedChange)>,
+}
+
+impl Document {
+    /// An empty document.
+    pub fn new(mesh: MeshId) -> Self {
+        Self {
+            mesh,
+            index: Index::default(),
+            doc: Automerge::new(),
+            plan: Plan::default(),
+            parked: Parked::default(),
+            aside: BTreeMap::new(),
+            failed: HashSet::new(),
+            forks: BTreeMap::new(),
+            undecided: BTreeSet::new(),
+            built_under: BTreeMap::new(),
+            fresh: Vec::new(),
+        }
+    }
+
+    /// The document of changes that were verified before they were stored, in any
+    /// order. Signatures are not checked again.
+    pub fn load(
+        mesh: MeshId,
+        stored: impl IntoIterator<Item = SignedChange>,
+        authority: &Authority,
+    ) -> Result<Self, CorruptLog> {
+        let mut document = Self::new(mesh);
+        for change in stored {
+            let author = change.author;
+            if let Err(refusal) = admission::parse(change.clone()) {
+                return Err(CorruptLog { author, refusal });
+            }
+            document.aside.insert(change.digest(), change);
+        }
+        document.rebuild_view(authority);
+        document.fresh.clear();
+        Ok(document)
+    }
+
+    /// Offers one change.
+    pub fn offer(&mut self, change: SignedChange, authority: &Authority) -> Outcome {
+        let mut outcomes = self.offer_all([change], authority);
+        outcomes.pop().expect("one outcome for each change")
+    }
+
+    /// Offers changes in order; one outcome for each. What is admitted is applied
+    /// together, which is many times faster than one by one.
+    pub fn offer_all(
+        &mut self,
+        changes: impl IntoIterator<Item = SignedChange>,
+        authority: &Authority,
+    ) -> Vec<Outcome> {
+        let mut batch = Batch::default();
+        let mut outcomes = Vec::new();
+        for change in changes {
+            let author = change.author;
+            let outcome = match self.admit(change, authority, &mut batch) {
+                Verdict::Admitted(seq, hash) => {
+                    self.retry(authority, &mut batch);
+                    outcomes.push((Outcome::Admitted, Some((author, seq, hash))));
+                    continue;
+                }
+                Verdict::Not(outcome) => outcome,
+            };
+            outcomes.push((outcome, None));
+        }
+        self.apply(batch, authority);
+        let outcomes = outcomes.into_iter().map(|(outcome, admitted)| {
+            match admitted.filter(|(_, _, hash)| self.failed.contains(hash)) {
+                Some((author, seq, _)) => Outcome::Refused(Refusal::Failed { author, seq }),
+                None => outcome,
+            }
+        });
+        outcomes.collect()
+    }
+
+    /// Makes an edit of `identity` and signs it; none if it says nothing new.
+    ///
+    /// It counts in memory at once. The caller stores it before it is passed on, and
+    /// before the next edit: an edit that is forgotten after a peer saw it forks the
+    /// author's log. It is not repeated by [`Document::take_admitted`].
+    pub fn edit(
+        &mut self,
+        identity: &Identity,
+        now: UnixSecs,
+        authority: &Authority,
+        write: impl FnOnce(&mut Edit<'_>) -> Result<(), EditError>,
+    ) -> Result<Option<SignedChange>, EditError> {
+        let author = identity.public();
+        if authority.authorship(&author) != Some(Authorship::Full) {
+            return Err(EditError::NotAnOperator(author));
+        }
+        let mut edit = Edit::new(&self.plan, author, now);
+        write(&mut edit)?;
+        let mut doc = self.doc.clone();
+        doc.set_actor(ActorId::from(&author.0[..]));
+        let mut transaction = doc.transaction();
+        for (id, fields) in &edit.into_writes() {
+            schema::write(&mut transaction, id, fields)
+                .map_err(|error| EditError::Unwritable(error.to_string()))?;
+        }
+        let time = i64::try_from(now.0).unwrap_or(i64::MAX);
+        let (written, _) = transaction.commit_with(CommitOptions::default().with_time(time));
+        if written.is_none() {
+            return Ok(None);
+        }
+        let change = doc
+            .get_last_local_change()
+            .expect("a transaction of this author was just committed");
+        let signed = SignedChange::sign(identity, self.mesh, change.raw_bytes().to_vec());
+        let parsed = admission::parse(signed.clone())?;
+        let seq = parsed.seq();
+        match self.index.place(&parsed)? {
+            Placement::Next(_) if self.index.is_full() => return Err(Refusal::Full.into()),
+            Placement::Next(causes) => {
+                let touched = self.index.append(parsed, causes);
+                self.built_under.insert(author, Authorship::Full);
+                self.doc = doc;
+                self.refresh(&touched);
+            }
+            _ => return Err(EditError::Forked { author, seq }),
+        }
+        Ok(Some(signed))
+    }
+
+    /// What was admitted since the last call, with its number in its author's log, in
+    /// an order in which each comes after all it depends on. To be stored under author
+    /// and number, where a later one takes the place of an earlier one, before any of
+    /// it is passed on.
+    pub fn take_admitted(&mut self) -> Vec<(u64, SignedChange)> {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// The mesh whose document it is.
+    pub fn mesh(&self) -> MeshId {
+        self.mesh
+    }
+
+    /// What the admitted changes amount to.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Hash of all that the document says, conflicts included: equal on all nodes that
+    /// have the same heads.
+    pub fn content_hash(&self) -> [u8; 32] {
+        schema::content_hash(&self.doc)
+    }
+
+    /// The first fork seen of each author.
+    pub fn forks(&self) -> impl Iterator<Item = &Fork> {
+        self.forks.values()
+    }
+
+    /// How many changes wait, and how many bytes they have.
+    pub fn parked(&self) -> (usize, usize) {
+        self.parked.size()
+    }
+
+    /// How many changes count.
+    pub fn len(&self) -> usize {
+        self.index.logs().values().map(Vec::len).sum()
+    }
+
+    /// Whether nothing counts.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn admit(&mut self, change: SignedChange, authority: &Authority, batch: &mut Batch) -> Verdict {
+        let author = change.author;
+        let bytes = change.raw.len();
+        if bytes > MAX_CHANGE {
+            return Verdict::refused(Refusal::TooLarge { author, bytes });
+        }
+        if !change.verified(self.mesh) {
+            return Verdict::refused(Refusal::Signature { author });
+        }
+        match authority.authorship(&author) {
+            Some(authorship) => self.admit_verified(change, authorship, authority, batch),
+            None => Verdict::parked(self.parked.keep_stranger(change), author),
+        }
+    }
+
+    fn admit_verified(
+        &mut self,
+        change: SignedChange,
+        authorship: Authorship,
+        authority: &Authority,
+        batch: &mut Batch,
+    ) -> Verdict {
+        let author = change.author;
+        let parsed = match admission::parse(change) {
+            Ok(parsed) => parsed,
+            Err(refusal) => return Verdict::refused(refusal),
+        };
+        let (seq, hash) = (parsed.seq(), parsed.hash());
+        if self.failed.contains(&hash) {
+            return Verdict::refused(Refusal::Failed { author, seq });
+        }
+        let placement = match self.index.place(&parsed) {
+            Ok(placement) => placement,
+            Err(refusal) => return Verdict::refused(refusal),
+        };
+        if !matches!(placement, Placement::Known) && !honours(authorship, seq, hash) {
+            return Verdict::refused(Refusal::NotHonoured { author, seq });
+        }
+        match placement {
+            Placement::Known => Verdict::Not(Outcome::Known),
+            Placement::Next(_) if self.index.is_full() => Verdict::refused(Refusal::Full),
+            Placement::Next(causes) => {
+                self.built_under.entry(author).or_insert(authorship);
+                self.append(parsed, causes, batch);
+                Verdict::Admitted(seq, hash)
+            }
+            Placement::Waits if self.aside.contains_key(&parsed.signed.digest()) => {
+                Verdict::Not(Outcome::Known)
+            }
+            Placement::Waits => Verdict::parked(self.parked.keep(seq, parsed.signed), author),
+            Placement::Forks { seq, ours } => {
+                let fork = Fork {
+                    author,
+                    seq,
+                    ours: ours.0,
+                    theirs: hash.0,
+                };
+                self.forks.entry(author).or_insert(fork);
+                self.yield_branch(parsed, authorship, authority, batch);
+                Verdict::Not(Outcome::Fork(fork))
+            }
+        }
+    }
+
+    /// While it is open which branch of a revoked author's log is honoured, the one
+    /// that is here makes way for the one that is offered: the honoured one ends in a
+    /// known hash and stays once it is complete; no other can.
+    fn yield_branch(
+        &mut self,
+        offered: Parsed,
+        authorship: Authorship,
+        authority: &Authority,
+        batch: &mut Batch,
+    ) {
+        let author = offered.author();
+        let Authorship::Through(end) = authorship else {
+            return;
+        };
+        let last = self.index.admitted(&author, end.seq);
+        if last.is_some_and(|last| last.hash.0 == end.hash) {
+            return;
+        }
+        self.undecided.insert(author);
+        *batch = Batch::default();
+        self.rebuild_view(authority);
+        match self.index.place(&offered) {
+            Ok(Placement::Next(causes)) => self.append(offered, causes, batch),
+            // Without room it is offered again, like everything that finds none.
+            _ => drop(self.parked.keep(offered.seq(), offered.signed)),
+        }
+    }
+
+    fn append(&mut self, parsed: Parsed, causes: Causes, batch: &mut Batch) {
+        self.aside.remove(&parsed.signed.digest());
+        self.fresh.push((parsed.seq(), parsed.signed.clone()));
+        batch.changes.push(parsed.change.clone());
+        let touched = self.index.append(parsed, causes);
+        batch.touched.extend(touched);
+    }
+
+    /// Offers again what waited and may have what it needs now.
+    fn retry(&mut self, authority: &Authority, batch: &mut Batch) {
+        let known = |author: &PublicKey| authority.authorship(author).is_some();
+        for change in self.parked.take_strangers(known) {
+            self.offer_waiting(change, authority, batch);
+        }
+        let mut progress = true;
+        while progress {
+            progress = false;
+            for author in self.parked.due(|author| self.index.last_seq(author) + 1) {
+                let next = self.index.last_seq(&author) + 1;
+                for change in self.parked.take_through(&author, next) {
+                    progress |= self.offer_waiting(change, authority, batch);
+                }
+            }
+        }
+    }
+
+    fn offer_waiting(
+        &mut self,
+        change: SignedChange,
+        authority: &Authority,
+        batch: &mut Batch,
+    ) -> bool {
+        let Some(authorship) = authority.authorship(&change.author) else {
+            return false;
+        };
+        let verdict = self.admit_verified(change, authorship, authority, batch);
+        matches!(verdict, Verdict::Admitted(..))
+    }
+
+    fn apply(&mut self, batch: Batch, authority: &Authority) {
+        if batch.changes.is_empty() {
+            return;
+        }
+        if apply(&mut self.doc, &batch.changes) {
+            self.refresh(&batch.touched);
+        } else {
+            self.rebuild_view(authority);
+        }
+    }
+
+    fn refresh(&mut self, touched: &BTreeSet<String>) {
+        for key in touched {
+            self.plan.set(key, schema::read(&self.doc, key));
+        }
+    }
+}
+
+/// Changes admitted to the logs and not yet applied to automerge's document.
+#[derive(Debug, Default)]
+struct Batch {
+    changes: Vec<Change>,
+    touched: BTreeSet<String>,
+}
+
+enum Verdict {
+    Admitted(u64, ChangeHash),
+    Not(Outcome),
+}
+
+impl Verdict {
+    fn refused(refusal: Refusal) -> Self {
+        Self::Not(Outcome::Refused(refusal))
+    }
+
+    fn parked(parking: Parking, author: PublicKey) -> Self {
+        match parking {
+            Parking::Kept => Self::Not(Outcome::Parked),
+            Parking::Full => Self::refused(Refusal::NoRoom { author }),
+        }
+    }
+}
+
+/// Applies changes that were admitted; false if automerge did not take them, after
+/// which `doc` is not to be used. It should take all of them: this is the last line.
+fn apply(doc: &mut Automerge, changes: &[Change]) -> bool {
+    #[cfg(test)]
+    if changes.iter().any(tests::automerge_fails_on) {
+        return false;
+    }
+    let applied = catch_unwind(AssertUnwindSafe(|| doc.apply_changes(changes.to_vec())));
+    matches!(applied, Ok(Ok(())))
+}
+
+fn honours(authorship: Authorship, seq: u64, hash: ChangeHash) -> bool {
+    match authorship {
+        Authorship::Full => true,
+        Authorship::Through(end) => seq < end.seq || (seq == end.seq && hash.0 == end.hash),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,370 @@
+//! Changes that a faulty or hostile operator may sign, and bytes that anybody may
+//! send: none panics, none that breaks a rule alters anything, and what is admitted
+//! can always be loaded again.
+
+use super::*;
+use automerge::legacy::{Key, ObjectId, Op, OpId, OpType};
+use automerge::{ExpandedChange, ObjType, ScalarValue};
+
+/// A document with a migration, and a second change that was not offered yet.
+fn with_next() -> (World, Document, SignedChange) {
+    let world = World::of(&[1, 2]);
+    let mut node = Node::new(&world, 1);
+    node.edit(&world, |edit| edit.create_migration(&migration(M1)));
+    let document = node.document.clone();
+    let next = node.edit(&world, |edit| {
+        edit.set_desired(M1, Desired::Started)?;
+        edit.rename(M1, "next")
+    });
+    (world, document, next)
+}
+
+fn resign(world: &World, raw: Vec<u8>) -> SignedChange {
+    SignedChange::sign(&key(1), world.mesh(), raw)
+}
+
+fn altered(
+    world: &World,
+    change: &SignedChange,
+    alter: impl FnOnce(&mut ExpandedChange),
+) -> SignedChange {
+    let mut expanded = Change::from_bytes(change.raw.clone()).unwrap().decode();
+    alter(&mut expanded);
+    resign(world, Change::from(expanded).raw_bytes().to_vec())
+}
+
+fn id(counter: u64, seed: u8) -> OpId {
+    OpId(counter, ActorId::from(&key(seed).public().0[..]))
+}
+
+fn put(obj: ObjectId, key: &str) -> Op {
+    Op {
+        action: OpType::Put(ScalarValue::Uint(1)),
+        obj,
+        key: Key::Map(key.into()),
+        pred: Vec::new().into(),
+        insert: false,
+    }
+}
+
+type Alteration = (&'static str, fn(&mut ExpandedChange));
+
+const BROKEN: &[Alteration] = &[
+    ("malformed", |change| change.message = Some("x".into())),
+    ("malformed", |change| change.extra_bytes = vec![1]),
+    ("malformed", |change| {
+        change.actor_id = ActorId::from(&[1; 32][..]);
+    }),
+    ("malformed", |change| {
+        change.actor_id = ActorId::from(&[1; 16][..]);
+    }),
+    ("at least one operation", |change| change.operations.clear()),
+    ("every dependency", |change| {
+        change.deps.push(change.deps[0]);
+    }),
+    ("previous change", |change| change.deps.clear()),
+    ("counted on", |change| {
+        change.start_op = change.start_op.saturating_add(1);
+    }),
+    ("counted on", |change| {
+        change.start_op = std::num::NonZeroU64::MIN;
+    }),
+    ("only maps", |change| {
+        change.operations[0].action = OpType::Increment(1);
+    }),
+    ("only maps", |change| {
+        change.operations[0].action = OpType::Make(ObjType::List);
+    }),
+    ("only maps", |change| {
+        change.operations[0].action = OpType::Make(ObjType::Map);
+    }),
+    ("only maps", |change| {
+        change.operations[0].action = OpType::Put(ScalarValue::counter(1));
+    }),
+    ("only maps", |change| {
+        change.operations[0].action = OpType::Put(ScalarValue::F64(f64::NAN));
+    }),
+    ("only maps", |change| change.operations[0].insert = true),
+    ("only maps", |change| {
+        change.operations[0].key = Key::Map("".into());
+    }),
+    ("written once", |change| {
+        let twice = change.operations[0].clone();
+        change.operations.push(twice);
+    }),
+    ("names what it deletes", |change| {
+        change.operations[0].action = OpType::Delete;
+        change.operations[0].pred = Vec::new().into();
+    }),
+    ("maps it writes to", |change| {
+        change.operations[0].obj = ObjectId::Id(id(999, 1));
+    }),
+    ("maps it writes to", |change| {
+        // The second operation of the first change put a scalar.
+        change.operations[0].obj = ObjectId::Id(id(2, 1));
+    }),
+    ("maps it writes to", |change| {
+        // A map that is made later in the same change.
+        let made = change.start_op.get() + change.operations.len() as u64 + 1;
+        let early = put(ObjectId::Id(id(made, 1)), "x");
+        let mut make = put(ObjectId::Root, "late");
+        make.action = OpType::Make(ObjType::Map);
+        change.operations.extend([early, make]);
+    }),
+    ("authors it refers to", |change| {
+        change.operations[0].obj = ObjectId::Id(id(1, 2));
+    }),
+    ("predecessors", |change| {
+        change.operations[0].pred = vec![id(999, 1)].into();
+    }),
+    ("predecessors", |change| {
+        // Of the other operation, at another key.
+        change.operations[0].pred = change.operations[1].pred.clone();
+    }),
+    ("every predecessor", |change| {
+        let pred = change.operations[0].pred.get(0).unwrap().clone();
+        change.operations[0].pred = vec![pred.clone(), pred].into();
+    }),
+    ("malformed", |change| {
+        change.operations[0].key = Key::Map("k".repeat(300).into());
+    }),
+    ("malformed", |change| {
+        change.operations = (0..5000)
+            .map(|at| put(ObjectId::Root, &format!("{at}")))
+            .collect();
+    }),
+];
+
+#[test]
+fn every_broken_rule_is_refused_by_name_and_alters_nothing() {
+    let (world, document, next) = with_next();
+    for (at, (rule, alter)) in BROKEN.iter().enumerate() {
+        let mut offered = document.clone();
+        let change = altered(&world, &next, alter);
+        let outcome = offered.offer(change, &world.authority());
+        let Outcome::Refused(refusal) = outcome else {
+            panic!("{at}: {rule}: {outcome:?}");
+        };
+        assert!(refusal.to_string().contains(rule), "{at}: {refusal}");
+        assert!(!refusal.blames_sender(), "{at}: {refusal}");
+        assert_same(&offered, &document);
+        assert_eq!(offered.parked(), (0, 0));
+    }
+    // The same change unaltered is admitted, so that none of these fails by accident.
+    let mut offered = document.clone();
+    let change = altered(&world, &next, |_| {});
+    assert_eq!(change, next);
+    assert_eq!(offered.offer(change, &world.authority()), Outcome::Admitted);
+}
+
+#[test]
+fn references_outside_the_past_are_refused_even_where_they_are_known() {
+    let world = World::of(&[1, 2]);
+    let (mut a, mut b) = (Node::new(&world, 1), Node::new(&world, 2));
+    a.edit(&world, |edit| edit.create_migration(&migration(M1)));
+    sync(&world, &a.document, &mut b.document);
+    b.desire(&world, M1, Desired::Started);
+    let unseen = b.document.plan().clone();
+    let next = a.desire(&world, M1, Desired::Paused);
+    let counter = Change::from_bytes(next.raw.clone())
+        .unwrap()
+        .start_op()
+        .get();
+    // Names the other's concurrent change as predecessor without depending on it.
+    let forged = altered(&world, &next, |change| {
+        change.operations[0].pred = vec![id(counter, 2)].into();
+    });
+    let outcome = b.document.offer(forged, &world.authority());
+    assert!(matches!(outcome, Outcome::Refused(Refusal::Unsound { .. })));
+    assert_eq!(*b.document.plan(), unseen);
+}
+
+#[test]
+fn changes_of_another_mesh_and_of_another_signer_are_refused() {
+    let (world, mut document, next) = with_next();
+    let blamed = |outcome: Outcome| match outcome {
+        Outcome::Refused(refusal) => refusal.blames_sender(),
+        _ => false,
+    };
+    let foreign = SignedChange::sign(&key(1), MeshId([5; 32]), next.raw.clone());
+    assert!(blamed(document.offer(foreign, &world.authority())));
+    let mut stolen = next.clone();
+    stolen.author = key(2).public();
+    assert!(blamed(document.offer(stolen, &world.authority())));
+    let endless = resign(&world, vec![0; MAX_CHANGE + 1]);
+    assert!(blamed(document.offer(endless, &world.authority())));
+    let other = SignedChange::sign(&key(2), world.mesh(), next.raw);
+    let outcome = document.offer(other, &world.authority());
+    assert!(matches!(
+        outcome,
+        Outcome::Refused(Refusal::Malformed { .. })
+    ));
+}
+
+#[test]
+fn a_gap_waits_and_what_waits_stays_within_its_bounds() {
+    let (world, mut document, next) = with_next();
+    let before = document.clone();
+    for seq in 3..3000 {
+        let far = altered(&world, &next, |change| change.seq = seq);
+        let outcome = document.offer(far, &world.authority());
+        let room = matches!(outcome, Outcome::Parked);
+        assert_eq!(room, seq < 3 + crate::parked::MAX_PARKED_OF_AUTHOR as u64);
+    }
+    assert_same(&document, &before);
+    let author = key(1).public();
+    let full = Outcome::Refused(Refusal::NoRoom { author });
+    let far = altered(&world, &next, |change| change.seq = 4000);
+    assert_eq!(document.offer(far, &world.authority()), full);
+    assert_eq!(document.offer(next, &world.authority()), Outcome::Admitted);
+    // What now has the next number does not follow it, and waits no longer.
+    assert_eq!(document.parked().0, crate::parked::MAX_PARKED_OF_AUTHOR - 1);
+}
+
+#[test]
+fn entries_that_cannot_be_read_are_listed_and_the_rest_is_planned() {
+    let (world, document, next) = with_next();
+    let cases: [Alteration; 3] = [
+        ("desired", |change| {
+            let desired = change.operations.iter_mut();
+            let mut desired = desired.filter(|op| op.key == Key::Map("desired".into()));
+            desired.next().unwrap().action = OpType::Put(ScalarValue::Uint(1));
+        }),
+        ("volume/zz", |change| {
+            let mut odd = put(change.operations[0].obj.clone(), "volume/zz");
+            odd.action = OpType::Put(ScalarValue::Boolean(true));
+            change.operations.push(odd);
+        }),
+        ("name", |change| {
+            let name = change.operations.iter_mut();
+            let mut name = name.filter(|op| op.key == Key::Map("name".into()));
+            name.next().unwrap().action = OpType::Delete;
+        }),
+    ];
+    for (field, alter) in cases {
+        let mut document = document.clone();
+        let change = altered(&world, &next, alter);
+        assert_eq!(
+            document.offer(change, &world.authority()),
+            Outcome::Admitted
+        );
+        assert!(document.plan().migrations.is_empty());
+        let problems: Vec<String> = document
+            .plan()
+            .problems
+            .values()
+            .map(Problem::to_string)
+            .collect();
+        assert!(problems[0].contains(field) && problems.len() == 1);
+    }
+    let mut document = document.clone();
+    let change = altered(&world, &next, |change| {
+        change.operations.push(put(ObjectId::Root, "elsewhere"));
+        change
+            .operations
+            .push(put(ObjectId::Root, &format!("m/{M2}")));
+    });
+    assert_eq!(
+        document.offer(change, &world.authority()),
+        Outcome::Admitted
+    );
+    assert_eq!(document.plan().migrations.len(), 1);
+    assert_eq!(document.plan().problems.len(), 2);
+}
+
+/// Sets the checksum, so that what was altered is not refused for that alone.
+fn fix_checksum(raw: &mut [u8]) {
+    let hash = std::panic::catch_unwind(|| Change::from_bytes(raw.to_vec()));
+    if let Ok(Ok(change)) = hash {
+        raw[4..8].copy_from_slice(&change.hash().0[..4]);
+    }
+}
+
+/// A first change that puts one key, with every column's run as long as `run` says.
+fn first_change(run: &[u8], flags: &[u8]) -> Vec<u8> {
+    let mut body = vec![0, 32];
+    body.extend(key(1).public().0);
+    body.extend([1, 1, 0, 0, 0]);
+    let columns = [
+        (0x15, [run, &[1, b'a']].concat()),
+        (0x34, flags.to_vec()),
+        (0x42, [run, &[1]].concat()),
+        (0x56, [run, &[2]].concat()),
+        (0x70, [run, &[0]].concat()),
+    ];
+    body.push(columns.len() as u8);
+    for (column, data) in &columns {
+        body.extend([*column, data.len() as u8]);
+    }
+    body.extend(columns.into_iter().flat_map(|(_, data)| data));
+    let mut chunk = vec![0x85, 0x6f, 0x4a, 0x83, 0, 0, 0, 0, 1, body.len() as u8];
+    chunk.extend(body);
+    chunk
+}
+
+#[test]
+fn sixty_bytes_that_claim_a_trillion_operations_are_refused_at_once() {
+    let world = World::of(&[1]);
+    let mut document = Document::new(world.mesh());
+    let trillion = [0x80, 0x80, 0x80, 0x80, 0x80, 0x20];
+    let bomb = resign(&world, first_change(&trillion, &trillion));
+    let author = key(1).public();
+    let what = "number of items in a column";
+    let refused = Outcome::Refused(Refusal::Malformed { author, what });
+    assert_eq!(document.offer(bomb, &world.authority()), refused);
+    let mut one = first_change(&[1], &[1]);
+    fix_checksum(&mut one);
+    let one = resign(&world, one);
+    assert_eq!(document.offer(one, &world.authority()), Outcome::Admitted);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn arbitrary_signed_bytes_alter_nothing(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let (world, mut document, _) = with_next();
+        let before = document.clone();
+        let outcome = document.offer(resign(&world, bytes.clone()), &world.authority());
+        prop_assert!(matches!(outcome, Outcome::Refused(_)));
+        let mut chunk = vec![0x85, 0x6f, 0x4a, 0x83, 0, 0, 0, 0, 1];
+        chunk.push(bytes.len() as u8 & 0x7f);
+        chunk.extend(&bytes[..bytes.len() & 0x7f]);
+        let outcome = document.offer(resign(&world, chunk), &world.authority());
+        prop_assert!(matches!(outcome, Outcome::Refused(_)));
+        assert_same(&document, &before);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
+    #[test]
+    fn altered_bytes_alter_nothing_or_make_another_sound_change(
+        alterations in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        first in any::<bool>(),
+    ) {
+        let (world, mut document, next) = with_next();
+        let mut raw = if first { all(&document)[0].raw.clone() } else { next.raw };
+        if first {
+            document = Document::new(world.mesh());
+        }
+        for (at, byte) in alterations {
+            let at = 10 + at.index(raw.len() - 10);
+            raw[at] = byte;
+        }
+        if crate::chunk::survey(&raw).is_ok() {
+            fix_checksum(&mut raw);
+        }
+        let before = document.clone();
+        match document.offer(resign(&world, raw), &world.authority()) {
+            Outcome::Admitted => {
+                let stored = all(&document);
+                prop_assert_eq!(stored.len(), before.len() + 1);
+                let loaded = Document::load(world.mesh(), stored, &world.authority()).unwrap();
+                assert_same(&loaded, &document);
+            }
+            _ => assert_same(&document, &before),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! What the mesh replicates beside the ledger: the master document, materialised
+//! by automerge from one signed, hash-chained log per author, and one signed
+//! report per node.
+//!
+//! Pure: no IO, no clock, no randomness. Moving changes and reports between nodes
+//! is `mesh`'s work, storing them is `node`'s. Nothing outside this crate may name
+//! automerge.
+#![forbid(unsafe_code)]
+
+mod admission;
+mod chunk;
+pub mod document;
+pub mod edit;
+pub mod log;
+mod parked;
+pub mod plan;
+pub mod report;
+pub mod reports;
+mod schema;
+#[cfg(test)]
+mod world;
+
+pub use admission::Refusal;
+pub use document::{Compared, CorruptLog, Document, Fork, Orphan, Outcome};
+pub use edit::{Edit, EditError};
+pub use log::SignedChange;
+pub use plan::{Conflict, Desired, MigrationPlan, Plan, Problem};
+pub use report::{
+    Event, Inventory, JobReport, JobRole, Level, PassSummary, ProviderInfo, Report, Stage,
+    TargetState, TargetVolume, VolumeInfo, VolumeKind,
+};
+pub use reports::{ReportFork, ReportOutcome, ReportRefusal, Reports};

@@ -1,0 +1,228 @@
+//! What people decided, as typed values: the view of the master document that
+//! roles act on and people read.
+//!
+//! Not here: how it is laid out in the document (`schema`) and how it is changed (`edit`).
+
+use keys::statement::{MAX_GRANT_VOLUMES, MAX_POOL};
+use keys::{MigrationId, NodeId, PublicKey, StatementId, UnixSecs, VolumeId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// Longest name of a migration, in bytes.
+pub const MAX_NAME: usize = 128;
+/// Longest name of a provider or a site, in bytes.
+pub const MAX_WORD: usize = 64;
+/// Most grants that one migration may list: one for each renewal of each pool.
+pub const MAX_GRANTS: usize = 256;
+/// Most volumes of one migration: what one grant can name.
+pub const MAX_VOLUMES: usize = MAX_GRANT_VOLUMES;
+/// Most replicators in the pool of one migration: what one grant can name.
+pub const MAX_REPLICATORS: usize = MAX_POOL;
+
+/// Everything that is planned in a mesh.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Migrations that could be read, deleted ones too.
+    pub migrations: BTreeMap<MigrationId, MigrationPlan>,
+    /// Entries that could not be read and are left out, by their key in the document.
+    pub problems: BTreeMap<String, Problem>,
+}
+
+impl Plan {
+    /// Puts what was read under a key of the document in the place of what was there.
+    pub(crate) fn set(&mut self, key: &str, read: Option<Result<MigrationPlan, Problem>>) {
+        self.problems.remove(key);
+        if let Some(id) = crate::schema::migration_of(key) {
+            self.migrations.remove(&id);
+        }
+        match read {
+            None => {}
+            Some(Ok(migration)) => {
+                self.migrations.insert(migration.id, migration);
+            }
+            Some(Err(problem)) => {
+                self.problems.insert(key.to_owned(), problem);
+            }
+        }
+    }
+}
+
+/// Why an entry of the document is left out of the plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// The key is not one that this program knows.
+    #[error("`{key}` is not an entry that this program knows")]
+    UnknownKey {
+        /// Key at the root, cut to a readable length.
+        key: String,
+    },
+    /// A field that must be there is not.
+    #[error("migration {migration} has no {field}")]
+    Missing {
+        /// The migration.
+        migration: MigrationId,
+        /// Name of the field.
+        field: String,
+    },
+    /// A field is there and cannot be read.
+    #[error("migration {migration} has a {field} that cannot be read")]
+    Unreadable {
+        /// The migration.
+        migration: MigrationId,
+        /// Name of the field, cut to a readable length.
+        field: String,
+    },
+}
+
+/// One migration as it is planned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigrationPlan {
+    /// Random, made by who planned it.
+    pub id: MigrationId,
+    /// For people; 1 to [`MAX_NAME`] bytes.
+    pub name: String,
+    /// The agent node whose volumes move.
+    pub source: NodeId,
+    /// The agent's volumes that move, in order of their ids; 1 to [`MAX_VOLUMES`].
+    pub volumes: Vec<VolumeId>,
+    /// Kind of the target cloud, e.g. `local`.
+    pub provider: String,
+    /// The node that holds the target's credentials.
+    pub provisioner: NodeId,
+    /// Replicators in the order in which the agent tries them; 1 to [`MAX_REPLICATORS`].
+    pub replicators: Vec<NodeId>,
+    /// Where the target is, within the provider.
+    pub site: Option<String>,
+    /// What people want to happen.
+    pub desired: Desired,
+    /// Grants made for it, in order of their ids; whether each counts is the ledger's matter.
+    pub grants: Vec<StatementId>,
+    /// When it was planned, by the clock of who planned it.
+    pub created_at: UnixSecs,
+    /// Whose change created it: read from the change's signature, not from a field.
+    pub created_by: PublicKey,
+    /// Fields that operators set apart from each other, not yet settled by a new edit.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// One field with several concurrent values.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// Name of the field.
+    pub field: String,
+    /// All its values as text, sorted; one of them is shown in the plan.
+    pub values: Vec<String>,
+}
+
+/// What people want of a migration.
+///
+/// Where operators decided concurrently, a stop beats a go and the harder stop
+/// beats the softer: `Deleted > Paused > Cutover > Started > Created`, and a cutover
+/// that proves in full beats one that does not. A later edit that has seen the
+/// others replaces them, whatever they were, except that nothing revives what was
+/// deleted (`edit` refuses it).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Desired {
+    /// Planned; nothing moves.
+    Created,
+    /// Blocks move.
+    Started,
+    /// Switch over to the copy.
+    Cutover {
+        /// Read the frozen source and the copy from end to end before it counts.
+        prove_full: bool,
+    },
+    /// Nothing moves until started again.
+    Paused,
+    /// Over: what was made for it may be cleaned up.
+    Deleted,
+}
+
+/// A text that names no desired state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a desired state")]
+pub struct BadDesired(String);
+
+impl fmt::Display for Desired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Created => "created",
+            Self::Started => "started",
+            Self::Cutover { prove_full: false } => "cutover",
+            Self::Cutover { prove_full: true } => "cutover-prove-full",
+            Self::Paused => "paused",
+            Self::Deleted => "deleted",
+        })
+    }
+}
+
+impl FromStr for Desired {
+    type Err = BadDesired;
+    fn from_str(text: &str) -> Result<Self, BadDesired> {
+        [
+            Self::Created,
+            Self::Started,
+            Self::Cutover { prove_full: false },
+            Self::Cutover { prove_full: true },
+            Self::Paused,
+            Self::Deleted,
+        ]
+        .into_iter()
+        .find(|desired| desired.to_string() == text)
+        .ok_or_else(|| BadDesired(text.chars().take(40).collect()))
+    }
+}
+
+impl MigrationPlan {
+    /// Names the first field that is outside its limits.
+    pub fn unsound(&self) -> Option<&'static str> {
+        let word = |text: &str| (1..=MAX_WORD).contains(&text.len());
+        let ascending = |volumes: &[VolumeId]| volumes.windows(2).all(|pair| pair[0] < pair[1]);
+        let unique = |nodes: &[NodeId]| {
+            let set: std::collections::BTreeSet<_> = nodes.iter().collect();
+            set.len() == nodes.len()
+        };
+        if !(1..=MAX_NAME).contains(&self.name.len()) {
+            Some("name")
+        } else if !(1..=MAX_VOLUMES).contains(&self.volumes.len()) || !ascending(&self.volumes) {
+            Some("volumes")
+        } else if !word(&self.provider) {
+            Some("provider")
+        } else if !(1..=MAX_REPLICATORS).contains(&self.replicators.len())
+            || !unique(&self.replicators)
+        {
+            Some("pool")
+        } else if self.site.as_deref().is_some_and(|site| !word(site)) {
+            Some("site")
+        } else if self.grants.len() > MAX_GRANTS {
+            Some("grants")
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_stop_outranks_a_go_and_every_state_survives_its_text() {
+        let ranked = [
+            Desired::Created,
+            Desired::Started,
+            Desired::Cutover { prove_full: false },
+            Desired::Cutover { prove_full: true },
+            Desired::Paused,
+            Desired::Deleted,
+        ];
+        assert!(ranked.windows(2).all(|pair| pair[0] < pair[1]));
+        for desired in ranked {
+            assert_eq!(desired.to_string().parse::<Desired>().unwrap(), desired);
+        }
+        assert!("resurrected".parse::<Desired>().is_err());
+    }
+}

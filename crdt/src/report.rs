@@ -1,0 +1,450 @@
+//! A node's report about itself: a signed, versioned snapshot that replaces the one
+//! before as a whole. One writer needs no merge.
+//!
+//! Not here: collecting reports and choosing the newest (`reports`), and the full
+//! event log, which stays at its node.
+
+use codec::Wire;
+use keys::{Domain, Epoch, Identity, MigrationId, NodeId, Signed, UnixSecs, VolumeId};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Most addresses in a report.
+pub const MAX_LISTEN: usize = 16;
+/// Most providers in a report.
+pub const MAX_PROVIDERS: usize = 16;
+/// Most volumes in a report: more disks than a server has slots for.
+pub const MAX_VOLUMES: usize = 256;
+/// Most jobs in a report; a busier replicator reports its newest.
+pub const MAX_JOBS: usize = 256;
+/// Most target volumes in a report.
+pub const MAX_TARGETS: usize = 256;
+/// Most root proofs in a report.
+pub const MAX_PROOFS: usize = 128;
+/// Most events in a report; older ones are asked for at the node.
+pub const MAX_EVENTS: usize = 64;
+/// Most passes in a job's report.
+pub const MAX_PASSES: usize = 16;
+/// Longest text of an event, a step's detail or a failure, in bytes.
+pub const MAX_TEXT: usize = 512;
+/// Longest name, address, path or word, in bytes.
+pub const MAX_FIELD: usize = 256;
+
+/// What a node says about itself. Sealed with `Domain::Report`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The node; its current key must be the signer.
+    pub node: NodeId,
+    /// Raised by one with every report; stored before the report is announced.
+    pub version: u64,
+    /// When, by the node's wall clock.
+    pub at: UnixSecs,
+    /// Name of the host.
+    pub hostname: String,
+    /// Version of the program.
+    pub program_version: String,
+    /// Addresses at which it can be reached, as multiaddrs.
+    pub listen: Vec<String>,
+    /// Clouds that it holds credentials for.
+    pub providers: Vec<ProviderInfo>,
+    /// The machine.
+    pub inventory: Inventory,
+    /// Volumes that it offers as sources.
+    pub volumes: Vec<VolumeInfo>,
+    /// What it is doing.
+    pub jobs: Vec<JobReport>,
+    /// Target volumes that it provisioned.
+    pub targets: Vec<TargetVolume>,
+    /// Roots that it stands for: sealed `RootProof`s.
+    pub proofs: Vec<Signed>,
+    /// Its newest events, oldest first.
+    pub events: Vec<Event>,
+    /// Whether something was left out to keep the report within its size.
+    pub truncated: bool,
+}
+
+impl Wire for Report {
+    const NAME: &'static str = "report";
+    const VERSION: u8 = 1;
+    const LIMIT: usize = 256 * 1024;
+}
+
+/// A cloud that a node holds credentials for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderInfo {
+    /// Kind of the cloud, e.g. `local`.
+    pub kind: String,
+    /// Where in the cloud, if it has several places.
+    pub site: Option<String>,
+    /// Room left for volumes in bytes, where the cloud says so.
+    pub free_bytes: Option<u64>,
+    /// Why it cannot be used now.
+    pub problem: Option<String>,
+}
+
+/// The machine that a node runs on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// Operating system and its version.
+    pub os: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Processors.
+    pub cpus: u32,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Make and model, or the kind of virtual machine.
+    pub machine: String,
+}
+
+/// A volume that an agent offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeInfo {
+    /// Made by the agent.
+    pub id: VolumeId,
+    /// For people.
+    pub name: String,
+    /// Where it is on the agent's machine.
+    pub path: String,
+    /// Bytes.
+    pub length: u64,
+    /// What it is.
+    pub kind: VolumeKind,
+    /// Make and model of the disk, where known.
+    pub model: Option<String>,
+}
+
+/// What an offered volume is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VolumeKind {
+    /// A block device.
+    Device,
+    /// A raw image file.
+    Image,
+}
+
+/// A target volume as its provisioner knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetVolume {
+    /// The migration.
+    pub migration: MigrationId,
+    /// The source volume that it is the copy of.
+    pub volume: VolumeId,
+    /// Epoch it was made for.
+    pub epoch: Epoch,
+    /// The replicator that may write it.
+    pub replicator: NodeId,
+    /// Where the replicator finds it; empty until it is ready.
+    pub path: String,
+    /// Bytes.
+    pub length: u64,
+    /// Whether it can be used.
+    pub state: TargetState,
+}
+
+/// Whether a target volume can be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TargetState {
+    /// It can.
+    Ready,
+    /// It could not be made, and why.
+    Failed(String),
+}
+
+/// In which part a node works on a migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum JobRole {
+    /// Reads and sends.
+    Agent,
+    /// Receives and writes.
+    Replicator,
+    /// Makes target volumes.
+    Provisioner,
+}
+
+/// Where a node stands with one volume of one migration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobReport {
+    /// The migration.
+    pub migration: MigrationId,
+    /// The source volume.
+    pub volume: VolumeId,
+    /// The node's part.
+    pub role: JobRole,
+    /// The volume's epoch.
+    pub epoch: Epoch,
+    /// The replicator of this epoch, once chosen.
+    pub replicator: Option<NodeId>,
+    /// The stage.
+    pub stage: Stage,
+    /// The step inside the stage.
+    pub step: String,
+    /// Why it waits or failed.
+    pub detail: Option<String>,
+    /// The pass under way, from 1; 0 before the first.
+    pub pass: u32,
+    /// The last durable barrier, from 1; 0 before the first.
+    pub barrier: u64,
+    /// The last passes that ended, oldest first.
+    pub passes: Vec<PassSummary>,
+    /// Root at the last durable barrier.
+    pub root: Option<[u8; 32]>,
+}
+
+/// One pass that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassSummary {
+    /// Its number, from 1.
+    pub pass: u32,
+    /// Blocks that differed.
+    pub blocks: u64,
+    /// Bytes that went over the network.
+    pub bytes_sent: u64,
+    /// How long it took, in milliseconds.
+    pub millis: u64,
+}
+
+/// The stage of a volume's migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Stage {
+    /// Planned; nothing has moved.
+    Enrolled,
+    /// The first full pass.
+    InitialSync,
+    /// Passes over what changed.
+    Replicating,
+    /// The last pass was small enough for a short cutover.
+    ReadyForCutover,
+    /// The last pass and the proofs.
+    CuttingOver,
+    /// The copy is the disk, and both ends have signed so.
+    CutOver,
+    /// Held by an operator.
+    Paused,
+    /// Held by something that must be put right: see the detail.
+    Stalled,
+    /// The whole source is read again, because what changed is not known.
+    Rescanning,
+    /// Given up: see the detail.
+    Failed,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Enrolled => "enrolled",
+            Self::InitialSync => "initial-sync",
+            Self::Replicating => "replicating",
+            Self::ReadyForCutover => "ready-for-cutover",
+            Self::CuttingOver => "cutting-over",
+            Self::CutOver => "cut-over",
+            Self::Paused => "paused",
+            Self::Stalled => "stalled",
+            Self::Rescanning => "rescanning",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// Something that happened at a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Number in the node's own log, from 1.
+    pub seq: u64,
+    /// When, by the node's wall clock.
+    pub at: UnixSecs,
+    /// How much it matters.
+    pub level: Level,
+    /// The migration it belongs to, if any.
+    pub migration: Option<MigrationId>,
+    /// A stable word in kebab case, e.g. `grant-refused`.
+    pub kind: String,
+    /// For people.
+    pub text: String,
+}
+
+/// How much an event matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Level {
+    /// Good to know.
+    Info,
+    /// Look at it when there is time.
+    Warn,
+    /// Something does not work.
+    Error,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        })
+    }
+}
+
+impl fmt::Display for JobRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Agent => "agent",
+            Self::Replicator => "replicator",
+            Self::Provisioner => "provisioner",
+        })
+    }
+}
+
+impl Report {
+    /// An empty report, to be filled in.
+    pub fn new(node: NodeId, version: u64, at: UnixSecs) -> Self {
+        Self {
+            node,
+            version,
+            at,
+            hostname: String::new(),
+            program_version: String::new(),
+            listen: Vec::new(),
+            providers: Vec::new(),
+            inventory: Inventory::default(),
+            volumes: Vec::new(),
+            jobs: Vec::new(),
+            targets: Vec::new(),
+            proofs: Vec::new(),
+            events: Vec::new(),
+            truncated: false,
+        }
+    }
+
+    /// Cuts the report to its limits and signs it.
+    ///
+    /// Texts and lists are cut first; then, while the whole is too large, the oldest
+    /// events go, then the jobs' older passes, then the details, then the last
+    /// entries of volumes, targets and jobs in turn. Proofs and addresses stay.
+    pub fn seal(mut self, identity: &Identity) -> Result<Signed, codec::EncodeError> {
+        self.cut();
+        loop {
+            match Signed::seal(identity, Domain::Report, &self) {
+                Err(codec::EncodeError::TooLarge { .. }) if self.shed() => {}
+                sealed => return sealed,
+            }
+        }
+    }
+
+    /// Whether every list and text is within its limits.
+    pub(crate) fn sound(&self) -> bool {
+        let mut cut = self.clone();
+        cut.cut();
+        cut == *self
+    }
+
+    fn cut(&mut self) {
+        let mut cut = Cut { any: false };
+        cut.field(&mut self.hostname);
+        cut.field(&mut self.program_version);
+        cut.field(&mut self.inventory.os);
+        cut.field(&mut self.inventory.kernel);
+        cut.field(&mut self.inventory.machine);
+        cut.list(&mut self.listen, MAX_LISTEN);
+        cut.list(&mut self.providers, MAX_PROVIDERS);
+        cut.list(&mut self.volumes, MAX_VOLUMES);
+        cut.list(&mut self.targets, MAX_TARGETS);
+        cut.oldest(&mut self.jobs, MAX_JOBS);
+        cut.oldest(&mut self.proofs, MAX_PROOFS);
+        cut.oldest(&mut self.events, MAX_EVENTS);
+        self.listen.iter_mut().for_each(|text| cut.field(text));
+        for provider in &mut self.providers {
+            cut.field(&mut provider.kind);
+            provider.site.iter_mut().for_each(|text| cut.field(text));
+            provider.problem.iter_mut().for_each(|text| cut.text(text));
+        }
+        for volume in &mut self.volumes {
+            cut.field(&mut volume.name);
+            cut.field(&mut volume.path);
+            volume.model.iter_mut().for_each(|text| cut.field(text));
+        }
+        for target in &mut self.targets {
+            cut.field(&mut target.path);
+            if let TargetState::Failed(why) = &mut target.state {
+                cut.text(why);
+            }
+        }
+        for job in &mut self.jobs {
+            cut.field(&mut job.step);
+            job.detail.iter_mut().for_each(|text| cut.text(text));
+            cut.oldest(&mut job.passes, MAX_PASSES);
+        }
+        for event in &mut self.events {
+            cut.field(&mut event.kind);
+            cut.text(&mut event.text);
+        }
+        self.truncated |= cut.any;
+    }
+
+    /// Leaves out the least missed part; false when there is nothing left to leave out.
+    fn shed(&mut self) -> bool {
+        self.truncated = true;
+        if !self.events.is_empty() {
+            let half = self.events.len().div_ceil(2);
+            self.events.drain(..half);
+            return true;
+        }
+        if self.jobs.iter().any(|job| job.passes.len() > 1) {
+            for job in &mut self.jobs {
+                let older = job.passes.len().saturating_sub(1);
+                job.passes.drain(..older);
+            }
+            return true;
+        }
+        if self.jobs.iter().any(|job| job.detail.is_some()) {
+            self.jobs.iter_mut().for_each(|job| job.detail = None);
+            return true;
+        }
+        let lengths = [self.volumes.len(), self.targets.len(), self.jobs.len()];
+        let longest = lengths.into_iter().max().unwrap_or_default();
+        if longest == 0 {
+            return false;
+        }
+        let keep = longest - longest.div_ceil(8);
+        self.volumes.truncate(keep);
+        self.targets.truncate(keep);
+        self.jobs.truncate(keep);
+        true
+    }
+}
+
+/// Cuts texts and lists, and notes whether anything was lost.
+struct Cut {
+    any: bool,
+}
+
+impl Cut {
+    fn list<T>(&mut self, list: &mut Vec<T>, limit: usize) {
+        self.any |= list.len() > limit;
+        list.truncate(limit);
+    }
+
+    fn oldest<T>(&mut self, list: &mut Vec<T>, limit: usize) {
+        let excess = list.len().saturating_sub(limit);
+        self.any |= excess > 0;
+        list.drain(..excess);
+    }
+
+    fn field(&mut self, text: &mut String) {
+        self.shorten(text, MAX_FIELD);
+    }
+
+    fn text(&mut self, text: &mut String) {
+        self.shorten(text, MAX_TEXT);
+    }
+
+    fn shorten(&mut self, text: &mut String, limit: usize) {
+        if text.len() > limit {
+            self.any = true;
+            let end = (0..=limit)
+                .rev()
+                .find(|at| text.is_char_boundary(*at))
+                .expect("0 is a boundary of every text");
+            text.truncate(end);
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Which reports are kept, which are refused, and how they are cut to size.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::report::{
+    Event, JobReport, JobRole, Level, MAX_EVENTS, PassSummary, Stage, VolumeInfo, VolumeKind,
+};
+use crate::world::{NOW, World, key};
+use codec::Wire;
+use keys::{Epoch, MigrationId, Role, VolumeId};
+
+fn world() -> (World, NodeId) {
+    let mut world = World::of(&[1]);
+    let node = world.enrol(5, Role::Agent);
+    (world, node)
+}
+
+fn report(node: NodeId, version: u64, hostname: &str) -> Signed {
+    let mut report = Report::new(node, version, NOW);
+    report.hostname = hostname.into();
+    report.seal(&key(5)).unwrap()
+}
+
+fn event(seq: u64, text: &str) -> Event {
+    Event {
+        seq,
+        at: NOW,
+        level: Level::Info,
+        migration: None,
+        kind: "pass-ended".into(),
+        text: text.into(),
+    }
+}
+
+#[test]
+fn a_newer_report_replaces_the_one_before_and_an_older_one_does_not() {
+    let (world, node) = world();
+    let authority = world.authority();
+    let mut reports = Reports::new();
+    let second = report(node, 2, "b");
+    let new = ReportOutcome::New(node);
+    assert_eq!(reports.offer(second.clone(), &authority, NOW), new);
+    assert_eq!(reports.offer(second, &authority, NOW), ReportOutcome::Stale);
+    let first = report(node, 1, "a");
+    assert_eq!(reports.offer(first, &authority, NOW), ReportOutcome::Stale);
+    assert_eq!(reports.get(&node).unwrap().hostname, "b");
+    assert_eq!(reports.offer(report(node, 3, "c"), &authority, NOW), new);
+    assert_eq!(reports.get(&node).unwrap().hostname, "c");
+    assert_eq!(reports.versions()[&node], 3);
+}
+
+#[test]
+fn two_reports_of_one_version_raise_an_alarm_and_all_nodes_keep_the_same_one() {
+    let (world, node) = world();
+    let authority = world.authority();
+    let (mut a, mut b) = (Reports::new(), Reports::new());
+    let (x, y) = (report(node, 1, "x"), report(node, 1, "y"));
+    a.offer(x.clone(), &authority, NOW);
+    b.offer(y.clone(), &authority, NOW);
+    let forked = |outcome| matches!(outcome, ReportOutcome::Fork(ReportFork { version: 1, .. }));
+    assert!(forked(a.offer(y, &authority, NOW)));
+    assert!(forked(b.offer(x, &authority, NOW)));
+    assert_eq!(a.digest(), b.digest());
+    assert_eq!(a.get(&node), b.get(&node));
+}
+
+#[test]
+fn reports_of_others_than_the_node_itself_are_refused() {
+    let (mut world, node) = world();
+    world.enrol(6, Role::Agent);
+    let authority = world.authority();
+    let mut reports = Reports::new();
+    let forged = Report::new(node, 1, NOW).seal(&key(6)).unwrap();
+    let signer = key(6).public();
+    let another = ReportRefusal::AnotherSigner { node, signer };
+    let refused = ReportOutcome::Refused(another);
+    assert_eq!(reports.offer(forged, &authority, NOW), refused);
+    let unknown = NodeId([9; 32]);
+    let early = report(unknown, 1, "x");
+    let outcome = reports.offer(early, &authority, NOW);
+    assert_eq!(outcome, ReportOutcome::UnknownNode(unknown));
+    let mut flipped = report(node, 1, "x");
+    flipped.body[40] ^= 1;
+    let outcome = reports.offer(flipped, &authority, NOW);
+    assert!(matches!(outcome, ReportOutcome::Refused(refusal) if refusal.blames_sender()));
+    assert!(reports.versions().is_empty());
+}
+
+#[test]
+fn the_report_of_a_revoked_node_is_refused_and_dropped() {
+    let (mut world, node) = world();
+    let mut reports = Reports::new();
+    reports.offer(report(node, 1, "x"), &world.authority(), NOW);
+    world.revoke(5, None);
+    let authority = world.authority();
+    let refused = ReportOutcome::Refused(ReportRefusal::NotAdmitted(node));
+    assert_eq!(
+        reports.offer(report(node, 2, "y"), &authority, NOW),
+        refused
+    );
+    assert_eq!(reports.drop_departed(&authority, NOW), [node]);
+    assert!(reports.get(&node).is_none());
+}
+
+#[test]
+fn a_report_past_its_limits_is_refused_however_well_it_is_signed() {
+    let (world, node) = world();
+    let mut report = Report::new(node, 1, NOW);
+    report.events = (0..=MAX_EVENTS as u64).map(|seq| event(seq, "x")).collect();
+    let signed = Signed::seal(&key(5), Domain::Report, &report).unwrap();
+    let outcome = Reports::new().offer(signed, &world.authority(), NOW);
+    let unsound = ReportOutcome::Refused(ReportRefusal::Unsound(node));
+    assert_eq!(outcome, unsound);
+}
+
+#[test]
+fn a_stored_report_is_there_again() {
+    let (world, node) = world();
+    let mut reports = Reports::new();
+    reports.offer(report(node, 7, "x"), &world.authority(), NOW);
+    let mut restored = Reports::new();
+    restored
+        .restore(reports.signed(&node).unwrap().clone())
+        .unwrap();
+    assert_eq!(restored.digest(), reports.digest());
+}
+
+#[test]
+fn a_full_report_sheds_its_oldest_events_first_and_always_fits() {
+    let (world, node) = world();
+    let mut report = Report::new(node, 1, NOW);
+    let long = "ä".repeat(2000);
+    report.volumes = (0..300)
+        .map(|at| VolumeInfo {
+            id: VolumeId([at as u8; 16]),
+            name: long.clone(),
+            path: long.clone(),
+            length: u64::MAX,
+            kind: VolumeKind::Device,
+            model: Some(long.clone()),
+        })
+        .collect();
+    let mut small = report.clone();
+    small.volumes.truncate(290);
+    report.jobs = (0..300).map(|_| job(&long)).collect();
+    report.events = (0..100).map(|seq| event(seq, &long)).collect();
+    let signed = report.seal(&key(5)).unwrap();
+    assert!(signed.body.len() <= Report::LIMIT && signed.body.len() > Report::LIMIT / 2);
+    let kept: Report = signed.open(Domain::Report).unwrap();
+    assert!(kept.truncated && kept.sound());
+    assert!(!kept.jobs.is_empty() && !kept.volumes.is_empty());
+    let outcome = Reports::new().offer(signed, &world.authority(), NOW);
+    assert_eq!(outcome, ReportOutcome::New(node));
+
+    small.events = (0..100).map(|seq| event(seq, &long)).collect();
+    let kept: Report = small.seal(&key(5)).unwrap().open(Domain::Report).unwrap();
+    assert_eq!(kept.volumes.len(), crate::report::MAX_VOLUMES);
+    let newest = kept.events.last().map(|event| event.seq);
+    assert!(newest.is_none_or(|newest| newest == 99));
+}
+
+fn job(detail: &str) -> JobReport {
+    JobReport {
+        migration: MigrationId([1; 16]),
+        volume: VolumeId([2; 16]),
+        role: JobRole::Agent,
+        epoch: Epoch(1),
+        replicator: Some(NodeId([3; 32])),
+        stage: Stage::Replicating,
+        step: "pass".into(),
+        detail: Some(detail.into()),
+        pass: 3,
+        barrier: 2,
+        passes: (0..40)
+            .map(|pass| PassSummary {
+                pass,
+                blocks: u64::MAX,
+                bytes_sent: u64::MAX,
+                millis: u64::MAX,
+            })
+            .collect(),
+        root: Some([4; 32]),
+    }
+}
+
+#[test]
+fn the_bytes_of_a_report_do_not_change() {
+    let mut report = Report::new(NodeId([5; 32]), 300, UnixSecs(7));
+    report.hostname = "h".into();
+    report.events.push(event(1, "t"));
+    report.jobs.push(JobReport {
+        passes: vec![],
+        detail: None,
+        ..job("")
+    });
+    let bytes = codec::encode(&report).unwrap();
+    let mut head = vec![1];
+    head.extend([5; 32]);
+    head.extend([251, 44, 1, 7, 1, b'h', 0]);
+    assert_eq!(&bytes[..head.len()], head);
+    // listen, providers, inventory (three texts, two numbers), volumes
+    let lists = [0, 0, 0, 0, 0, 0, 0, 0];
+    assert_eq!(&bytes[head.len()..head.len() + 8], lists);
+    let hash = blake3::hash(&bytes).to_hex();
+    assert_eq!(&hash[..16], "768753a5b1d9377c");
+}

@@ -1,0 +1,15 @@
+//! How nodes come to hold the same ledger, document and reports: enrolment,
+//! announcements and anti-entropy, as state machines.
+//!
+//! Pure: no sockets, no clock, no disk. The shell gives inputs with the time and
+//! carries out outputs in order; [`Output::Store`] must be durable before any
+//! output after it.
+#![forbid(unsafe_code)]
+
+pub mod enrol;
+pub mod replica;
+pub mod sync;
+
+pub use enrol::{Admission, DeniedCode, EnrolReply, EnrolRequest, JoinError, Joiner, JoinStep};
+pub use replica::{Alarm, Changed, Founding, Input, Output, Record, Replica, StateError};
+pub use sync::{Announcement, Heads, Page, Request};

@@ -1,0 +1,177 @@
+//! Taking in what others sent: verify, keep what is new, store it, say what changed.
+//!
+//! Not here: whom to ask (`replica`), and what this node makes itself (`local`).
+
+use super::{Alarm, Changed, MAX_PARKED, Output, Record, Replica};
+use crdt::{Outcome, ReportOutcome, SignedChange};
+use keys::ledger::Inserted;
+use keys::{PublicKey, Signed, UnixSecs};
+
+/// What came with one message.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    pub(super) statements: Vec<Signed>,
+    pub(super) changes: Vec<SignedChange>,
+    pub(super) reports: Vec<Signed>,
+}
+
+impl Replica {
+    /// Whether anything was new. Outputs come in the order store, raise, changed.
+    pub(super) fn absorb(
+        &mut self,
+        wall: UnixSecs,
+        from: PublicKey,
+        news: News,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        let mut records = vec![];
+        let mut changed = Changed::default();
+        let mut alarms = vec![];
+        self.absorb_statements(news.statements, from, &mut records, &mut alarms, out);
+        if !records.is_empty() {
+            changed.ledger = true;
+            changed.plan |= self.authority_changed(wall, &mut records, &mut alarms);
+        }
+        self.absorb_changes(news.changes, from, &mut records, &mut alarms, &mut changed, out);
+        self.absorb_reports(wall, news.reports, from, &mut records, &mut alarms, &mut changed, out);
+        let progressed = !records.is_empty();
+        if progressed {
+            out.push(Output::Store(records));
+        }
+        out.extend(alarms.into_iter().map(Output::Raise));
+        if changed != Changed::default() {
+            out.push(Output::Changed(changed));
+        }
+        progressed
+    }
+
+    fn absorb_statements(
+        &mut self,
+        statements: Vec<Signed>,
+        from: PublicKey,
+        records: &mut Vec<Record>,
+        alarms: &mut Vec<Alarm>,
+        out: &mut Vec<Output>,
+    ) {
+        let forks_before = self.ledger.forks().count();
+        let mut waiting = statements;
+        waiting.append(&mut self.parked);
+        // Each round may bring what the next one needs.
+        loop {
+            let before = waiting.len();
+            let mut still = vec![];
+            for signed in waiting {
+                match self.ledger.insert(signed.clone()) {
+                    Ok(Inserted::New(_)) => records.push(Record::Statement(signed)),
+                    Ok(Inserted::Known) => {}
+                    Err(refused) if refused.may_come_later() => still.push(signed),
+                    Err(keys::ledger::Refused::Full) => {}
+                    Err(_) => out.push(Output::Blame {
+                        peer: from,
+                        fault: "sent a statement that is forged, malformed or for another mesh",
+                    }),
+                }
+            }
+            waiting = still;
+            if waiting.is_empty() || waiting.len() == before {
+                break;
+            }
+        }
+        waiting.truncate(MAX_PARKED);
+        waiting.dedup();
+        self.parked = waiting;
+        if self.ledger.forks().count() > forks_before {
+            let forks = self.ledger.forks();
+            alarms.extend(forks.map(|(signer, seq)| Alarm::ForkedStatements { signer, seq }));
+        }
+    }
+
+    /// Makes the authority again, and with it everything that rests on it. Whether
+    /// the plan may have changed.
+    pub(super) fn authority_changed(
+        &mut self,
+        wall: UnixSecs,
+        records: &mut Vec<Record>,
+        alarms: &mut Vec<Alarm>,
+    ) -> bool {
+        self.authority = keys::authority::authority(&self.ledger);
+        let before = self.document.content_hash();
+        let orphans = self.document.rebuild(&self.authority);
+        if !orphans.is_empty() {
+            alarms.push(Alarm::Orphaned {
+                changes: orphans.len(),
+            });
+        }
+        let admitted = self.document.take_admitted();
+        records.extend(admitted.into_iter().map(Record::change));
+        self.reports.drop_departed(&self.authority, wall);
+        self.document.content_hash() != before
+    }
+
+    fn absorb_changes(
+        &mut self,
+        changes: Vec<SignedChange>,
+        from: PublicKey,
+        records: &mut Vec<Record>,
+        alarms: &mut Vec<Alarm>,
+        changed: &mut Changed,
+        out: &mut Vec<Output>,
+    ) {
+        if changes.is_empty() {
+            return;
+        }
+        let outcomes = self.document.offer_all(changes, &self.authority);
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Admitted | Outcome::Known | Outcome::Parked => {}
+                Outcome::Fork(fork) => alarms.push(Alarm::ForkedChanges {
+                    author: fork.author,
+                    seq: fork.seq,
+                }),
+                Outcome::Refused(refusal) => {
+                    if refusal.blames_sender() {
+                        let fault = "sent a document change that is forged or malformed";
+                        out.push(Output::Blame { peer: from, fault });
+                    }
+                }
+            }
+        }
+        let admitted = self.document.take_admitted();
+        changed.plan |= !admitted.is_empty();
+        records.extend(admitted.into_iter().map(Record::change));
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one message's parts and where each kind of result goes"
+    )]
+    fn absorb_reports(
+        &mut self,
+        wall: UnixSecs,
+        reports: Vec<Signed>,
+        from: PublicKey,
+        records: &mut Vec<Record>,
+        alarms: &mut Vec<Alarm>,
+        changed: &mut Changed,
+        out: &mut Vec<Output>,
+    ) {
+        for signed in reports {
+            match self.reports.offer(signed.clone(), &self.authority, wall) {
+                ReportOutcome::New(node) => {
+                    changed.reports = true;
+                    records.push(Record::Report(node, signed));
+                }
+                ReportOutcome::Fork(fork) => {
+                    alarms.push(Alarm::ForkedReports { node: fork.node });
+                }
+                ReportOutcome::Refused(refusal) if refusal.blames_sender() => {
+                    let fault = "sent a report that is forged or malformed";
+                    out.push(Output::Blame { peer: from, fault });
+                }
+                ReportOutcome::Stale
+                | ReportOutcome::UnknownNode(_)
+                | ReportOutcome::Refused(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! The shapes of the local API: what commands send to the node and what they get,
+//! as JSON. `--json` prints these values as they are.
+//!
+//! Not here: how they are made (`views`), carried (`server`, `client`) or shown to a
+//! person (`cli`). Ids are lower-case hexadecimal; times are RFC 3339 in UTC; sizes
+//! are bytes.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Asks for an invite.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InviteCreate {
+    /// Roles offered, by name.
+    pub roles: Vec<String>,
+    /// Name the joiner gets.
+    pub name: Option<String>,
+    /// Site the joiner belongs to.
+    pub site: Option<String>,
+    /// How long it is open.
+    pub expires_secs: u64,
+    /// How many may enrol with it.
+    pub uses: u16,
+}
+
+/// A new invite. The only place where its secret line is ever shown.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InviteCreated {
+    /// The line to hand to the joiner.
+    pub invite: String,
+    /// Id of its statement.
+    pub id: String,
+    /// Roles offered.
+    pub roles: Vec<String>,
+    /// Its end.
+    pub expires_at: String,
+    /// Addresses in it; empty when the node has none that others could reach.
+    pub addresses: Vec<String>,
+}
+
+/// An invite as the ledger has it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InviteView {
+    /// Id of its statement.
+    pub id: String,
+    /// Roles offered.
+    pub roles: Vec<String>,
+    /// Name the joiner gets.
+    pub name: Option<String>,
+    /// Site the joiner belongs to.
+    pub site: Option<String>,
+    /// Its end.
+    pub expires_at: String,
+    /// How many may enrol.
+    pub uses: u16,
+    /// How many have.
+    pub used: usize,
+    /// `open`, `used`, `expired` or `revoked`.
+    pub state: String,
+}
+
+/// This node and its mesh at a glance.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StatusView {
+    /// Version of the program that answers.
+    pub version: String,
+    /// Whether the node is running; false when the answer comes from stored state.
+    pub running: bool,
+    /// The mesh's id.
+    pub mesh: String,
+    /// The mesh's name.
+    pub mesh_name: String,
+    /// This node.
+    pub node: NodeView,
+    /// Nodes of the mesh that count.
+    pub nodes: usize,
+    /// How many of the others are connected.
+    pub connected: usize,
+    /// Where this node listens.
+    pub listening: Vec<String>,
+    /// All migrations that are not deleted.
+    pub migrations: Vec<MigrationView>,
+    /// Newest warnings and errors of all nodes, newest last.
+    pub warnings: Vec<EventView>,
+}
+
+/// A node of the mesh.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its roles.
+    pub roles: Vec<String>,
+    /// Where it is.
+    pub site: Option<String>,
+    /// Its public key.
+    pub key: String,
+    /// Its libp2p peer id.
+    pub peer_id: String,
+    /// `active`, `contested`, `revoked`, `lapsed` or `expired`.
+    pub state: String,
+    /// Whether it is this node.
+    pub this_node: bool,
+    /// Whether it is connected now; none when the node that answers is not running.
+    pub connected: Option<bool>,
+    /// When it was enrolled.
+    pub enrolled_at: String,
+    /// When its newest report was made.
+    pub reported_at: Option<String>,
+    /// Its host name.
+    pub hostname: Option<String>,
+    /// Version of its program.
+    pub version: Option<String>,
+    /// Where it listens.
+    pub addresses: Vec<String>,
+    /// Clouds it can make volumes in.
+    pub providers: Vec<String>,
+}
+
+/// A source that an agent reported.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ServerView {
+    /// Id of its node.
+    pub id: String,
+    /// Name of its node.
+    pub name: String,
+    /// Its host name.
+    pub hostname: String,
+    /// Operating system.
+    pub os: String,
+    /// Kernel version.
+    pub kernel: String,
+    /// Logical processors.
+    pub cpus: u32,
+    /// Memory.
+    pub memory_bytes: u64,
+    /// Vendor and model of the machine.
+    pub machine: String,
+    /// Whether it is connected now.
+    pub connected: Option<bool>,
+    /// When its newest report was made.
+    pub reported_at: String,
+    /// Disks it offers.
+    pub disks: Vec<VolumeView>,
+}
+
+/// A source disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct VolumeView {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Device or image file at the agent.
+    pub path: String,
+    /// Its length in bytes.
+    pub length: u64,
+    /// `device` or `image`.
+    pub kind: String,
+    /// Model, for a device.
+    pub model: Option<String>,
+    /// Name of the agent's node.
+    pub server: String,
+}
+
+/// Offers a device or image file as a source disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct VolumeAdd {
+    /// Absolute path.
+    pub path: PathBuf,
+    /// Name; the file's name otherwise.
+    pub name: Option<String>,
+}
+
+/// Plans a migration.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct MigrationCreate {
+    /// Name for people; made from the server's otherwise.
+    pub name: Option<String>,
+    /// The source, by name or id.
+    pub server: String,
+    /// Kind of cloud, e.g. `local`.
+    pub to: String,
+    /// Where in that cloud.
+    pub site: Option<String>,
+    /// Node that holds the cloud's credentials; the only one that reports `to` otherwise.
+    pub provisioner: Option<String>,
+    /// Replicators in order of preference; every one of the site otherwise.
+    pub replicators: Vec<String>,
+    /// Disks by name or id; all that the server offers otherwise.
+    pub disks: Vec<String>,
+}
+
+/// What `migration cutover` adds.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct ActionOptions {
+    /// Have the copy read back in full before it counts.
+    #[serde(default)]
+    pub prove_full: bool,
+}
+
+/// A migration, from the plan and from what the nodes report.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MigrationView {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Name of the source's node.
+    pub server: String,
+    /// Kind of cloud.
+    pub to: String,
+    /// Where in that cloud.
+    pub site: Option<String>,
+    /// Name of the node that makes the volumes.
+    pub provisioner: String,
+    /// Names of the replicators, in order.
+    pub replicators: Vec<String>,
+    /// What people want: `created`, `started`, `paused`, `cutover`, `cutover-prove-full`, `deleted`.
+    pub desired: String,
+    /// Where it stands: the least advanced stage of its volumes.
+    pub stage: String,
+    /// When it was planned.
+    pub created_at: String,
+    /// Its volumes.
+    pub volumes: Vec<JobView>,
+    /// Edits that contradict each other, and what is shown.
+    pub conflicts: Vec<String>,
+    /// What to do next, as a command or a sentence.
+    pub next: Option<String>,
+}
+
+/// One volume of a migration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JobView {
+    /// The source volume.
+    pub volume: String,
+    /// Its name.
+    pub name: String,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Stage of this volume.
+    pub stage: String,
+    /// Named step inside the stage.
+    pub step: String,
+    /// Why it waits or failed.
+    pub detail: Option<String>,
+    /// Fencing epoch.
+    pub epoch: u64,
+    /// Name of the replicator that the agent chose.
+    pub replicator: Option<String>,
+    /// Where the replicator has the target volume.
+    pub target_path: Option<String>,
+    /// Last durable barrier.
+    pub barrier: u64,
+    /// Passes completed, oldest first; the newest few.
+    pub passes: Vec<PassView>,
+    /// Live figures of the pass that runs, when they are known here.
+    pub progress: Option<ProgressView>,
+}
+
+/// A pass that is complete and durable.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PassView {
+    /// Its number.
+    pub pass: u32,
+    /// Blocks of 64 KiB that differed and were sent.
+    pub blocks: u64,
+    /// Payload bytes sent.
+    pub bytes_sent: u64,
+    /// How long it took.
+    pub millis: u64,
+}
+
+/// Live figures of a pass.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProgressView {
+    /// Its number.
+    pub pass: u32,
+    /// Bytes of the volume.
+    pub total_bytes: u64,
+    /// Bytes compared or skipped so far.
+    pub done_bytes: u64,
+    /// Payload bytes sent so far.
+    pub sent_bytes: u64,
+    /// Source bytes dealt with in the last seconds, a second.
+    pub bytes_per_sec: u64,
+}
+
+/// The roots of both ends, and how anyone can check them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct VerifyView {
+    /// The migration's id.
+    pub migration: String,
+    /// Whether every volume has two valid, equal roots.
+    pub verified: bool,
+    /// Each volume.
+    pub volumes: Vec<VolumeProof>,
+}
+
+/// The roots of one volume.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct VolumeProof {
+    /// The source volume.
+    pub volume: String,
+    /// Its name.
+    pub name: String,
+    /// Bytes covered.
+    pub length: u64,
+    /// What the agent signed.
+    pub source: Option<ProofView>,
+    /// What the replicator signed.
+    pub target: Option<ProofView>,
+    /// Both are there, both signatures hold, and the roots are equal.
+    pub equal: bool,
+}
+
+/// One end's signed root.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProofView {
+    /// BLAKE3 of the volume.
+    pub root: String,
+    /// How it was made.
+    pub method: String,
+    /// When.
+    pub at: String,
+    /// Name of the node that signed.
+    pub signed_by: String,
+    /// Command that prints the same root, to be run on that node's machine.
+    pub command: String,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EventView {
+    /// Name of the node where it happened.
+    pub node: String,
+    /// Number at that node.
+    pub seq: u64,
+    /// When, by that node's clock.
+    pub at: String,
+    /// `info`, `warn` or `error`.
+    pub level: String,
+    /// The migration it belongs to.
+    pub migration: Option<String>,
+    /// Stable word for scripts.
+    pub kind: String,
+    /// One sentence.
+    pub text: String,
+}
+
+/// What may narrow a list of events.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct EventQuery {
+    /// Only of this migration, by id or name.
+    pub migration: Option<String>,
+    /// Only from this time on, in seconds since the Unix epoch.
+    pub since: Option<u64>,
+    /// Only this node's, after this number.
+    pub after: Option<u64>,
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ErrorView {
+    /// What failed, on what, why, and what to do next.
+    pub error: String,
+    /// What kind of failure, and with it the exit status.
+    pub kind: ErrorKind,
+}
+
+/// Kinds of failure, each with its exit status (see the user guide).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorKind {
+    /// Exit status 1.
+    Failed,
+    /// Exit status 2.
+    Usage,
+    /// Exit status 3.
+    NotAuthorised,
+    /// Exit status 4.
+    NotRunning,
+    /// Exit status 5.
+    NotFound,
+    /// Exit status 6.
+    Refused,
+}

@@ -1,0 +1,372 @@
+//! The grammar of the command line: every command, option and default. The contract
+//! is the user guide's list of commands.
+//!
+//! Not here: what a command does (`read`, `act`, `watch`, and the modules that run a
+//! node), how results look (`render`), and what words mean as values (`value`).
+
+pub mod act;
+pub mod awaited;
+pub mod bars;
+pub mod figures;
+pub mod folder;
+pub mod follow;
+pub mod manual;
+pub mod outcome;
+pub mod page;
+pub mod read;
+pub mod reader;
+pub mod render;
+pub mod screen;
+pub mod task;
+pub mod value;
+pub mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{NonEmptyStringValueParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use keys::Role;
+
+use value::{InviteText, Since, WireAddress, bytes, duration};
+
+/// Moves running servers' disks to any cloud, from peer to peer.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dunlin",
+    version,
+    propagate_version = true,
+    infer_subcommands = false
+)]
+pub struct Cli {
+    /// Options that every command takes.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Globals {
+    /// Folder of this node [default: /var/lib/dunlin for root, $XDG_DATA_HOME/dunlin for others]
+    #[arg(long, global = true, value_name = "DIR", env = "DUNLIN_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Print one JSON value on stdout (`watch` and `events --follow`: one a line)
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print results and errors only, no progress
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Log more; twice for still more
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a mesh
+    #[command(subcommand)]
+    Mesh(MeshCommand),
+    /// Let others join the mesh
+    #[command(subcommand)]
+    Invite(InviteCommand),
+    /// Enrol this node with an invite
+    Join(JoinArgs),
+    /// Run the node in the foreground
+    Run(RunArgs),
+    /// Show this node and its mesh at a glance
+    Status,
+    /// Nodes of the mesh
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Sources that agents reported, with disks and system
+    #[command(subcommand)]
+    Server(ServerCommand),
+    /// Source disks
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// Plan migrations, run them and look at them
+    #[command(subcommand)]
+    Migration(MigrationCommand),
+    /// Show the roots of both ends, and the b3sum command that proves each
+    Verify(OneId),
+    /// Show what happened
+    Events(EventsArgs),
+    /// Run a whole migration on this machine, in a temporary folder
+    Demo(DemoArgs),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page of the program or of one of its commands
+    Man {
+        /// The command, e.g. `migration create`
+        command: Vec<String>,
+    },
+}
+
+/// `dunlin mesh …`
+#[derive(Debug, Subcommand)]
+pub enum MeshCommand {
+    /// Make a mesh; this node is its first operator
+    Init(MeshInit),
+}
+
+/// `dunlin mesh init`
+#[derive(Debug, Args)]
+pub struct MeshInit {
+    /// Name of the mesh [default: the host's name]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    pub name: Option<String>,
+    /// Roles of this node besides operator
+    #[arg(long, value_name = "ROLE", value_delimiter = ',', value_parser = role())]
+    pub role: Vec<Role>,
+    /// Site of this node
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    pub site: Option<String>,
+    /// Name of this node [default: the host's name]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub node_name: Option<String>,
+}
+
+/// `dunlin invite …`
+#[derive(Debug, Subcommand)]
+pub enum InviteCommand {
+    /// Make an invite and print it, one line, on stdout
+    Create(InviteCreateArgs),
+    /// List invites
+    List,
+    /// Close an invite; who has joined with it stays
+    Revoke(OneId),
+}
+
+/// `dunlin invite create`
+#[derive(Debug, Args)]
+pub struct InviteCreateArgs {
+    /// Roles that the joiner gets
+    #[arg(long, required = true, value_name = "ROLE", value_delimiter = ',', value_parser = role())]
+    pub role: Vec<Role>,
+    /// Name that the joiner gets [default: the joiner's choice]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    pub name: Option<String>,
+    /// Site that the joiner belongs to
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    pub site: Option<String>,
+    /// How long it is open, e.g. 30m, 24h, 7d
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
+    pub expires: Duration,
+    /// How many may join with it
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub uses: u16,
+}
+
+/// `dunlin join`
+#[derive(Debug, Args)]
+pub struct JoinArgs {
+    /// The invite, or `-` to read it from stdin and so keep it out of the list of processes
+    pub invite: InviteText,
+    /// Name of this node, where the invite gives none [default: the host's name]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    pub name: Option<String>,
+}
+
+/// `dunlin run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Where to listen, e.g. /ip4/0.0.0.0/tcp/7432; may be repeated
+    #[arg(long, value_name = "MULTIADDR")]
+    pub listen: Vec<WireAddress>,
+    /// Settings (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Do not look for nodes on the local network
+    #[arg(long)]
+    pub no_mdns: bool,
+}
+
+/// `dunlin node …`
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// List nodes
+    List,
+    /// Show a node
+    Show(OneId),
+    /// Expel a node from the mesh, for good
+    Revoke {
+        /// Id, prefix of an id, or name
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        id: String,
+        /// Why, for the record
+        #[arg(long)]
+        reason: Option<String>,
+    },
+}
+
+/// `dunlin server …`
+#[derive(Debug, Subcommand)]
+pub enum ServerCommand {
+    /// List sources
+    List,
+    /// Show a source with its disks
+    Show(OneId),
+}
+
+/// `dunlin volume …`
+#[derive(Debug, Subcommand)]
+pub enum VolumeCommand {
+    /// On an agent: offer a device or an image file as a source disk
+    Add {
+        /// The device or image file
+        path: PathBuf,
+        /// Name of the disk [default: the file's name]
+        #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+        name: Option<String>,
+    },
+    /// List source disks
+    List,
+}
+
+/// `dunlin migration …`
+#[derive(Debug, Subcommand)]
+pub enum MigrationCommand {
+    /// Plan a migration; nothing moves until it is started
+    Create(MigrationCreateArgs),
+    /// List migrations
+    List,
+    /// Show a migration and its volumes
+    Show(OneId),
+    /// Follow a migration until it is cut over or deleted
+    Watch(OneId),
+    /// Show what happened in a migration
+    Log(OneId),
+    /// Let blocks move
+    Start(Steer),
+    /// Hold it; what is durable stays
+    Pause(Steer),
+    /// Go on after a pause
+    Resume(Steer),
+    /// Make the last pass and prove both ends
+    Cutover {
+        /// Which migration, and whether to wait
+        #[command(flatten)]
+        steer: Steer,
+        /// How the copy is proven: `full` reads it back from end to end before it counts
+        #[arg(long, value_name = "HOW", value_enum)]
+        prove: Option<Prove>,
+    },
+    /// End it and remove what was made for it
+    Delete(Steer),
+}
+
+/// `dunlin migration create`
+#[derive(Debug, Args)]
+pub struct MigrationCreateArgs {
+    /// The source, by name or id
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    pub server: String,
+    /// Kind of cloud, e.g. local
+    #[arg(long, value_name = "PROVIDER", value_parser = NonEmptyStringValueParser::new())]
+    pub to: String,
+    /// Where in that cloud
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    pub site: Option<String>,
+    /// Name of the migration [default: made from the server's]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    pub name: Option<String>,
+    /// Node that makes the volumes [default: the only one that can]
+    #[arg(long, value_name = "NODE", value_parser = NonEmptyStringValueParser::new())]
+    pub provisioner: Option<String>,
+    /// Replicator, by name or id; repeat for more, in order of preference
+    #[arg(long, value_name = "NODE", value_parser = NonEmptyStringValueParser::new())]
+    pub replicator: Vec<String>,
+    /// Disk, by name or id; may be repeated [default: every disk the server offers]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    pub disk: Vec<String>,
+}
+
+/// Which migration to steer, and whether to wait for the effect.
+#[derive(Debug, Args)]
+pub struct Steer {
+    /// Id, prefix of an id, or name
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// Wait until it is so
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// How a copy is proven at cutover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Prove {
+    /// Source and copy are read from end to end.
+    Full,
+}
+
+/// One thing, by id or name.
+#[derive(Debug, Args)]
+pub struct OneId {
+    /// Id, prefix of an id, or name
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+}
+
+/// `dunlin events`
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Only of this migration, by id or name
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    pub migration: Option<String>,
+    /// Only from this time on: RFC 3339, or how long ago, e.g. 2h
+    #[arg(long, value_name = "T")]
+    pub since: Option<Since>,
+    /// Go on printing what happens
+    #[arg(long)]
+    pub follow: bool,
+}
+
+/// `dunlin demo`
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Leave the folder of the demo
+    #[arg(long)]
+    pub keep: bool,
+    /// Length of the source disk, e.g. 256MiB
+    #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = bytes)]
+    pub size: u64,
+    /// How many small files the source disk holds
+    #[arg(long, value_name = "N", default_value_t = 3000)]
+    pub files: u32,
+    /// Decides every byte of the source disk
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
+
+fn role() -> impl TypedValueParser<Value = Role> {
+    clap::builder::PossibleValuesParser::new(["operator", "agent", "replicator", "provisioner"])
+        .try_map(|name| name.parse::<Role>())
+}
+
+impl Cli {
+    /// Reads the arguments of this process, its name first. Help and the version are
+    /// printed here, and so is wrong usage, as JSON where `--json` is among the
+    /// arguments; the error is then the exit status.
+    pub fn read<I>(args: I) -> Result<Self, u8>
+    where
+        I: IntoIterator<Item = OsString>,
+    {
+        let args: Vec<OsString> = args.into_iter().collect();
+        Self::try_parse_from(&args).map_err(|error| {
+            let json = args.iter().any(|arg| arg == "--json");
+            outcome::report_usage(&error, json)
+        })
+    }
+}

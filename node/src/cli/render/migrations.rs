@@ -1,0 +1,225 @@
+//! Migrations and their volumes.
+//!
+//! Not here: proofs (`verify`) and live bars (`bars`).
+
+use crate::api::model::{JobView, MigrationView};
+use crate::cli::awaited::{Goal, Verdict, judge};
+use crate::cli::figures::{age, bar, short_id, size, took};
+use crate::cli::page::{Look, Page, Paint, Piece, Table};
+use crate::cli::task::Verb;
+
+use super::{UNKNOWN, listed, or_unknown, progress, stage};
+
+/// Cells of a bar in a table.
+const BAR_CELLS: usize = 10;
+
+/// All migrations.
+pub fn list(migrations: &[MigrationView], look: &Look) -> String {
+    let mut page = Page::new(look);
+    if migrations.is_empty() {
+        page.line(
+            "no migrations; see `dunlin server list`, then `dunlin migration create --server SERVER --to PROVIDER`",
+        );
+        return page.finish();
+    }
+    page.table(table(migrations));
+    page.finish()
+}
+
+/// The table of migrations, as in the list and at a glance.
+pub fn table(migrations: &[MigrationView]) -> Table {
+    let mut table = Table::new([
+        "ID",
+        "~NAME",
+        "~SERVER",
+        "TO",
+        "STAGE",
+        "FIRST PASS",
+        "RATE",
+        "~NEXT",
+    ]);
+    for migration in migrations {
+        let rate = progress::total_rate(migration).map(crate::cli::figures::rate);
+        table.row([
+            short_id(&migration.id).into(),
+            (&migration.name).into(),
+            (&migration.server).into(),
+            to(migration).into(),
+            stage(&migration.stage),
+            bar(progress::first_passes_percent(migration), BAR_CELLS).into(),
+            or_unknown(rate.as_deref()),
+            or_unknown(migration.next.as_deref()),
+        ]);
+    }
+    table
+}
+
+fn to(migration: &MigrationView) -> String {
+    match &migration.site {
+        Some(site) => format!("{}/{site}", migration.to),
+        None => migration.to.clone(),
+    }
+}
+
+/// One migration with its volumes.
+pub fn page(migration: &MigrationView, look: &Look) -> String {
+    let planned = format!(
+        "{} ({})",
+        migration.created_at,
+        age(&migration.created_at, look.now_secs)
+    );
+    let mut page = Page::new(look);
+    page.labelled([
+        ("name", Some((&migration.name).into())),
+        ("id", Some((&migration.id).into())),
+        ("server", Some((&migration.server).into())),
+        ("to", Some(to(migration).into())),
+        ("provisioner", Some((&migration.provisioner).into())),
+        ("replicators", listed(&migration.replicators)),
+        ("wanted", Some((&migration.desired).into())),
+        ("stage", Some(stage(&migration.stage))),
+        ("planned", Some(planned.into())),
+        ("next", migration.next.as_ref().map(Into::into)),
+    ]);
+    if !migration.conflicts.is_empty() {
+        page.heading("conflicting edits");
+        for conflict in &migration.conflicts {
+            page.pieces([Piece::new(conflict, Paint::Warn)]);
+        }
+    }
+    page.heading("volumes");
+    if migration.volumes.is_empty() {
+        page.line("none is known yet; they come with the report of the source's agent");
+        return page.finish();
+    }
+    page.table(volumes(&migration.volumes));
+    for job in &migration.volumes {
+        about(job, &mut page);
+    }
+    page.finish()
+}
+
+fn volumes(jobs: &[JobView]) -> Table {
+    let mut table = Table::new([
+        "ID",
+        "~NAME",
+        ">SIZE",
+        "STAGE",
+        "~STEP",
+        "PASS",
+        "RATE",
+        ">EPOCH",
+        ">BARRIER",
+        "~REPLICATOR",
+    ]);
+    for job in jobs {
+        let rate = progress::rate_of(job).map(crate::cli::figures::rate);
+        table.row([
+            short_id(&job.volume).into(),
+            (&job.name).into(),
+            size(job.length).into(),
+            stage(&job.stage),
+            (&job.step).into(),
+            pass(job).into(),
+            or_unknown(rate.as_deref()),
+            job.epoch.to_string().into(),
+            job.barrier.to_string().into(),
+            or_unknown(job.replicator.as_deref()),
+        ]);
+    }
+    table
+}
+
+fn pass(job: &JobView) -> String {
+    match (&job.progress, job.passes.last()) {
+        (Some(live), _) => format!("{}: {} %", live.pass, progress::pass_percent(job)),
+        (None, Some(last)) => format!("{}: done", last.pass),
+        (None, None) => UNKNOWN.to_owned(),
+    }
+}
+
+/// What has no place in the table: reason, target, passes.
+fn about(job: &JobView, page: &mut Page) {
+    if job.detail.is_none() && job.target_path.is_none() && job.passes.is_empty() {
+        return;
+    }
+    page.heading(format!("volume {}", job.name));
+    page.labelled([
+        (
+            "because",
+            job.detail.as_ref().map(|why| Piece::new(why, Paint::Warn)),
+        ),
+        ("copy at", job.target_path.as_ref().map(Into::into)),
+    ]);
+    if job.passes.is_empty() {
+        return;
+    }
+    let mut table = Table::new([">PASS", ">BLOCKS", ">SENT", ">TOOK"]);
+    for pass in &job.passes {
+        table.row([
+            pass.pass.to_string().into(),
+            pass.blocks.to_string().into(),
+            size(pass.bytes_sent).into(),
+            took(pass.millis).into(),
+        ]);
+    }
+    page.table(table);
+}
+
+/// What a verb was answered with.
+pub fn told(verb: Verb, migration: &MigrationView, look: &Look) -> String {
+    let now = match verb {
+        Verb::Start => "is to start",
+        Verb::Pause => "is to pause",
+        Verb::Resume => "is to go on",
+        Verb::Cutover { .. } => "is to be cut over",
+        Verb::Delete => "is to be deleted",
+    };
+    line(now, migration, look)
+}
+
+/// What was waited for and has come.
+pub fn reached(goal: Goal, migration: &MigrationView, look: &Look) -> String {
+    let now = match goal {
+        Goal::FirstPass => "is replicating, its first pass is complete",
+        Goal::Moving => "goes on",
+        Goal::Paused => "is paused",
+        Goal::CutOver => "is cut over",
+        Goal::Deleted => return deleted(migration, look),
+    };
+    line(now, migration, look)
+}
+
+/// How watching has ended.
+pub fn over(migration: &MigrationView, look: &Look) -> String {
+    if judge(Goal::CutOver, migration) == Verdict::Reached {
+        reached(Goal::CutOver, migration, look)
+    } else {
+        deleted(migration, look)
+    }
+}
+
+fn line(now: &str, migration: &MigrationView, look: &Look) -> String {
+    let mut page = Page::new(look);
+    page.pieces([
+        format!(
+            "migration {} ({}) {now}; stage ",
+            migration.name,
+            short_id(&migration.id)
+        )
+        .into(),
+        stage(&migration.stage),
+    ]);
+    page.labelled([("next", migration.next.as_ref().map(Into::into))]);
+    page.finish()
+}
+
+fn deleted(migration: &MigrationView, look: &Look) -> String {
+    let mut page = Page::new(look);
+    page.line(format!(
+        "migration {} ({}) is deleted",
+        migration.name,
+        short_id(&migration.id)
+    ));
+    page.finish()
+}

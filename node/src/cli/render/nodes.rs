@@ -1,0 +1,71 @@
+//! Nodes of the mesh.
+//!
+//! Not here: what a node offers as a source (`servers`).
+
+use crate::api::model::NodeView;
+use crate::cli::figures::{age, short_id};
+use crate::cli::page::{Look, Page, Paint, Piece, Table};
+
+use super::{connection, listed, or_unknown};
+
+fn state(state: &str) -> Piece {
+    let paint = match state {
+        "active" => Paint::Good,
+        "contested" => Paint::Bad,
+        _ => Paint::Warn,
+    };
+    Piece::new(state, paint)
+}
+
+/// All nodes.
+pub fn list(nodes: &[NodeView], look: &Look) -> String {
+    let mut page = Page::new(look);
+    if nodes.is_empty() {
+        page.line("no nodes; make a mesh with `dunlin mesh init` or join one with `dunlin join -`");
+        return page.finish();
+    }
+    let mut table = Table::new(["ID", "~NAME", "ROLES", "~SITE", "STATE", "LINK", "REPORT"]);
+    for node in nodes {
+        let report = node.reported_at.as_deref().map(|at| age(at, look.now_secs));
+        table.row([
+            short_id(&node.id).into(),
+            (&node.name).into(),
+            node.roles.join(",").into(),
+            or_unknown(node.site.as_deref()),
+            state(&node.state),
+            connection(node.connected, node.this_node),
+            or_unknown(report.as_deref()),
+        ]);
+    }
+    page.table(table);
+    if nodes.len() == 1 {
+        page.space()
+            .line("invite others with `dunlin invite create --role agent` (or replicator, provisioner, operator)");
+    }
+    page.finish()
+}
+
+/// One node.
+pub fn page(node: &NodeView, look: &Look) -> String {
+    let ago = |at: &str| -> Piece { format!("{at} ({})", age(at, look.now_secs)).into() };
+    let mut page = Page::new(look);
+    let mut values = vec![
+        ("name", Some((&node.name).into())),
+        ("id", Some((&node.id).into())),
+        ("roles", listed(&node.roles)),
+        ("site", node.site.as_ref().map(Into::into)),
+        ("state", Some(state(&node.state))),
+        ("link", Some(connection(node.connected, node.this_node))),
+        ("enrolled", Some(ago(&node.enrolled_at))),
+        ("report", node.reported_at.as_deref().map(ago)),
+        ("host", node.hostname.as_ref().map(Into::into)),
+        ("version", node.version.as_ref().map(Into::into)),
+        ("providers", listed(&node.providers)),
+        ("key", Some((&node.key).into())),
+        ("peer id", Some((&node.peer_id).into())),
+    ];
+    let addresses = node.addresses.iter();
+    values.extend(addresses.map(|address| ("address", Some(address.into()))));
+    page.labelled(values);
+    page.finish()
+}

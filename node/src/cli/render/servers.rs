@@ -1,0 +1,106 @@
+//! Sources and their disks.
+//!
+//! Not here: how far their copies are (`migrations`).
+
+use crate::api::model::{ServerView, VolumeView};
+use crate::cli::figures::{age, short_id, size};
+use crate::cli::page::{Look, Page, Table};
+
+use super::{connection, or_unknown, plural};
+
+/// All sources.
+pub fn list(servers: &[ServerView], look: &Look) -> String {
+    let mut page = Page::new(look);
+    if servers.is_empty() {
+        page.line(
+            "no sources; make an agent with `dunlin invite create --role agent` and `dunlin join -` on the server to move",
+        );
+        return page.finish();
+    }
+    let mut table = Table::new([
+        "ID", "~NAME", "~HOST", "~SYSTEM", ">CPUS", ">MEMORY", ">DISKS", ">BYTES", "LINK",
+    ]);
+    for server in servers {
+        let bytes = server.disks.iter().map(|disk| disk.length);
+        table.row([
+            short_id(&server.id).into(),
+            (&server.name).into(),
+            (&server.hostname).into(),
+            (&server.os).into(),
+            server.cpus.to_string().into(),
+            size(server.memory_bytes).into(),
+            server.disks.len().to_string().into(),
+            size(bytes.fold(0, u64::saturating_add)).into(),
+            connection(server.connected, false),
+        ]);
+    }
+    page.table(table);
+    page.finish()
+}
+
+/// One source with its disks.
+pub fn page(server: &ServerView, look: &Look) -> String {
+    let report = format!(
+        "{} ({})",
+        server.reported_at,
+        age(&server.reported_at, look.now_secs)
+    );
+    let hardware = format!(
+        "{}, {} of memory",
+        plural(server.cpus as usize, "processor", "processors"),
+        size(server.memory_bytes)
+    );
+    let mut page = Page::new(look);
+    page.labelled([
+        ("name", Some((&server.name).into())),
+        ("id", Some((&server.id).into())),
+        ("host", Some((&server.hostname).into())),
+        ("system", Some((&server.os).into())),
+        ("kernel", Some((&server.kernel).into())),
+        ("machine", Some((&server.machine).into())),
+        ("hardware", Some(hardware.into())),
+        ("link", Some(connection(server.connected, false))),
+        ("report", Some(report.into())),
+    ]);
+    page.heading("disks");
+    if server.disks.is_empty() {
+        page.line("none is offered; on that server run `dunlin volume add PATH`");
+    } else {
+        page.table(table(&server.disks, false));
+    }
+    page.finish()
+}
+
+/// Source disks, of one agent or of all.
+pub fn disks(disks: &[VolumeView], look: &Look) -> String {
+    let mut page = Page::new(look);
+    if disks.is_empty() {
+        page.line("no source disks; on an agent run `dunlin volume add PATH`");
+    } else {
+        page.table(table(disks, true));
+    }
+    page.finish()
+}
+
+fn table(disks: &[VolumeView], with_server: bool) -> Table {
+    let mut table = if with_server {
+        Table::new(["ID", "~NAME", ">SIZE", "KIND", "~MODEL", "~SERVER", "~PATH"])
+    } else {
+        Table::new(["ID", "~NAME", ">SIZE", "KIND", "~MODEL", "~PATH"])
+    };
+    for disk in disks {
+        let id = short_id(&disk.id).into();
+        let name = (&disk.name).into();
+        let size = size(disk.length).into();
+        let kind = (&disk.kind).into();
+        let model = or_unknown(disk.model.as_deref());
+        let path = (&disk.path).into();
+        if with_server {
+            let server = (&disk.server).into();
+            table.row([id, name, size, kind, model, server, path]);
+        } else {
+            table.row([id, name, size, kind, model, path]);
+        }
+    }
+    table
+}

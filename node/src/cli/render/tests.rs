@@ -1,0 +1,307 @@
+//! Pages of the small mesh, as people see them.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::cli::page::{Look, Page, Table};
+use crate::cli::tests::*;
+
+fn shown(page: &str) -> Vec<&str> {
+    page.lines().collect()
+}
+
+#[test]
+fn a_list_of_nodes_is_aligned() {
+    assert_eq!(
+        shown(&nodes::list(&[node(), agent()], &look())),
+        [
+            "ID        NAME    ROLES                 SITE  STATE   LINK       REPORT",
+            "a1b2c3d4  office  operator,provisioner  hq    active  this node  30 s ago",
+            "bb001122  web     agent                 -     active  away       -"
+        ]
+    );
+}
+
+#[test]
+fn a_lone_node_is_told_how_to_get_company() {
+    let page = nodes::list(&[node()], &look());
+    assert!(page.contains("dunlin invite create"), "{page}");
+    assert!(!nodes::list(&[node(), agent()], &look()).contains("dunlin invite create"));
+}
+
+#[test]
+fn a_node_shows_all_that_is_known_of_it() {
+    assert_eq!(
+        shown(&nodes::page(&node(), &look())),
+        [
+            "name       office",
+            "id         a1b2c3d4e5f60718293a4b5c6d7e8f90",
+            "roles      operator, provisioner",
+            "site       hq",
+            "state      active",
+            "link       this node",
+            "enrolled   2026-01-30T08:00:00Z (24 h ago)",
+            "report     2026-01-31T07:59:30Z (30 s ago)",
+            "host       office.example",
+            "version    0.1.0",
+            "providers  local",
+            "key        kkkkkkkk",
+            "peer id    12D3Koo",
+            "address    /ip4/10.0.0.1/tcp/7430"
+        ]
+    );
+    let page = nodes::page(&agent(), &look());
+    assert!(!page.contains("host"), "{page}");
+}
+
+#[test]
+fn a_source_shows_its_disks() {
+    assert_eq!(
+        shown(&servers::page(&server(), &look())),
+        [
+            "name      web",
+            "id        bb00112233445566778899aabbccddee",
+            "host      web.example",
+            "system    Debian 12",
+            "kernel    6.1.0",
+            "machine   QEMU Standard PC",
+            "hardware  2 processors, 2.0 GiB of memory",
+            "link      connected",
+            "report    2026-01-31T07:58:00Z (2 min ago)",
+            "",
+            "disks",
+            "ID        NAME     SIZE  KIND    MODEL  PATH",
+            "7777aaaa  vda   4.0 GiB  device  -      /dev/vda"
+        ]
+    );
+    assert_eq!(
+        shown(&servers::list(&[server()], &look())),
+        [
+            "ID        NAME  HOST         SYSTEM     CPUS   MEMORY  DISKS    BYTES  LINK",
+            "bb001122  web   web.example  Debian 12     2  2.0 GiB      1  4.0 GiB  connected"
+        ]
+    );
+    assert_eq!(
+        shown(&servers::disks(&[disk()], &look())),
+        [
+            "ID        NAME     SIZE  KIND    MODEL  SERVER  PATH",
+            "7777aaaa  vda   4.0 GiB  device  -      web     /dev/vda"
+        ]
+    );
+}
+
+#[test]
+fn invites_show_their_use_and_their_end() {
+    assert_eq!(
+        shown(&invites::list(&[invite()], &look())),
+        [
+            "ID        STATE  ROLES  NAME  SITE  USED  ENDS",
+            "01020304  open   agent  -     -      0/1  in 23 h"
+        ]
+    );
+}
+
+#[test]
+fn a_migration_shows_its_volumes_reasons_and_passes() {
+    let mut job = job("stalled");
+    job.detail = Some("the replicator is not connected".into());
+    job.passes = vec![pass(1)];
+    let mut view = migration("started", vec![job]);
+    view.conflicts = vec!["site: hq or dc2, shown is hq".into()];
+    assert_eq!(
+        shown(&migrations::page(&view, &look())),
+        [
+            "name         web-1",
+            "id           3f2a91c05566778899aabbccddeeff00",
+            "server       web",
+            "to           local",
+            "provisioner  office",
+            "replicators  store",
+            "wanted       started",
+            "stage        stalled",
+            "planned      2026-01-31T07:00:00Z (1 h ago)",
+            "next         dunlin migration watch web-1",
+            "",
+            "conflicting edits",
+            "site: hq or dc2, shown is hq",
+            "",
+            "volumes",
+            "ID        NAME     SIZE  STAGE    STEP     PASS     RATE  EPOCH  BARRIER  REPLICATOR",
+            "7777aaaa  vda   4.0 GiB  stalled  copying  1: done  -         1        3  store",
+            "",
+            "volume vda",
+            "because  the replicator is not connected",
+            "copy at  /srv/cloud/vol-1/data",
+            "PASS  BLOCKS     SENT  TOOK",
+            "   1   65536  4.0 GiB  13 s"
+        ]
+    );
+}
+
+#[test]
+fn a_list_of_migrations_shows_how_far_each_is() {
+    let mut syncing = job("initial-sync");
+    syncing.progress = Some(live(GIB));
+    let views = [
+        migration("started", vec![syncing, job("replicating")]),
+        migration("created", vec![]),
+    ];
+    assert_eq!(
+        shown(&migrations::list(&views, &look())),
+        [
+            "ID        NAME   SERVER  TO     STAGE         FIRST PASS          RATE       NEXT",
+            "3f2a91c0  web-1  web     local  initial-sync  [######....]  62 %  256 MiB/s  dunlin migration watch web-1",
+            "3f2a91c0  web-1  web     local  enrolled      [..........]   0 %  -          dunlin migration watch web-1"
+        ]
+    );
+}
+
+#[test]
+fn a_glance_shows_what_goes_on_and_what_is_wrong() {
+    let mut failed = job("failed");
+    failed.detail = Some("the source has gone".into());
+    let mut view = status();
+    view.migrations = vec![migration("started", vec![failed])];
+    view.warnings = vec![event("web", 4, "2026-01-31T07:48:00Z")];
+    assert_eq!(
+        shown(&status::page(&view, &look())),
+        [
+            "node       office (a1b2c3d4): operator, provisioner, site hq",
+            "state      running, version 0.1.0, enrolment active",
+            "mesh       acme (ffeeddcc), 3 nodes",
+            "links      2 of 2 others connected",
+            "listening  /ip4/10.0.0.1/tcp/7430",
+            "",
+            "migrations",
+            "ID        NAME   SERVER  TO     STAGE   FIRST PASS          RATE  NEXT",
+            "3f2a91c0  web-1  web     local  failed  [..........]   0 %  -     dunlin migration watch web-1",
+            "web-1/vda failed: the source has gone",
+            "",
+            "warnings",
+            "12 min ago, web: the replicator is not connected",
+            "more with `dunlin events`"
+        ]
+    );
+}
+
+#[test]
+fn a_glance_at_a_stopped_node_says_so_and_shows_no_links() {
+    let mut view = status();
+    view.running = false;
+    let page = status::page(&view, &look());
+    assert!(page.contains("start it with `dunlin run`"), "{page}");
+    assert!(!page.contains("connected"), "{page}");
+}
+
+#[test]
+fn proofs_show_both_roots_and_a_command_for_each_on_its_own_line() {
+    assert_eq!(
+        shown(&verify::page(&proven(Some("aaaa"), Some("aaaa")), &look())),
+        [
+            "volume vda (7777aaaa), 4.0 GiB = 4294967296 bytes",
+            "source  aaaa",
+            "        read in full, signed by web, 2026-01-31T07:59:00Z",
+            "copy    aaaa",
+            "        read in full, signed by store, 2026-01-31T07:59:00Z",
+            "equal",
+            "to prove it, on web:",
+            "head -c 4294967296 /web/disk | b3sum",
+            "to prove it, on store:",
+            "head -c 4294967296 /store/disk | b3sum"
+        ]
+    );
+    let open = verify::page(&proven(Some("aaaa"), None), &look());
+    assert!(open.contains("copy    no signed root yet\n"), "{open}");
+    assert!(open.contains("\nnot yet proven\n"), "{open}");
+}
+
+#[test]
+fn equal_roots_that_do_not_count_are_not_called_equal() {
+    let mut view = proven(Some("aaaa"), Some("aaaa"));
+    view.volumes[0].equal = false;
+    let page = verify::page(&view, &look());
+    assert!(
+        page.contains("NOT EQUAL: the roots are the same, but"),
+        "{page}"
+    );
+}
+
+#[test]
+fn events_are_one_a_line() {
+    assert_eq!(
+        shown(&events::list(
+            &[event("web", 1, "2026-01-31T07:00:00Z")],
+            &look()
+        )),
+        [
+            "2026-01-31T07:00:00Z  web  warn   3f2a91c0  replicator-unreachable  the replicator is not connected"
+        ]
+    );
+}
+
+#[test]
+fn what_other_nodes_say_cannot_steer_the_terminal() {
+    let mut hostile = event("web\u{1b}[2J", 1, "2026-01-31T07:00:00Z");
+    hostile.text = "one\ntwo\r\u{9b}31m\u{202e}".into();
+    let look = Look {
+        colour: true,
+        ..look()
+    };
+    let page = events::list(&[hostile], &look);
+    let plain = ["\u{1b}[2m", "\u{1b}[33m", "\u{1b}[0m"]
+        .iter()
+        .fold(page, |page, own| page.replace(own, ""));
+    assert_eq!(plain.lines().count(), 1, "{plain}");
+    assert!(!plain.trim_end().contains(char::is_control), "{plain:?}");
+    assert!(!plain.contains('\u{202e}'), "{plain:?}");
+}
+
+#[test]
+fn colours_are_there_only_when_wanted() {
+    let plain = nodes::list(&[node(), agent()], &look());
+    assert!(!plain.contains('\u{1b}'));
+    let look = Look {
+        colour: true,
+        ..look()
+    };
+    let coloured = nodes::list(&[node(), agent()], &look);
+    assert!(
+        coloured.contains("\u{1b}[32mactive\u{1b}[0m"),
+        "{coloured:?}"
+    );
+}
+
+#[test]
+fn a_narrow_terminal_cuts_only_what_may_be_cut() {
+    let look = Look {
+        width: Some(40),
+        ..look()
+    };
+    let mut table = Table::new(["ID", "~PATH", ">SIZE"]);
+    let long = "/srv/images/a-very-long-name-of-a-disk-image.raw";
+    table.row(["0123456789abcdef".into(), long.into(), "1.0 GiB".into()]);
+    let mut page = Page::new(&look);
+    page.table(table);
+    let text = page.finish();
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 40),
+        "{text}"
+    );
+    assert!(text.contains("0123456789abcdef  /srv/images/"), "{text}");
+    assert!(text.contains("…  1.0 GiB"), "{text}");
+}
+
+#[test]
+fn first_passes_count_by_bytes_over_all_volumes() {
+    let mut small = job("replicating");
+    small.length = GIB;
+    let mut large = job("initial-sync");
+    large.length = 3 * GIB;
+    large.progress = Some(live(GIB));
+    let view = migration("started", vec![small, large]);
+    assert_eq!(progress::first_passes_percent(&view), 50);
+    assert_eq!(progress::total_rate(&view), Some(256 << 20));
+    assert_eq!(
+        progress::first_passes_percent(&migration("created", vec![])),
+        0
+    );
+}

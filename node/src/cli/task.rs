@@ -1,0 +1,225 @@
+//! What a command asks for, sorted by what can answer it.
+//!
+//! Not here: the grammar (`cli`) and the answers (`read`, `act`, `watch`).
+
+use std::path::PathBuf;
+
+use clap_complete::Shell;
+
+use super::value::Since;
+use super::{
+    Command, DemoArgs, EventsArgs, InviteCommand, InviteCreateArgs, JoinArgs, MeshCommand,
+    MeshInit, MigrationCommand, MigrationCreateArgs, NodeCommand, RunArgs, ServerCommand, Steer,
+    VolumeCommand,
+};
+
+/// A command, by what it needs.
+#[derive(Debug)]
+pub enum Task {
+    /// Carried out by this process.
+    Here(Here),
+    /// Looks at the mesh: a running node answers, or what is stored.
+    Read(Read),
+    /// Only a running node can do it.
+    Act(Act),
+}
+
+/// What this process does by itself.
+#[derive(Debug)]
+pub enum Here {
+    /// Make a mesh.
+    MeshInit(MeshInit),
+    /// Enrol this node.
+    Join(JoinArgs),
+    /// Run the node.
+    Run(RunArgs),
+    /// Run the demo.
+    Demo(DemoArgs),
+    /// Print completions.
+    Completions(Shell),
+    /// Print a manual page.
+    Man(Vec<String>),
+}
+
+/// A look at the mesh.
+#[derive(Debug)]
+pub enum Read {
+    /// The mesh at a glance.
+    Status,
+    /// Every invite.
+    Invites,
+    /// Every node.
+    Nodes,
+    /// One node.
+    Node(String),
+    /// Every source.
+    Servers,
+    /// One source.
+    Server(String),
+    /// Every source disk.
+    Volumes,
+    /// Every migration.
+    Migrations,
+    /// One migration.
+    Migration(String),
+    /// The roots of a migration.
+    Verify(String),
+    /// What happened.
+    Events(Events),
+}
+
+/// Which events are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Events {
+    /// Only of this migration.
+    pub migration: Option<String>,
+    /// Only from then on.
+    pub since: Option<Since>,
+}
+
+/// What only a running node does.
+#[derive(Debug)]
+pub enum Act {
+    /// Make an invite.
+    InviteCreate(InviteCreateArgs),
+    /// Close an invite.
+    InviteRevoke(String),
+    /// Expel a node.
+    NodeRevoke {
+        /// Which.
+        id: String,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Offer a source disk.
+    VolumeAdd {
+        /// Where it is.
+        path: PathBuf,
+        /// Its name.
+        name: Option<String>,
+    },
+    /// Plan a migration.
+    MigrationCreate(MigrationCreateArgs),
+    /// Change what is wanted of a migration.
+    Steer(Verb, Steer),
+    /// Follow a migration.
+    Watch(String),
+    /// Follow events.
+    Follow(Events),
+}
+
+/// What a migration is told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Let blocks move.
+    Start,
+    /// Hold.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Switch over.
+    Cutover {
+        /// Read both ends in full first.
+        prove_full: bool,
+    },
+    /// End and clean up.
+    Delete,
+}
+
+impl Verb {
+    /// As in the command and in the route.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Cutover { .. } => "cutover",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+impl From<Command> for Task {
+    fn from(command: Command) -> Self {
+        match command {
+            Command::Mesh(MeshCommand::Init(args)) => Self::Here(Here::MeshInit(args)),
+            Command::Join(args) => Self::Here(Here::Join(args)),
+            Command::Run(args) => Self::Here(Here::Run(args)),
+            Command::Demo(args) => Self::Here(Here::Demo(args)),
+            Command::Completions { shell } => Self::Here(Here::Completions(shell)),
+            Command::Man { command } => Self::Here(Here::Man(command)),
+            Command::Status => Self::Read(Read::Status),
+            Command::Verify(one) => Self::Read(Read::Verify(one.id)),
+            Command::Invite(command) => command.into(),
+            Command::Node(command) => command.into(),
+            Command::Server(ServerCommand::List) => Self::Read(Read::Servers),
+            Command::Server(ServerCommand::Show(one)) => Self::Read(Read::Server(one.id)),
+            Command::Volume(VolumeCommand::List) => Self::Read(Read::Volumes),
+            Command::Volume(VolumeCommand::Add { path, name }) => {
+                Self::Act(Act::VolumeAdd { path, name })
+            }
+            Command::Migration(command) => command.into(),
+            Command::Events(args) => args.into(),
+        }
+    }
+}
+
+impl From<InviteCommand> for Task {
+    fn from(command: InviteCommand) -> Self {
+        match command {
+            InviteCommand::Create(args) => Self::Act(Act::InviteCreate(args)),
+            InviteCommand::List => Self::Read(Read::Invites),
+            InviteCommand::Revoke(one) => Self::Act(Act::InviteRevoke(one.id)),
+        }
+    }
+}
+
+impl From<NodeCommand> for Task {
+    fn from(command: NodeCommand) -> Self {
+        match command {
+            NodeCommand::List => Self::Read(Read::Nodes),
+            NodeCommand::Show(one) => Self::Read(Read::Node(one.id)),
+            NodeCommand::Revoke { id, reason } => Self::Act(Act::NodeRevoke { id, reason }),
+        }
+    }
+}
+
+impl From<MigrationCommand> for Task {
+    fn from(command: MigrationCommand) -> Self {
+        let steer = |verb, steer| Self::Act(Act::Steer(verb, steer));
+        match command {
+            MigrationCommand::Create(args) => Self::Act(Act::MigrationCreate(args)),
+            MigrationCommand::List => Self::Read(Read::Migrations),
+            MigrationCommand::Show(one) => Self::Read(Read::Migration(one.id)),
+            MigrationCommand::Watch(one) => Self::Act(Act::Watch(one.id)),
+            MigrationCommand::Log(one) => Self::Read(Read::Events(Events {
+                migration: Some(one.id),
+                since: None,
+            })),
+            MigrationCommand::Start(args) => steer(Verb::Start, args),
+            MigrationCommand::Pause(args) => steer(Verb::Pause, args),
+            MigrationCommand::Resume(args) => steer(Verb::Resume, args),
+            MigrationCommand::Cutover { steer: args, prove } => {
+                let prove_full = prove.is_some();
+                steer(Verb::Cutover { prove_full }, args)
+            }
+            MigrationCommand::Delete(args) => steer(Verb::Delete, args),
+        }
+    }
+}
+
+impl From<EventsArgs> for Task {
+    fn from(args: EventsArgs) -> Self {
+        let EventsArgs {
+            migration,
+            since,
+            follow,
+        } = args;
+        let events = Events { migration, since };
+        if follow {
+            Self::Act(Act::Follow(events))
+        } else {
+            Self::Read(Read::Events(events))
+        }
+    }
+}

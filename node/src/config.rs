@@ -1,0 +1,134 @@
+//! Settings of a node: the TOML file of `run --config`, its flags, and what the node
+//! was told when it joined.
+//!
+//! Not here: anything that the mesh decides; that is in the master document.
+
+use anyhow::{Context, bail};
+use keys::PublicKey;
+use libp2p::Multiaddr;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Where a node listens unless it is told otherwise: every interface, one well-known
+/// port, both transports.
+pub const DEFAULT_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/7430", "/ip4/0.0.0.0/udp/7430/quic-v1"];
+
+/// Settings of a running node.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: Vec<Multiaddr>,
+    /// Addresses under which others reach this node, when it cannot see them itself.
+    pub announce: Vec<String>,
+    /// Whether to look for nodes on the LAN.
+    pub mdns: bool,
+    /// Folder of the local cloud's volumes.
+    pub local_cloud: Option<PathBuf>,
+    /// Addresses of nodes that were learnt when joining.
+    pub told: BTreeMap<PublicKey, Vec<String>>,
+}
+
+/// The settings file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    listen: Vec<String>,
+    #[serde(default)]
+    announce: Vec<String>,
+    mdns: Option<bool>,
+    #[serde(default)]
+    local: Local,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Local {
+    folder: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the settings file, if there is one, and lets flags override it.
+    pub fn read(file: Option<&Path>, listen: &[String], no_mdns: bool) -> anyhow::Result<Self> {
+        let settings = match file {
+            None => File::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("the settings file {} cannot be read", path.display()))?;
+                toml::from_str(&text)
+                    .with_context(|| format!("the settings file {} is wrong", path.display()))?
+            }
+        };
+        let chosen: Vec<String> = if !listen.is_empty() {
+            listen.to_vec()
+        } else if !settings.listen.is_empty() {
+            settings.listen
+        } else {
+            DEFAULT_LISTEN.iter().map(ToString::to_string).collect()
+        };
+        let mut parsed = vec![];
+        for text in chosen {
+            match text.parse() {
+                Ok(address) => parsed.push(address),
+                Err(error) => bail!(
+                    "`{text}` is not an address to listen on ({error}): use e.g. /ip4/0.0.0.0/tcp/7430 or /ip4/0.0.0.0/udp/7430/quic-v1"
+                ),
+            }
+        }
+        for text in &settings.announce {
+            text.parse::<Multiaddr>()
+                .with_context(|| format!("`{text}` in `announce` is not a multiaddress"))?;
+        }
+        Ok(Self {
+            listen: parsed,
+            announce: settings.announce,
+            mdns: settings.mdns.unwrap_or(true) && !no_mdns,
+            local_cloud: settings.local.folder,
+            told: BTreeMap::new(),
+        })
+    }
+
+    /// Where a node said it was when this one joined.
+    pub fn told_addresses(&self, key: &PublicKey) -> impl Iterator<Item = &String> {
+        self.told.get(key).into_iter().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn flags_come_before_the_file_and_the_file_before_the_defaults() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dunlin.toml");
+        std::fs::write(
+            &path,
+            "listen = [\"/ip4/10.0.0.1/tcp/1\"]\nmdns = false\n[local]\nfolder = \"/srv/volumes\"\n",
+        )
+        .unwrap();
+        let config = Config::read(Some(&path), &[], false).unwrap();
+        assert_eq!(config.listen[0].to_string(), "/ip4/10.0.0.1/tcp/1");
+        assert!(!config.mdns);
+        assert_eq!(config.local_cloud, Some("/srv/volumes".into()));
+        let flag = ["/ip4/127.0.0.1/tcp/0".to_owned()];
+        let config = Config::read(Some(&path), &flag, false).unwrap();
+        assert_eq!(config.listen[0].to_string(), flag[0]);
+        assert_eq!(Config::read(None, &[], false).unwrap().listen.len(), 2);
+        assert!(!Config::read(None, &[], true).unwrap().mdns);
+    }
+
+    #[test]
+    fn an_unknown_setting_and_a_bad_address_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dunlin.toml");
+        std::fs::write(&path, "lisen = []\n").unwrap();
+        let error = format!("{:#}", Config::read(Some(&path), &[], false).unwrap_err());
+        assert!(error.contains("lisen"), "{error}");
+        let flag = ["localhost:80".to_owned()];
+        let error = Config::read(None, &flag, false).unwrap_err().to_string();
+        assert!(error.contains("localhost:80"), "{error}");
+    }
+}

@@ -1,0 +1,112 @@
+//! The key files of a data folder: read only while nobody else can, written whole or
+//! not at all.
+
+use super::error::{DataDirError, io_error, wrong_kind};
+use super::{DataDir, expect_owner, expect_private, private_file, sync_folder};
+use keys::Identity;
+use keys::identity::BadKeyFile;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use zeroize::Zeroizing;
+
+/// A key file is one short line.
+const MAX_KEY_FILE_BYTES: u64 = 1024;
+
+/// Which key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyFile {
+    /// This node's own.
+    Node,
+    /// The mesh's root key.
+    Root,
+}
+
+impl KeyFile {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Node => "node.key",
+            Self::Root => "root.key",
+        }
+    }
+}
+
+impl DataDir {
+    /// Reads a key. A file that others may read is refused, as its key may be known.
+    pub fn read_key(&self, key: KeyFile) -> Result<Identity, DataDirError> {
+        let path = self.path.join(key.name());
+        // Neither another file by way of a link, nor for ever on a pipe.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags)
+            .open(&path);
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(DataDirError::KeyMissing { path });
+            }
+            Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+                return Err(wrong_kind(path, "regular file"));
+            }
+            Err(error) => return Err(io_error("open", &path, error)),
+        };
+        let found = file
+            .metadata()
+            .map_err(|error| io_error("look at", &path, error))?;
+        if !found.is_file() {
+            return Err(wrong_kind(path, "regular file"));
+        }
+        expect_owner(&path, &found)?;
+        expect_private(&path, &found)?;
+        let mut text = Zeroizing::new(Vec::with_capacity(MAX_KEY_FILE_BYTES as usize));
+        file.take(MAX_KEY_FILE_BYTES)
+            .read_to_end(&mut text)
+            .map_err(|error| io_error("read", &path, error))?;
+        let parsed = std::str::from_utf8(&text)
+            .map_err(|_| BadKeyFile::Prefix)
+            .and_then(Identity::from_file);
+        parsed.map_err(|source| DataDirError::KeyDamaged { path, source })
+    }
+
+    /// The key, if there is one.
+    pub fn find_key(&self, key: KeyFile) -> Result<Option<Identity>, DataDirError> {
+        match self.read_key(key) {
+            Err(DataDirError::KeyMissing { .. }) => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    /// The key left by an attempt before this one, or a new one of `make`, durable.
+    pub fn ensure_key(
+        &self,
+        key: KeyFile,
+        make: impl FnOnce() -> Identity,
+    ) -> Result<Identity, DataDirError> {
+        if let Some(identity) = self.find_key(key)? {
+            return Ok(identity);
+        }
+        let identity = make();
+        let path = self.path.join(key.name());
+        let draft = self.path.join(format!("{}.new", key.name()));
+        let written = match fs::remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => write_new(&draft, identity.to_file().as_bytes()),
+        };
+        written.map_err(|error| io_error("write", &draft, error))?;
+        // Whole or not at all: a key that was cut short would be a node that is lost.
+        fs::rename(&draft, &path)
+            .and_then(|()| sync_folder(&self.path))
+            .map_err(|error| io_error("write", &path, error))?;
+        Ok(identity)
+    }
+}
+
+fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = private_file().create_new(true).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}

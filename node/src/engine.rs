@@ -1,0 +1,296 @@
+//! The running node: one task that owns the replica and the roles' machines, takes
+//! one message at a time, and carries out what they decide.
+//!
+//! Everything slow happens elsewhere (streams, disks, clouds) and comes back as a
+//! message. What must be durable is stored before the next output is carried out;
+//! when the store fails the node stops, since nothing it would say could be kept.
+
+mod agents;
+mod calls;
+mod clouds;
+mod copies;
+mod events;
+mod exchange;
+mod facts;
+mod report;
+
+pub use calls::CallError;
+
+use crate::config::Config;
+use crate::datadir::DataDir;
+use crate::net::{self, Net};
+use crate::store::{OfferedVolume, Store};
+use crate::transfer::{ReceiveEvent, SendEvent};
+use crate::views::{Live, State};
+use agents::AgentSlot;
+use copies::Receiving;
+use crdt::Event;
+use keys::{Identity, PublicKey, UnixSecs, VolumeId};
+use mesh::Replica;
+use provider::Provider;
+use roles::provisioner::Provisioner;
+use roles::replicator::Replicator;
+use roles::{JobId, Now};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, oneshot};
+
+/// Messages that may wait for the engine.
+const INBOX: usize = 1024;
+/// How often time-driven work is looked at.
+const TICK: std::time::Duration = std::time::Duration::from_millis(250);
+/// Events kept in memory for views; the store keeps more.
+const RECENT_EVENTS: usize = 2_000;
+
+/// Something for the engine to take in.
+pub(crate) enum Message {
+    /// A call of the local API, to be run on the engine's own state.
+    Call(Box<dyn FnOnce(&mut Engine) + Send>),
+    /// A peer answered a sync question, or did not.
+    Answered(PublicKey, Result<Vec<u8>, String>),
+    /// A stream to the replicator is open and its session runs, or it could not be opened.
+    SendOpened(JobId, u64, Result<(), String>),
+    /// From a sending session.
+    Sent(JobId, u64, SendEvent),
+    /// A stream came in and its first frame was read.
+    Incoming(Box<copies::Incoming>),
+    /// From a receiving session.
+    Received(JobId, u64, ReceiveEvent),
+    /// A cloud call ended.
+    Cloud(roles::provisioner::Input),
+}
+
+/// A handle to the running engine.
+#[derive(Clone)]
+pub struct Handle {
+    inbox: mpsc::Sender<Message>,
+}
+
+/// The engine is gone: the node is stopping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the node is stopping")]
+pub struct Stopped;
+
+impl Handle {
+    /// Runs `call` on the engine and gives its result.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&mut Engine) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (done, result) = oneshot::channel();
+        let run = Box::new(move |engine: &mut Engine| {
+            // The caller may have gone away; the call was still carried out.
+            let _ = done.send(call(engine));
+        });
+        self.inbox
+            .send(Message::Call(run))
+            .await
+            .map_err(|_| Stopped)?;
+        result.await.map_err(|_| Stopped)
+    }
+}
+
+/// What a node is started with.
+pub struct Parts {
+    /// Its data folder.
+    pub dir: DataDir,
+    /// Its store.
+    pub store: Store,
+    /// Its key.
+    pub identity: Identity,
+    /// What was stored.
+    pub replica: Replica,
+    /// The network and its events.
+    pub net: (Net, mpsc::Receiver<net::Event>),
+    /// Clouds by kind.
+    pub providers: BTreeMap<String, Arc<dyn Provider>>,
+    /// Settings.
+    pub config: Config,
+}
+
+/// See the module's page.
+pub struct Engine {
+    dir: DataDir,
+    store: Store,
+    identity: Identity,
+    replica: Replica,
+    net: Net,
+    config: Config,
+    started: Instant,
+    inbox: mpsc::Sender<Message>,
+    connected: BTreeSet<PublicKey>,
+    listening: Vec<String>,
+    replies: BTreeMap<u64, net::Reply>,
+    next_number: u64,
+    agents: BTreeMap<JobId, AgentSlot>,
+    replicator: Replicator,
+    receiving: BTreeMap<JobId, Receiving>,
+    provisioner: Provisioner,
+    providers: BTreeMap<String, Arc<dyn Provider>>,
+    volumes: Vec<OfferedVolume>,
+    lengths: BTreeMap<VolumeId, u64>,
+    proofs: Vec<keys::Signed>,
+    events: VecDeque<Event>,
+    live: BTreeMap<JobId, Live>,
+    tagged: BTreeMap<provider::VolumeKey, provider::VolumeState>,
+    report: report::Draft,
+    inventory: crdt::Inventory,
+    fatal: Option<anyhow::Error>,
+}
+
+impl Engine {
+    /// Prepares the engine from what was stored.
+    pub fn new(
+        parts: Parts,
+    ) -> anyhow::Result<(Self, mpsc::Receiver<net::Event>, mpsc::Receiver<Message>)> {
+        let (inbox, messages) = mpsc::channel(INBOX);
+        let (net, net_events) = parts.net;
+        let store = parts.store;
+        let events = store.newest_events(RECENT_EVENTS, None)?.into();
+        let mut engine = Self {
+            replicator: Replicator::new(store.copies()?),
+            volumes: store.volumes()?,
+            lengths: BTreeMap::new(),
+            proofs: store.proofs()?,
+            events,
+            identity: parts.identity,
+            replica: parts.replica,
+            dir: parts.dir,
+            config: parts.config,
+            providers: parts.providers,
+            store,
+            net,
+            inbox,
+            started: Instant::now(),
+            connected: BTreeSet::new(),
+            listening: vec![],
+            replies: BTreeMap::new(),
+            next_number: 0,
+            agents: BTreeMap::new(),
+            receiving: BTreeMap::new(),
+            provisioner: Provisioner::default(),
+            live: BTreeMap::new(),
+            tagged: BTreeMap::new(),
+            report: report::Draft::default(),
+            inventory: crate::inventory::read(),
+            fatal: None,
+        };
+        engine.restore_agents()?;
+        engine.measure_volumes();
+        Ok((engine, net_events, messages))
+    }
+
+    /// A handle for the API.
+    pub fn handle(&self) -> Handle {
+        Handle {
+            inbox: self.inbox.clone(),
+        }
+    }
+
+    /// Runs until `stop` resolves or the store fails.
+    pub async fn run(
+        mut self,
+        mut net_events: mpsc::Receiver<net::Event>,
+        mut messages: mpsc::Receiver<Message>,
+        stop: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tokio::pin!(stop);
+        self.tell_started();
+        self.authority_changed();
+        self.settle();
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                Some(event) = net_events.recv() => self.network(event),
+                Some(message) = messages.recv() => self.message(message),
+                _ = ticks.tick() => self.tick(),
+            }
+            if let Some(fatal) = self.fatal.take() {
+                self.close().await;
+                return Err(fatal.context(
+                    "the node stopped because it cannot store its state; nothing that was acknowledged is lost; free space or mend the disk, then start it again",
+                ));
+            }
+        }
+        self.close().await;
+        Ok(())
+    }
+
+    async fn close(&mut self) {
+        for slot in self.agents.values_mut() {
+            slot.close();
+        }
+        for receiving in self.receiving.values() {
+            receiving.stop(blocks::RefusalCode::ShuttingDown);
+        }
+        self.net.clone().shutdown().await;
+    }
+
+    fn message(&mut self, message: Message) {
+        match message {
+            Message::Call(call) => call(self),
+            Message::Answered(from, answer) => self.answered(from, answer),
+            Message::SendOpened(job, session, opened) => self.send_opened(job, session, opened),
+            Message::Sent(job, session, event) => self.sent(job, session, event),
+            Message::Incoming(incoming) => self.incoming(*incoming),
+            Message::Received(job, session, event) => self.received(job, session, event),
+            Message::Cloud(input) => self.cloud_answered(input),
+        }
+    }
+
+    fn tick(&mut self) {
+        self.step_replica(mesh::Input::Tick);
+        self.recheck_permits();
+        self.settle();
+        self.sample_progress();
+        self.publish_if_due();
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        Now {
+            wall: wall_clock(),
+            mono_millis: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    /// Keeps the first failure of the store; the loop stops the node.
+    fn must<T>(&mut self, stored: Result<T, impl Into<anyhow::Error>>) -> Option<T> {
+        match stored {
+            Ok(value) => Some(value),
+            Err(error) => {
+                if self.fatal.is_none() {
+                    self.fatal = Some(error.into());
+                }
+                None
+            }
+        }
+    }
+
+    /// What views are made from.
+    pub fn with_state<T>(&mut self, view: impl FnOnce(&State<'_>) -> T) -> T {
+        let now = wall_clock();
+        let events = self.events.make_contiguous();
+        view(&State {
+            replica: &self.replica,
+            connected: Some(&self.connected),
+            live: &self.live,
+            listening: &self.listening,
+            events,
+            now,
+        })
+    }
+}
+
+/// The wall clock; before 1970 it says 1970.
+pub fn wall_clock() -> UnixSecs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    UnixSecs(since.map_or(0, |elapsed| elapsed.as_secs()))
+}

@@ -1,0 +1,453 @@
+//! The agent's side of the engine: one slot for each source volume that this node
+//! migrates, with its machine and, while one runs, its session.
+
+use super::{Engine, Message};
+use crate::transfer::{self, Compression, Progress, SendCommand, SendEvent, SendJob};
+use crate::views::Live;
+use keys::proof::{End, Method};
+use keys::{Epoch, Permit, SendBlocks, Signed, StatementId};
+use mesh::enrol::chain_of;
+use roles::agent::{Action, Agent, Finished, Input};
+use roles::proof::Subject;
+use roles::{JobId, Ticket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::sync::mpsc;
+
+/// Commands that may wait for a session: there is at most one of each kind.
+const COMMANDS: usize = 8;
+/// Events that may wait for the engine.
+const EVENTS: usize = 64;
+
+/// One source volume in one migration.
+pub(super) struct AgentSlot {
+    pub(super) machine: Agent,
+    session: Option<Session>,
+}
+
+struct Session {
+    number: u64,
+    commands: mpsc::Sender<SendCommand>,
+    progress: Arc<Progress>,
+    permit: Permit<SendBlocks>,
+    length: u64,
+    sample: Option<(u64, u64)>,
+    rate: u64,
+}
+
+impl AgentSlot {
+    /// Asks a running session to end.
+    pub(super) fn close(&mut self) {
+        if let Some(session) = &self.session {
+            // A full queue means that the session is about to end for another reason;
+            // dropping the sender with the slot ends it in any case.
+            let _ = session.commands.try_send(SendCommand::Close);
+        }
+    }
+
+    /// Live figures, when a pass runs and it is time for new ones.
+    pub(super) fn sample(&mut self, now_millis: u64, every_millis: u64) -> Option<Live> {
+        let session = self.session.as_mut()?;
+        let pass = session.progress.pass.load(Ordering::Relaxed);
+        if pass == 0 {
+            return None;
+        }
+        let looked_at = session.progress.blocks_looked_at.load(Ordering::Relaxed);
+        let done_bytes = (looked_at * blocks::BLOCK_SIZE as u64).min(session.length);
+        let (then, then_bytes) = session.sample.unwrap_or((now_millis, done_bytes));
+        let elapsed = now_millis.saturating_sub(then);
+        if session.sample.is_some() && elapsed < every_millis {
+            return None;
+        }
+        if elapsed > 0 {
+            session.rate = done_bytes.saturating_sub(then_bytes) * 1000 / elapsed;
+        }
+        session.sample = Some((now_millis, done_bytes));
+        Some(Live {
+            pass,
+            total_bytes: session.length,
+            done_bytes,
+            sent_bytes: session.progress.bytes_sent.load(Ordering::Relaxed),
+            bytes_per_sec: session.rate,
+        })
+    }
+}
+
+impl Engine {
+    pub(super) fn restore_agents(&mut self) -> anyhow::Result<()> {
+        for record in self.store.agents()? {
+            let job = record.job;
+            let machine = Agent::new(job, Some(record));
+            self.agents.insert(
+                job,
+                AgentSlot {
+                    machine,
+                    session: None,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    /// A slot for each job of the plan whose source is here.
+    pub(super) fn adopt_jobs(&mut self) {
+        let Some(situation) = self.situation() else {
+            return;
+        };
+        let deleted = |job: &JobId| {
+            situation
+                .migration(job)
+                .is_none_or(|plan| plan.desired == crdt::Desired::Deleted)
+        };
+        let jobs = situation.agent_jobs();
+        let fresh: Vec<JobId> = jobs
+            .into_iter()
+            .filter(|job| !self.agents.contains_key(job) && !deleted(job))
+            .collect();
+        for job in fresh {
+            let machine = Agent::new(job, None);
+            self.agents.insert(
+                job,
+                AgentSlot {
+                    machine,
+                    session: None,
+                },
+            );
+        }
+    }
+
+    /// Whether the source of a job can be read, as far as a look at it tells.
+    pub(super) fn source_state(&self, job: &JobId) -> Result<(), String> {
+        let offered = self.volumes.iter().find(|volume| volume.id == job.volume);
+        let Some(offered) = offered else {
+            return Err(format!(
+                "volume {} is not offered here any more; add it again with `dunlin volume add`",
+                job.volume.short()
+            ));
+        };
+        match std::fs::metadata(&offered.path) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!(
+                "the source {} cannot be opened: {error}; bring it back, nothing is lost",
+                offered.path
+            )),
+        }
+    }
+
+    /// Steps one machine and carries out its actions; whether there were any.
+    pub(super) fn step_agent(&mut self, job: JobId, input: Input) -> bool {
+        let now = self.now();
+        let Some(slot) = self.agents.get_mut(&job) else {
+            return false;
+        };
+        let before = slot.machine.standing();
+        let mut actions = vec![];
+        slot.machine.step(now, input, &mut actions);
+        if slot.machine.standing() != before {
+            self.report.soon();
+        }
+        let acted = !actions.is_empty();
+        for action in actions {
+            if self.fatal.is_some() {
+                break;
+            }
+            self.act(job, action);
+        }
+        acted
+    }
+
+    fn act(&mut self, job: JobId, action: Action) {
+        match action {
+            Action::Store(record) => {
+                let stored = self.store.put_agent(&record);
+                self.must(stored);
+                self.report.soon();
+            }
+            Action::OpenSession { permit, epoch } => self.open_session(job, permit, epoch),
+            Action::BeginPass { pass } => self.command(job, SendCommand::BeginPass { pass }),
+            Action::Finish { read_back } => self.command(job, SendCommand::Finish { read_back }),
+            Action::CloseSession => {
+                if let Some(slot) = self.agents.get_mut(&job) {
+                    slot.close();
+                }
+            }
+            Action::Forget => self.forget_agent(job),
+            Action::Tell(note) => self.tell(Some(job.migration), note),
+        }
+    }
+
+    fn command(&mut self, job: JobId, command: SendCommand) {
+        let session = self.agents.get(&job).and_then(|slot| slot.session.as_ref());
+        if let Some(session) = session {
+            // A session that takes no commands any more reports its end itself.
+            let _ = session.commands.try_send(command);
+        }
+    }
+
+    fn open_session(&mut self, job: JobId, permit: Permit<SendBlocks>, epoch: Epoch) {
+        let prepared = self.prepare_session(job, &permit, epoch);
+        let number = self.number();
+        let (ticket, source, length) = match prepared {
+            Ok(prepared) => prepared,
+            Err(why) => {
+                self.step_agent(job, Input::SourceFailed(why));
+                return;
+            }
+        };
+        let (commands, command_receiver) = mpsc::channel(COMMANDS);
+        let (events, event_receiver) = mpsc::channel(EVENTS);
+        let progress = Arc::new(Progress::default());
+        let Some(slot) = self.agents.get_mut(&job) else {
+            return;
+        };
+        slot.close();
+        slot.session = Some(Session {
+            number,
+            commands,
+            progress: progress.clone(),
+            permit: permit.clone(),
+            length,
+            sample: None,
+            rate: 0,
+        });
+        let send_job = SendJob {
+            ticket,
+            source,
+            tree: self.dir.tree(&job, epoch),
+            tag: tag(&job, epoch),
+            barrier: slot.machine.record().barrier,
+            progress,
+            compression: Compression::Auto,
+            permit,
+        };
+        self.spawn_session(job, number, send_job, command_receiver, events);
+        self.forward(event_receiver, move |event| Message::Sent(job, number, event));
+    }
+
+    fn spawn_session(
+        &self,
+        job: JobId,
+        number: u64,
+        send_job: SendJob,
+        commands: mpsc::Receiver<SendCommand>,
+        events: mpsc::Sender<SendEvent>,
+    ) {
+        let (net, inbox) = (self.net.clone(), self.inbox.clone());
+        let replicator = send_job.permit.replicator();
+        tokio::spawn(async move {
+            let opened = net.open_stream(replicator.0).await;
+            let result = opened.as_ref().map(|_| ()).map_err(ToString::to_string);
+            // A closed inbox means the node is stopping.
+            let _ = inbox.send(Message::SendOpened(job, number, result)).await;
+            if let Ok(stream) = opened {
+                transfer::send(stream, send_job, commands, events).await;
+            }
+        });
+    }
+
+    /// Passes a session's events on to the engine until the session ends.
+    pub(super) fn forward<E: Send + 'static>(
+        &self,
+        mut events: mpsc::Receiver<E>,
+        message: impl Fn(E) -> Message + Send + 'static,
+    ) {
+        let inbox = self.inbox.clone();
+        tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                if inbox.send(message(event)).await.is_err() {
+                    break;
+                }
+            }
+        });
+    }
+
+    /// The ticket, the source's path and its length.
+    fn prepare_session(
+        &self,
+        job: JobId,
+        permit: &Permit<SendBlocks>,
+        epoch: Epoch,
+    ) -> Result<(Vec<u8>, PathBuf, u64), String> {
+        let offered = self.volumes.iter().find(|volume| volume.id == job.volume);
+        let path = offered
+            .map(|volume| PathBuf::from(&volume.path))
+            .ok_or_else(|| format!("volume {} is not offered here any more", job.volume.short()))?;
+        let length = source_length(&path)?;
+        let ticket = self
+            .ticket(job, permit, epoch)
+            .ok_or("the grant is not in the ledger any more")?;
+        let ticket = codec::encode(&ticket).map_err(|error| error.to_string())?;
+        Ok((ticket, path, length))
+    }
+
+    fn ticket(&self, job: JobId, permit: &Permit<SendBlocks>, epoch: Epoch) -> Option<Ticket> {
+        let ledger = self.replica.ledger();
+        let authority = self.replica.authority();
+        let grant = ledger.get(&permit.grant())?.signed.clone();
+        let mut support: Vec<Signed> = vec![];
+        let ends = [permit.agent(), permit.replicator(), grant.signer];
+        for member in ends.iter().filter_map(|key| authority.by_key(key)) {
+            let enrolment = StatementId::from(member.id);
+            let itself = ledger.get(&enrolment).map(|found| found.signed.clone());
+            for signed in chain_of(ledger, &enrolment).into_iter().chain(itself) {
+                if !support.contains(&signed) {
+                    support.push(signed);
+                }
+            }
+        }
+        support.truncate(roles::ticket::MAX_STATEMENTS);
+        Some(Ticket {
+            job,
+            epoch,
+            grant,
+            support,
+        })
+    }
+
+    pub(super) fn send_opened(&mut self, job: JobId, number: u64, opened: Result<(), String>) {
+        if let Err(why) = opened
+            && self.is_current(job, number)
+        {
+            self.end_session(job);
+            self.step_agent(job, Input::SessionLost(why));
+        }
+    }
+
+    fn is_current(&self, job: JobId, number: u64) -> bool {
+        let session = self.agents.get(&job).and_then(|slot| slot.session.as_ref());
+        session.is_some_and(|session| session.number == number)
+    }
+
+    fn end_session(&mut self, job: JobId) {
+        if let Some(slot) = self.agents.get_mut(&job) {
+            slot.session = None;
+        }
+        self.live.remove(&job);
+    }
+
+    pub(super) fn sent(&mut self, job: JobId, number: u64, event: SendEvent) {
+        if !self.is_current(job, number) {
+            return;
+        }
+        let input = match event {
+            SendEvent::Ready {
+                barrier,
+                groups_adopted,
+            } => Input::SessionReady {
+                barrier,
+                groups_adopted,
+            },
+            SendEvent::Barrier(barrier) => Input::BarrierReached(barrier),
+            SendEvent::PassDone(summary) => Input::PassDone(summary),
+            SendEvent::Finished { root, proof, .. } => match self.finish(job, root, &proof) {
+                Ok(finished) => Input::Finished(finished),
+                Err(why) => {
+                    if let Some(slot) = self.agents.get_mut(&job) {
+                        slot.close();
+                    }
+                    Input::SessionLost(why)
+                }
+            },
+            SendEvent::Refused(code) => {
+                self.end_session(job);
+                Input::Refused(code)
+            }
+            SendEvent::Lost(why) => {
+                self.end_session(job);
+                Input::SessionLost(why)
+            }
+            SendEvent::SourceFailed(why) => {
+                self.end_session(job);
+                Input::SourceFailed(why)
+            }
+            SendEvent::Closed => {
+                self.end_session(job);
+                Input::SessionLost("closed".into())
+            }
+        };
+        self.step_agent(job, input);
+        self.settle();
+    }
+
+    /// Checks the replicator's signed root and signs the same for the source.
+    fn finish(&mut self, job: JobId, root: [u8; 32], proof: &[u8]) -> Result<Finished, String> {
+        let slot = self.agents.get(&job).ok_or("the job is gone")?;
+        let session = slot.session.as_ref().ok_or("the session is gone")?;
+        let subject = Subject {
+            mesh: self.replica.ledger().mesh(),
+            job,
+            epoch: slot.machine.record().epoch,
+            length: session.length,
+            root,
+        };
+        let replicator = session.permit.replicator();
+        let target_proof = roles::proof::check(proof, &replicator, &subject, End::Target)
+            .map_err(|error| error.to_string())?;
+        let at = self.now().wall;
+        let source_proof =
+            roles::proof::sign(&self.identity, &subject, End::Source, Method::ReadInFull, at);
+        for proof in [&source_proof, &target_proof] {
+            self.keep_proof(proof.clone());
+        }
+        Ok(Finished {
+            root,
+            source_proof,
+            target_proof,
+        })
+    }
+
+    pub(super) fn keep_proof(&mut self, proof: Signed) {
+        let stored = self.store.put_proof(&proof);
+        if self.must(stored).is_some() && !self.proofs.contains(&proof) {
+            self.proofs.push(proof);
+            self.report.soon();
+        }
+    }
+
+    fn forget_agent(&mut self, job: JobId) {
+        let epoch = self.agents.get(&job).map(|slot| slot.machine.record().epoch);
+        self.agents.remove(&job);
+        self.live.remove(&job);
+        let stored = self.store.delete_agent(job);
+        self.must(stored);
+        if let Some(epoch) = epoch {
+            remove_state(&self.dir.tree(&job, epoch));
+        }
+        self.report.soon();
+    }
+}
+
+/// Ties a stored tree to one job and epoch.
+pub(super) fn tag(job: &JobId, epoch: Epoch) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new_derive_key("dunlin 2026 stored tree tag v1");
+    hasher.update(&job.migration.0);
+    hasher.update(&job.volume.0);
+    hasher.update(&epoch.0.to_le_bytes());
+    let mut tag = [0; 16];
+    tag.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    tag
+}
+
+fn source_length(path: &Path) -> Result<u64, String> {
+    let source = volumes::SourceVolume::open(path).map_err(|error| error.to_string())?;
+    Ok(source.length())
+}
+
+/// Removes a stored tree and what lies beside it under the same name.
+pub(super) fn remove_state(tree: &Path) {
+    let (Some(folder), Some(name)) = (tree.parent(), tree.file_name()) else {
+        return;
+    };
+    let name = name.to_string_lossy().into_owned();
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&name)
+            && let Err(error) = std::fs::remove_file(entry.path())
+        {
+            tracing::warn!("{} was not removed: {error}", entry.path().display());
+        }
+    }
+}

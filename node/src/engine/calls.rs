@@ -1,0 +1,617 @@
+//! What commands ask the node to do: each a method that checks, acts through the
+//! replica, and answers with a view or a refusal that says what is allowed.
+
+use super::Engine;
+use crate::api::model::{
+    ActionOptions, ErrorKind, InviteCreate, InviteCreated, MigrationCreate, MigrationView,
+    VolumeAdd, VolumeView,
+};
+use crate::store::OfferedVolume;
+use crate::views::{LookupError, find_member, find_migration, find_volume};
+use crdt::{Desired, EditError, MigrationPlan, Stage};
+use keys::invite::Token;
+use keys::statement::Invite;
+use keys::{
+    Grant, Identity, Member, MigrationId, Name, NodeId, Revocation, Role, Roles, Standing,
+    Statement, StatementId, UnixSecs, VolumeId,
+};
+use mesh::StateError;
+use mesh::replica::Output;
+use std::path::Path;
+use zeroize::Zeroizing;
+
+/// How long a grant made by `migration start` lasts.
+const GRANT_SECS: u64 = 30 * 86_400;
+/// Longest life of an invite.
+const MAX_INVITE_SECS: u64 = 30 * 86_400;
+
+/// Why a call was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Nothing, or more than one thing, was meant.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// Not by this node.
+    #[error("only an operator may do this, and this node is not one: run it on an operator's node")]
+    NotOperator,
+    /// The argument is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// Not in this state.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// It did not work.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What the current state does not allow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot {action} {what}: it is {state}; {allowed}")]
+pub struct Refused {
+    /// What was asked.
+    pub action: &'static str,
+    /// On what.
+    pub what: String,
+    /// The state it is in.
+    pub state: String,
+    /// What is allowed instead.
+    pub allowed: String,
+}
+
+impl CallError {
+    /// The kind of failure, and with it the exit status.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Lookup(LookupError::Ambiguous { .. }) | Self::Usage(_) => ErrorKind::Usage,
+            Self::Lookup(LookupError::NotFound { .. }) => ErrorKind::NotFound,
+            Self::Lookup(LookupError::NotEnrolled) | Self::Failed(_) => ErrorKind::Failed,
+            Self::NotOperator => ErrorKind::NotAuthorised,
+            Self::Refused(_) => ErrorKind::Refused,
+        }
+    }
+}
+
+impl From<StateError> for CallError {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::NotOperator => Self::NotOperator,
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+impl From<EditError> for CallError {
+    fn from(error: EditError) -> Self {
+        Self::Failed(format!("the plan was not changed: {error}"))
+    }
+}
+
+fn usage(error: impl std::fmt::Display) -> CallError {
+    CallError::Usage(error.to_string())
+}
+
+fn random<const N: usize>() -> Result<[u8; N], CallError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| CallError::Failed(format!("no random bytes from the system: {error}")))?;
+    Ok(bytes)
+}
+
+impl Engine {
+    fn require_operator(&self) -> Result<(), CallError> {
+        let me = self.replica.my_key();
+        let authority = self.replica.authority();
+        match authority.standing(self.now().wall, &me, Role::Operator) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(CallError::NotOperator),
+        }
+    }
+
+    fn state(&mut self, statement: Statement) -> Result<StatementId, CallError> {
+        let mut out: Vec<Output> = vec![];
+        let stated = self.replica.state(self.now().wall, statement, &mut out);
+        self.carry(out);
+        Ok(stated?)
+    }
+
+    fn edit(
+        &mut self,
+        change: impl FnOnce(&mut crdt::Edit<'_>) -> Result<(), EditError>,
+    ) -> Result<(), CallError> {
+        let mut out: Vec<Output> = vec![];
+        let edited = self.replica.edit(self.now().wall, change, &mut out);
+        self.carry(out);
+        Ok(edited?)
+    }
+
+    /// Makes an invite; its secret is in the answer and nowhere else.
+    pub fn invite_create(&mut self, asked: &InviteCreate) -> Result<InviteCreated, CallError> {
+        self.require_operator()?;
+        let roles = parse_roles(&asked.roles)?;
+        if roles.has(Role::Operator) {
+            return Err(usage(
+                "an operator cannot be invited yet: only the node that founded the mesh is one",
+            ));
+        }
+        if asked.uses == 0 || !(1..=MAX_INVITE_SECS).contains(&asked.expires_secs) {
+            return Err(usage(
+                "an invite has at least one use and lasts from a second to 30 days",
+            ));
+        }
+        let optional = |text: &Option<String>| text.as_deref().map(Name::new).transpose();
+        let seed = Zeroizing::new(random::<32>()?);
+        let not_after = UnixSecs(self.now().wall.0 + asked.expires_secs);
+        let id = self.state(Statement::Invite(Invite {
+            key: Identity::from_seed(&seed).public(),
+            roles,
+            name: optional(&asked.name).map_err(usage)?,
+            site: optional(&asked.site).map_err(usage)?,
+            not_after,
+            uses: asked.uses,
+        }))?;
+        let mut addresses = self.reachable();
+        addresses.truncate(keys::invite::MAX_ADDRESSES);
+        let token = Token {
+            mesh: self.replica.ledger().mesh(),
+            invite: id,
+            admitter: self.replica.my_key(),
+            addresses: addresses.clone(),
+            not_after,
+            seed: *seed,
+        };
+        let text = token
+            .to_text()
+            .map_err(|error| CallError::Failed(error.to_string()))?;
+        Ok(InviteCreated {
+            invite: text.to_string(),
+            id: id.to_string(),
+            roles: roles.iter().map(|role| role.to_string()).collect(),
+            expires_at: not_after.to_string(),
+            addresses,
+        })
+    }
+
+    /// Takes an invite back.
+    pub fn invite_revoke(&mut self, wanted: &str) -> Result<(), CallError> {
+        self.require_operator()?;
+        let invites = self.replica.authority().invites();
+        let matching: Vec<(StatementId, bool)> = invites
+            .filter(|(id, _)| wanted.len() >= 4 && id.to_string().starts_with(wanted))
+            .map(|(id, state)| (*id, state.revoked))
+            .collect();
+        match matching.as_slice() {
+            [] => Err(CallError::Lookup(LookupError::NotFound {
+                kind: "invite",
+                wanted: wanted.chars().take(80).collect(),
+                list: "dunlin invite list",
+            })),
+            [(_, true)] => Ok(()),
+            [(id, false)] => self.revoke(*id, "invite revoked"),
+            _ => Err(usage(format!(
+                "`{wanted}` could be any of {} invites: give more of the id",
+                matching.len()
+            ))),
+        }
+    }
+
+    fn revoke(&mut self, target: StatementId, reason: &str) -> Result<(), CallError> {
+        let mut reason = reason.to_owned();
+        while reason.len() > keys::statement::MAX_REASON {
+            reason.pop();
+        }
+        self.state(Statement::Revocation(Revocation {
+            target,
+            honour_statements: None,
+            honour_changes: None,
+            reason,
+        }))?;
+        Ok(())
+    }
+
+    /// Takes a node's enrolment back.
+    pub fn node_revoke(&mut self, wanted: &str, reason: &str) -> Result<(), CallError> {
+        self.require_operator()?;
+        let member = find_member(self.replica.authority(), wanted)?.clone();
+        if member.key == self.replica.my_key() {
+            return Err(CallError::Refused(Refused {
+                action: "revoke",
+                what: format!("node {}", member.name),
+                state: "the operator this command runs on".into(),
+                allowed: "another operator would have to do it".into(),
+            }));
+        }
+        if matches!(member.standing, Standing::Revoked(_)) {
+            return Ok(());
+        }
+        self.revoke(member.id.into(), reason)
+    }
+
+    /// Offers a device or an image file of this machine as a source disk.
+    pub fn volume_add(&mut self, asked: &VolumeAdd) -> Result<VolumeView, CallError> {
+        let me = self.replica.my_key();
+        let authority = self.replica.authority();
+        let member = authority
+            .standing(self.now().wall, &me, Role::Agent)
+            .map_err(|_| {
+                CallError::Refused(Refused {
+                    action: "offer",
+                    what: asked.path.display().to_string(),
+                    state: "on a node that is not an agent".into(),
+                    allowed: "join this machine with an invite for the role `agent`".into(),
+                })
+            })?;
+        let server = member.name.to_string();
+        let path = std::path::absolute(&asked.path).map_err(usage)?;
+        let path = std::fs::canonicalize(&path)
+            .map_err(|error| usage(format!("{} cannot be opened: {error}", path.display())))?;
+        let source = volumes::SourceVolume::open(&path).map_err(usage)?;
+        let name = match &asked.name {
+            Some(name) => name.clone(),
+            None => default_name(&path),
+        };
+        Name::new(&name).map_err(usage)?;
+        if let Some(known) = self.volumes.iter().find(|volume| Path::new(&volume.path) == path) {
+            if asked.name.is_some() && known.name != name {
+                return Err(CallError::Refused(Refused {
+                    action: "offer",
+                    what: path.display().to_string(),
+                    state: format!("offered as `{}` already", known.name),
+                    allowed: "use that name".into(),
+                }));
+            }
+        } else {
+            if self.volumes.iter().any(|volume| volume.name == name) {
+                return Err(usage(format!(
+                    "there is a disk named `{name}` already: choose another with --name"
+                )));
+            }
+            let volume = OfferedVolume {
+                id: VolumeId(random()?),
+                name: name.clone(),
+                path: path.display().to_string(),
+                added_at: self.now().wall,
+            };
+            let stored = self.store.put_volume(&volume);
+            if self.must(stored).is_none() {
+                return Err(CallError::Failed("the disk could not be stored".into()));
+            }
+            self.lengths.insert(volume.id, source.length());
+            self.volumes.push(volume);
+        }
+        self.report.publish_now();
+        self.publish_if_due();
+        let info = self.volume_infos().into_iter();
+        let found = info.into_iter().find(|info| Path::new(&info.path) == path);
+        let info = found.ok_or_else(|| CallError::Failed("the disk is gone".into()))?;
+        Ok(crate::views::volume_view(&server, &info))
+    }
+
+    /// Plans a migration.
+    pub fn migration_create(&mut self, asked: &MigrationCreate) -> Result<MigrationView, CallError> {
+        self.require_operator()?;
+        let plan = self.draft(asked)?;
+        let id = plan.id;
+        self.edit(move |edit| edit.create_migration(&plan))?;
+        self.view(&id)
+    }
+
+    fn draft(&self, asked: &MigrationCreate) -> Result<MigrationPlan, CallError> {
+        let authority = self.replica.authority();
+        let reports = self.replica.reports();
+        let server = find_member(authority, &asked.server)?;
+        active_in(server, Role::Agent)?;
+        let report = reports.get(&server.id).ok_or_else(|| {
+            CallError::Failed(format!(
+                "{} has not reported its disks yet: is it running? `dunlin node list` shows it",
+                server.name
+            ))
+        })?;
+        let mut volumes: Vec<VolumeId> = if asked.disks.is_empty() {
+            report.volumes.iter().map(|volume| volume.id).collect()
+        } else {
+            let found = asked.disks.iter().map(|disk| find_volume(reports, &server.id, disk));
+            found
+                .map(|found| found.map(|volume| volume.id))
+                .collect::<Result<_, _>>()?
+        };
+        volumes.sort_unstable();
+        volumes.dedup();
+        if volumes.is_empty() {
+            return Err(CallError::Failed(format!(
+                "{0} offers no disk: run `dunlin volume add PATH` on {0} first",
+                server.name
+            )));
+        }
+        let name = self.migration_label(asked, server.name.as_str())?;
+        Ok(MigrationPlan {
+            id: MigrationId(random()?),
+            name,
+            source: server.id,
+            volumes,
+            provider: asked.to.clone(),
+            provisioner: self.choose_provisioner(asked)?,
+            replicators: self.choose_replicators(asked)?,
+            site: asked.site.clone(),
+            desired: Desired::Created,
+            grants: vec![],
+            created_at: self.now().wall,
+            created_by: self.replica.my_key(),
+            conflicts: vec![],
+        })
+    }
+
+    fn migration_label(&self, asked: &MigrationCreate, server: &str) -> Result<String, CallError> {
+        let plan = self.replica.document().plan();
+        let taken = |name: &str| {
+            let mut plans = plan.migrations.values();
+            plans.any(|plan| plan.desired != Desired::Deleted && plan.name == name)
+        };
+        match &asked.name {
+            Some(name) => {
+                Name::new(name).map_err(usage)?;
+                if taken(name) {
+                    return Err(usage(format!("there is a migration named `{name}` already")));
+                }
+                Ok(name.clone())
+            }
+            None => {
+                let base = format!("{server}-to-{}", asked.to);
+                let mut candidates = (2..).map(|number| format!("{base}-{number}"));
+                Ok(if taken(&base) {
+                    candidates
+                        .find(|name| !taken(name))
+                        .expect("the numbers do not end")
+                } else {
+                    base
+                })
+            }
+        }
+    }
+
+    fn choose_provisioner(&self, asked: &MigrationCreate) -> Result<NodeId, CallError> {
+        let authority = self.replica.authority();
+        if let Some(wanted) = &asked.provisioner {
+            let member = find_member(authority, wanted)?;
+            active_in(member, Role::Provisioner)?;
+            return Ok(member.id);
+        }
+        let offering: Vec<&Member> = authority
+            .members()
+            .filter(|member| {
+                let report = self.replica.reports().get(&member.id);
+                active_in(member, Role::Provisioner).is_ok()
+                    && report.is_some_and(|report| {
+                        report.providers.iter().any(|cloud| cloud.kind == asked.to)
+                    })
+            })
+            .collect();
+        match offering.as_slice() {
+            [] => Err(CallError::Failed(format!(
+                "no node offers the cloud `{}`: `dunlin node list` shows what each provisioner offers",
+                asked.to
+            ))),
+            [member] => Ok(member.id),
+            several => Err(usage(format!(
+                "several nodes offer the cloud `{}`: choose one with --provisioner from {}",
+                asked.to,
+                names(several.iter().copied())
+            ))),
+        }
+    }
+
+    fn choose_replicators(&self, asked: &MigrationCreate) -> Result<Vec<NodeId>, CallError> {
+        let authority = self.replica.authority();
+        if !asked.replicators.is_empty() {
+            let mut pool = vec![];
+            for wanted in &asked.replicators {
+                let member = find_member(authority, wanted)?;
+                active_in(member, Role::Replicator)?;
+                if !pool.contains(&member.id) {
+                    pool.push(member.id);
+                }
+            }
+            return Ok(pool);
+        }
+        let at_site = |member: &&Member| {
+            let site = member.site.as_ref().map(Name::as_str);
+            asked.site.is_none() || site == asked.site.as_deref()
+        };
+        let mut pool: Vec<&Member> = authority
+            .members()
+            .filter(|member| active_in(member, Role::Replicator).is_ok())
+            .filter(at_site)
+            .collect();
+        // Those that are connected now come first; then by name, so that it can be foretold.
+        pool.sort_by_key(|member| {
+            let here = member.key == self.replica.my_key();
+            (!(here || self.connected.contains(&member.key)), member.name.clone())
+        });
+        pool.truncate(keys::statement::MAX_POOL);
+        if pool.is_empty() {
+            return Err(CallError::Failed(
+                "the mesh has no replicator: invite one with `dunlin invite create --role replicator`"
+                    .into(),
+            ));
+        }
+        Ok(pool.into_iter().map(|member| member.id).collect())
+    }
+
+    fn view(&mut self, id: &MigrationId) -> Result<MigrationView, CallError> {
+        let id = id.to_string();
+        Ok(self.with_state(|state| state.migration_by(&id))?)
+    }
+
+    /// Lets blocks move, or move again.
+    pub fn migration_start(&mut self, wanted: &str, resume: bool) -> Result<MigrationView, CallError> {
+        self.require_operator()?;
+        let plan = find_migration(self.replica.document().plan(), wanted)?.clone();
+        let action = if resume { "resume" } else { "start" };
+        match plan.desired {
+            Desired::Deleted => return Err(refused(action, &plan, "deleted", "create a new one")),
+            Desired::Cutover { .. } => {
+                return Err(refused(
+                    action,
+                    &plan,
+                    "cutting over or cut over",
+                    "pause it first to take the cutover back, as long as it is not cut over",
+                ));
+            }
+            Desired::Created if resume => {
+                return Err(refused(action, &plan, "not started", "start it instead"));
+            }
+            Desired::Created | Desired::Paused | Desired::Started => {}
+        }
+        let grant = if self.holds_grant(&plan) {
+            None
+        } else {
+            let not_after = UnixSecs(self.now().wall.0 + GRANT_SECS);
+            Some(self.state(Statement::Grant(Grant {
+                migration: plan.id,
+                agent: plan.source,
+                replicators: plan.replicators.clone(),
+                volumes: plan.volumes.clone(),
+                not_after,
+            }))?)
+        };
+        let id = plan.id;
+        self.edit(move |edit| {
+            if let Some(grant) = grant {
+                edit.add_grant(id, grant)?;
+            }
+            edit.set_desired(id, Desired::Started)
+        })?;
+        self.view(&plan.id)
+    }
+
+    /// Whether a grant of the plan still covers all of it.
+    fn holds_grant(&self, plan: &MigrationPlan) -> bool {
+        let now = self.now().wall;
+        plan.grants.iter().any(|id| {
+            self.replica.authority().grant(id).is_some_and(|state| {
+                !state.revoked && now < state.grant.not_after && state.grant.volumes == plan.volumes
+            })
+        })
+    }
+
+    /// Stops blocks from moving.
+    pub fn migration_pause(&mut self, wanted: &str) -> Result<MigrationView, CallError> {
+        self.require_operator()?;
+        let plan = find_migration(self.replica.document().plan(), wanted)?.clone();
+        let view = self.view(&plan.id)?;
+        match plan.desired {
+            Desired::Deleted => return Err(refused("pause", &plan, "deleted", "nothing is left to pause")),
+            Desired::Created => return Err(refused("pause", &plan, "not started", "start it first")),
+            Desired::Cutover { .. } if view.stage == Stage::CutOver.to_string() => {
+                return Err(refused("pause", &plan, "cut over", "verify it, or delete its record"));
+            }
+            _ => {}
+        }
+        let id = plan.id;
+        self.edit(move |edit| edit.set_desired(id, Desired::Paused))?;
+        self.view(&plan.id)
+    }
+
+    /// Asks for the switch to the copy.
+    pub fn migration_cutover(
+        &mut self,
+        wanted: &str,
+        options: ActionOptions,
+    ) -> Result<MigrationView, CallError> {
+        self.require_operator()?;
+        let plan = find_migration(self.replica.document().plan(), wanted)?.clone();
+        let view = self.view(&plan.id)?;
+        match plan.desired {
+            Desired::Cutover { .. } => return Ok(view),
+            Desired::Started => {}
+            Desired::Created => return Err(refused("cut over", &plan, "not started", "start it first")),
+            Desired::Paused => return Err(refused("cut over", &plan, "paused", "resume it first")),
+            Desired::Deleted => return Err(refused("cut over", &plan, "deleted", "create a new one")),
+        }
+        let copied = view.volumes.iter().all(|volume| !volume.passes.is_empty());
+        if !copied {
+            return Err(refused(
+                "cut over",
+                &plan,
+                "still in its first pass",
+                "wait until every disk was copied once: `dunlin migration watch` shows it",
+            ));
+        }
+        let id = plan.id;
+        let prove_full = options.prove_full;
+        self.edit(move |edit| edit.set_desired(id, Desired::Cutover { prove_full }))?;
+        self.view(&plan.id)
+    }
+
+    /// Ends a migration: its grants are revoked, and unless it was cut over its target
+    /// volumes and all state are removed.
+    pub fn migration_delete(&mut self, wanted: &str) -> Result<MigrationView, CallError> {
+        self.require_operator()?;
+        let plan = find_migration(self.replica.document().plan(), wanted)?.clone();
+        if plan.desired != Desired::Deleted {
+            for grant in &plan.grants {
+                let state = self.replica.authority().grant(grant);
+                if state.is_some_and(|state| !state.revoked) {
+                    self.revoke(*grant, "migration deleted")?;
+                }
+            }
+            let id = plan.id;
+            self.edit(move |edit| edit.set_desired(id, Desired::Deleted))?;
+        }
+        self.view(&plan.id)
+    }
+}
+
+fn refused(action: &'static str, plan: &MigrationPlan, state: &str, allowed: &str) -> CallError {
+    CallError::Refused(Refused {
+        action,
+        what: format!("migration {}", plan.name),
+        state: state.into(),
+        allowed: allowed.into(),
+    })
+}
+
+fn active_in(member: &Member, role: Role) -> Result<(), CallError> {
+    if member.standing != Standing::Active {
+        return Err(usage(format!("node {} is not active in the mesh", member.name)));
+    }
+    if !member.roles.has(role) {
+        return Err(usage(format!(
+            "node {} is not enrolled as {role}; it is {}",
+            member.name, member.roles
+        )));
+    }
+    Ok(())
+}
+
+fn names<'a>(members: impl Iterator<Item = &'a Member>) -> String {
+    let names: Vec<&str> = members.map(|member| member.name.as_str()).collect();
+    names.join(", ")
+}
+
+/// Reads a list of roles.
+pub fn parse_roles(names: &[String]) -> Result<Roles, CallError> {
+    let roles: Result<Roles, _> = names.iter().map(|name| name.parse::<Role>()).collect();
+    let roles = roles.map_err(usage)?;
+    if roles.is_empty() {
+        return Err(usage("name at least one role"));
+    }
+    Ok(roles)
+}
+
+/// A name made from a path's last part.
+fn default_name(path: &Path) -> String {
+    let stem = path.file_name().unwrap_or_default().to_string_lossy();
+    let kept: String = stem
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "._-".contains(c) {
+                c
+            } else {
+                '-'
+            }
+        })
+        .take(63)
+        .collect();
+    if kept.is_empty() { "disk".into() } else { kept }
+}

@@ -1,0 +1,146 @@
+//! The provisioner's side of the engine: calls to clouds on threads that may wait,
+//! and their results as messages.
+
+use super::{Engine, Message};
+use keys::MigrationId;
+use provider::{
+    AttachTo, Attachment, HolderId, MigrationTag, Provider, VolumeKey, VolumeSpec, VolumeState,
+    VolumeTag,
+};
+use roles::provisioner::{Action, Input, Wanted};
+use std::sync::Arc;
+
+impl Engine {
+    pub(super) fn carry_provisioner(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Ensure(wanted) => self.ensure(wanted),
+                Action::Remove(migration) => self.remove(migration),
+                Action::Tell(migration, note) => self.tell(migration, note),
+            }
+        }
+    }
+
+    fn ensure(&mut self, wanted: Wanted) {
+        let Some(provider) = self.providers.get(&wanted.provider).cloned() else {
+            let why = format!(
+                "this node has no `{}` cloud; name another provisioner, or configure it here",
+                wanted.provider
+            );
+            self.cloud_answered(Input::Failed { wanted, why });
+            return;
+        };
+        self.call_cloud(move || match attach(provider.as_ref(), &wanted) {
+            Ok(path) => Input::Ensured { wanted, path },
+            Err(why) => Input::Failed { wanted, why },
+        });
+    }
+
+    fn remove(&mut self, migration: MigrationId) {
+        let providers: Vec<Arc<dyn Provider>> = self.providers.values().cloned().collect();
+        self.call_cloud(move || {
+            let tag = MigrationTag(migration.0);
+            for provider in providers {
+                let removed = provider.owned(&tag).and_then(|owned| {
+                    let mut keys = owned.iter().map(|record| record.key);
+                    keys.try_for_each(|key| provider.delete(&key))
+                });
+                if let Err(error) = removed {
+                    return Input::RemoveFailed(migration, error.to_string());
+                }
+            }
+            Input::Removed(migration)
+        });
+    }
+
+    fn call_cloud(&self, call: impl FnOnce() -> Input + Send + 'static) {
+        let inbox = self.inbox.clone();
+        tokio::spawn(async move {
+            if let Ok(input) = tokio::task::spawn_blocking(call).await {
+                // A closed inbox means the node is stopping.
+                let _ = inbox.send(Message::Cloud(input)).await;
+            }
+        });
+    }
+
+    pub(super) fn cloud_answered(&mut self, input: Input) {
+        let now = self.now();
+        let mut actions = vec![];
+        self.provisioner.step(now, input, &mut actions);
+        self.carry_provisioner(actions);
+        self.report.soon();
+        self.settle();
+    }
+
+    /// Writes the last durable barrier and root, as the replicator reports them, on
+    /// the volumes themselves.
+    pub(super) fn tag_volumes(&mut self) {
+        let mut calls = vec![];
+        for target in self.provisioner.targets() {
+            let plan = self.replica.document().plan();
+            let plan = plan.migrations.get(&target.migration);
+            let provider = plan.and_then(|plan| self.providers.get(&plan.provider));
+            let report = self.replica.reports().get(&target.replicator);
+            let job = report.and_then(|report| {
+                report.jobs.iter().find(|job| {
+                    job.role == crdt::JobRole::Replicator
+                        && job.migration == target.migration
+                        && job.volume == target.volume
+                        && job.epoch == target.epoch
+                })
+            });
+            let (Some(provider), Some(job)) = (provider, job) else {
+                continue;
+            };
+            let (Some(root), true) = (job.root, job.barrier > 0) else {
+                continue;
+            };
+            let key = volume_key(&target.migration, &target.volume, target.epoch.0);
+            let state = VolumeState {
+                epoch: target.epoch.0,
+                barrier: job.barrier,
+                root: blocks::Root(root),
+            };
+            if self.tagged.get(&key) != Some(&state) {
+                self.tagged.insert(key, state);
+                calls.push((provider.clone(), key, state));
+            }
+        }
+        for (provider, key, state) in calls {
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = provider.tag(&key, &state) {
+                    tracing::warn!("the volume's tag was not written: {error}");
+                }
+            });
+        }
+    }
+}
+
+fn volume_key(migration: &MigrationId, volume: &keys::VolumeId, epoch: u64) -> VolumeKey {
+    VolumeKey {
+        migration: MigrationTag(migration.0),
+        volume: VolumeTag(volume.0),
+        generation: epoch,
+    }
+}
+
+/// Makes the volume and attaches it: the path at which the replicator finds it.
+fn attach(provider: &dyn Provider, wanted: &Wanted) -> Result<String, String> {
+    let key = volume_key(&wanted.job.migration, &wanted.job.volume, wanted.epoch.0);
+    let spec = VolumeSpec {
+        key,
+        length: wanted.length,
+    };
+    let to = AttachTo {
+        holder: HolderId(wanted.replicator.0),
+        epoch: wanted.epoch.0,
+    };
+    let attached = provider
+        .ensure_volume(&spec)
+        .and_then(|_| provider.attach(&key, &to));
+    match attached {
+        Ok(Attachment::Path(path)) => Ok(path.display().to_string()),
+        Ok(Attachment::Memory(key)) => Err(format!("volume {key} has no path on this machine")),
+        Err(error) => Err(error.to_string()),
+    }
+}

@@ -1,0 +1,177 @@
+//! This node's report: what it offers, holds and does, made anew when something
+//! changed and published at most a few times a second.
+
+use super::Engine;
+use crdt::{
+    JobReport, JobRole, ProviderInfo, Report, Stage, TargetVolume, VolumeInfo, VolumeKind,
+};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+/// Shortest time between two reports.
+const MIN_GAP_MILLIS: u64 = 300;
+/// Newest events in a report.
+const EVENTS: usize = 32;
+
+/// Whether a new report is due.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    wanted: bool,
+    published_millis: Option<u64>,
+}
+
+impl Draft {
+    /// Something changed that others should see.
+    pub(super) fn soon(&mut self) {
+        self.wanted = true;
+    }
+
+    /// Somebody waits for it: do not rest.
+    pub(super) fn publish_now(&mut self) {
+        self.wanted = true;
+        self.published_millis = None;
+    }
+}
+
+impl Engine {
+    pub(super) fn publish_if_due(&mut self) {
+        let now = self.now();
+        let rested = self
+            .report
+            .published_millis
+            .is_none_or(|last| now.mono_millis >= last + MIN_GAP_MILLIS);
+        if !self.report.wanted || !rested || self.replica.me().is_none() {
+            return;
+        }
+        self.report.wanted = false;
+        self.report.published_millis = Some(now.mono_millis);
+        let Some(me) = self.replica.me() else { return };
+        let mut report = Report::new(me, 0, now.wall);
+        report.hostname = crate::inventory::hostname();
+        report.program_version = env!("CARGO_PKG_VERSION").into();
+        report.listen = self.reachable();
+        report.providers = self.provider_infos();
+        report.inventory = self.inventory.clone();
+        report.volumes = self.volume_infos();
+        report.jobs = self.job_reports();
+        report.targets = self.targets();
+        report.proofs = self.proofs.clone();
+        let skip = self.events.len().saturating_sub(EVENTS);
+        report.events = self.events.iter().skip(skip).cloned().collect();
+        let mut out = vec![];
+        let published = self.replica.publish(now.wall, report, &mut out);
+        self.carry(out);
+        if let Err(error) = published {
+            tracing::error!("this node's report was not made: {error}");
+        }
+    }
+
+    /// Announced addresses first, then those listened on, loopback last.
+    pub(super) fn reachable(&self) -> Vec<String> {
+        let loopback = |address: &&String| {
+            address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/")
+        };
+        let outer = self.listening.iter().filter(|address| !loopback(address));
+        let inner = self.listening.iter().filter(loopback);
+        let mut all: Vec<String> = self.config.announce.clone();
+        all.extend(outer.chain(inner).cloned());
+        all.truncate(crdt::report::MAX_LISTEN);
+        all
+    }
+
+    fn provider_infos(&self) -> Vec<ProviderInfo> {
+        let kinds = self.providers.keys();
+        kinds
+            .map(|kind| ProviderInfo {
+                kind: kind.clone(),
+                site: None,
+                free_bytes: None,
+                problem: None,
+            })
+            .collect()
+    }
+
+    pub(super) fn volume_infos(&self) -> Vec<VolumeInfo> {
+        let offered = self.volumes.iter();
+        offered
+            .map(|volume| VolumeInfo {
+                id: volume.id,
+                name: volume.name.clone(),
+                path: volume.path.clone(),
+                length: self.lengths.get(&volume.id).copied().unwrap_or(0),
+                kind: kind_of(Path::new(&volume.path)),
+                model: None,
+            })
+            .collect()
+    }
+
+    /// Looks at every offered volume; what cannot be opened now keeps the length that
+    /// was reported last.
+    pub(super) fn measure_volumes(&mut self) {
+        let reported = self.replica.me().and_then(|me| self.replica.reports().get(&me));
+        let known: Vec<(keys::VolumeId, u64)> = reported
+            .map(|report| {
+                let volumes = report.volumes.iter();
+                volumes.map(|volume| (volume.id, volume.length)).collect()
+            })
+            .unwrap_or_default();
+        self.lengths.extend(known);
+        for volume in &self.volumes {
+            if let Ok(source) = volumes::SourceVolume::open(Path::new(&volume.path)) {
+                self.lengths.insert(volume.id, source.length());
+            }
+        }
+    }
+
+    fn job_reports(&self) -> Vec<JobReport> {
+        let sending = self.agents.iter().map(|(job, slot)| {
+            let record = slot.machine.record();
+            let (stage, step, detail) = slot.machine.standing();
+            JobReport {
+                migration: job.migration,
+                volume: job.volume,
+                role: JobRole::Agent,
+                epoch: record.epoch,
+                replicator: record.replicator,
+                stage,
+                step: step.to_owned(),
+                detail,
+                pass: record.passes.last().map_or(0, |pass| pass.pass),
+                barrier: record.barrier,
+                passes: record.passes.clone(),
+                root: record.finished.as_ref().map(|finished| finished.root),
+            }
+        });
+        let holding = self.replicator.records().map(|record| {
+            let receiving = self.receiving.contains_key(&record.job);
+            JobReport {
+                migration: record.job.migration,
+                volume: record.job.volume,
+                role: JobRole::Replicator,
+                epoch: record.epoch,
+                replicator: self.replica.me(),
+                stage: Stage::Replicating,
+                step: if receiving { "receiving" } else { "waiting" }.to_owned(),
+                detail: None,
+                pass: 0,
+                barrier: record.barrier,
+                passes: vec![],
+                root: (record.barrier > 0).then_some(record.root),
+            }
+        });
+        sending.chain(holding).collect()
+    }
+
+    fn targets(&self) -> Vec<TargetVolume> {
+        self.provisioner.targets()
+    }
+}
+
+fn kind_of(path: &Path) -> VolumeKind {
+    let device = std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device());
+    if device {
+        VolumeKind::Device
+    } else {
+        VolumeKind::Image
+    }
+}

@@ -1,0 +1,193 @@
+//! Commands that run in this process on a data folder: founding a mesh, joining one,
+//! running the node, and reading stored state while the node is stopped.
+
+mod join;
+mod offline;
+mod run;
+
+pub use join::{Joining, join};
+pub use offline::Offline;
+pub use run::run;
+
+use crate::datadir::{DataDir, KeyFile};
+use crate::engine::wall_clock;
+use crate::store::Store;
+use anyhow::Context;
+use keys::{Identity, MeshId, Name, NodeId, PublicKey, Roles};
+use mesh::{Founding, Replica};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+use zeroize::Zeroizing;
+
+/// What founding a mesh or joining one came to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Enrolled {
+    /// The mesh's id.
+    pub mesh: String,
+    /// The mesh's name.
+    pub mesh_name: String,
+    /// This node's id.
+    pub node: String,
+    /// This node's name.
+    pub node_name: String,
+    /// Its roles.
+    pub roles: Vec<String>,
+    /// Its data folder.
+    pub folder: String,
+}
+
+fn fresh_identity() -> anyhow::Result<Identity> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut())
+        .map_err(|error| anyhow::anyhow!("no random bytes from the system: {error}"))?;
+    Ok(Identity::from_seed(&seed))
+}
+
+/// This machine's host name as a node's name.
+pub fn host_name() -> Name {
+    let host = crate::inventory::hostname();
+    let kept: String = host
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c))
+        .take(63)
+        .collect();
+    Name::new(&kept).unwrap_or_else(|_| Name::new("node").expect("`node` is a sound name"))
+}
+
+/// What a mesh is founded with.
+pub struct Init {
+    /// Its name.
+    pub mesh: Name,
+    /// The first node's name.
+    pub node: Name,
+    /// Roles beside operator.
+    pub roles: Roles,
+    /// The first node's site.
+    pub site: Option<Name>,
+}
+
+/// Founds a mesh in a new data folder.
+pub fn init(folder: &Path, init: Init) -> anyhow::Result<Enrolled> {
+    let dir = DataDir::create_new(folder)?;
+    let _lock = dir.lock()?;
+    let first = fresh_identity()?;
+    let second = fresh_identity()?;
+    let identity = dir.ensure_key(KeyFile::Node, || first)?;
+    let root = dir.ensure_key(KeyFile::Root, || second)?;
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce)
+        .map_err(|error| anyhow::anyhow!("no random bytes from the system: {error}"))?;
+    let founding = Founding {
+        mesh: init.mesh,
+        node: init.node,
+        roles: init.roles,
+        site: init.site,
+        nonce,
+    };
+    let key = identity.public();
+    let (replica, records) = Replica::found(identity, root, founding, wall_clock())?;
+    let mesh = replica.ledger().mesh();
+    Store::create(&dir.store(), mesh, key, &records)
+        .with_context(|| format!("the mesh was not founded in {}", folder.display()))?;
+    enrolled(&replica, folder)
+}
+
+fn enrolled(replica: &Replica, folder: &Path) -> anyhow::Result<Enrolled> {
+    let me: NodeId = replica.me().context("the node's own enrolment is missing")?;
+    let member = replica
+        .authority()
+        .member(&me)
+        .context("the node's own enrolment does not count")?;
+    let genesis = keys::StatementId(replica.ledger().mesh().0);
+    let mesh_name = match replica.ledger().get(&genesis).map(|found| &found.entry.statement) {
+        Some(keys::Statement::Genesis(genesis)) => genesis.name.to_string(),
+        _ => String::new(),
+    };
+    Ok(Enrolled {
+        mesh: replica.ledger().mesh().to_string(),
+        mesh_name,
+        node: me.to_string(),
+        node_name: member.name.to_string(),
+        roles: member.roles.iter().map(|role| role.to_string()).collect(),
+        folder: folder.display().to_string(),
+    })
+}
+
+/// The replica as it was stored. Its key must be the folder's.
+fn restore<D: redb::ReadableDatabase>(
+    dir: &DataDir,
+    store: &crate::store::Stored<D>,
+    header: &crate::store::Header,
+) -> anyhow::Result<(Identity, Replica)> {
+    let identity = dir.read_key(KeyFile::Node)?;
+    if identity.public() != header.key {
+        anyhow::bail!(
+            "the key in {} is not the one that the state there belongs to: the folder was mixed with another node's; restore both from one backup, or join again in an empty folder",
+            dir.path().display()
+        );
+    }
+    let root = dir.find_key(KeyFile::Root)?;
+    let loaded = store.load()?;
+    let corrupt = || {
+        format!(
+            "the state in {} cannot be used; restore the folder from a backup, or join again in an empty folder (no source or copy is in it)",
+            dir.path().display()
+        )
+    };
+    let mut statements = loaded.statements.into_iter();
+    let genesis = statements.next().context("there is no genesis").with_context(corrupt)?;
+    let mut ledger = keys::Ledger::found(genesis).with_context(corrupt)?;
+    if ledger.mesh() != header.mesh {
+        anyhow::bail!("{}: its ledger is of another mesh", corrupt());
+    }
+    let mut waiting: Vec<keys::Signed> = statements.collect();
+    // Stored by id, not by what each needs: insert in rounds.
+    while !waiting.is_empty() {
+        let before = waiting.len();
+        let mut still = vec![];
+        for signed in waiting {
+            match ledger.insert(signed.clone()) {
+                Ok(_) => {}
+                Err(refused) if refused.may_come_later() => still.push(signed),
+                Err(refused) => return Err(refused).with_context(corrupt),
+            }
+        }
+        anyhow::ensure!(still.len() < before, "{}: statements are missing", corrupt());
+        waiting = still;
+    }
+    let replica = Replica::restore(
+        identity.clone(),
+        root,
+        ledger,
+        loaded.changes,
+        loaded.reports,
+    )
+    .with_context(corrupt)?;
+    Ok((identity, replica))
+}
+
+/// Where other nodes were when this one joined, so that it finds them after a
+/// restart without any report.
+fn told_path(dir: &DataDir) -> std::path::PathBuf {
+    dir.path().join("told.json")
+}
+
+fn read_told(dir: &DataDir) -> BTreeMap<PublicKey, Vec<String>> {
+    let text = std::fs::read(told_path(dir)).unwrap_or_default();
+    let told: BTreeMap<String, Vec<String>> = serde_json::from_slice(&text).unwrap_or_default();
+    told.into_iter()
+        .filter_map(|(key, addresses)| Some((key.parse().ok()?, addresses)))
+        .collect()
+}
+
+fn write_told(dir: &DataDir, key: PublicKey, addresses: &[String]) -> anyhow::Result<()> {
+    let told = BTreeMap::from([(key.to_string(), addresses)]);
+    std::fs::write(told_path(dir), serde_json::to_vec(&told)?)
+        .with_context(|| format!("cannot write {}", told_path(dir).display()))
+}
+
+/// Names protocols and topics by the mesh, so that two meshes never mix.
+fn mesh_tag(mesh: &MeshId) -> [u8; 32] {
+    mesh.0
+}

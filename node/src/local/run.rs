@@ -1,0 +1,90 @@
+//! `dunlin run`: the node in the foreground, until it is told to stop.
+
+use super::{mesh_tag, read_told, restore};
+use crate::api::server;
+use crate::config::Config;
+use crate::datadir::DataDir;
+use crate::engine::{Engine, Parts};
+use crate::net;
+use crate::store::Store;
+use anyhow::Context;
+use provider::Provider;
+use provider_local::LocalCloud;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs the node of `folder`. `ready` is told once where it listens.
+pub async fn run(
+    folder: &Path,
+    mut config: Config,
+    ready: impl FnOnce(&str),
+) -> anyhow::Result<()> {
+    let dir = DataDir::open(folder)?;
+    let lock = dir.lock()?;
+    let (store, header) = Store::open(&dir.store())?;
+    let (identity, replica) = restore(&dir, &store, &header)?;
+    config.told = read_told(&dir);
+    let providers = clouds(&dir, &config, &replica)?;
+    let network = net::Config::new(
+        &mut *identity.seed(),
+        config.listen.clone(),
+        config.mdns,
+        mesh_tag(&header.mesh),
+    );
+    let net = net::start(network).await?;
+    let name = replica
+        .me()
+        .and_then(|me| replica.authority().member(&me))
+        .map(|member| member.name.to_string())
+        .context("this node is not enrolled in the mesh whose state it holds; join again")?;
+    let run_dir = dir.run();
+    let listening: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+    let (engine, net_events, messages) = Engine::new(Parts {
+        dir,
+        store,
+        identity,
+        replica,
+        net,
+        providers,
+        config,
+    })?;
+    let api = server::serve(&run_dir, engine.handle())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    ready(&format!(
+        "dunlin: node {name} is ready, listening on {}",
+        listening.join(", ")
+    ));
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let ended = engine.run(net_events, messages, stop).await;
+    api.abort();
+    drop(lock);
+    ended
+}
+
+/// The clouds that this node can make volumes in: the local one, on a provisioner.
+fn clouds(
+    dir: &DataDir,
+    config: &Config,
+    replica: &mesh::Replica,
+) -> anyhow::Result<BTreeMap<String, Arc<dyn Provider>>> {
+    let mut clouds: BTreeMap<String, Arc<dyn Provider>> = BTreeMap::new();
+    let me = replica.me().and_then(|me| replica.authority().member(&me));
+    if me.is_some_and(|member| member.roles.has(keys::Role::Provisioner)) {
+        let folder = config.local_cloud.clone().unwrap_or_else(|| dir.cloud());
+        if config.local_cloud.is_none() {
+            std::fs::create_dir_all(&folder)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        let cloud = LocalCloud::open(&folder)?;
+        clouds.insert(cloud.kind().to_owned(), Arc::new(cloud));
+    }
+    Ok(clouds)
+}

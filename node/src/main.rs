@@ -1,0 +1,172 @@
+//! `dunlin`: moves running servers' disks to any cloud, from peer to peer.
+//!
+//! Reads the command line and hands the task to what can carry it out: this process,
+//! or the running node through its local API.
+
+mod api;
+mod cli;
+mod config;
+mod datadir;
+mod demo;
+mod engine;
+mod inventory;
+mod local;
+mod net;
+mod store;
+mod transfer;
+mod views;
+
+use api::client::{Client, ClientError};
+use cli::outcome::CommandError;
+use cli::screen::Screen;
+use cli::task::{Here, Read, Task};
+use cli::{Cli, Globals, MeshInit};
+use keys::invite::Token;
+use keys::{Name, Roles};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(status) => return ExitCode::from(status),
+    };
+    let Cli { globals, command } = cli;
+    let task = Task::from(command);
+    log_to_stderr(&globals, &task);
+    let mut screen = Screen::of_process(&globals);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let ended = match runtime {
+        Ok(runtime) => {
+            let ended = runtime.block_on(carry_out(task, &globals, &mut screen));
+            runtime.shutdown_timeout(std::time::Duration::from_secs(3));
+            ended
+        }
+        Err(error) => Err(CommandError::failed(format!(
+            "the program cannot start its threads: {error}"
+        ))),
+    };
+    cli::outcome::report(ended, globals.json)
+}
+
+/// Logs are for those who ask: a node logs what it does, a command only warnings.
+fn log_to_stderr(globals: &Globals, task: &Task) {
+    let runs = matches!(task, Task::Here(Here::Run(_)));
+    let default = match (globals.verbose, runs) {
+        (0, false) => "error",
+        (0, true) if globals.quiet => "warn",
+        (0, true) => "dunlin=info,warn",
+        (1, _) => "dunlin=debug,info",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_env("DUNLIN_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(globals.verbose > 0)
+        .init();
+}
+
+async fn carry_out(
+    task: Task,
+    globals: &Globals,
+    screen: &mut Screen,
+) -> Result<(), CommandError> {
+    match task {
+        Task::Here(here) => Box::pin(run_here(here, globals, screen)).await,
+        Task::Read(read) => look(read, globals, screen).await,
+        Task::Act(act) => {
+            let client = Client::connect(&globals.folder()?.join("run")).await?;
+            Box::pin(cli::act::run(act, &client, screen)).await
+        }
+    }
+}
+
+/// Asks the running node; when there is none, the stored state.
+async fn look(read: Read, globals: &Globals, screen: &mut Screen) -> Result<(), CommandError> {
+    let folder = globals.folder()?;
+    match Client::connect(&folder.join("run")).await {
+        Ok(client) => cli::read::run(read, &client, screen).await,
+        Err(ClientError::NotRunning { .. }) => {
+            let offline = local::Offline::open(&folder).map_err(failed)?;
+            cli::read::run(read, &offline, screen).await
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<(), CommandError> {
+    match here {
+        Here::MeshInit(args) => {
+            let folder = globals.folder()?;
+            let enrolled = local::init(&folder, init(args)?).map_err(failed)?;
+            screen.result(&enrolled, |done, _| {
+                format!(
+                    "mesh {} founded; this node is {} ({})\nfolder {}\nnext: dunlin run\n",
+                    done.mesh_name,
+                    done.node_name,
+                    done.roles.join(","),
+                    done.folder
+                )
+            })
+        }
+        Here::Join(args) => {
+            let folder = globals.folder()?;
+            let text = args.invite.resolve(std::io::stdin())?;
+            let token = Token::from_text(&text).map_err(|error| {
+                CommandError::usage(format!("that is no invite that can be used: {error}"))
+            })?;
+            let name = match &args.name {
+                Some(name) => sound_name(name)?,
+                None => local::host_name(),
+            };
+            let joining = local::Joining { token, name };
+            let enrolled = local::join(&folder, joining).await.map_err(failed)?;
+            screen.result(&enrolled, |done, _| {
+                format!(
+                    "joined mesh {} as {} ({})\nfolder {}\nnext: dunlin run\n",
+                    done.mesh_name,
+                    done.node_name,
+                    done.roles.join(","),
+                    done.folder
+                )
+            })
+        }
+        Here::Run(args) => {
+            let listen: Vec<String> = args.listen.into_iter().map(|wire| wire.0).collect();
+            let config = config::Config::read(args.config.as_deref(), &listen, args.no_mdns)
+                .map_err(|error| CommandError::usage(format!("{error:#}")))?;
+            let folder = globals.folder()?;
+            let mut told = Ok(());
+            let ended = local::run(&folder, config, |line| {
+                told = screen.out(&format!("{line}\n"));
+            });
+            ended.await.map_err(failed)?;
+            told
+        }
+        Here::Demo(args) => demo::run(args, screen).await,
+        Here::Completions(shell) => cli::manual::completions(shell, screen),
+        Here::Man(words) => cli::manual::man(&words, screen),
+    }
+}
+
+fn sound_name(text: &str) -> Result<Name, CommandError> {
+    Name::new(text).map_err(|error| CommandError::usage(error.to_string()))
+}
+
+fn init(args: MeshInit) -> Result<local::Init, CommandError> {
+    let optional = |text: Option<String>| text.map(|text| sound_name(&text)).transpose();
+    Ok(local::Init {
+        mesh: optional(args.name)?.unwrap_or_else(local::host_name),
+        node: optional(args.node_name)?.unwrap_or_else(local::host_name),
+        roles: args.role.into_iter().collect::<Roles>(),
+        site: optional(args.site)?,
+    })
+}
+
+fn failed(error: anyhow::Error) -> CommandError {
+    CommandError::failed(format!("{error:#}"))
+}

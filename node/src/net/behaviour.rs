@@ -1,0 +1,229 @@
+//! What the swarm is made of: transports, protocols, their names and their
+//! limits. Not how they are driven.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::gossipsub::{
+    self, IdentTopic, MaxCountSubscriptionFilter, MessageAuthenticity, ValidationMode,
+    WhitelistSubscriptionFilter,
+};
+use libp2p::identity::Keypair;
+use libp2p::request_response::{self, ProtocolSupport};
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::{StreamProtocol, Swarm, SwarmBuilder, mdns, ping, quic, tcp, tls, yamux};
+
+use super::frame::Frames;
+use super::gate::{Gated, MAX_STRANGERS};
+use super::redial::MAX_PEERS;
+use super::{Config, ENROL_LIMIT, GOSSIP_LIMIT, SYNC_LIMIT, StartError, Topic};
+
+/// An enrolment is answered within this, or it failed.
+pub(super) const ENROL: Duration = Duration::from_secs(10);
+/// A page of anti-entropy is answered within this, or it failed.
+pub(super) const SYNC: Duration = Duration::from_secs(30);
+/// Connecting, with encryption and muxer.
+pub(super) const CONNECT: Duration = Duration::from_secs(10);
+
+/// Enrolments at once on one connection.
+const ENROL_STREAMS: usize = 2;
+/// Sync requests at once on one connection, both ways together.
+const SYNC_STREAMS: usize = 16;
+/// Streams on one connection, of all protocols: those above, gossip and ping
+/// both ways, block streams, and some in negotiation.
+const STREAMS: usize = 64;
+/// Inbound streams of one connection that have not said what they are for.
+const NEGOTIATING: usize = 32;
+/// Connections in their handshake.
+const PENDING_IN: u32 = 64;
+const PENDING_OUT: u32 = 32;
+/// Established connections: every peer may have dialled us while we dialled it.
+const ESTABLISHED: u32 = 2 * MAX_PEERS as u32 + 2 * MAX_STRANGERS as u32;
+/// 1 Gbit/s at 100 ms is 12.5 MB in flight; yamux grows its windows by itself.
+const QUIC_STREAM_WINDOW: u32 = 16 << 20;
+const QUIC_CONNECTION_WINDOW: u32 = 24 << 20;
+/// A QUIC connection that hears nothing for so long is dead. Milliseconds.
+const QUIC_SILENCE_MS: u32 = 30_000;
+/// Gossip messages waiting to be written to one peer.
+const GOSSIP_QUEUE: usize = 256;
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// Connections of enrolled peers stay however idle; strangers are closed by
+/// the gate. libp2p cuts this to what its clock can hold.
+const IDLE: Duration = Duration::from_secs(u64::MAX);
+
+type Gossip = gossipsub::Behaviour<
+    gossipsub::IdentityTransform,
+    MaxCountSubscriptionFilter<WhitelistSubscriptionFilter>,
+>;
+
+/// All of it. The limits and the gate come first: they may refuse a
+/// connection, and nobody after them may have heard of it then.
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    pub(super) limits: connection_limits::Behaviour,
+    pub(super) gated: Gated<Members>,
+    pub(super) enrol: request_response::Behaviour<Frames>,
+    pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
+}
+
+/// What only enrolled peers reach.
+#[derive(NetworkBehaviour)]
+pub(super) struct Members {
+    pub(super) sync: request_response::Behaviour<Frames>,
+    pub(super) gossip: Gossip,
+    pub(super) streams: libp2p_stream::Behaviour,
+    pub(super) ping: ping::Behaviour,
+}
+
+/// The names of one mesh's protocols and topics: nodes of two meshes on one
+/// network find nothing to talk about.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    prefix: String,
+    pub(super) blocks: StreamProtocol,
+    heads: IdentTopic,
+    progress: IdentTopic,
+}
+
+impl Names {
+    pub(super) fn new(mesh_tag: &[u8; 32]) -> Self {
+        let prefix = format!("/dunlin/{}", hex::encode(&mesh_tag[..4]));
+        Names {
+            blocks: protocol(&prefix, "blocks/1"),
+            heads: IdentTopic::new(format!("{prefix}/heads")),
+            progress: IdentTopic::new(format!("{prefix}/progress")),
+            prefix,
+        }
+    }
+
+    pub(super) fn topic(&self, topic: Topic) -> &IdentTopic {
+        match topic {
+            Topic::Heads => &self.heads,
+            Topic::Progress => &self.progress,
+        }
+    }
+
+    pub(super) fn topic_of(&self, hash: &gossipsub::TopicHash) -> Option<Topic> {
+        [Topic::Heads, Topic::Progress]
+            .into_iter()
+            .find(|topic| self.topic(*topic).hash() == *hash)
+    }
+}
+
+fn protocol(prefix: &str, name: &str) -> StreamProtocol {
+    StreamProtocol::try_from_owned(format!("{prefix}/{name}"))
+        .expect("the name begins with a slash")
+}
+
+/// A swarm that listens nowhere yet.
+pub(super) fn swarm(config: &Config, names: &Names) -> Result<Swarm<Behaviour>, StartError> {
+    let behaviour = behaviour(config, names)?;
+    let swarm = SwarmBuilder::with_existing_identity(config.keypair.clone())
+        .with_tokio()
+        .with_tcp(tcp::Config::new().nodelay(true), tls::Config::new, muxer)
+        .map_err(StartError::Tls)?
+        .with_quic_config(|mut quic: quic::Config| {
+            quic.max_stream_data = QUIC_STREAM_WINDOW;
+            quic.max_connection_data = QUIC_CONNECTION_WINDOW;
+            quic.max_concurrent_stream_limit = STREAMS as u32;
+            quic.max_idle_timeout = QUIC_SILENCE_MS;
+            quic
+        })
+        .with_behaviour(|_| behaviour)
+        .unwrap_or_else(|never| match never {})
+        .with_swarm_config(|swarm| {
+            swarm
+                .with_idle_connection_timeout(IDLE)
+                .with_max_negotiating_inbound_streams(NEGOTIATING)
+        })
+        .with_connection_timeout(CONNECT)
+        .build();
+    Ok(swarm)
+}
+
+fn muxer() -> yamux::Config {
+    let mut yamux = yamux::Config::default();
+    yamux.set_max_num_streams(STREAMS);
+    yamux
+}
+
+fn behaviour(config: &Config, names: &Names) -> Result<Behaviour, StartError> {
+    let limits = ConnectionLimits::default()
+        .with_max_pending_incoming(Some(PENDING_IN))
+        .with_max_pending_outgoing(Some(PENDING_OUT))
+        .with_max_established(Some(ESTABLISHED));
+    let me = config.keypair.public().to_peer_id();
+    let mdns = match config.mdns {
+        true => Some(
+            mdns::tokio::Behaviour::new(mdns::Config::default(), me).map_err(StartError::Mdns)?,
+        ),
+        false => None,
+    };
+    let members = Members {
+        sync: requests(names, "sync/1", SYNC_LIMIT, SYNC, SYNC_STREAMS),
+        gossip: gossip(&config.keypair, names),
+        streams: libp2p_stream::Behaviour::new(),
+        ping: ping::Behaviour::new(
+            ping::Config::new()
+                .with_interval(PING_INTERVAL)
+                .with_timeout(PING_TIMEOUT),
+        ),
+    };
+    Ok(Behaviour {
+        limits: connection_limits::Behaviour::new(limits),
+        gated: Gated::new(members),
+        enrol: requests(names, "enrol/1", ENROL_LIMIT, ENROL, ENROL_STREAMS),
+        mdns: mdns.into(),
+    })
+}
+
+fn requests(
+    names: &Names,
+    name: &str,
+    limit: usize,
+    timeout: Duration,
+    streams: usize,
+) -> request_response::Behaviour<Frames> {
+    request_response::Behaviour::with_codec(
+        Frames { limit },
+        [(protocol(&names.prefix, name), ProtocolSupport::Full)],
+        request_response::Config::default()
+            .with_request_timeout(timeout)
+            .with_max_concurrent_streams(streams),
+    )
+}
+
+fn gossip(keypair: &Keypair, names: &Names) -> Gossip {
+    let config = gossipsub::ConfigBuilder::default()
+        .protocol_id_prefix(format!("{}/gossip", names.prefix))
+        .validation_mode(ValidationMode::Strict)
+        .validate_messages()
+        // The signature and its envelope come on top of the payload.
+        .max_transmit_size(GOSSIP_LIMIT + 1024)
+        .connection_handler_queue_len(GOSSIP_QUEUE)
+        .build()
+        .expect("the settings above agree with each other");
+    let topics = [&names.heads, &names.progress];
+    let filter = MaxCountSubscriptionFilter {
+        filter: WhitelistSubscriptionFilter(
+            topics
+                .map(IdentTopic::hash)
+                .into_iter()
+                .collect::<HashSet<_>>(),
+        ),
+        max_subscribed_topics: topics.len(),
+        max_subscriptions_per_request: 2 * topics.len(),
+    };
+    let authenticity = MessageAuthenticity::Signed(keypair.clone());
+    let mut gossip = Gossip::new_with_subscription_filter(authenticity, config, filter)
+        .expect("signing agrees with strict validation");
+    for topic in topics {
+        gossip
+            .subscribe(topic)
+            .expect("the filter lets these topics through");
+    }
+    gossip
+}

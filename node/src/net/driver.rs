@@ -1,0 +1,625 @@
+//! The task that owns the swarm: takes one thing that happened, acts on it,
+//! goes on. Not where limits and names are set.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use libp2p::gossipsub::{self, MessageAcceptance};
+use libp2p::request_response::{self, OutboundRequestId, ResponseChannel};
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{DialError, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, mdns, ping};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::{sleep_until, timeout};
+
+use super::behaviour::{self, Behaviour, BehaviourEvent, MembersEvent, Names};
+use super::event::{Judged, Refusal};
+use super::frame::{Frame, FrameError};
+use super::outbox::Outbox;
+use super::peer::{PeerKey, id_of, key_of};
+use super::redial::{MAX_ADDRESSES, Redial};
+use super::streams::{self, Arrival, BlockStream, StreamError};
+use super::{
+    Answer, Command, Config, ENROL_LIMIT, Event, Protocol, Reply, RequestError, SHUTDOWN,
+    SYNC_LIMIT, StartError, Topic, Verdict, gate,
+};
+
+/// Our requests that wait for an answer.
+const MAX_ASKED: usize = 256;
+/// Requests of peers that wait for the node to answer.
+const MAX_REPLIES: usize = 256;
+/// Block streams being opened by us.
+const MAX_OPENING: usize = 32;
+/// Verdicts on their way back; more are taken as ignored.
+const VERDICTS: usize = 256;
+/// Accepted streams on their way to the node.
+const ARRIVALS: usize = 32;
+/// Addresses named in an error.
+const NAMED_ADDRESSES: usize = 3;
+
+/// What the handles say.
+pub(super) struct Inputs {
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) allowed: watch::Receiver<BTreeSet<PeerKey>>,
+    pub(super) addresses: watch::Receiver<BTreeMap<PeerKey, Vec<Multiaddr>>>,
+}
+
+/// A request of ours.
+struct Asked {
+    peer: PeerKey,
+    answer: oneshot::Sender<Answer>,
+    /// Why dialling came to nothing, when it did.
+    unreachable: Option<String>,
+}
+
+/// A request of a peer's: where its answer goes, once there is one.
+struct Answered {
+    protocol: Protocol,
+    channel: ResponseChannel<Frame>,
+    bytes: Option<Vec<u8>>,
+}
+
+/// The swarm and everything that waits for it.
+pub(super) struct Driver {
+    pub(super) swarm: Swarm<Behaviour>,
+    me: PeerKey,
+    names: Names,
+    inputs: Inputs,
+    redial: Redial,
+    asked: HashMap<(Protocol, OutboundRequestId), Asked>,
+    replies: FuturesUnordered<BoxFuture<'static, Answered>>,
+    outbox: Outbox,
+    verdict_sender: mpsc::Sender<Judged>,
+    verdicts: mpsc::Receiver<Judged>,
+    control: libp2p_stream::Control,
+    arrivals: mpsc::Receiver<Arrival>,
+    opening: Arc<Semaphore>,
+}
+
+impl Driver {
+    pub(super) fn new(config: &Config, inputs: Inputs) -> Result<Self, StartError> {
+        let names = Names::new(&config.mesh_tag);
+        let mut swarm = behaviour::swarm(config, &names)?;
+        let me = key_of(swarm.local_peer_id()).expect("our own key is an ed25519 key");
+        let mut control = swarm.behaviour_mut().gated.inner().streams.new_control();
+        let incoming = control
+            .accept(names.blocks.clone())
+            .expect("nobody else accepts streams of this new swarm");
+        let (arrival_sender, arrivals) = mpsc::channel(ARRIVALS);
+        tokio::spawn(streams::accept(incoming, arrival_sender));
+        let (verdict_sender, verdicts) = mpsc::channel(VERDICTS);
+        let seed = me
+            .iter()
+            .fold(0u64, |seed, byte| seed.rotate_left(8) ^ u64::from(*byte));
+        Ok(Driver {
+            swarm,
+            me,
+            names,
+            inputs,
+            redial: Redial::new(seed),
+            asked: HashMap::new(),
+            replies: FuturesUnordered::new(),
+            outbox: Outbox::default(),
+            verdict_sender,
+            verdicts,
+            control,
+            arrivals,
+            opening: Arc::new(Semaphore::new(MAX_OPENING)),
+        })
+    }
+
+    /// Runs until the handles or the receiver of events are gone, or until it
+    /// is told to stop.
+    pub(super) async fn run(mut self, events: mpsc::Sender<Event>) {
+        loop {
+            self.take_inputs();
+            let deadline = self.keep_time();
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.on_swarm_event(event),
+                permit = events.reserve(), if !self.outbox.is_empty() => {
+                    let Ok(permit) = permit else { return };
+                    if let Some(event) = self.outbox.pop() {
+                        permit.send(event);
+                    }
+                }
+                command = self.inputs.commands.recv() => match command {
+                    Some(Command::Shutdown { done }) => return self.shut_down(done).await,
+                    Some(command) => {
+                        // The set it was given under counts, not an older one.
+                        self.take_inputs();
+                        self.on_command(command);
+                    }
+                    None => return,
+                },
+                Some(arrival) = self.arrivals.recv() => self.on_arrival(arrival),
+                Some(judged) = self.verdicts.recv() => self.on_verdict(judged),
+                Some(answered) = self.replies.next(), if !self.replies.is_empty() => {
+                    self.on_answered(answered);
+                }
+                Ok(()) = self.inputs.allowed.changed() => self.allowed_changed(),
+                Ok(()) = self.inputs.addresses.changed() => self.want(),
+                () = sleep_until(deadline.unwrap_or_else(Instant::now).into()),
+                    if deadline.is_some() => {}
+            }
+        }
+    }
+
+    /// Applies changed sets at once, whatever else is waiting.
+    fn take_inputs(&mut self) {
+        if self.inputs.allowed.has_changed().unwrap_or(false) {
+            self.allowed_changed();
+        }
+        if self.inputs.addresses.has_changed().unwrap_or(false) {
+            self.want();
+        }
+    }
+
+    fn allowed_changed(&mut self) {
+        let allowed = self.inputs.allowed.borrow_and_update().clone();
+        self.swarm
+            .behaviour_mut()
+            .gated
+            .allow(Instant::now(), allowed);
+        self.want();
+    }
+
+    /// Peers to be dialled: enrolled, and with an address from us or from mDNS.
+    fn want(&mut self) {
+        let known = self.inputs.addresses.borrow_and_update().clone();
+        let behaviour = self.swarm.behaviour();
+        let gated = &behaviour.gated;
+        let found = behaviour.mdns.as_ref().into_iter();
+        let found = found.flat_map(|mdns| mdns.discovered_nodes().filter_map(key_of));
+        // mDNS itself adds the addresses it found to every dial.
+        let mut wanted: BTreeMap<_, _> = found.map(|key| (key, Vec::new())).collect();
+        wanted.extend(known);
+        wanted.retain(|key, _| *key != self.me && gated.is_enrolled(key));
+        self.redial
+            .want(Instant::now(), wanted, |key| gated.is_live(key));
+    }
+
+    /// Does what is due; says when to look again.
+    fn keep_time(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        self.swarm.behaviour_mut().gated.expire(now);
+        let live = self.swarm.behaviour().gated.live();
+        for (key, addresses) in self.redial.due(now, live) {
+            if self.dial(&id_of(&key), addresses).is_err() {
+                self.redial.failed(now, &key);
+            }
+        }
+        let gate = self.swarm.behaviour().gated.deadline();
+        let redial = self.redial.deadline(live);
+        gate.into_iter().chain(redial).min()
+    }
+
+    fn dial(&mut self, peer: &PeerId, mut addresses: Vec<Multiaddr>) -> Result<(), DialError> {
+        addresses.truncate(MAX_ADDRESSES);
+        // A port of its own for each dial: with a shared one, two nodes that
+        // dial each other at the same moment would open one connection in
+        // which both are the client.
+        let dial = DialOpts::peer_id(*peer)
+            .condition(PeerCondition::NotDialing)
+            .addresses(addresses)
+            .extend_addresses_through_behaviour()
+            .allocate_new_port()
+            .build();
+        self.swarm.dial(dial)
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Enrol {
+                addresses,
+                peer,
+                request,
+                answer,
+            } => self.enrol(addresses, peer, request, answer),
+            Command::Request {
+                peer,
+                request,
+                answer,
+            } => self.request(peer, request, answer),
+            Command::Gossip { topic, bytes } => self.gossip(topic, bytes),
+            Command::OpenStream { peer, opened } => self.open_stream(peer, opened),
+            Command::Shutdown { .. } => {}
+        }
+    }
+
+    fn enrol(
+        &mut self,
+        addresses: Vec<Multiaddr>,
+        peer: PeerKey,
+        request: Vec<u8>,
+        answer: oneshot::Sender<Answer>,
+    ) {
+        if self.asked.len() >= MAX_ASKED {
+            let _ = answer.send(Err(RequestError::Busy));
+            return;
+        }
+        let id = id_of(&peer);
+        let mut unreachable = None;
+        if !self.swarm.is_connected(&id) {
+            match self.dial(&id, addresses) {
+                Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
+                Err(error) => unreachable = Some(dial_reason(&error)),
+            }
+        }
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.gated.asking(Instant::now(), &id);
+        // Waits for the dial above, whose failure fails it.
+        let request = behaviour.enrol.send_request(&id, Frame::Whole(request));
+        let asked = Asked {
+            peer,
+            answer,
+            unreachable,
+        };
+        self.asked.insert((Protocol::Enrol, request), asked);
+    }
+
+    fn request(&mut self, peer: PeerKey, request: Vec<u8>, answer: oneshot::Sender<Answer>) {
+        let gated = &mut self.swarm.behaviour_mut().gated;
+        let error = if !gated.is_enrolled(&peer) {
+            Some(RequestError::NotEnrolled(peer))
+        } else if !gated.is_live(&peer) {
+            Some(RequestError::NotConnected(peer))
+        } else if self.asked.len() >= MAX_ASKED {
+            Some(RequestError::Busy)
+        } else {
+            None
+        };
+        if let Some(error) = error {
+            // A caller that no longer waits needs no error either.
+            let _ = answer.send(Err(error));
+            return;
+        }
+        let sync = &mut gated.inner().sync;
+        let request = sync.send_request(&id_of(&peer), Frame::Whole(request));
+        let asked = Asked {
+            peer,
+            answer,
+            unreachable: None,
+        };
+        self.asked.insert((Protocol::Sync, request), asked);
+    }
+
+    fn gossip(&mut self, topic: Topic, bytes: Vec<u8>) {
+        let topic = self.names.topic(topic).hash();
+        let gossip = &mut self.swarm.behaviour_mut().gated.inner().gossip;
+        if let Err(error) = gossip.publish(topic, bytes) {
+            tracing::debug!(%error, "gossip was not sent");
+        }
+    }
+
+    fn open_stream(
+        &mut self,
+        peer: PeerKey,
+        opened: oneshot::Sender<Result<BlockStream, StreamError>>,
+    ) {
+        let gated = &self.swarm.behaviour().gated;
+        let ready = if !gated.is_enrolled(&peer) {
+            Err(StreamError::NotEnrolled(peer))
+        } else if !gated.is_live(&peer) {
+            Err(StreamError::NotConnected(peer))
+        } else {
+            let permit = self.opening.clone().try_acquire_owned();
+            permit.map_err(|_| StreamError::Busy)
+        };
+        match ready {
+            Ok(permit) => {
+                let open = streams::open(
+                    self.control.clone(),
+                    peer,
+                    id_of(&peer),
+                    self.names.blocks.clone(),
+                );
+                tokio::spawn(async move {
+                    // Nobody waiting any more: the stream is dropped, and reset.
+                    let _ = opened.send(open.await);
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                let _ = opened.send(Err(error));
+            }
+        }
+    }
+
+    fn on_arrival(&mut self, arrival: Arrival) {
+        let gated = &self.swarm.behaviour().gated;
+        match arrival {
+            Arrival::Stream(peer, stream) if gated.is_enrolled(&peer) => {
+                self.outbox.push(Event::Stream { peer, stream });
+            }
+            Arrival::Stream(..) => {}
+            Arrival::Refused(peer, what) => self.outbox.push(Event::Refused { peer, what }),
+        }
+    }
+
+    fn on_verdict(&mut self, judged: Judged) {
+        let gossip = &mut self.swarm.behaviour_mut().gated.inner().gossip;
+        gossip.report_message_validation_result(&judged.id, &judged.from, judged.acceptance);
+    }
+
+    fn on_answered(&mut self, answered: Answered) {
+        // Dropping the channel closes the stream: the peer was refused.
+        let Some(bytes) = answered.bytes else { return };
+        let behaviour = self.swarm.behaviour_mut();
+        let requests = match answered.protocol {
+            Protocol::Enrol => &mut behaviour.enrol,
+            Protocol::Sync => &mut behaviour.gated.inner().sync,
+        };
+        // The peer may be gone; that is its loss.
+        let _ = requests.send_response(answered.channel, Frame::Whole(bytes));
+    }
+
+    pub(super) fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        let now = Instant::now();
+        match event {
+            SwarmEvent::NewListenAddr { address, .. } => self.outbox.listening(address),
+            SwarmEvent::ConnectionEstablished { peer_id, .. } => {
+                let Some(key) = key_of(&peer_id) else { return };
+                if self.swarm.behaviour().gated.is_live(&key) {
+                    self.redial.connected(now, &key);
+                } else {
+                    self.redial.failed(now, &key);
+                }
+            }
+            SwarmEvent::OutgoingConnectionError {
+                peer_id: Some(peer),
+                error,
+                ..
+            } => {
+                let Some(key) = key_of(&peer) else { return };
+                self.redial.failed(now, &key);
+                for asked in self.asked.values_mut().filter(|asked| asked.peer == key) {
+                    asked.unreachable = Some(dial_reason(&error));
+                }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Gated(event)) => self.on_gate(now, event),
+            SwarmEvent::Behaviour(BehaviourEvent::Enrol(event)) => self.on_enrol(now, event),
+            SwarmEvent::Behaviour(BehaviourEvent::Mdns(
+                mdns::Event::Discovered(_) | mdns::Event::Expired(_),
+            )) => self.want(),
+            SwarmEvent::Behaviour(BehaviourEvent::Limits(never)) => match never {},
+            _ => {}
+        }
+    }
+
+    fn on_gate(&mut self, now: Instant, event: gate::Event<MembersEvent>) {
+        match event {
+            gate::Event::Opened(peer) => {
+                self.redial.connected(now, &peer);
+                self.outbox.connected(peer);
+            }
+            gate::Event::Closed(peer) => {
+                self.redial.lost(now, &peer);
+                self.outbox.disconnected(peer);
+            }
+            gate::Event::Inner(MembersEvent::Sync(event)) => {
+                self.on_request_event(Protocol::Sync, event);
+            }
+            gate::Event::Inner(MembersEvent::Gossip(event)) => self.on_gossip(event),
+            gate::Event::Inner(MembersEvent::Ping(event)) => self.on_ping(event),
+            gate::Event::Inner(MembersEvent::Streams(())) => {}
+        }
+    }
+
+    /// A peer that does not answer pings is as good as gone. One that does not
+    /// speak ping has not let us in yet.
+    fn on_ping(&mut self, event: ping::Event) {
+        match event.result {
+            Ok(_) | Err(ping::Failure::Unsupported) => {}
+            Err(ping::Failure::Timeout | ping::Failure::Other { .. }) => {
+                self.swarm.behaviour_mut().gated.close(event.connection);
+            }
+        }
+    }
+
+    fn on_gossip(&mut self, event: gossipsub::Event) {
+        let gossipsub::Event::Message {
+            propagation_source,
+            message_id,
+            message,
+        } = event
+        else {
+            return;
+        };
+        let gated = &self.swarm.behaviour().gated;
+        let enrolled = |id: &PeerId| key_of(id).filter(|key| gated.is_enrolled(key));
+        let author = message.source.as_ref().and_then(enrolled);
+        let sender = enrolled(&propagation_source);
+        let topic = self.names.topic_of(&message.topic);
+        match (author, sender, topic) {
+            (Some(source), Some(_), Some(topic)) => {
+                let verdict = Verdict {
+                    pending: Some((message_id, propagation_source)),
+                    judged: self.verdict_sender.clone(),
+                };
+                self.outbox.push(Event::Gossip {
+                    source,
+                    topic,
+                    bytes: message.data,
+                    verdict,
+                });
+            }
+            // An author whose enrolment has not reached us is nobody's fault.
+            _ => self.on_verdict(Judged {
+                id: message_id,
+                from: propagation_source,
+                acceptance: MessageAcceptance::Ignore,
+            }),
+        }
+    }
+
+    fn on_enrol(&mut self, now: Instant, event: request_response::Event<Frame, Frame>) {
+        use request_response::{Event, Message};
+        let gated = &mut self.swarm.behaviour_mut().gated;
+        match &event {
+            Event::Message {
+                connection_id,
+                message: Message::Request { .. },
+                ..
+            } => gated.serving(now, *connection_id),
+            Event::ResponseSent { connection_id, .. }
+            | Event::InboundFailure { connection_id, .. } => gated.served(now, *connection_id),
+            _ => {}
+        }
+        self.on_request_event(Protocol::Enrol, event);
+    }
+
+    fn on_request_event(
+        &mut self,
+        protocol: Protocol,
+        event: request_response::Event<Frame, Frame>,
+    ) {
+        use request_response::{Event, Message, OutboundFailure};
+        match event {
+            Event::Message {
+                peer,
+                message:
+                    Message::Request {
+                        request, channel, ..
+                    },
+                ..
+            } => self.on_request(protocol, &peer, request, channel),
+            Event::Message {
+                message:
+                    Message::Response {
+                        request_id,
+                        response,
+                    },
+                ..
+            } => self.answer(protocol, request_id, |asked| match response {
+                Frame::Whole(bytes) => Ok(bytes),
+                Frame::Refused(FrameError::Empty) => Err(RequestError::Refused(asked.peer)),
+                Frame::Refused(error) => Err(RequestError::Malformed {
+                    peer: asked.peer,
+                    error,
+                }),
+            }),
+            Event::OutboundFailure {
+                request_id, error, ..
+            } => self.answer(protocol, request_id, |asked| {
+                let peer = asked.peer;
+                Err(match error {
+                    OutboundFailure::DialFailure => RequestError::Unreachable {
+                        peer,
+                        reason: asked.unreachable.take().unwrap_or("no address".into()),
+                    },
+                    OutboundFailure::Timeout => RequestError::Timeout(peer),
+                    OutboundFailure::UnsupportedProtocols => RequestError::Unsupported(peer),
+                    OutboundFailure::ConnectionClosed | OutboundFailure::Io(_) => {
+                        let reason = error.to_string();
+                        RequestError::Broken { peer, reason }
+                    }
+                })
+            }),
+            Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
+        }
+    }
+
+    fn answer(
+        &mut self,
+        protocol: Protocol,
+        request: OutboundRequestId,
+        make: impl FnOnce(&mut Asked) -> Answer,
+    ) {
+        if let Some(mut asked) = self.asked.remove(&(protocol, request)) {
+            let answer = make(&mut asked);
+            // A caller that no longer waits has dropped its end.
+            let _ = asked.answer.send(answer);
+        }
+    }
+
+    fn on_request(
+        &mut self,
+        protocol: Protocol,
+        peer: &PeerId,
+        request: Frame,
+        channel: ResponseChannel<Frame>,
+    ) {
+        let Some(peer) = key_of(peer) else { return };
+        // Its connection may outlive its enrolment by a moment.
+        let gated = &self.swarm.behaviour().gated;
+        if protocol == Protocol::Sync && !gated.is_enrolled(&peer) {
+            return;
+        }
+        let request = match request {
+            Frame::Whole(request) => request,
+            Frame::Refused(error) => {
+                let what = Refusal::Frame { protocol, error };
+                return self.outbox.push(Event::Refused { peer, what });
+            }
+        };
+        if self.replies.len() >= MAX_REPLIES {
+            return;
+        }
+        let (limit, longest) = match protocol {
+            Protocol::Enrol => (ENROL_LIMIT, behaviour::ENROL),
+            Protocol::Sync => (SYNC_LIMIT, behaviour::SYNC),
+        };
+        let (answer, answered) = oneshot::channel();
+        let reply = Reply { limit, answer };
+        let wait = async move {
+            let bytes = timeout(longest, answered).await;
+            Answered {
+                protocol,
+                channel,
+                bytes: bytes.ok().and_then(Result::ok),
+            }
+        };
+        self.replies.push(wait.boxed());
+        self.outbox.push(match protocol {
+            Protocol::Enrol => Event::EnrolRequest {
+                peer,
+                request,
+                reply,
+            },
+            Protocol::Sync => Event::SyncRequest {
+                peer,
+                request,
+                reply,
+            },
+        });
+    }
+
+    async fn shut_down(mut self, done: oneshot::Sender<()>) {
+        let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            // It may have gone by itself in the meantime.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let closing = async {
+            while self.swarm.connected_peers().next().is_some() {
+                self.swarm.select_next_some().await;
+            }
+        };
+        // A dead peer does not hold up the end.
+        let _ = timeout(SHUTDOWN, closing).await;
+        drop(self);
+        let _ = done.send(());
+    }
+}
+
+/// A dial's failure in one line, with the addresses that were tried.
+fn dial_reason(error: &DialError) -> String {
+    let DialError::Transport(tried) = error else {
+        return error.to_string();
+    };
+    let tried = tried.iter().take(NAMED_ADDRESSES);
+    let tried = tried.map(|(address, error)| format!("{address}: {}", innermost(error)));
+    tried.collect::<Vec<_>>().join("; ")
+}
+
+/// The transports wrap the system's words several times over.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.source() {
+        Some(source) => innermost(source),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,255 @@
+//! Block streams: opening them, taking those of others, and the bound on how
+//! many a peer may have. Not what is said on them.
+//!
+//! The acceptor greets every stream with one byte, because libp2p-stream drops
+//! an inbound stream without notice when another one is already waiting, and
+//! because the opener should know when it is refused.
+
+use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
+use libp2p::{PeerId, Stream, StreamProtocol};
+use libp2p_stream::{Control, IncomingStreams, OpenStreamError};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+
+use super::event::Refusal;
+use super::peer::{PeerKey, key_of};
+
+/// Inbound block streams of one peer at once: one copies, one takes over.
+pub const MAX_STREAMS_PER_PEER: usize = 2;
+/// Refusals being written at once; beyond it streams are just dropped.
+const MAX_REFUSALS: usize = 32;
+/// How long opening may take, with all its tries.
+const OPEN: Duration = Duration::from_secs(10);
+/// How long the greeting may take to be written.
+const GREET: Duration = Duration::from_secs(5);
+/// A stream dropped without a greeting met a full queue: try again.
+const TRIES: usize = 5;
+const PAUSE: Duration = Duration::from_millis(20);
+
+const ACCEPTED: u8 = 1;
+const REFUSED: u8 = 2;
+
+/// A block stream could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The peer is not in the enrolled set.
+    #[error("peer {} is not enrolled", hex::encode(.0))]
+    NotEnrolled(PeerKey),
+    /// There is no connection; it is dialled if its address is known.
+    #[error("peer {} is not connected", hex::encode(.0))]
+    NotConnected(PeerKey),
+    /// The peer does not let us: it does not know yet that we are enrolled.
+    #[error("peer {} does not offer block streams to us", hex::encode(.0))]
+    Unsupported(PeerKey),
+    /// The peer has as many streams from us as it takes.
+    #[error("peer {} takes no more block streams from us", hex::encode(.0))]
+    Refused(PeerKey),
+    /// It took too long.
+    #[error("opening a block stream to peer {} timed out", hex::encode(.0))]
+    Timeout(PeerKey),
+    /// The connection failed while the stream was being opened.
+    #[error("opening a block stream to peer {} failed: {reason}", hex::encode(.peer))]
+    Broken {
+        /// To whom.
+        peer: PeerKey,
+        /// What the transport said.
+        reason: String,
+    },
+    /// Too many streams are being opened at once.
+    #[error("too many block streams are being opened")]
+    Busy,
+    /// The network was shut down.
+    #[error("the network is shut down")]
+    Stopped,
+}
+
+/// A stream of bytes with one peer, with backpressure.
+#[derive(Debug)]
+pub struct BlockStream {
+    stream: Stream,
+    /// Inbound streams hold one of their peer's places.
+    _place: Option<Place>,
+}
+
+impl AsyncRead for BlockStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for BlockStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
+}
+
+/// How many inbound streams each peer has.
+#[derive(Debug, Clone, Default)]
+struct Places(Arc<Mutex<HashMap<PeerKey, usize>>>);
+
+#[derive(Debug)]
+struct Place {
+    places: Places,
+    peer: PeerKey,
+}
+
+impl Places {
+    fn take(&self, peer: PeerKey) -> Option<Place> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = taken.entry(peer).or_default();
+        if *count >= MAX_STREAMS_PER_PEER {
+            return None;
+        }
+        *count += 1;
+        let places = self.clone();
+        Some(Place { places, peer })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.peer);
+            }
+        }
+    }
+}
+
+/// What the accepting task hands on.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    Stream(PeerKey, BlockStream),
+    Refused(PeerKey, Refusal),
+}
+
+/// Takes inbound streams as fast as they come, for as long as the swarm lives.
+pub(super) async fn accept(mut incoming: IncomingStreams, arrivals: mpsc::Sender<Arrival>) {
+    let places = Places::default();
+    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+    while let Some((peer, stream)) = incoming.next().await {
+        let Some(peer) = key_of(&peer) else { continue };
+        if let Some(place) = places.take(peer) {
+            let stream = BlockStream {
+                stream,
+                _place: Some(place),
+            };
+            tokio::spawn(welcome(peer, stream, arrivals.clone()));
+            continue;
+        }
+        let limit = MAX_STREAMS_PER_PEER;
+        let refusal = Arrival::Refused(peer, Refusal::TooManyStreams { limit });
+        // Only a notice: a full queue has enough of them.
+        let _ = arrivals.try_send(refusal);
+        if let Ok(permit) = refusals.clone().try_acquire_owned() {
+            tokio::spawn(async move {
+                greet(stream, REFUSED).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+async fn welcome(peer: PeerKey, stream: BlockStream, arrivals: mpsc::Sender<Arrival>) {
+    if let Some(stream) = greet(stream, ACCEPTED).await {
+        // A closed queue means the swarm is gone, and the stream with it.
+        let _ = arrivals.send(Arrival::Stream(peer, stream)).await;
+    }
+}
+
+async fn greet<S: AsyncWrite + Unpin>(mut stream: S, byte: u8) -> Option<S> {
+    let write = async {
+        stream.write_all(&[byte]).await?;
+        stream.flush().await
+    };
+    match timeout(GREET, write).await {
+        Ok(Ok(())) => Some(stream),
+        Ok(Err(_)) | Err(_) => None,
+    }
+}
+
+/// Opens a stream to a connected peer and waits until it was accepted.
+pub(super) async fn open(
+    control: Control,
+    peer: PeerKey,
+    id: PeerId,
+    protocol: StreamProtocol,
+) -> Result<BlockStream, StreamError> {
+    timeout(OPEN, try_open(control, peer, id, protocol))
+        .await
+        .unwrap_or(Err(StreamError::Timeout(peer)))
+}
+
+async fn try_open(
+    mut control: Control,
+    peer: PeerKey,
+    id: PeerId,
+    protocol: StreamProtocol,
+) -> Result<BlockStream, StreamError> {
+    let mut reason = String::new();
+    for _ in 0..TRIES {
+        let mut stream = match control.open_stream(id, protocol.clone()).await {
+            Ok(stream) => stream,
+            Err(OpenStreamError::UnsupportedProtocol(_)) => {
+                return Err(StreamError::Unsupported(peer));
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                return Err(StreamError::Broken { peer, reason });
+            }
+        };
+        let mut greeting = [0];
+        match stream.read_exact(&mut greeting).await {
+            Ok(()) if greeting == [ACCEPTED] => {
+                let _place = None;
+                return Ok(BlockStream { stream, _place });
+            }
+            Ok(()) => return Err(StreamError::Refused(peer)),
+            Err(error) => reason = error.to_string(),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(StreamError::Broken { peer, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_peer_has_its_places_and_gets_them_back() {
+        let places = Places::default();
+        let first = places.take([1; 32]).unwrap();
+        let _second = places.take([1; 32]).unwrap();
+        assert!(places.take([1; 32]).is_none());
+        assert!(places.take([2; 32]).is_some());
+        drop(first);
+        assert!(places.take([1; 32]).is_some());
+    }
+}

@@ -1,0 +1,91 @@
+//! What the mesh agrees on: statements, changes of the plan, reports.
+//!
+//! Statements are only ever added, and are kept in the order in which they came: what
+//! one needs came before it. A change has its place in its author's log, and of two
+//! for one place the later counts. Not here: checking any of it; that was done before
+//! it was put.
+
+use super::error::StoreError;
+use super::table::{self, Table};
+use codec::Wire;
+use crdt::{Report, SignedChange};
+use keys::{MeshId, PublicKey, Signed};
+use mesh::Record;
+use redb::{ReadTransaction, WriteTransaction};
+use serde::{Deserialize, Serialize};
+
+pub(super) const STATEMENTS: Table = Table::new("statements");
+pub(super) const CHANGES: Table = Table::new("changes");
+/// The id of every statement that is stored, so that none is twice.
+pub(super) const SEEN: Table = Table::new("seen");
+pub(super) const REPORTS: Table = Table::new("reports");
+
+/// Everything of the mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The ledger: the genesis, then each statement after those it needs.
+    pub statements: Vec<Signed>,
+    /// Changes of the plan: each author's in the order of their numbers.
+    pub changes: Vec<SignedChange>,
+    /// The newest report of each node.
+    pub reports: Vec<Signed>,
+}
+
+/// A signed value of any kind; what its body is, its table says.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredSigned(pub(super) Signed);
+
+impl Wire for StoredSigned {
+    const NAME: &'static str = "signed value";
+    const VERSION: u8 = 1;
+    /// The largest body there is, its signature and lengths.
+    const LIMIT: usize = Report::LIMIT + 256;
+}
+
+pub(super) fn put(txn: &WriteTransaction, records: &[Record]) -> Result<(), StoreError> {
+    for record in records {
+        match record {
+            Record::Statement(signed) => {
+                if table::mark(txn, SEEN, &signed.statement_id().0)? {
+                    table::append(txn, STATEMENTS, |_| StoredSigned(signed.clone()))?;
+                }
+            }
+            Record::Change(seq, change) => {
+                table::put(txn, CHANGES, &change_key(change.author, *seq), change)?;
+            }
+            Record::Report(node, signed) => {
+                table::put(txn, REPORTS, &node.0, &StoredSigned(signed.clone()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn load(txn: &ReadTransaction, mesh: MeshId) -> Result<Loaded, StoreError> {
+    let mut statements = signed(table::scan(txn, STATEMENTS)?);
+    let is_genesis = |signed: &Signed| signed.statement_id().0 == mesh.0;
+    let genesis = statements.iter().position(is_genesis).ok_or_else(|| {
+        StoreError::corrupt(format!("the genesis of mesh {} is missing", mesh.short()))
+    })?;
+    statements[..=genesis].rotate_right(1);
+    Ok(Loaded {
+        statements,
+        changes: table::scan(txn, CHANGES)?,
+        reports: signed(table::scan(txn, REPORTS)?),
+    })
+}
+
+pub(super) fn signed(stored: Vec<StoredSigned>) -> Vec<Signed> {
+    stored
+        .into_iter()
+        .map(|StoredSigned(signed)| signed)
+        .collect()
+}
+
+/// Author, then number, so that an author's log is read in its order.
+fn change_key(author: PublicKey, seq: u64) -> [u8; 40] {
+    let mut key = [0; 40];
+    key[..32].copy_from_slice(&author.0);
+    key[32..].copy_from_slice(&seq.to_be_bytes());
+    key
+}

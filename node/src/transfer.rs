@@ -1,0 +1,71 @@
+//! The data plane: drives one block session at either end, between a stream
+//! and a disk. What may be said when is decided by `blocks::Source` and
+//! `blocks::Target`; here bytes are read, hashed, compressed, sent, checked,
+//! written and made durable as they say.
+//!
+//! Not here: who may open a stream, when passes begin, and what is remembered
+//! of a session beside the stored trees.
+//!
+//! ```text
+//! agent       disk thread ──pieces──▶ session ──parcels──▶ writer ══▶ stream
+//!             reads, hashes,          blocks::Source
+//!             compresses, commits ◀───────┘ ▲── frames ─── reader ◀══
+//!
+//! replicator  stream ══▶ reader ──payloads──▶ desk thread ──flushes──▶ keeper
+//!                                             blocks::Target           thread
+//!             ◀══ writer ◀──────frames─────── checks, writes           fsync, tree,
+//!                                                 ▲────── durable ──── commit
+//! ```
+//!
+//! Memory is bounded: [`PIECES`] buffers of 1 MiB at each end, a tree's cache,
+//! and the leaves between two barriers. A session that is dropped at any point
+//! ends its threads, and what was acknowledged is kept.
+
+mod compress;
+mod desk;
+mod disk;
+mod keeper;
+mod locks;
+mod notes;
+mod piece;
+mod receive;
+mod replica;
+mod send;
+mod session;
+mod wire;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+pub use compress::Compression;
+pub use receive::{Commit, OpenFrame, Prove, ReceiveEvent, ReceiveJob, read_open, receive, refuse};
+pub use send::{SendCommand, SendEvent, SendJob, send};
+
+/// Buffers of one read (1 MiB) in flight at each end: 16 MiB hides the time
+/// between two threads and the delay of a fast link.
+const PIECES: usize = 16;
+
+/// Live figures of one session, read by whoever shows them.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// The pass that runs or ran last.
+    pub pass: AtomicU32,
+    /// Blocks of the volume.
+    pub blocks_total: AtomicU64,
+    /// Blocks looked at in this pass; the agent's end only.
+    pub blocks_looked_at: AtomicU64,
+    /// Blocks sent, or received and written, in this session.
+    pub blocks_sent: AtomicU64,
+    /// Bytes of payload on the wire in this session.
+    pub bytes_sent: AtomicU64,
+    /// Bytes read back or hashed again; the replicator's end only.
+    pub bytes_reread: AtomicU64,
+    /// Whether extents are being compressed; the agent's end only.
+    pub is_compressing: AtomicBool,
+}
+
+fn add(to: &AtomicU64, count: u64) {
+    to.fetch_add(count, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,413 @@
+//! The agent's disk thread: reads and hashes the source, compresses, and keeps
+//! the stored tree. It does one thing at a time and answers in order.
+//!
+//! Not here: what to do when; the session sends requests and this carries them
+//! out.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc as std_mpsc;
+use std::thread;
+
+use blocks::{BlockIndex, Extent, Geometry, GroupIndex, Leaf, Node, Root};
+use keys::{Permit, SendBlocks};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use volumes::{
+    Changed, OpenTreeError, RescanTracker, ScanError, Scanned, SourceChanged, SourceVolume,
+    TreeError, TreeFile, VolumeTag, ZERO_ENTRY,
+};
+
+use super::compress::{Gauge, Packer};
+use super::locks::while_busy;
+use super::piece::{Lent, Part, Piece, Slice};
+use super::{Compression, PIECES, Progress};
+
+/// How requests and pieces reach the disk thread. Not bounded by itself: there
+/// are [`PIECES`] pieces, and the session waits for answers before it asks on.
+pub(super) type Mailbox = std_mpsc::Sender<ToDisk>;
+
+/// Answers that wait for the session; the pieces among them are bounded
+/// already.
+const ANSWERS: usize = 2 * PIECES;
+
+/// What the disk thread is asked for.
+pub(super) enum ToDisk {
+    /// A piece came home.
+    Free(Piece),
+    /// Nodes of the stored tree.
+    Groups { first: GroupIndex, count: u32 },
+    /// Replace a group's leaves.
+    Adopt {
+        group: GroupIndex,
+        leaves: Vec<Leaf>,
+    },
+    /// Read all of the source and give what differs from the stored tree.
+    Pass { pass: u32 },
+    /// Stop reading for this pass.
+    EndPass,
+    /// Store acknowledged leaves.
+    Commit { barrier: u64, extents: Vec<Extent> },
+    /// Make the stored tree durable.
+    Sync,
+    /// End the thread.
+    Stop,
+}
+
+/// What the disk thread answers.
+pub(super) enum FromDisk {
+    /// Source and tree are open.
+    Opened { geometry: Geometry, root: Root },
+    /// The nodes asked for.
+    Groups { first: GroupIndex, nodes: Vec<Node> },
+    /// A group was adopted.
+    Adopted,
+    /// Runs that differ, to be sent in this order.
+    Runs(VecDeque<Run>),
+    /// The pass is read to its end.
+    PassRead,
+    /// A commit was carried out.
+    Committed { barrier: u64, root: Root },
+    /// The source cannot go on: one sentence or two for people.
+    Failed(String),
+    /// The stored tree turned out damaged: it is repaired on the next opening.
+    TreeDamaged(String),
+}
+
+/// A run of blocks to be sent.
+#[derive(Debug)]
+pub(super) enum Run {
+    Zero {
+        first: BlockIndex,
+        count: u32,
+    },
+    Data {
+        first: BlockIndex,
+        leaves: Vec<Leaf>,
+        is_packed: bool,
+        payload: Slice,
+    },
+}
+
+/// What the disk thread works on.
+pub(super) struct DiskJob {
+    pub(super) permit: Permit<SendBlocks>,
+    pub(super) source: PathBuf,
+    pub(super) tree: PathBuf,
+    pub(super) tag: VolumeTag,
+    pub(super) compression: Compression,
+    pub(super) progress: Arc<Progress>,
+}
+
+/// The session's end of the disk thread; dropping it stops the thread.
+pub(super) struct Disk {
+    mailbox: Mailbox,
+    answers: mpsc::Receiver<FromDisk>,
+}
+
+impl Disk {
+    /// Starts the thread, which begins by opening source and tree.
+    pub(super) fn start(job: DiskJob) -> io::Result<Self> {
+        let (mailbox, requests) = std_mpsc::channel();
+        let (send, answers) = mpsc::channel(ANSWERS);
+        let home = mailbox.clone();
+        thread::Builder::new()
+            .name("dunlin-source".into())
+            .spawn(move || run(job, requests, home, send))?;
+        Ok(Self { mailbox, answers })
+    }
+
+    pub(super) fn ask(&self, request: ToDisk) {
+        // A thread that ended said why before.
+        let _ = self.mailbox.send(request);
+    }
+
+    /// The next answer; none once the thread has ended.
+    pub(super) async fn answer(&mut self) -> Option<FromDisk> {
+        self.answers.recv().await
+    }
+
+    /// Stops the thread and waits until it has let go of source and tree.
+    pub(super) async fn stop(mut self) {
+        self.ask(ToDisk::Stop);
+        while self.answers.recv().await.is_some() {}
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.ask(ToDisk::Stop);
+    }
+}
+
+/// Why the thread ends.
+enum Ended {
+    /// Asked to, or nobody listens.
+    Stopped,
+    Failed(String),
+    TreeDamaged(String),
+}
+
+impl From<TreeError> for Ended {
+    fn from(error: TreeError) -> Self {
+        match error {
+            TreeError::Torn { .. } => Self::TreeDamaged(error.to_string()),
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+struct Worker {
+    volume: SourceVolume,
+    tree: TreeFile,
+    requests: std_mpsc::Receiver<ToDisk>,
+    home: Mailbox,
+    answers: mpsc::Sender<FromDisk>,
+    free: Vec<Piece>,
+    pass_ended: bool,
+    gauge: Gauge,
+    packer: Packer,
+    progress: Arc<Progress>,
+}
+
+fn run(
+    job: DiskJob,
+    requests: std_mpsc::Receiver<ToDisk>,
+    home: Mailbox,
+    answers: mpsc::Sender<FromDisk>,
+) {
+    let ended = open(&job).and_then(|(volume, mut tree)| {
+        let (geometry, root) = (volume.geometry(), tree.root()?);
+        let blocks = geometry.blocks();
+        job.progress.blocks_total.store(blocks, Relaxed);
+        let mut worker = Worker {
+            volume,
+            tree,
+            requests,
+            home,
+            answers: answers.clone(),
+            free: Vec::new(),
+            pass_ended: true,
+            gauge: Gauge::new(job.compression, Instant::now()),
+            packer: Packer::new(),
+            progress: job.progress.clone(),
+        };
+        worker.answer(FromDisk::Opened { geometry, root })?;
+        let ended = worker.serve();
+        // What was committed is kept in any case, if it can be.
+        let kept = worker.tree.sync();
+        ended.and_then(|()| Ok(kept?))
+    });
+    let last = match ended {
+        Ok(()) | Err(Ended::Stopped) => return,
+        Err(Ended::Failed(why)) => FromDisk::Failed(why),
+        Err(Ended::TreeDamaged(why)) => FromDisk::TreeDamaged(why),
+    };
+    // When nobody listens, nobody wants to know.
+    let _ = answers.blocking_send(last);
+}
+
+/// Only with a permit: reading a source for a peer needs one.
+fn open(job: &DiskJob) -> Result<(SourceVolume, TreeFile), Ended> {
+    tracing::debug!(volume = ?job.permit.volume(), source = %job.source.display(), "opening source");
+    let volume = SourceVolume::open(&job.source).map_err(|e| Ended::Failed(e.to_string()))?;
+    let geometry = volume.geometry();
+    let open = || TreeFile::open_or_create(&job.tree, job.tag, geometry);
+    let is_busy = |error: &OpenTreeError| matches!(error, OpenTreeError::Busy { .. });
+    let opened = match while_busy(open, is_busy) {
+        // It only saves sending again: the target's own tree replaces it.
+        Err(
+            OpenTreeError::NotATree { .. }
+            | OpenTreeError::OtherVolume { .. }
+            | OpenTreeError::Corrupt { .. },
+        ) => {
+            fs::remove_file(&job.tree).map_err(|error| {
+                let path = job.tree.display();
+                Ended::Failed(format!("cannot remove damaged hash tree {path}: {error}"))
+            })?;
+            open()
+        }
+        opened => opened,
+    };
+    let mut tree = opened.map_err(|e| Ended::Failed(e.to_string()))?;
+    for group in tree.check()? {
+        // Zeros as good as any: the root decides whether they are right, and
+        // where it differs the group is compared and adopted.
+        let blocks = geometry.group_blocks(group);
+        let unknown = vec![ZERO_ENTRY; (blocks.end - blocks.start) as usize];
+        tree.replace(group, &unknown)?;
+    }
+    Ok((volume, tree))
+}
+
+impl Worker {
+    /// Carries out requests until told to stop.
+    fn serve(&mut self) -> Result<(), Ended> {
+        self.free = (0..PIECES).map(|_| Piece::new()).collect();
+        loop {
+            let request = self.requests.recv().map_err(|_| Ended::Stopped)?;
+            self.carry_out(request)?;
+        }
+    }
+
+    fn carry_out(&mut self, request: ToDisk) -> Result<(), Ended> {
+        match request {
+            ToDisk::Stop => Err(Ended::Stopped),
+            ToDisk::Free(piece) => {
+                self.free.push(piece);
+                Ok(())
+            }
+            ToDisk::Groups { first, count } => {
+                let nodes = self.tree.nodes(first, u64::from(count))?;
+                self.answer(FromDisk::Groups { first, nodes })
+            }
+            ToDisk::Adopt { group, leaves } => {
+                self.tree.replace(group, &leaves)?;
+                self.answer(FromDisk::Adopted)
+            }
+            ToDisk::Pass { pass } => self.pass(pass),
+            ToDisk::EndPass => {
+                self.pass_ended = true;
+                Ok(())
+            }
+            ToDisk::Commit { barrier, extents } => {
+                store(&mut self.tree, &extents)?;
+                let root = self.tree.root()?;
+                self.answer(FromDisk::Committed { barrier, root })
+            }
+            ToDisk::Sync => Ok(self.tree.sync()?),
+        }
+    }
+
+    fn pass(&mut self, pass: u32) -> Result<(), Ended> {
+        self.pass_ended = false;
+        self.progress.pass.store(pass, Relaxed);
+        self.gauge.restart(Instant::now());
+        let mut scan = RescanTracker::new(self.volume.geometry());
+        while !self.pass_ended {
+            let mut piece = self.piece()?;
+            let step = scan.next_changed(&self.volume, &mut self.tree, &mut piece.raw);
+            let position = scan.position().0;
+            self.progress.blocks_looked_at.store(position, Relaxed);
+            match step.map_err(scan_failed)? {
+                Scanned::Quiet => self.free.push(piece),
+                Scanned::Changed(changed) => self.give(changed, piece)?,
+                Scanned::End => {
+                    self.free.push(piece);
+                    self.pass_ended = true;
+                    self.answer(FromDisk::PassRead)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A free piece; meanwhile, and before, what was asked for is done.
+    fn piece(&mut self) -> Result<Piece, Ended> {
+        while let Ok(request) = self.requests.try_recv() {
+            self.carry_out(request)?;
+        }
+        loop {
+            if let Some(piece) = self.free.pop() {
+                return Ok(piece);
+            }
+            let began = Instant::now();
+            let request = self.requests.recv().map_err(|_| Ended::Stopped)?;
+            self.gauge.waited(began.elapsed());
+            self.carry_out(request)?;
+        }
+    }
+
+    fn give(&mut self, changed: Vec<Changed>, mut piece: Piece) -> Result<(), Ended> {
+        let pack = self.gauge.is_on();
+        self.progress.is_compressing.store(pack, Relaxed);
+        let mut parts = Vec::with_capacity(changed.len());
+        let (mut packed_end, mut raw_bytes, mut wire_bytes) = (0, 0, 0);
+        for run in &changed {
+            let Changed::Data { bytes, .. } = run else {
+                continue;
+            };
+            let Piece { raw, packed } = &mut piece;
+            let shrunk = pack
+                .then(|| {
+                    let raw = &raw.bytes()[bytes.clone()];
+                    self.packer.pack(raw, &mut packed[packed_end..])
+                })
+                .flatten();
+            raw_bytes += bytes.len();
+            wire_bytes += shrunk.unwrap_or(bytes.len());
+            parts.push(match shrunk {
+                None => Part::Raw(bytes.clone()),
+                Some(len) => {
+                    let start = packed_end;
+                    packed_end += len;
+                    Part::Packed(start..packed_end)
+                }
+            });
+        }
+        self.gauge
+            .moved(raw_bytes as u64, wire_bytes as u64, Instant::now());
+        let lent = Lent::new(piece, self.home.clone());
+        let mut parts = parts.into_iter();
+        let runs = changed
+            .into_iter()
+            .filter_map(|run| match run {
+                Changed::Zero { first, count } => {
+                    // At most 4096 by the tracker's promise.
+                    let count = count as u32;
+                    Some(Run::Zero { first, count })
+                }
+                Changed::Data { first, leaves, .. } => {
+                    let part = parts.next()?;
+                    let is_packed = matches!(part, Part::Packed(_));
+                    let payload = Slice::new(&lent, part);
+                    Some(Run::Data {
+                        first,
+                        leaves,
+                        is_packed,
+                        payload,
+                    })
+                }
+            })
+            .collect();
+        drop(lent);
+        self.answer(FromDisk::Runs(runs))
+    }
+
+    fn answer(&self, answer: FromDisk) -> Result<(), Ended> {
+        self.answers
+            .blocking_send(answer)
+            .map_err(|_| Ended::Stopped)
+    }
+}
+
+/// Stores the leaves of extents in the order they were sent.
+pub(super) fn store(tree: &mut TreeFile, extents: &[Extent]) -> Result<(), TreeError> {
+    for extent in extents {
+        match extent {
+            Extent::Zero { first, count } => tree.set_zero_run(*first, u64::from(*count))?,
+            Extent::Data { first, leaves } => tree.set_run(*first, leaves)?,
+        }
+    }
+    Ok(())
+}
+
+fn scan_failed(error: ScanError) -> Ended {
+    let text = error.to_string();
+    match error {
+        ScanError::Tree(error) => error.into(),
+        ScanError::Read(_) => Ended::Failed(format!(
+            "{text}; what was copied is kept: check the disk, then resume"
+        )),
+        ScanError::Source(SourceChanged::Io { .. }) => {
+            Ended::Failed(format!("{text}; check the disk, then resume"))
+        }
+        ScanError::Source(_) | ScanError::Mismatch { .. } => {
+            Ended::Failed(format!("{text}; what was copied is kept"))
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The replicator's keeper thread: makes barriers durable while the desk goes
+//! on checking and writing, reads the volume back, and has statements made.
+//!
+//! Not here: what is written, and when a barrier is due.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc as std_mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use blocks::{Extent, Root};
+use tokio::sync::mpsc;
+use volumes::{RootReader, TargetVolume, TreeFile};
+
+use super::desk::ToDesk;
+use super::disk::store;
+use super::notes::Notes;
+use super::receive::{Commit, Prove, ReceiveEvent};
+use super::replica::Trouble;
+use super::{Progress, add};
+
+/// What the keeper is asked for. As many wait as barriers may be outstanding,
+/// and one more.
+pub(super) enum Job {
+    Flush {
+        barrier: u64,
+        extents: Vec<Extent>,
+    },
+    /// As a flush, but the barrier's number stays; the sender waits.
+    Settle {
+        extents: Vec<Extent>,
+        done: std_mpsc::Sender<Result<(), Trouble>>,
+    },
+    ReadBack,
+    Prove {
+        root: Root,
+        read_back: bool,
+    },
+}
+
+/// What the keeper works with.
+pub(super) struct Keeper {
+    pub(super) volume: Arc<TargetVolume>,
+    pub(super) tree: Arc<Mutex<TreeFile>>,
+    pub(super) notes: Arc<Notes>,
+    pub(super) commit: Commit,
+    pub(super) prove: Prove,
+    /// The last durable barrier.
+    pub(super) barrier: u64,
+    pub(super) progress: Arc<Progress>,
+    pub(super) events: mpsc::Sender<ReceiveEvent>,
+    pub(super) desk: std_mpsc::Sender<ToDesk>,
+}
+
+/// The desk's end of the keeper.
+pub(super) struct KeeperHandle {
+    jobs: Option<std_mpsc::Sender<Job>>,
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl KeeperHandle {
+    pub(super) fn start(keeper: Keeper) -> io::Result<Self> {
+        let (jobs, requests) = std_mpsc::channel();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = is_over.clone();
+        let thread = thread::Builder::new()
+            .name("dunlin-keeper".into())
+            .spawn(move || keeper.run(&requests, &over))?;
+        Ok(Self {
+            jobs: Some(jobs),
+            is_over,
+            thread: Some(thread),
+        })
+    }
+
+    pub(super) fn ask(&self, job: Job) -> Result<(), Trouble> {
+        let jobs = self.jobs.as_ref();
+        let asked = jobs.and_then(|jobs| jobs.send(job).ok());
+        asked.ok_or_else(|| Trouble::failed("the thread that makes barriers durable ended: resume"))
+    }
+}
+
+/// Waits until all that was asked for is done, a read-back excepted.
+impl Drop for KeeperHandle {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // If it panicked its notes are still there, and are recovered.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Keeper {
+    fn run(mut self, requests: &std_mpsc::Receiver<Job>, is_over: &AtomicBool) {
+        let mut failed: Option<Trouble> = None;
+        while let Ok(job) = requests.recv() {
+            // After a failure nothing that follows can be made durable.
+            if let Some(trouble) = &failed {
+                if let Job::Settle { done, .. } = job {
+                    let _ = done.send(Err(trouble.clone()));
+                }
+                continue;
+            }
+            let answer = match job {
+                Job::Flush { barrier, extents } => self.flush(barrier, &extents),
+                Job::Settle { extents, done } => {
+                    let settled = self.settle(&extents);
+                    failed = settled.as_ref().err().cloned();
+                    // The desk waits, or has died of a panic.
+                    let _ = done.send(settled);
+                    continue;
+                }
+                Job::ReadBack => match self.read_back(is_over) {
+                    Ok(None) => continue,
+                    Ok(Some(root)) => Ok(ToDesk::ReadBack { root }),
+                    Err(trouble) => Err(trouble),
+                },
+                Job::Prove { root, read_back } => {
+                    let proof = (self.prove)(root, read_back).map_err(Trouble::failed);
+                    proof.map(|proof| ToDesk::Proved { proof })
+                }
+            };
+            let answer = answer.unwrap_or_else(|trouble| {
+                failed = Some(trouble.clone());
+                ToDesk::StorageFailed(trouble)
+            });
+            // A desk that is over needs no answer.
+            let _ = self.desk.send(answer);
+        }
+    }
+
+    fn flush(&mut self, barrier: u64, extents: &[Extent]) -> Result<ToDesk, Trouble> {
+        let root = self.make_durable(barrier, extents)?;
+        self.notes.forget(barrier)?;
+        self.tell_committed(root);
+        Ok(ToDesk::Flushed { barrier, root })
+    }
+
+    fn settle(&mut self, extents: &[Extent]) -> Result<(), Trouble> {
+        let root = self.make_durable(self.barrier, extents)?;
+        self.notes.forget_all()?;
+        self.tell_committed(root);
+        Ok(())
+    }
+
+    /// Data first, then the tree, then the barrier's number and root.
+    fn make_durable(&mut self, barrier: u64, extents: &[Extent]) -> Result<Root, Trouble> {
+        self.volume.sync()?;
+        let root = {
+            let mut tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
+            store(&mut tree, extents)?;
+            let root = tree.root()?;
+            tree.sync()?;
+            root
+        };
+        (self.commit)(barrier, root).map_err(Trouble::failed)?;
+        self.barrier = barrier;
+        Ok(root)
+    }
+
+    fn tell_committed(&self, root: Root) {
+        let barrier = self.barrier;
+        let event = ReceiveEvent::Committed { barrier, root };
+        // A caller that stopped listening knows by its own commit.
+        let _ = self.events.blocking_send(event);
+    }
+
+    /// The root of what the disk holds, or none when the session was over
+    /// before all was read.
+    fn read_back(&self, is_over: &AtomicBool) -> Result<Option<Root>, Trouble> {
+        self.volume.drop_cache();
+        let mut reader = RootReader::new(&*self.volume);
+        let mut done = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            let root = reader.step(&*self.volume)?;
+            add(&self.progress.bytes_reread, reader.done() - done);
+            done = reader.done();
+            if root.is_some() {
+                return Ok(root);
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,349 @@
+//! The replicator's end of a block session: reading who wants what, refusing
+//! it, or receiving until the session ends.
+//!
+//! Not here: whether a ticket is good, and what is done with the bytes
+//! (`desk`).
+
+use std::io;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::mpsc as std_mpsc;
+use std::thread;
+use std::time::Duration;
+
+use blocks::frame::{MAX_PAYLOAD, PREFIX_LEN};
+use blocks::{CloseReason, FrameError, FramePrefix, RefusalCode, Root, ToSource, ToTarget};
+use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use keys::{Permit, ReceiveBlocks};
+use tokio::select;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::timeout;
+use volumes::VolumeTag;
+
+use super::desk::{self, DeskJob, Payload, ToDesk};
+use super::replica::Place;
+use super::wire::{Activity, FrameReader, LINGER, PARCELS, write_parcels};
+use super::{PIECES, Progress};
+
+/// How long a peer may take for its first frame.
+const OPENING: Duration = Duration::from_secs(10);
+
+/// Frames that wait for the desk; the payloads among them are bounded by
+/// [`PIECES`].
+const FRAMES: usize = 64;
+
+/// Stores a barrier and the root at it; durable when it returns. An error says
+/// what failed, on what, and what to do.
+pub type Commit = Box<dyn Fn(u64, Root) -> Result<(), String> + Send>;
+
+/// Makes the signed statement about a root, read back in full or not.
+pub type Prove = Box<dyn Fn(Root, bool) -> Result<Vec<u8>, String> + Send>;
+
+/// The first frame of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenFrame {
+    /// The credential, to be checked by the caller.
+    pub ticket: Vec<u8>,
+    /// The source's length in bytes.
+    pub length: u64,
+    frame: ToTarget,
+}
+
+/// Why a stream did not begin as one should. Nothing was read beyond its first
+/// frame; answer with [`refuse`].
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// It ended or broke.
+    #[error("the block stream ended before its first frame")]
+    Ended(#[source] io::Error),
+    /// It took too long.
+    #[error("no first frame came on the block stream for {} s", OPENING.as_secs())]
+    TimedOut,
+    /// The bytes are no frame.
+    #[error("the first bytes of the block stream are not a frame")]
+    Garbled(#[from] FrameError),
+    /// The frame does not open a session.
+    #[error("the block stream begins with a frame of kind {kind}")]
+    NotAnOpen {
+        /// What it is.
+        kind: &'static str,
+    },
+}
+
+/// What is received, and with what right.
+pub struct ReceiveJob {
+    /// Allows blocks to be written.
+    pub permit: Permit<ReceiveBlocks>,
+    /// The stream's first frame.
+    pub open: OpenFrame,
+    /// The volume: a raw image or an attached block device.
+    pub volume: PathBuf,
+    /// The copy's length in bytes.
+    pub length: u64,
+    /// Where the stored tree is, or is to be made.
+    pub tree: PathBuf,
+    /// Where the notes of what is being written are; a digit is appended.
+    pub intents: PathBuf,
+    /// Names the copy. It has to differ for every epoch and volume: a stored
+    /// tree with another tag is not believed, and the volume is read instead.
+    pub tag: [u8; 16],
+    /// A new epoch: begin with zeros, whatever the volume holds.
+    pub fresh: bool,
+    /// The last durable barrier.
+    pub barrier: u64,
+    /// Where the live figures go.
+    pub progress: Arc<Progress>,
+    /// Called at each barrier, once its data and tree are durable; and with an
+    /// unchanged number when a session ends between two barriers.
+    pub commit: Commit,
+    /// Called when the source asks for the statement.
+    pub prove: Prove,
+}
+
+/// What the caller is told. A session ends with exactly one of `Ended`,
+/// `Refused` and `StorageFailed`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReceiveEvent {
+    /// Volume and tree are open and level.
+    Opened {
+        /// The last durable barrier.
+        barrier: u64,
+        /// Groups of 16 MiB that had to be hashed again.
+        recovered_groups: u64,
+    },
+    /// This barrier is durable and was committed.
+    Committed {
+        /// Its number.
+        barrier: u64,
+        /// The root at it.
+        root: Root,
+    },
+    /// The source begins a pass.
+    PassBegun(u32),
+    /// The statement was made and sent.
+    Finished {
+        /// The root it states.
+        root: Root,
+        /// Whether the volume was read back in full to tell.
+        read_back: bool,
+    },
+    /// The session is over, and how. What arrived is kept.
+    Ended(String),
+    /// We ended it: what the source was told, and why.
+    Refused(RefusalCode, String),
+    /// Volume, tree or notes failed: what, where, why, and what to do. What
+    /// was acknowledged is kept.
+    StorageFailed(String),
+}
+
+/// Reads the first frame of a stream, and nothing beyond it.
+///
+/// # Errors
+/// When none comes in time, or it is not one that opens a session.
+pub async fn read_open<S>(stream: &mut S) -> Result<OpenFrame, ReceiveError>
+where
+    S: AsyncRead + Unpin,
+{
+    let read = timeout(OPENING, read_first(stream)).await;
+    let frame = read.map_err(|_| ReceiveError::TimedOut)??;
+    match &frame {
+        ToTarget::Open { ticket, length, .. } => Ok(OpenFrame {
+            ticket: ticket.clone(),
+            length: *length,
+            frame,
+        }),
+        other => Err(ReceiveError::NotAnOpen { kind: other.name() }),
+    }
+}
+
+async fn read_first<S>(stream: &mut S) -> Result<ToTarget, ReceiveError>
+where
+    S: AsyncRead + Unpin,
+{
+    let mut prefix = [0; PREFIX_LEN];
+    let read = stream.read_exact(&mut prefix).await;
+    read.map_err(ReceiveError::Ended)?;
+    let prefix = FramePrefix::decode(prefix)?;
+    if prefix.payload > 0 {
+        let (frame, bytes) = ("first", prefix.payload);
+        return Err(FrameError::Payload { frame, bytes }.into());
+    }
+    let mut header = vec![0; prefix.header];
+    let read = stream.read_exact(&mut header).await;
+    read.map_err(ReceiveError::Ended)?;
+    Ok(ToTarget::decode(&header, 0)?)
+}
+
+/// Tells the peer that its session will not be, and closes the stream.
+pub async fn refuse<S>(mut stream: S, code: RefusalCode)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let Ok(frame) = (ToSource::Refused { code }).encode() else {
+        return;
+    };
+    let tell = async {
+        stream.write_all(&frame).await?;
+        stream.flush().await?;
+        stream.close().await
+    };
+    // A peer that is gone needs no refusal.
+    if let Ok(Ok(())) = timeout(LINGER, tell).await {
+        FrameReader::new(stream, Activity::new()).drain().await;
+    }
+}
+
+/// Runs one session over a stream whose first frame was read and accepted.
+/// Once `stop` holds a code no further block is written and the source is
+/// told. Dropping it ends the session as if the connection were cut.
+pub async fn receive<S>(
+    stream: S,
+    job: ReceiveJob,
+    mut stop: watch::Receiver<Option<RefusalCode>>,
+    events: mpsc::Sender<ReceiveEvent>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (reader, writer) = stream.split();
+    let (parcels, outgoing) = mpsc::channel(PARCELS);
+    let (desk, ended) = start_desk(job, stop.clone(), events.clone(), parcels);
+    let mut ended = pin!(ended);
+    let activity = Activity::new();
+    let mut frames = FrameReader::new(reader, activity.clone());
+    let mut writing = pin!(write_parcels(writer, activity, outgoing));
+    let mut is_written = false;
+    let last = {
+        let mut reading = pin!(read_for(&mut frames, &desk.0));
+        let mut watching = pin!(stop.wait_for(Option::is_some));
+        let (mut is_read, mut is_stopped) = (false, false);
+        loop {
+            select! {
+                last = &mut ended => break last,
+                reason = &mut reading, if !is_read => {
+                    is_read = true;
+                    desk.tell(ToDesk::Closed(reason));
+                }
+                written = &mut writing, if !is_written => {
+                    is_written = true;
+                    if let Err(reason) = written {
+                        desk.tell(ToDesk::Closed(reason));
+                    }
+                }
+                _ = &mut watching, if !is_stopped => {
+                    is_stopped = true;
+                    desk.tell(ToDesk::Look);
+                }
+            }
+        }
+    };
+    if !is_written {
+        // The last frames, if the peer still takes them.
+        let _ = timeout(LINGER, writing).await;
+    }
+    frames.drain().await;
+    let last = last.unwrap_or_else(|_| {
+        let why = "the thread that writes the copy ended: resume".to_owned();
+        ReceiveEvent::StorageFailed(why)
+    });
+    // Nobody listens any more, or everything was said.
+    let _ = events.send(last).await;
+}
+
+/// The way to the desk; dropping it tells the desk that the session was cut.
+struct DeskHandle(std_mpsc::Sender<ToDesk>);
+
+impl DeskHandle {
+    fn tell(&self, message: ToDesk) {
+        // A desk that is over has said why.
+        let _ = self.0.send(message);
+    }
+}
+
+impl Drop for DeskHandle {
+    fn drop(&mut self) {
+        self.tell(ToDesk::Closed(CloseReason::Cancelled));
+    }
+}
+
+fn start_desk(
+    job: ReceiveJob,
+    stop: watch::Receiver<Option<RefusalCode>>,
+    events: mpsc::Sender<ReceiveEvent>,
+    parcels: mpsc::Sender<super::wire::Parcel>,
+) -> (DeskHandle, oneshot::Receiver<ReceiveEvent>) {
+    let (mailbox, inbox) = std_mpsc::channel();
+    let (end, ended) = oneshot::channel();
+    let job = DeskJob {
+        permit: job.permit,
+        place: Place {
+            volume: job.volume,
+            length: job.length,
+            tree: job.tree,
+            notes: job.intents,
+            tag: VolumeTag(job.tag),
+            fresh: job.fresh,
+        },
+        barrier: job.barrier,
+        open: job.open.frame,
+        progress: job.progress,
+        commit: job.commit,
+        prove: job.prove,
+        stop,
+        events,
+        parcels,
+        inbox,
+        mailbox: mailbox.clone(),
+    };
+    let thread = thread::Builder::new().name("dunlin-desk".into());
+    // When no thread can be had, `end` is dropped with the closure.
+    let _ = thread.spawn(move || {
+        // The caller may have dropped the session.
+        let _ = end.send(desk::run(job));
+    });
+    (DeskHandle(mailbox), ended)
+}
+
+/// Reads the source's frames for the desk until the stream ends; says how.
+async fn read_for<R: AsyncRead + Unpin>(
+    frames: &mut FrameReader<R>,
+    desk: &std_mpsc::Sender<ToDesk>,
+) -> CloseReason {
+    let (home, mut pool) = mpsc::channel(PIECES);
+    for _ in 0..PIECES {
+        // There is room for all of them.
+        let _ = home.try_send(vec![0; MAX_PAYLOAD]);
+    }
+    let room = Arc::new(Semaphore::new(FRAMES));
+    loop {
+        let Ok(_room) = room.clone().acquire_owned().await else {
+            return CloseReason::Cancelled;
+        };
+        let len = match frames.next().await {
+            Ok(len) => len,
+            Err(reason) => return reason,
+        };
+        let Ok(frame) = ToTarget::decode(frames.header(), len) else {
+            return CloseReason::Garbled;
+        };
+        let payload = if len == 0 {
+            Payload::none(home.clone())
+        } else {
+            let Some(mut buf) = pool.recv().await else {
+                return CloseReason::Cancelled;
+            };
+            if let Err(reason) = frames.fill(&mut buf[..len]).await {
+                return reason;
+            }
+            Payload::new(buf, len, home.clone())
+        };
+        let message = ToDesk::Frame {
+            frame,
+            payload,
+            _room,
+        };
+        if desk.send(message).is_err() {
+            return CloseReason::Cancelled;
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The agent's end of a block session: what its caller asks for and is told.
+//!
+//! Not here: the loop that drives it (`session`) and the reading (`disk`).
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+
+use blocks::{RefusalCode, Source};
+use crdt::PassSummary;
+use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use keys::{Permit, SendBlocks};
+use tokio::select;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use volumes::VolumeTag;
+
+use super::disk::{Disk, DiskJob, FromDisk};
+use super::session::{FRAMES, Session, Wires};
+use super::wire::{Activity, LINGER, PARCELS, read_frames, write_parcels};
+use super::{Compression, Progress};
+
+/// What is sent, and with what right.
+#[derive(Debug)]
+pub struct SendJob {
+    /// Allows the source's blocks to be sent.
+    pub permit: Permit<SendBlocks>,
+    /// What is shown to the replicator, opaque here.
+    pub ticket: Vec<u8>,
+    /// The source: a block device or a raw image.
+    pub source: PathBuf,
+    /// Where the stored tree is, or is to be made.
+    pub tree: PathBuf,
+    /// Names the source volume; a stored tree with another is made anew.
+    pub tag: [u8; 16],
+    /// The last barrier known to be durable at the replicator.
+    pub barrier: u64,
+    /// Where the live figures go.
+    pub progress: Arc<Progress>,
+    /// Whether to compress.
+    pub compression: Compression,
+}
+
+/// What the caller wants next. Passes and the finish wait for their turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendCommand {
+    /// Read the source and send what differs.
+    BeginPass {
+        /// Its number; rises within a session.
+        pass: u32,
+    },
+    /// Ask for the replicator's signed statement, which ends the session.
+    Finish {
+        /// Whether the replicator is to read its volume back in full.
+        read_back: bool,
+    },
+    /// Make durable what was sent and end the session.
+    Close,
+}
+
+/// What the caller is told. A session ends with exactly one of `Refused`,
+/// `Lost`, `SourceFailed` and `Closed`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SendEvent {
+    /// The stored tree is level with the replicator's; passes may begin.
+    Ready {
+        /// The replicator's last durable barrier.
+        barrier: u64,
+        /// Groups of 16 MiB whose hashes had to be taken over from it.
+        groups_adopted: u64,
+    },
+    /// All that was sent up to this barrier is durable.
+    Barrier(u64),
+    /// A pass is over and durable.
+    PassDone(PassSummary),
+    /// The replicator's statement.
+    Finished {
+        /// The root it states.
+        root: [u8; 32],
+        /// Whether the volume was read back in full to tell.
+        read_back: bool,
+        /// The statement, opaque here.
+        proof: Vec<u8>,
+    },
+    /// The replicator ended the session.
+    Refused(RefusalCode),
+    /// The connection is gone or the replicator misbehaved: one sentence. Try
+    /// again, with this replicator or another.
+    Lost(String),
+    /// The source, or what is stored beside it, failed: what, where, why, and
+    /// what to do.
+    SourceFailed(String),
+    /// The session ended in good order.
+    Closed,
+}
+
+/// Runs one session over a stream until it ends. Dropping it ends it too, as
+/// if the connection were cut.
+pub async fn send<S>(
+    stream: S,
+    job: SendJob,
+    commands: mpsc::Receiver<SendCommand>,
+    events: mpsc::Sender<SendEvent>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let last = match open(&job).await {
+        Ok(opened) => run(stream, job, opened, commands, &events).await,
+        Err(last) => last,
+    };
+    // Nobody listens any more, or everything was said.
+    let _ = events.send(last).await;
+}
+
+/// A session about to begin.
+struct Opened {
+    disk: Disk,
+    source: Source,
+    length: u64,
+}
+
+async fn open(job: &SendJob) -> Result<Opened, SendEvent> {
+    let disk = Disk::start(DiskJob {
+        permit: job.permit.clone(),
+        source: job.source.clone(),
+        tree: job.tree.clone(),
+        tag: VolumeTag(job.tag),
+        compression: job.compression,
+        progress: job.progress.clone(),
+    });
+    let mut disk = disk.map_err(|error| {
+        let why = format!("cannot start a thread to read the source: {error}; free some memory");
+        SendEvent::SourceFailed(why)
+    })?;
+    match disk.answer().await {
+        Some(FromDisk::Opened { geometry, root }) => {
+            let source = Source::new(geometry, job.barrier, root, job.ticket.clone());
+            let length = geometry.length();
+            Ok(Opened {
+                disk,
+                source,
+                length,
+            })
+        }
+        Some(FromDisk::Failed(why) | FromDisk::TreeDamaged(why)) => {
+            disk.stop().await;
+            Err(SendEvent::SourceFailed(why))
+        }
+        _ => Err(SendEvent::SourceFailed(format!(
+            "opening {} was broken off: resume",
+            job.source.display()
+        ))),
+    }
+}
+
+async fn run<S>(
+    stream: S,
+    job: SendJob,
+    Opened {
+        disk,
+        source,
+        length,
+    }: Opened,
+    commands: mpsc::Receiver<SendCommand>,
+    events: &mpsc::Sender<SendEvent>,
+) -> SendEvent
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (reader, writer) = stream.split();
+    let (heard, frames) = mpsc::channel(FRAMES);
+    let (parcels, outgoing) = mpsc::channel(PARCELS);
+    let activity = Activity::new();
+    let mut reading = pin!(read_frames(reader, activity.clone(), heard));
+    let mut writing = pin!(write_parcels(writer, activity.clone(), outgoing));
+    let wires = Wires {
+        frames,
+        parcels,
+        activity,
+        events: events.clone(),
+    };
+    let session = Session::new(source, length, job.progress, disk, wires);
+    let broken = session.broken();
+    let mut session = Box::pin(session.run(commands));
+    let (mut is_read, mut is_written) = (false, false);
+    let (last, disk) = loop {
+        select! {
+            ended = &mut session => break ended,
+            () = &mut reading, if !is_read => is_read = true,
+            written = &mut writing, if !is_written => {
+                is_written = true;
+                if let Err(reason) = written {
+                    broken.set(reason);
+                }
+            }
+        }
+    };
+    drop(session);
+    if !is_written {
+        // The last frames, if the peer still takes them.
+        let _ = timeout(LINGER, writing).await;
+    }
+    disk.stop().await;
+    last
+}

@@ -1,0 +1,495 @@
+//! The loop of the agent's end: one event at a time into `blocks::Source`, its
+//! outputs carried out in order.
+//!
+//! Everything that goes to the stream goes through one queue, so that the
+//! order in which the machine is told of extents and asks for barriers is the
+//! order on the wire.
+//!
+//! Not here: bytes on the stream (`wire`) and on the disk (`disk`).
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use blocks::source::{Input, Output, SessionError};
+use blocks::{CloseReason, Encoding, Extent, FrameError, Source, ToSource, ToTarget};
+use crdt::PassSummary;
+use tokio::select;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::disk::{Disk, FromDisk, Run, ToDisk};
+use super::send::{SendCommand, SendEvent};
+use super::wire::{Activity, LINGER, Parcel, SILENT};
+use super::{Progress, add};
+
+/// Frames of the target that wait for the session; more than it may have asked
+/// for at once.
+pub(super) const FRAMES: usize = 128;
+
+/// A barrier is due once this many bytes were sent since the one before: what
+/// a crash costs at most to send again. Less in tests, whose disks are small.
+const BARRIER_BYTES: u64 = if cfg!(test) { 8 << 20 } else { 256 << 20 };
+
+/// Or once the first of them has waited this long.
+const BARRIER_AGE: Duration = Duration::from_secs(5);
+
+/// Groups given to the disk thread to adopt and not yet done: half a
+/// megabyte.
+const ADOPTING: usize = 64;
+
+/// Commands that wait for their turn.
+const WAITING_COMMANDS: usize = 8;
+
+/// The replicator may have to read its volume before it answers: at this
+/// speed, in bytes a second, at least.
+const SLOWEST_READ: u64 = 20 << 20;
+
+/// Why the writer ended, for the session to see.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Broken(Arc<OnceLock<CloseReason>>);
+
+impl Broken {
+    pub(super) fn set(&self, reason: CloseReason) {
+        // The first reason is the cause.
+        let _ = self.0.set(reason);
+    }
+
+    fn reason(&self) -> CloseReason {
+        self.0.get().copied().unwrap_or(CloseReason::Lost)
+    }
+}
+
+/// What a session is connected to.
+pub(super) struct Wires {
+    /// From the reader.
+    pub(super) frames: mpsc::Receiver<Result<ToSource, CloseReason>>,
+    /// To the writer.
+    pub(super) parcels: mpsc::Sender<Parcel>,
+    /// When bytes last went either way.
+    pub(super) activity: Activity,
+    /// To the caller.
+    pub(super) events: mpsc::Sender<SendEvent>,
+}
+
+/// One session while it runs.
+pub(super) struct Session {
+    machine: Source,
+    length: u64,
+    disk: Disk,
+    frames: mpsc::Receiver<Result<ToSource, CloseReason>>,
+    parcels: mpsc::Sender<Parcel>,
+    events: mpsc::Sender<SendEvent>,
+    progress: Arc<Progress>,
+    activity: Activity,
+    broken: Broken,
+    runs: VecDeque<Run>,
+    waiting: VecDeque<SendCommand>,
+    is_ready: bool,
+    is_stopping: bool,
+    adopting: usize,
+    unsettled: Unsettled,
+    pass_began: Instant,
+    last: Option<SendEvent>,
+}
+
+/// What was sent and no barrier was asked for yet.
+#[derive(Default)]
+struct Unsettled {
+    bytes: u64,
+    since: Option<Instant>,
+}
+
+impl Session {
+    /// A session for a source of `length` bytes.
+    pub(super) fn new(
+        machine: Source,
+        length: u64,
+        progress: Arc<Progress>,
+        disk: Disk,
+        wires: Wires,
+    ) -> Self {
+        let Wires {
+            frames,
+            parcels,
+            activity,
+            events,
+        } = wires;
+        Self {
+            machine,
+            length,
+            disk,
+            frames,
+            parcels,
+            events,
+            progress,
+            activity,
+            broken: Broken::default(),
+            runs: VecDeque::new(),
+            waiting: VecDeque::new(),
+            is_ready: false,
+            is_stopping: false,
+            adopting: 0,
+            unsettled: Unsettled::default(),
+            pass_began: Instant::now(),
+            last: None,
+        }
+    }
+
+    pub(super) fn broken(&self) -> Broken {
+        self.broken.clone()
+    }
+
+    /// Runs until the session is over; gives the last event, and the disk to
+    /// be stopped once the stream is closed.
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<SendCommand>,
+    ) -> (SendEvent, Disk) {
+        self.step(Input::Start).await;
+        loop {
+            self.send_runs().await;
+            self.take_turn().await;
+            if let Some(last) = self.last.take() {
+                return (last, self.disk);
+            }
+            let due = self.unsettled.since.map(|since| since + BARRIER_AGE);
+            let silent = self
+                .patience()
+                .map(|patience| self.activity.last() + patience);
+            select! {
+                frame = self.frames.recv(), if self.adopting < ADOPTING => {
+                    self.heard(frame).await;
+                }
+                answer = self.disk.answer(), if self.runs.is_empty() => {
+                    self.answered(answer).await;
+                }
+                command = commands.recv(), if self.takes_commands() => {
+                    self.commanded(command.unwrap_or(SendCommand::Close)).await;
+                }
+                () = until(due) => {
+                    self.unsettled.since = None;
+                    self.step(Input::BarrierDue).await;
+                }
+                () = until(silent) => {
+                    if self.is_silent() {
+                        self.step(Input::Closed(CloseReason::Silent)).await;
+                    }
+                }
+                () = self.parcels.closed() => self.writing_broke().await,
+            }
+        }
+    }
+
+    fn takes_commands(&self) -> bool {
+        !self.is_stopping && self.waiting.len() < WAITING_COMMANDS
+    }
+
+    /// How long the target may be silent now; none while nothing is expected
+    /// of it.
+    fn patience(&self) -> Option<Duration> {
+        let reading = Duration::from_secs(self.length / SLOWEST_READ);
+        match self.machine.stage() {
+            "opening" | "finishing" => Some(SILENT + reading),
+            "comparing" | "draining" | "stopping" => Some(SILENT),
+            "passing" if !self.machine.may_send() => Some(SILENT),
+            _ => None,
+        }
+    }
+
+    fn is_silent(&self) -> bool {
+        self.patience()
+            .is_some_and(|patience| self.activity.last() + patience <= Instant::now())
+    }
+
+    async fn heard(&mut self, frame: Option<Result<ToSource, CloseReason>>) {
+        let input = match frame {
+            Some(Ok(frame)) => Input::Received(frame),
+            Some(Err(reason)) => Input::Closed(reason),
+            None => Input::Closed(CloseReason::Lost),
+        };
+        self.step(input).await;
+    }
+
+    /// The stream takes no more. The target may have said why before.
+    async fn writing_broke(&mut self) {
+        let last_words = async {
+            while let Some(Ok(frame)) = self.frames.recv().await {
+                if matches!(frame, ToSource::Refused { .. }) {
+                    return Some(frame);
+                }
+            }
+            None
+        };
+        let input = match timeout(LINGER, last_words).await {
+            Ok(Some(refused)) => Input::Received(refused),
+            _ => Input::Closed(self.broken.reason()),
+        };
+        // Frames it would send go nowhere.
+        let _ = self.step_no_send(input).await;
+    }
+
+    async fn answered(&mut self, answer: Option<FromDisk>) {
+        match answer {
+            Some(FromDisk::Groups { first, nodes }) => {
+                self.step(Input::OurGroups { first, nodes }).await;
+            }
+            Some(FromDisk::Adopted) => self.adopting = self.adopting.saturating_sub(1),
+            // What was read after a stop is not sent.
+            Some(FromDisk::Runs(_)) if self.is_stopping => {}
+            Some(FromDisk::Runs(runs)) => self.runs = runs,
+            Some(FromDisk::PassRead) if self.is_stopping => {}
+            Some(FromDisk::PassRead) => self.step(Input::PassRead).await,
+            Some(FromDisk::Committed { barrier, root }) => {
+                self.step(Input::Committed { barrier, root }).await;
+            }
+            Some(FromDisk::Failed(why)) => self.end(SendEvent::SourceFailed(why)),
+            Some(FromDisk::TreeDamaged(why)) => self.end(SendEvent::Lost(format!(
+                "{why}: they are taken over from the replicator on the next connection"
+            ))),
+            Some(FromDisk::Opened { .. }) | None => {
+                let why = "reading the source was broken off: resume".to_owned();
+                self.end(SendEvent::SourceFailed(why));
+            }
+        }
+    }
+
+    async fn commanded(&mut self, command: SendCommand) {
+        if command == SendCommand::Close {
+            self.is_stopping = true;
+            self.runs.clear();
+            self.disk.ask(ToDisk::EndPass);
+            self.step(Input::Stop).await;
+        } else {
+            self.waiting.push_back(command);
+        }
+    }
+
+    /// Begins what waits, when it is its turn.
+    async fn take_turn(&mut self) {
+        if !self.is_ready || self.adopting > 0 || self.is_stopping {
+            return;
+        }
+        match self.waiting.pop_front() {
+            None | Some(SendCommand::Close) => {}
+            Some(SendCommand::BeginPass { pass }) => {
+                self.is_ready = false;
+                self.pass_began = Instant::now();
+                self.step(Input::BeginPass { pass }).await;
+                self.disk.ask(ToDisk::Pass { pass });
+            }
+            Some(SendCommand::Finish { read_back }) => {
+                self.is_ready = false;
+                // The stored tree's root was compared at every commit.
+                let (_, root) = self.machine.durable();
+                self.step(Input::Finish { root, read_back }).await;
+            }
+        }
+    }
+
+    /// Sends what was read, as far as the machine lets it.
+    async fn send_runs(&mut self) {
+        while self.last.is_none() && self.machine.may_send() {
+            let Some(run) = self.runs.pop_front() else {
+                return;
+            };
+            match parcel_of(run) {
+                Ok((parcel, extent, payload_bytes)) => {
+                    let (blocks, bytes) = (extent.count(), extent_bytes(&extent));
+                    if self.parcels.send(parcel).await.is_err() {
+                        return self.writing_broke().await;
+                    }
+                    add(&self.progress.blocks_sent, blocks);
+                    add(&self.progress.bytes_sent, payload_bytes);
+                    self.unsettled.bytes += bytes;
+                    self.unsettled.since.get_or_insert_with(Instant::now);
+                    self.step(Input::ExtentSent {
+                        extent,
+                        payload_bytes,
+                    })
+                    .await;
+                    if self.unsettled.bytes >= BARRIER_BYTES {
+                        self.unsettled.bytes = 0;
+                        self.step(Input::BarrierDue).await;
+                    }
+                }
+                Err(error) => self.own_fault(&error),
+            }
+        }
+    }
+
+    /// One input, and all it leads to.
+    async fn step(&mut self, input: Input) {
+        if self.step_no_send(input).await.is_err() {
+            self.writing_broke().await;
+        }
+    }
+
+    /// As [`Self::step`], with an error once nothing can be sent any more.
+    async fn step_no_send(&mut self, input: Input) -> Result<(), StreamGone> {
+        // What the target owes is counted from here.
+        self.activity.note();
+        let committed = match &input {
+            Input::Committed { barrier, .. } => Some(*barrier),
+            _ => None,
+        };
+        let mut out = Vec::new();
+        self.machine.step(input, &mut out);
+        let is_failed = out.iter().any(|output| matches!(output, Output::Fail(_)));
+        if let Some(barrier) = committed.filter(|_| !is_failed) {
+            self.tell(SendEvent::Barrier(barrier)).await;
+        }
+        let mut sent = Ok(());
+        for output in out {
+            if let Output::Send(frame) = output {
+                sent = sent.and(self.send(&frame).await);
+            } else {
+                self.carry_out(output).await;
+            }
+        }
+        if self.last.is_some() { Ok(()) } else { sent }
+    }
+
+    async fn send(&mut self, frame: &ToTarget) -> Result<(), StreamGone> {
+        if matches!(frame, ToTarget::Barrier { .. }) {
+            self.unsettled = Unsettled::default();
+        }
+        match Parcel::to_target(frame) {
+            Ok(parcel) => self.parcels.send(parcel).await.map_err(|_| StreamGone),
+            Err(error) => {
+                self.own_fault(&error);
+                Ok(())
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, output: Output) {
+        match output {
+            // Sent by the caller.
+            Output::Send(_) => {}
+            Output::LoadGroups { first, count } => {
+                self.disk.ask(ToDisk::Groups { first, count });
+            }
+            Output::Adopt { group, leaves } => {
+                self.adopting += 1;
+                self.disk.ask(ToDisk::Adopt { group, leaves });
+            }
+            Output::Ready {
+                barrier,
+                adopted_groups: groups_adopted,
+                ..
+            } => {
+                self.is_ready = true;
+                self.tell(SendEvent::Ready {
+                    barrier,
+                    groups_adopted,
+                })
+                .await;
+            }
+            Output::Commit {
+                barrier, extents, ..
+            } => self.disk.ask(ToDisk::Commit { barrier, extents }),
+            Output::PassDone {
+                pass,
+                blocks_sent,
+                payload_bytes,
+            } => {
+                self.is_ready = true;
+                self.disk.ask(ToDisk::Sync);
+                let millis = self.pass_began.elapsed().as_millis();
+                self.tell(SendEvent::PassDone(PassSummary {
+                    pass,
+                    blocks: blocks_sent,
+                    bytes_sent: payload_bytes,
+                    millis: u64::try_from(millis).unwrap_or(u64::MAX),
+                }))
+                .await;
+            }
+            Output::Done {
+                root,
+                read_back,
+                proof,
+            } => {
+                let root = root.0;
+                self.tell(SendEvent::Finished {
+                    root,
+                    read_back,
+                    proof,
+                })
+                .await;
+                self.end(SendEvent::Closed);
+            }
+            Output::Stopped => self.end(SendEvent::Closed),
+            Output::Fail(error) => self.end(failed(error)),
+        }
+    }
+
+    async fn tell(&self, event: SendEvent) {
+        // A caller that stopped listening drops the session when it wants to.
+        let _ = self.events.send(event).await;
+    }
+
+    /// Sets the last event; the first one counts.
+    fn end(&mut self, last: SendEvent) {
+        self.last.get_or_insert(last);
+    }
+
+    fn own_fault(&mut self, error: &FrameError) {
+        self.end(SendEvent::SourceFailed(format!(
+            "cannot send to the replicator: {error}; pause the migration and report this"
+        )));
+    }
+}
+
+/// The stream takes nothing any more.
+struct StreamGone;
+
+fn parcel_of(run: Run) -> Result<(Parcel, Extent, u64), FrameError> {
+    match run {
+        Run::Zero { first, count } => {
+            let parcel = Parcel::to_target(&ToTarget::Zero { first, count })?;
+            Ok((parcel, Extent::Zero { first, count }, 0))
+        }
+        Run::Data {
+            first,
+            leaves,
+            is_packed,
+            payload,
+        } => {
+            let encoding = match is_packed {
+                true => Encoding::Zstd,
+                false => Encoding::Raw,
+            };
+            let payload_bytes = payload.len() as u64;
+            let frame = ToTarget::Extent {
+                first,
+                encoding,
+                leaves: leaves.clone(),
+            };
+            let parcel = Parcel::extent(&frame, payload)?;
+            Ok((parcel, Extent::Data { first, leaves }, payload_bytes))
+        }
+    }
+}
+
+/// What an extent costs to send again, roughly.
+fn extent_bytes(extent: &Extent) -> u64 {
+    extent.weight() * blocks::BLOCK_SIZE as u64
+}
+
+fn failed(error: SessionError) -> SendEvent {
+    match error {
+        SessionError::Refused { code } => SendEvent::Refused(code),
+        SessionError::Closed { reason } => {
+            SendEvent::Lost(format!("the session with the replicator ended: {reason}"))
+        }
+        error => SendEvent::Lost(format!("the session with the replicator failed: {error}")),
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

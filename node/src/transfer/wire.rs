@@ -1,0 +1,231 @@
+//! Frames on a stream of bytes: read whole, written in few large pieces, with
+//! a limit on how long a peer may stall.
+//!
+//! Not here: what a frame means.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use blocks::frame::PREFIX_LEN;
+use blocks::{CloseReason, FrameError, FramePrefix, ToSource, ToTarget};
+use futures::io::{
+    AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter,
+};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use super::piece::Slice;
+
+/// A peer that takes or gives nothing for this long, when it should, is gone.
+pub(super) const SILENT: Duration = Duration::from_secs(60);
+
+/// How long the last bytes of a session are waited for, in either direction.
+pub(super) const LINGER: Duration = Duration::from_secs(3);
+
+/// Prefix, header and the beginning of a payload come in one read.
+const READ_AHEAD: usize = 16 * 1024;
+
+/// Small frames are gathered up to this; longer payloads are written as they
+/// lie.
+const GATHER: usize = 256 * 1024;
+
+/// Parcels that wait for the writer: mostly headers, since pieces are few.
+pub(super) const PARCELS: usize = 256;
+
+/// One frame to be written.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    head: Vec<u8>,
+    payload: Option<Slice>,
+}
+
+impl Parcel {
+    pub(super) fn to_target(frame: &ToTarget) -> Result<Self, FrameError> {
+        let head = frame.encode(0)?;
+        let payload = None;
+        Ok(Self { head, payload })
+    }
+
+    pub(super) fn to_source(frame: &ToSource) -> Result<Self, FrameError> {
+        let head = frame.encode()?;
+        let payload = None;
+        Ok(Self { head, payload })
+    }
+
+    pub(super) fn extent(frame: &ToTarget, payload: Slice) -> Result<Self, FrameError> {
+        let head = frame.encode(payload.len())?;
+        let payload = Some(payload);
+        Ok(Self { head, payload })
+    }
+}
+
+/// When bytes last went either way.
+#[derive(Debug, Clone)]
+pub(super) struct Activity {
+    start: Instant,
+    last_millis: Arc<AtomicU64>,
+}
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            last_millis: Arc::default(),
+        }
+    }
+
+    pub(super) fn note(&self) {
+        let millis = self.start.elapsed().as_millis();
+        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
+        self.last_millis.store(millis, Ordering::Relaxed);
+    }
+
+    pub(super) fn last(&self) -> Instant {
+        self.start + Duration::from_millis(self.last_millis.load(Ordering::Relaxed))
+    }
+}
+
+/// The reading half of a session's stream.
+pub(super) struct FrameReader<R> {
+    stream: BufReader<R>,
+    header: Vec<u8>,
+    activity: Activity,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    pub(super) fn new(stream: R, activity: Activity) -> Self {
+        Self {
+            stream: BufReader::with_capacity(READ_AHEAD, stream),
+            header: Vec::new(),
+            activity,
+        }
+    }
+
+    /// Waits for the next frame, however long it takes to begin, and gives its
+    /// payload's length. Its header is kept for decoding.
+    pub(super) async fn next(&mut self) -> Result<usize, CloseReason> {
+        match self.stream.fill_buf().await {
+            Ok([]) => return Err(CloseReason::ByPeer),
+            Ok(_) => {}
+            Err(_) => return Err(CloseReason::Lost),
+        }
+        let mut prefix = [0; PREFIX_LEN];
+        self.fill(&mut prefix).await?;
+        let prefix = FramePrefix::decode(prefix).map_err(|_| CloseReason::Garbled)?;
+        let mut header = std::mem::take(&mut self.header);
+        header.resize(prefix.header, 0);
+        let filled = self.fill(&mut header).await;
+        self.header = header;
+        filled.map(|()| prefix.payload)
+    }
+
+    pub(super) fn header(&self) -> &[u8] {
+        &self.header
+    }
+
+    /// Reads bytes of a frame that has begun.
+    pub(super) async fn fill(&mut self, mut bytes: &mut [u8]) -> Result<(), CloseReason> {
+        while !bytes.is_empty() {
+            let read = timeout(SILENT, self.stream.read(bytes)).await;
+            match read.map_err(|_| CloseReason::Silent)? {
+                // It ended in the middle of a frame.
+                Ok(0) | Err(_) => return Err(CloseReason::Lost),
+                Ok(read) => bytes = &mut bytes[read..],
+            }
+            self.activity.note();
+        }
+        Ok(())
+    }
+
+    /// Reads and drops what still comes, so that a peer in the middle of
+    /// writing gets to read our last words before the stream is gone.
+    pub(super) async fn drain(&mut self) {
+        let drain = async {
+            loop {
+                match self.stream.fill_buf().await {
+                    Ok([]) | Err(_) => return,
+                    Ok(bytes) => {
+                        let read = bytes.len();
+                        self.stream.consume_unpin(read);
+                    }
+                }
+            }
+        };
+        // What a peer sends on and on is not waited for.
+        let _ = timeout(LINGER, drain).await;
+    }
+}
+
+/// Reads the target's frames until the stream ends; how it ended comes last.
+pub(super) async fn read_frames<R: AsyncRead + Unpin>(
+    stream: R,
+    activity: Activity,
+    frames: mpsc::Sender<Result<ToSource, CloseReason>>,
+) {
+    let mut reader = FrameReader::new(stream, activity);
+    loop {
+        let frame = reader.next().await.and_then(|payload| {
+            ToSource::decode(reader.header(), payload).map_err(|_| CloseReason::Garbled)
+        });
+        let ended = frame.is_err();
+        if frames.send(frame).await.is_err() || ended {
+            return;
+        }
+    }
+}
+
+/// Writes parcels in order until no more can come, then closes the stream.
+///
+/// # Errors
+/// When the stream breaks, or the peer takes nothing for [`SILENT`].
+pub(super) async fn write_parcels<W: AsyncWrite + Unpin>(
+    stream: W,
+    activity: Activity,
+    mut parcels: mpsc::Receiver<Parcel>,
+) -> Result<(), CloseReason> {
+    let mut stream = BufWriter::with_capacity(GATHER, stream);
+    loop {
+        let parcel = match parcels.try_recv() {
+            Ok(parcel) => Some(parcel),
+            Err(_) => {
+                in_time(stream.flush()).await?;
+                parcels.recv().await
+            }
+        };
+        let Some(Parcel { head, payload }) = parcel else {
+            break;
+        };
+        put(&mut stream, &activity, &head).await?;
+        if let Some(payload) = payload {
+            put(&mut stream, &activity, payload.bytes()).await?;
+        }
+    }
+    in_time(stream.flush()).await?;
+    in_time(stream.close()).await
+}
+
+async fn put<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    activity: &Activity,
+    mut bytes: &[u8],
+) -> Result<(), CloseReason> {
+    while !bytes.is_empty() {
+        match timeout(SILENT, stream.write(bytes)).await {
+            Err(_) => return Err(CloseReason::Silent),
+            Ok(Ok(0) | Err(_)) => return Err(CloseReason::Lost),
+            Ok(Ok(written)) => bytes = &bytes[written..],
+        }
+        activity.note();
+    }
+    Ok(())
+}
+
+async fn in_time(done: impl Future<Output = io::Result<()>>) -> Result<(), CloseReason> {
+    match timeout(SILENT, done).await {
+        Err(_) => Err(CloseReason::Silent),
+        Ok(Err(_)) => Err(CloseReason::Lost),
+        Ok(Ok(())) => Ok(()),
+    }
+}

@@ -1,0 +1,253 @@
+//! Views of migrations: the plan beside what the nodes report, and the proofs.
+
+use super::State;
+use super::lookup::{LookupError, find_migration};
+use crate::api::model::{
+    JobView, MigrationView, PassView, ProgressView, ProofView, VerifyView, VolumeProof,
+};
+use crdt::{Desired, JobReport, JobRole, MigrationPlan, Stage, TargetVolume, VolumeInfo};
+use keys::proof::{End, RootProof};
+use keys::{Domain, PublicKey, VolumeId};
+use roles::JobId;
+
+impl State<'_> {
+    /// All migrations that are not deleted, oldest first.
+    pub fn migrations(&self) -> Vec<MigrationView> {
+        let plans = self.plan().migrations.values();
+        let mut live: Vec<&MigrationPlan> = plans
+            .filter(|plan| plan.desired != Desired::Deleted)
+            .collect();
+        live.sort_by_key(|plan| (plan.created_at, plan.id));
+        live.into_iter().map(|plan| self.migration(plan)).collect()
+    }
+
+    /// One migration, by name or id.
+    pub fn migration_by(&self, wanted: &str) -> Result<MigrationView, LookupError> {
+        Ok(self.migration(find_migration(self.plan(), wanted)?))
+    }
+
+    /// One migration.
+    pub fn migration(&self, plan: &MigrationPlan) -> MigrationView {
+        let volumes: Vec<JobView> = plan
+            .volumes
+            .iter()
+            .map(|volume| self.job(plan, volume))
+            .collect();
+        let stages = plan.volumes.iter().map(|volume| self.stage(plan, volume));
+        let stage = stages.min_by_key(advance).unwrap_or(Stage::Enrolled);
+        let deleted = plan.desired == Desired::Deleted;
+        let stage_text = if deleted {
+            if self.left_at_target(plan) { "deleting" } else { "deleted" }.to_owned()
+        } else {
+            stage.to_string()
+        };
+        MigrationView {
+            id: plan.id.to_string(),
+            name: plan.name.clone(),
+            server: self.name_of(&plan.source),
+            to: plan.provider.clone(),
+            site: plan.site.clone(),
+            provisioner: self.name_of(&plan.provisioner),
+            replicators: plan.replicators.iter().map(|node| self.name_of(node)).collect(),
+            desired: plan.desired.to_string(),
+            stage: stage_text,
+            created_at: plan.created_at.to_string(),
+            next: next_step(plan, stage, &volumes),
+            volumes,
+            conflicts: plan
+                .conflicts
+                .iter()
+                .map(|conflict| {
+                    let values = conflict.values.join(" or ");
+                    format!("operators set {} to {values} apart from each other", conflict.field)
+                })
+                .collect(),
+        }
+    }
+
+    fn left_at_target(&self, plan: &MigrationPlan) -> bool {
+        let report = self.replica.reports().get(&plan.provisioner);
+        report.is_some_and(|report| {
+            let mut targets = report.targets.iter();
+            targets.any(|target| target.migration == plan.id)
+        })
+    }
+
+    fn job_report(&self, plan: &MigrationPlan, volume: &VolumeId) -> Option<&JobReport> {
+        self.replica.reports().get(&plan.source)?.jobs.iter().find(|job| {
+            job.role == JobRole::Agent && job.migration == plan.id && job.volume == *volume
+        })
+    }
+
+    fn volume_info(&self, plan: &MigrationPlan, volume: &VolumeId) -> Option<&VolumeInfo> {
+        let report = self.replica.reports().get(&plan.source)?;
+        report.volumes.iter().find(|info| info.id == *volume)
+    }
+
+    fn target(&self, plan: &MigrationPlan, volume: &VolumeId) -> Option<&TargetVolume> {
+        let report = self.replica.reports().get(&plan.provisioner)?;
+        report
+            .targets
+            .iter()
+            .find(|target| target.migration == plan.id && target.volume == *volume)
+    }
+
+    fn stage(&self, plan: &MigrationPlan, volume: &VolumeId) -> Stage {
+        self.job_report(plan, volume).map_or(Stage::Enrolled, |job| job.stage)
+    }
+
+    fn job(&self, plan: &MigrationPlan, volume: &VolumeId) -> JobView {
+        let report = self.job_report(plan, volume);
+        let info = self.volume_info(plan, volume);
+        let job = JobId {
+            migration: plan.id,
+            volume: *volume,
+        };
+        let passes = report.map(|job| job.passes.as_slice()).unwrap_or_default();
+        JobView {
+            volume: volume.to_string(),
+            name: info.map_or_else(|| volume.short(), |info| info.name.clone()),
+            length: info.map_or(0, |info| info.length),
+            stage: self.stage(plan, volume).to_string(),
+            step: report.map_or_else(|| "planned".into(), |job| job.step.clone()),
+            detail: report.and_then(|job| job.detail.clone()),
+            epoch: report.map_or(0, |job| job.epoch.0),
+            replicator: report
+                .and_then(|job| job.replicator)
+                .map(|node| self.name_of(&node)),
+            target_path: self
+                .target(plan, volume)
+                .map(|target| target.path.clone())
+                .filter(|path| !path.is_empty()),
+            barrier: report.map_or(0, |job| job.barrier),
+            passes: passes
+                .iter()
+                .map(|pass| PassView {
+                    pass: pass.pass,
+                    blocks: pass.blocks,
+                    bytes_sent: pass.bytes_sent,
+                    millis: pass.millis,
+                })
+                .collect(),
+            progress: self.live.get(&job).map(|live| ProgressView {
+                pass: live.pass,
+                total_bytes: live.total_bytes,
+                done_bytes: live.done_bytes,
+                sent_bytes: live.sent_bytes,
+                bytes_per_sec: live.bytes_per_sec,
+            }),
+        }
+    }
+
+    /// The signed roots of both ends of every volume.
+    pub fn verify(&self, wanted: &str) -> Result<VerifyView, LookupError> {
+        let plan = find_migration(self.plan(), wanted)?;
+        let proofs = self.proofs(plan);
+        let volumes: Vec<VolumeProof> = plan
+            .volumes
+            .iter()
+            .map(|volume| {
+                let of = |end: End| {
+                    let mut proofs = proofs.iter();
+                    proofs.find(|(_, proof)| proof.volume == *volume && proof.end == end)
+                };
+                let (source, target) = (of(End::Source), of(End::Target));
+                let equal = match (source, target) {
+                    (Some((_, source)), Some((_, target))) => {
+                        source.root == target.root
+                            && source.length == target.length
+                            && source.epoch == target.epoch
+                    }
+                    _ => false,
+                };
+                let info = self.volume_info(plan, volume);
+                let source_path = info.map(|info| info.path.clone());
+                let target_path = self.target(plan, volume).map(|target| target.path.clone());
+                VolumeProof {
+                    volume: volume.to_string(),
+                    name: info.map_or_else(|| volume.short(), |info| info.name.clone()),
+                    length: source.or(target).map_or(0, |(_, proof)| proof.length),
+                    source: source.map(|found| self.proof(found, source_path)),
+                    target: target.map(|found| self.proof(found, target_path)),
+                    equal,
+                }
+            })
+            .collect();
+        Ok(VerifyView {
+            migration: plan.id.to_string(),
+            verified: !volumes.is_empty() && volumes.iter().all(|volume| volume.equal),
+            volumes,
+        })
+    }
+
+    /// Proofs of this migration whose signature holds and whose signer is the node
+    /// that the plan names for that end.
+    fn proofs(&self, plan: &MigrationPlan) -> Vec<(PublicKey, RootProof)> {
+        let authority = self.replica.authority();
+        let reports = self.replica.reports().iter();
+        let mut proofs: Vec<(PublicKey, RootProof)> = reports
+            .flat_map(|(_, report)| report.proofs.iter())
+            .filter_map(|signed| {
+                let proof: RootProof = signed.open(Domain::RootProof).ok()?;
+                let entitled = match proof.end {
+                    End::Source => authority.is_node(plan.source, signed.signer),
+                    End::Target => {
+                        let mut pool = plan.replicators.iter();
+                        pool.any(|node| authority.is_node(*node, signed.signer))
+                    }
+                };
+                let ours = proof.migration == plan.id
+                    && proof.mesh == self.replica.ledger().mesh()
+                    && entitled;
+                ours.then_some((signed.signer, proof))
+            })
+            .collect();
+        // The newest epoch, and within it the newest statement, speaks for an end.
+        proofs.sort_by_key(|(_, proof)| std::cmp::Reverse((proof.epoch, proof.at)));
+        proofs
+    }
+
+    fn proof(&self, (signer, proof): &(PublicKey, RootProof), path: Option<String>) -> ProofView {
+        let path = path.unwrap_or_else(|| "DISK".into());
+        let quoted = format!("'{}'", path.replace('\'', "'\\''"));
+        ProofView {
+            root: hex::encode(proof.root),
+            method: proof.method.to_string(),
+            at: proof.at.to_string(),
+            signed_by: self.name_of_key(signer),
+            command: format!("head -c {} {quoted} | b3sum --no-names", proof.length),
+        }
+    }
+}
+
+/// How far a stage is, for "the least advanced".
+fn advance(stage: &Stage) -> u8 {
+    match stage {
+        Stage::Failed => 0,
+        Stage::Stalled => 1,
+        Stage::Paused => 2,
+        Stage::Enrolled => 3,
+        Stage::InitialSync => 4,
+        Stage::Rescanning => 5,
+        Stage::Replicating => 6,
+        Stage::ReadyForCutover => 7,
+        Stage::CuttingOver => 8,
+        Stage::CutOver => 9,
+    }
+}
+
+fn next_step(plan: &MigrationPlan, stage: Stage, volumes: &[JobView]) -> Option<String> {
+    let name = &plan.name;
+    if let Some(why) = volumes.iter().find_map(|volume| volume.detail.as_ref()) {
+        return Some(why.clone());
+    }
+    match (plan.desired, stage) {
+        (Desired::Created, _) => Some(format!("dunlin migration start {name}")),
+        (Desired::Paused, _) => Some(format!("dunlin migration resume {name}")),
+        (Desired::Started, Stage::ReadyForCutover) => Some(format!(
+            "stop what writes to the source, then: dunlin migration cutover {name}"
+        )),
+        (Desired::Cutover { .. }, Stage::CutOver) => Some(format!("dunlin verify {name}")),
+        _ => None,
+    }
+}

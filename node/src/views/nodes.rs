@@ -1,0 +1,182 @@
+//! Views of nodes, invites, servers and their disks.
+
+use super::State;
+use super::lookup::{LookupError, find_member};
+use crate::api::model::{InviteView, NodeView, ServerView, VolumeView};
+use crdt::{Report, VolumeInfo, VolumeKind};
+use keys::{Member, Role, Roles, Standing, Statement};
+
+impl State<'_> {
+    pub(super) fn mesh_name(&self) -> String {
+        let genesis = keys::StatementId(self.replica.ledger().mesh().0);
+        match self.replica.ledger().get(&genesis).map(|found| &found.entry.statement) {
+            Some(Statement::Genesis(genesis)) => genesis.name.to_string(),
+            _ => String::new(),
+        }
+    }
+
+    /// Every node that was ever enrolled, by name.
+    pub fn nodes(&self) -> Vec<NodeView> {
+        let members = self.replica.authority().members();
+        let mut nodes: Vec<NodeView> = members.map(|member| self.node(member)).collect();
+        nodes.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        nodes
+    }
+
+    /// One node, by name or id.
+    pub fn node_by(&self, wanted: &str) -> Result<NodeView, LookupError> {
+        Ok(self.node(find_member(self.replica.authority(), wanted)?))
+    }
+
+    fn node(&self, member: &Member) -> NodeView {
+        let report = self.replica.reports().get(&member.id);
+        let this_node = self.me() == Some(member.id);
+        let state = match member.standing {
+            Standing::Active if member.not_after.is_some_and(|end| self.now >= end) => "expired",
+            Standing::Active => "active",
+            Standing::Contested => "contested",
+            Standing::Revoked(_) => "revoked",
+            Standing::Lapsed => "lapsed",
+        };
+        NodeView {
+            id: member.id.to_string(),
+            name: member.name.to_string(),
+            roles: role_names(member.roles),
+            site: member.site.as_ref().map(ToString::to_string),
+            key: member.key.to_string(),
+            peer_id: crate::net::peer_id_text(&member.key.0),
+            state: state.into(),
+            this_node,
+            connected: self
+                .connected
+                .map(|connected| this_node || connected.contains(&member.key)),
+            enrolled_at: member.enrolled_at.to_string(),
+            reported_at: report.map(|report| report.at.to_string()),
+            hostname: report.map(|report| report.hostname.clone()),
+            version: report.map(|report| report.program_version.clone()),
+            addresses: report.map(|report| report.listen.clone()).unwrap_or_default(),
+            providers: report
+                .map(|report| {
+                    let kinds = report.providers.iter();
+                    kinds.map(|provider| provider.kind.clone()).collect()
+                })
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Every invite, the newest end last.
+    pub fn invites(&self) -> Vec<InviteView> {
+        let mut invites: Vec<_> = self.replica.authority().invites().collect();
+        invites.sort_by_key(|(id, state)| (state.invite.not_after, **id));
+        invites
+            .into_iter()
+            .map(|(id, state)| {
+                let shown = if state.revoked {
+                    "revoked"
+                } else if state.used.len() >= usize::from(state.invite.uses) {
+                    "used"
+                } else if self.now >= state.invite.not_after {
+                    "expired"
+                } else {
+                    "open"
+                };
+                InviteView {
+                    id: id.to_string(),
+                    roles: role_names(state.invite.roles),
+                    name: state.invite.name.as_ref().map(ToString::to_string),
+                    site: state.invite.site.as_ref().map(ToString::to_string),
+                    expires_at: state.invite.not_after.to_string(),
+                    uses: state.invite.uses,
+                    used: state.used.len(),
+                    state: shown.into(),
+                }
+            })
+            .collect()
+    }
+
+    /// Every agent that has reported, by name.
+    pub fn servers(&self) -> Vec<ServerView> {
+        let agents = self.replica.authority().members().filter(|member| {
+            member.roles.has(Role::Agent) && member.standing == Standing::Active
+        });
+        let mut servers: Vec<ServerView> = agents
+            .filter_map(|member| {
+                let report = self.replica.reports().get(&member.id)?;
+                Some(self.server(member, report))
+            })
+            .collect();
+        servers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        servers
+    }
+
+    /// One source, by name or id.
+    pub fn server_by(&self, wanted: &str) -> Result<ServerView, LookupError> {
+        let member = find_member(self.replica.authority(), wanted)?;
+        let report = self.replica.reports().get(&member.id);
+        match report.filter(|_| member.roles.has(Role::Agent)) {
+            Some(report) => Ok(self.server(member, report)),
+            None => Err(LookupError::NotFound {
+                kind: "server",
+                wanted: wanted.chars().take(80).collect(),
+                list: "dunlin server list",
+            }),
+        }
+    }
+
+    fn server(&self, member: &Member, report: &Report) -> ServerView {
+        let this_node = self.me() == Some(member.id);
+        ServerView {
+            id: member.id.to_string(),
+            name: member.name.to_string(),
+            hostname: report.hostname.clone(),
+            os: report.inventory.os.clone(),
+            kernel: report.inventory.kernel.clone(),
+            cpus: report.inventory.cpus,
+            memory_bytes: report.inventory.memory_bytes,
+            machine: report.inventory.machine.clone(),
+            connected: self
+                .connected
+                .map(|connected| this_node || connected.contains(&member.key)),
+            reported_at: report.at.to_string(),
+            disks: report
+                .volumes
+                .iter()
+                .map(|volume| volume_view(member.name.as_str(), volume))
+                .collect(),
+        }
+    }
+
+    /// Disks that this node offers.
+    pub fn volumes(&self) -> Vec<VolumeView> {
+        let Some(me) = self.me() else { return vec![] };
+        let name = self.name_of(&me);
+        let volumes = self.replica.reports().get(&me);
+        volumes
+            .map(|report| {
+                let volumes = report.volumes.iter();
+                volumes.map(|volume| volume_view(&name, volume)).collect()
+            })
+            .unwrap_or_default()
+    }
+}
+
+/// A disk as the API shows it.
+pub fn volume_view(server: &str, volume: &VolumeInfo) -> VolumeView {
+    VolumeView {
+        id: volume.id.to_string(),
+        name: volume.name.clone(),
+        path: volume.path.clone(),
+        length: volume.length,
+        kind: match volume.kind {
+            VolumeKind::Device => "device",
+            VolumeKind::Image => "image",
+        }
+        .into(),
+        model: volume.model.clone(),
+        server: server.to_owned(),
+    }
+}
+
+fn role_names(roles: Roles) -> Vec<String> {
+    roles.iter().map(|role| role.to_string()).collect()
+}

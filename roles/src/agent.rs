@@ -1,0 +1,557 @@
+//! The agent's work on one source volume: when to open a session, when to begin a
+//! pass, when to finish.
+//!
+//! ```text
+//!            ┌────────────── held: nothing may move ──────────────┐
+//!            │ planned · paused · refused · waiting (why)         │
+//!            └───────┬────────────────────────────▲───────────────┘
+//!        may move    │                            │ must not, or lost
+//!                    ▼                            │
+//!               connecting ──▶ passing ◀──▶ resting
+//!                                 │ cutover asked, and a whole pass found nothing new
+//!                                 ▼
+//!                             finishing ──▶ cut over
+//! ```
+//!
+//! Not here: reading, hashing and sending (`volumes`, `blocks::source`), and what a
+//! freeze does to the source.
+
+use crate::note::Note;
+use crate::situation::Facts;
+use crate::{JobId, Now};
+use blocks::RefusalCode;
+use codec::Wire;
+use crdt::plan::Desired;
+use crdt::report::{PassSummary, Stage};
+use keys::{Denied, Epoch, NodeId, Permit, SendBlocks, Signed};
+use serde::{Deserialize, Serialize};
+
+/// Shortest rest between two passes.
+pub const MIN_REST_MILLIS: u64 = 2_000;
+/// First wait before a lost session is opened again; doubles up to the longest.
+pub const FIRST_RETRY_MILLIS: u64 = 500;
+/// Longest wait before a lost session is opened again.
+pub const LONGEST_RETRY_MILLIS: u64 = 15_000;
+/// A migration is ready for cutover once a pass takes no longer than this.
+pub const READY_PASS_MILLIS: u64 = 60_000;
+/// Summaries kept of past passes.
+pub const MAX_SUMMARIES: usize = 16;
+
+/// What must survive a crash of the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The unit of work.
+    pub job: JobId,
+    /// Fencing epoch of the copy; 0 before a replicator was chosen.
+    pub epoch: Epoch,
+    /// The replicator chosen for that epoch.
+    pub replicator: Option<NodeId>,
+    /// Last durable barrier heard of.
+    pub barrier: u64,
+    /// Passes completed, with what they sent; the newest few.
+    pub passes: Vec<PassSummary>,
+    /// Set once, when the volume was cut over.
+    pub finished: Option<Finished>,
+}
+
+impl Wire for Record {
+    const NAME: &'static str = "agent's record of a volume";
+    const VERSION: u8 = 1;
+    const LIMIT: usize = 64 * 1024;
+}
+
+/// The end of a migration of one volume: one root, stated by both ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finished {
+    /// The root.
+    pub root: [u8; 32],
+    /// Signed by this agent.
+    pub source_proof: Signed,
+    /// Signed by the replicator.
+    pub target_proof: Signed,
+}
+
+/// What the machine is told.
+#[derive(Debug)]
+pub enum Input {
+    /// The plan, authority, reports or connections may have changed.
+    Facts(Facts),
+    /// The replicator accepted, and the stored tree mirrors what it durably holds.
+    SessionReady {
+        /// The replicator's last durable barrier.
+        barrier: u64,
+        /// Groups in which the stored tree had to be corrected.
+        groups_adopted: u64,
+    },
+    /// A barrier is durable at the replicator.
+    BarrierReached(u64),
+    /// A pass is complete and durable at the replicator.
+    PassDone(PassSummary),
+    /// Both ends have stated the same root.
+    Finished(Finished),
+    /// The replicator refused, with a code.
+    Refused(RefusalCode),
+    /// The session ended for any other reason.
+    SessionLost(String),
+    /// The source cannot be read; nothing goes on until it can.
+    SourceFailed(String),
+    /// Time passed.
+    Tick,
+}
+
+/// What the shell is to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Make the record durable before anything after it.
+    Store(Record),
+    /// Open a stream to the replicator and start a session.
+    OpenSession {
+        /// Allows the source to be read and sent.
+        permit: Permit<SendBlocks>,
+        /// The epoch to show.
+        epoch: Epoch,
+    },
+    /// Compare the whole source with the stored tree and send what differs.
+    BeginPass {
+        /// Number of the pass, from 1.
+        pass: u32,
+    },
+    /// Ask the replicator for its signed root.
+    Finish {
+        /// Have the copy read back in full first.
+        read_back: bool,
+    },
+    /// End the session, after the extent in flight.
+    CloseSession,
+    /// Forget the volume's stored tree and record: the migration was deleted.
+    Forget,
+    /// Tell people.
+    Tell(Note),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    Held(Hold),
+    Connecting,
+    /// `clean_start`: cutover had been asked for when the pass began.
+    Passing {
+        pass: u32,
+        for_cutover: bool,
+    },
+    Resting {
+        until_millis: u64,
+    },
+    Finishing,
+    CutOver,
+    Gone,
+}
+
+/// Why nothing moves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Hold {
+    Planned,
+    Paused,
+    Denied(Denied),
+    NoReplicator,
+    NoTarget(Option<String>),
+    NotConnected,
+    Source(String),
+    Retry { until_millis: u64, why: String },
+}
+
+/// The machine of one source volume in one migration.
+#[derive(Debug)]
+pub struct Agent {
+    record: Record,
+    phase: Phase,
+    facts: Option<Facts>,
+    /// Sessions lost since a pass was last completed.
+    failures: u32,
+    /// The last failure told, so that it is told once.
+    source_failure: Option<String>,
+    quiet_wanted: bool,
+}
+
+impl Agent {
+    /// Starts from nothing, or from what was stored before a restart.
+    pub fn new(job: JobId, stored: Option<Record>) -> Self {
+        let record = stored.unwrap_or(Record {
+            job,
+            epoch: Epoch(0),
+            replicator: None,
+            barrier: 0,
+            passes: vec![],
+            finished: None,
+        });
+        let phase = if record.finished.is_some() {
+            Phase::CutOver
+        } else {
+            Phase::Held(Hold::Planned)
+        };
+        Self {
+            record,
+            phase,
+            facts: None,
+            failures: 0,
+            source_failure: None,
+            quiet_wanted: false,
+        }
+    }
+
+    /// What is durable.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Whether the machine has ended and may be dropped.
+    pub fn gone(&self) -> bool {
+        self.phase == Phase::Gone
+    }
+
+    /// When to give [`Input::Tick`] next, on the monotonic clock.
+    pub fn deadline_millis(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Resting { until_millis } | Phase::Held(Hold::Retry { until_millis, .. }) => {
+                Some(until_millis)
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes one input; actions are appended to `out`, to be carried out in order.
+    pub fn step(&mut self, now: Now, input: Input, out: &mut Vec<Action>) {
+        match input {
+            Input::Facts(facts) => {
+                self.facts = Some(facts);
+                self.settle(now, out);
+            }
+            Input::Tick => self.settle(now, out),
+            Input::SessionReady {
+                barrier,
+                groups_adopted,
+            } => self.session_ready(barrier, groups_adopted, out),
+            Input::BarrierReached(barrier) => {
+                self.record.barrier = barrier;
+                out.push(Action::Store(self.record.clone()));
+            }
+            Input::PassDone(summary) => self.pass_done(now, summary, out),
+            Input::Finished(finished) => self.finished(finished, out),
+            Input::Refused(code) => {
+                let text = format!(
+                    "the replicator refused volume {}: {code}",
+                    self.record.job.volume.short()
+                );
+                out.push(Action::Tell(Note::warn("refused-by-replicator", text)));
+                self.lost(now, format!("refused by the replicator: {code}"));
+            }
+            Input::SessionLost(why) => {
+                if self.in_session() {
+                    let text = format!(
+                        "the session ended ({why}); it goes on from durable barrier {}",
+                        self.record.barrier
+                    );
+                    out.push(Action::Tell(Note::warn("session-lost", text)));
+                }
+                self.lost(now, why);
+            }
+            Input::SourceFailed(why) => {
+                if self.source_failure.as_ref() != Some(&why) {
+                    out.push(Action::Tell(Note::error("source-failed", why.clone())));
+                    self.source_failure = Some(why.clone());
+                }
+                self.lost(now, why);
+            }
+        }
+    }
+
+    fn in_session(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Connecting | Phase::Passing { .. } | Phase::Resting { .. } | Phase::Finishing
+        )
+    }
+
+    fn lost(&mut self, now: Now, why: String) {
+        if !self.in_session() {
+            return;
+        }
+        let wait = FIRST_RETRY_MILLIS << self.failures.min(8);
+        self.failures += 1;
+        self.phase = Phase::Held(Hold::Retry {
+            until_millis: now.mono_millis + wait.min(LONGEST_RETRY_MILLIS),
+            why,
+        });
+    }
+
+    fn session_ready(&mut self, barrier: u64, groups_adopted: u64, out: &mut Vec<Action>) {
+        if self.phase != Phase::Connecting {
+            return;
+        }
+        self.record.barrier = barrier;
+        out.push(Action::Store(self.record.clone()));
+        let note = if barrier == 0 {
+            Note::info("session-opened", "the replicator accepted the stream")
+        } else {
+            Note::info(
+                "session-resumed",
+                format!(
+                    "resumed from durable barrier {barrier}; {groups_adopted} regions of 16 MiB had to be compared"
+                ),
+            )
+        };
+        out.push(Action::Tell(note));
+        self.begin_pass(out);
+    }
+
+    fn begin_pass(&mut self, out: &mut Vec<Action>) {
+        let pass = self.record.passes.last().map_or(1, |last| last.pass + 1);
+        let for_cutover = self.cutover_wanted().is_some();
+        self.phase = Phase::Passing { pass, for_cutover };
+        out.push(Action::BeginPass { pass });
+    }
+
+    fn cutover_wanted(&self) -> Option<bool> {
+        match self.facts.as_ref()?.desired {
+            Desired::Cutover { prove_full } => Some(prove_full),
+            _ => None,
+        }
+    }
+
+    fn pass_done(&mut self, now: Now, summary: PassSummary, out: &mut Vec<Action>) {
+        let Phase::Passing { for_cutover, .. } = self.phase else {
+            return;
+        };
+        self.failures = 0;
+        self.source_failure = None;
+        let clean = summary.blocks == 0;
+        let rest = MIN_REST_MILLIS.max(summary.millis);
+        let text = format!(
+            "pass {} sent {} blocks, {} bytes in {} ms",
+            summary.pass, summary.blocks, summary.bytes_sent, summary.millis
+        );
+        out.push(Action::Tell(Note::info("pass-done", text)));
+        self.record.passes.push(summary);
+        if self.record.passes.len() > MAX_SUMMARIES {
+            self.record.passes.remove(0);
+        }
+        out.push(Action::Store(self.record.clone()));
+        match self.cutover_wanted() {
+            Some(read_back) if for_cutover && clean => {
+                self.phase = Phase::Finishing;
+                out.push(Action::Finish { read_back });
+            }
+            Some(_) => {
+                if for_cutover && !self.quiet_wanted {
+                    self.quiet_wanted = true;
+                    let text = "the source still changed during the last pass; cutover waits until a whole pass finds nothing new: stop or freeze what writes to it";
+                    out.push(Action::Tell(Note::warn("source-not-quiet", text)));
+                }
+                self.begin_pass(out);
+            }
+            None => {
+                self.quiet_wanted = false;
+                self.phase = Phase::Resting {
+                    until_millis: now.mono_millis + rest,
+                };
+            }
+        }
+    }
+
+    fn finished(&mut self, finished: Finished, out: &mut Vec<Action>) {
+        if self.phase != Phase::Finishing {
+            return;
+        }
+        let root: String = finished
+            .root
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        self.record.finished = Some(finished);
+        self.phase = Phase::CutOver;
+        out.push(Action::Store(self.record.clone()));
+        out.push(Action::CloseSession);
+        let text = format!("cut over: both ends have the root {root}");
+        out.push(Action::Tell(Note::info("cut-over", text)));
+    }
+
+    /// Brings the phase in line with the facts.
+    fn settle(&mut self, now: Now, out: &mut Vec<Action>) {
+        let Some(facts) = &self.facts else { return };
+        if facts.desired == Desired::Deleted {
+            if self.phase != Phase::Gone {
+                if self.in_session() {
+                    out.push(Action::CloseSession);
+                }
+                out.push(Action::Forget);
+                self.phase = Phase::Gone;
+            }
+            return;
+        }
+        if matches!(self.phase, Phase::CutOver | Phase::Gone) {
+            return;
+        }
+        match self.hold(now, out) {
+            Err(hold) => {
+                if self.in_session() {
+                    out.push(Action::CloseSession);
+                }
+                if self.phase != Phase::Held(hold.clone()) {
+                    if let Some(note) = hold.note() {
+                        out.push(Action::Tell(note));
+                    }
+                    self.phase = Phase::Held(hold);
+                }
+            }
+            Ok(permit) => self.advance(now, permit, out),
+        }
+    }
+
+    fn advance(&mut self, now: Now, permit: Permit<SendBlocks>, out: &mut Vec<Action>) {
+        match &self.phase {
+            Phase::Held(_) => {
+                self.phase = Phase::Connecting;
+                out.push(Action::OpenSession {
+                    permit,
+                    epoch: self.record.epoch,
+                });
+            }
+            Phase::Resting { until_millis } => {
+                if now.mono_millis >= *until_millis || self.cutover_wanted().is_some() {
+                    self.begin_pass(out);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Why nothing may move now, or the permit with which it may.
+    fn hold(&mut self, now: Now, out: &mut Vec<Action>) -> Result<Permit<SendBlocks>, Hold> {
+        let facts = self.facts.as_ref().expect("settle has facts");
+        match facts.desired {
+            Desired::Created | Desired::Deleted => return Err(Hold::Planned),
+            Desired::Paused => return Err(Hold::Paused),
+            Desired::Started | Desired::Cutover { .. } => {}
+        }
+        if let Err(why) = &facts.source {
+            return Err(Hold::Source(why.clone()));
+        }
+        if self.record.replicator.is_none() {
+            let chosen = facts.replicators.first().ok_or(Hold::NoReplicator)?;
+            self.record.epoch = Epoch(self.record.epoch.0 + 1);
+            self.record.replicator = Some(*chosen);
+            out.push(Action::Store(self.record.clone()));
+            let text = format!(
+                "epoch {} goes to replicator {}",
+                self.record.epoch,
+                chosen.short()
+            );
+            out.push(Action::Tell(Note::info("replicator-chosen", text)));
+            // What the permit and the target say depends on the choice; they come
+            // with the next facts.
+            return Err(Hold::NoTarget(None));
+        }
+        let permit = match &facts.permit {
+            Some(Ok(permit)) => permit.clone(),
+            Some(Err(denied)) => return Err(Hold::Denied(*denied)),
+            None => return Err(Hold::NoTarget(None)),
+        };
+        match &facts.target {
+            Some(Ok(())) => {}
+            Some(Err(why)) => return Err(Hold::NoTarget(Some(why.clone()))),
+            None => return Err(Hold::NoTarget(None)),
+        }
+        if !facts.replicator_connected && !self.in_session() {
+            return Err(Hold::NotConnected);
+        }
+        if let Phase::Held(Hold::Retry { until_millis, why }) = &self.phase
+            && now.mono_millis < *until_millis
+        {
+            return Err(Hold::Retry {
+                until_millis: *until_millis,
+                why: why.clone(),
+            });
+        }
+        Ok(permit)
+    }
+
+    /// Where it stands, for people: stage, named step, and why it waits.
+    pub fn standing(&self) -> (Stage, &'static str, Option<String>) {
+        let passed = self.record.passes.len();
+        let running = if self.cutover_wanted().is_some() {
+            Stage::CuttingOver
+        } else if passed == 0 {
+            Stage::InitialSync
+        } else if self
+            .record
+            .passes
+            .last()
+            .is_some_and(|last| last.millis <= READY_PASS_MILLIS)
+        {
+            Stage::ReadyForCutover
+        } else {
+            Stage::Replicating
+        };
+        let waiting_for_quiet = || {
+            self.quiet_wanted.then(|| {
+                "waits until a whole pass finds nothing new: stop or freeze what writes to the source"
+                    .to_owned()
+            })
+        };
+        match &self.phase {
+            Phase::Held(hold) => hold.standing(running),
+            Phase::Connecting => (running, "comparing", None),
+            Phase::Passing { .. } => (running, "copying", waiting_for_quiet()),
+            Phase::Resting { .. } => (running, "resting", None),
+            Phase::Finishing => (Stage::CuttingOver, "proving", None),
+            Phase::CutOver => (Stage::CutOver, "done", None),
+            Phase::Gone => (Stage::Enrolled, "deleted", None),
+        }
+    }
+}
+
+impl Hold {
+    fn note(&self) -> Option<Note> {
+        match self {
+            Self::Paused => Some(Note::info("paused", "paused by the plan; nothing is sent")),
+            Self::Denied(denied) => {
+                let text = format!(
+                    "nothing is sent: {denied}; have an operator start the migration again"
+                );
+                Some(Note::error("grant-refused", text))
+            }
+            Self::NoReplicator => Some(Note::error(
+                "no-replicator",
+                "the plan names no replicator; delete the migration and create it with --replicator",
+            )),
+            Self::NoTarget(Some(why)) => Some(Note::error("target-failed", why.clone())),
+            Self::Source(why) => Some(Note::error("source-failed", why.clone())),
+            Self::NotConnected => Some(Note::warn(
+                "replicator-unreachable",
+                "the replicator is not connected; it is tried again all the time",
+            )),
+            Self::Planned | Self::NoTarget(None) | Self::Retry { .. } => None,
+        }
+    }
+
+    fn standing(&self, running: Stage) -> (Stage, &'static str, Option<String>) {
+        match self {
+            Self::Planned => (Stage::Enrolled, "planned", None),
+            Self::Paused => (Stage::Paused, "paused", None),
+            Self::Denied(denied) => (Stage::Stalled, "refused", Some(denied.to_string())),
+            Self::NoReplicator => (
+                Stage::Failed,
+                "choosing",
+                Some("the plan names no replicator".into()),
+            ),
+            Self::NoTarget(None) => (running, "waiting for the target volume", None),
+            Self::NoTarget(Some(why)) => (Stage::Stalled, "target volume", Some(why.clone())),
+            Self::NotConnected => (
+                Stage::Stalled,
+                "connecting",
+                Some("the replicator is not connected".into()),
+            ),
+            Self::Source(why) => (Stage::Stalled, "source", Some(why.clone())),
+            Self::Retry { why, .. } => (Stage::Stalled, "connecting", Some(why.clone())),
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What each role does, as state machines: facts from the mesh and events from the
+//! data plane in, actions out.
+//!
+//! Pure: no disk, no clock, no socket. The shell (`node`, or `simulations`) works
+//! out the facts with [`situation`], steps the machine, and carries out the actions
+//! in order; a `Store` is durable before what follows it.
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod note;
+pub mod proof;
+pub mod provisioner;
+pub mod replicator;
+pub mod situation;
+pub mod ticket;
+
+pub use note::Note;
+pub use situation::Situation;
+pub use ticket::Ticket;
+
+use keys::{MigrationId, UnixSecs, VolumeId};
+use serde::{Deserialize, Serialize};
+
+/// The time, both ways: for people and signatures, and for waiting.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Wall clock; may jump.
+    pub wall: UnixSecs,
+    /// Monotonic clock in milliseconds from an arbitrary start; never jumps.
+    pub mono_millis: u64,
+}
+
+/// One source volume in one migration: the unit of work of every role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct JobId {
+    /// The migration.
+    pub migration: MigrationId,
+    /// The source volume.
+    pub volume: VolumeId,
+}
+
+impl std::fmt::Display for JobId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.migration.short(), self.volume.short())
+    }
+}

@@ -1,0 +1,100 @@
+//! The signed roots that end a migration: made by each end, checked by the other.
+//!
+//! Not here: computing a root (`blocks`), or deciding when (`agent`).
+
+use crate::JobId;
+use codec::Wire;
+use keys::proof::{End, Method, RootProof};
+use keys::{Domain, Epoch, Identity, MeshId, PublicKey, Signed, UnixSecs};
+use serde::{Deserialize, Serialize};
+
+/// A signed [`RootProof`] as it travels in the last frame of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedProof(pub Signed);
+
+impl Wire for SealedProof {
+    const NAME: &'static str = "signed root";
+    const VERSION: u8 = 1;
+    const LIMIT: usize = 1024;
+}
+
+/// What a root is stated about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subject {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// The unit of work.
+    pub job: JobId,
+    /// Epoch of the copy.
+    pub epoch: Epoch,
+    /// Bytes covered.
+    pub length: u64,
+    /// The root.
+    pub root: [u8; 32],
+}
+
+/// Why the other end's proof does not stand for the same root.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadProof {
+    /// Bytes or signature.
+    #[error("the replicator's signed root for {job} does not verify")]
+    Unverified {
+        /// The unit of work.
+        job: JobId,
+    },
+    /// It says something else.
+    #[error("the replicator's signed root for {job} is about something else")]
+    AnotherSubject {
+        /// The unit of work.
+        job: JobId,
+    },
+}
+
+/// Signs one end's statement.
+pub fn sign(
+    identity: &Identity,
+    subject: &Subject,
+    end: End,
+    method: Method,
+    at: UnixSecs,
+) -> Signed {
+    let proof = RootProof {
+        mesh: subject.mesh,
+        migration: subject.job.migration,
+        volume: subject.job.volume,
+        epoch: subject.epoch,
+        end,
+        length: subject.length,
+        root: subject.root,
+        method,
+        at,
+    };
+    Signed::seal(identity, Domain::RootProof, &proof)
+        .expect("a root proof has a fixed size below its limit")
+}
+
+/// Checks that `bytes` are `signer`'s statement, as `end`, about exactly `subject`.
+pub fn check(
+    bytes: &[u8],
+    signer: &PublicKey,
+    subject: &Subject,
+    end: End,
+) -> Result<Signed, BadProof> {
+    let job = subject.job;
+    let unverified = |_| BadProof::Unverified { job };
+    let SealedProof(signed) = codec::decode(bytes).map_err(|_| BadProof::Unverified { job })?;
+    let proof: RootProof = signed.open(Domain::RootProof).map_err(unverified)?;
+    let same = signed.signer == *signer
+        && proof.mesh == subject.mesh
+        && proof.migration == job.migration
+        && proof.volume == job.volume
+        && proof.epoch == subject.epoch
+        && proof.end == end
+        && proof.length == subject.length
+        && proof.root == subject.root;
+    if same {
+        Ok(signed)
+    } else {
+        Err(BadProof::AnotherSubject { job })
+    }
+}

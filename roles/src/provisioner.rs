@@ -1,0 +1,202 @@
+//! The provisioner's work: have a target volume for each job, attached to the
+//! replicator that the agent chose, and remove what a deleted migration left.
+//!
+//! Not here: the calls to the cloud (`provider` and its implementations), which the
+//! shell makes and reports back.
+
+use crate::note::Note;
+use crate::situation::Situation;
+use crate::{JobId, Now};
+use crdt::plan::Desired;
+use crdt::report::{TargetState, TargetVolume};
+use keys::{Epoch, MigrationId, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Wait before a call that failed is made again.
+pub const RETRY_MILLIS: u64 = 5_000;
+
+/// A target volume that should exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// For which job.
+    pub job: JobId,
+    /// In which kind of cloud.
+    pub provider: String,
+    /// Under which epoch.
+    pub epoch: Epoch,
+    /// For which replicator.
+    pub replicator: NodeId,
+    /// Bytes of the source, and so at least of the target.
+    pub length: u64,
+}
+
+/// What the machine is told.
+#[derive(Debug)]
+pub enum Input {
+    /// A volume exists and is attached.
+    Ensured {
+        /// What was wanted.
+        wanted: Wanted,
+        /// Where the replicator finds it.
+        path: String,
+    },
+    /// A volume could not be made or attached.
+    Failed {
+        /// What was wanted.
+        wanted: Wanted,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// Everything of a migration was removed.
+    Removed(MigrationId),
+    /// Something of a migration could not be removed.
+    RemoveFailed(MigrationId, String),
+}
+
+/// What the shell is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make the volume and attach it; both calls are idempotent.
+    Ensure(Wanted),
+    /// Remove every volume of a migration.
+    Remove(MigrationId),
+    /// Tell people.
+    Tell(Option<MigrationId>, Note),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Calling,
+    Ready { path: String },
+    Failed { why: String, retry_millis: u64 },
+}
+
+/// The machine of one provisioner. Holds nothing that must survive: the cloud does.
+#[derive(Debug, Default)]
+pub struct Provisioner {
+    targets: BTreeMap<JobId, (Wanted, State)>,
+    removals: BTreeMap<MigrationId, Option<u64>>,
+    removed: BTreeSet<MigrationId>,
+}
+
+impl Provisioner {
+    /// Brings what exists in line with the plan; call when anything changed and on a tick.
+    pub fn settle(&mut self, situation: &Situation<'_>, out: &mut Vec<Action>) {
+        let now = situation.now.mono_millis;
+        for wanted in situation.wanted_targets() {
+            let deleted = situation
+                .migration(&wanted.job)
+                .is_none_or(|plan| plan.desired == Desired::Deleted);
+            if deleted {
+                continue;
+            }
+            let due = match self.targets.get(&wanted.job) {
+                None => true,
+                Some((had, _)) if *had != wanted => true,
+                Some((_, State::Failed { retry_millis, .. })) => now >= *retry_millis,
+                Some(_) => false,
+            };
+            if due {
+                self.targets
+                    .insert(wanted.job, (wanted.clone(), State::Calling));
+                out.push(Action::Ensure(wanted));
+            }
+        }
+        self.remove_deleted(situation, out);
+    }
+
+    fn remove_deleted(&mut self, situation: &Situation<'_>, out: &mut Vec<Action>) {
+        let now = situation.now.mono_millis;
+        for plan in situation.plan.migrations.values() {
+            let mine = plan.provisioner == situation.me && plan.desired == Desired::Deleted;
+            if !mine || self.removed.contains(&plan.id) {
+                continue;
+            }
+            if situation.cut_over(&plan.id) {
+                self.removed.insert(plan.id);
+                let text = "the migration was cut over before it was deleted: its volumes are kept";
+                out.push(Action::Tell(
+                    Some(plan.id),
+                    Note::info("volumes-kept", text),
+                ));
+                continue;
+            }
+            let due = match self.removals.get(&plan.id) {
+                None => true,
+                Some(None) => false,
+                Some(Some(retry_millis)) => now >= *retry_millis,
+            };
+            if due {
+                self.removals.insert(plan.id, None);
+                out.push(Action::Remove(plan.id));
+            }
+        }
+    }
+
+    /// Takes the result of a call.
+    pub fn step(&mut self, now: Now, input: Input, out: &mut Vec<Action>) {
+        match input {
+            Input::Ensured { wanted, path } => {
+                if let Some(state) = self.current(&wanted) {
+                    let text = format!("volume for {} is ready at {path}", wanted.job);
+                    *state = State::Ready { path };
+                    let note = Note::info("target-ready", text);
+                    out.push(Action::Tell(Some(wanted.job.migration), note));
+                }
+            }
+            Input::Failed { wanted, why } => {
+                if let Some(state) = self.current(&wanted) {
+                    let note = Note::error("target-failed", why.clone());
+                    *state = State::Failed {
+                        why,
+                        retry_millis: now.mono_millis + RETRY_MILLIS,
+                    };
+                    out.push(Action::Tell(Some(wanted.job.migration), note));
+                }
+            }
+            Input::Removed(migration) => {
+                self.removals.remove(&migration);
+                self.removed.insert(migration);
+                self.targets.retain(|job, _| job.migration != migration);
+                let note = Note::info("volumes-removed", "the target volumes were removed");
+                out.push(Action::Tell(Some(migration), note));
+            }
+            Input::RemoveFailed(migration, why) => {
+                self.removals
+                    .insert(migration, Some(now.mono_millis + RETRY_MILLIS));
+                out.push(Action::Tell(
+                    Some(migration),
+                    Note::error("remove-failed", why),
+                ));
+            }
+        }
+    }
+
+    fn current(&mut self, wanted: &Wanted) -> Option<&mut State> {
+        self.targets
+            .get_mut(&wanted.job)
+            .filter(|(had, _)| had == wanted)
+            .map(|(_, state)| state)
+    }
+
+    /// The volumes as this node reports them.
+    pub fn targets(&self) -> Vec<TargetVolume> {
+        let reported = |(wanted, state): &(Wanted, State)| {
+            let (path, state) = match state {
+                State::Calling => return None,
+                State::Ready { path } => (path.clone(), TargetState::Ready),
+                State::Failed { why, .. } => (String::new(), TargetState::Failed(why.clone())),
+            };
+            Some(TargetVolume {
+                migration: wanted.job.migration,
+                volume: wanted.job.volume,
+                epoch: wanted.epoch,
+                replicator: wanted.replicator,
+                path,
+                length: wanted.length,
+                state,
+            })
+        };
+        self.targets.values().filter_map(reported).collect()
+    }
+}

@@ -1,0 +1,209 @@
+//! What a machine needs to know of the mesh, worked out from plan, authority and
+//! reports by pure functions.
+//!
+//! Not here: any decision. The machines decide; this only looks up.
+
+use crate::agent::Record;
+use crate::{JobId, Now};
+use crdt::plan::{Desired, MigrationPlan, Plan};
+use crdt::report::{JobRole, TargetState};
+use crdt::reports::Reports;
+use keys::permit::Move;
+use keys::{Authority, Denied, NodeId, Permit, PublicKey, ReceiveBlocks, SendBlocks, StatementId};
+
+/// What this node knows at one moment.
+#[derive(Clone, Copy)]
+pub struct Situation<'a> {
+    /// The time.
+    pub now: Now,
+    /// This node.
+    pub me: NodeId,
+    /// Its key.
+    pub my_key: PublicKey,
+    /// The master document.
+    pub plan: &'a Plan,
+    /// The authority of the ledger.
+    pub authority: &'a Authority,
+    /// The newest report of every node, this one's own included.
+    pub reports: &'a Reports,
+}
+
+/// What the agent's machine is told about one job.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// What the plan wants.
+    pub desired: Desired,
+    /// The pool, in the plan's order.
+    pub replicators: Vec<NodeId>,
+    /// Whether a grant allows the chosen replicator; none before one is chosen or
+    /// while the plan names no grant yet.
+    pub permit: Option<Result<Permit<SendBlocks>, Denied>>,
+    /// Whether the target volume of the current epoch is ready; none while nobody
+    /// has reported it.
+    pub target: Option<Result<(), String>>,
+    /// Whether the chosen replicator is connected.
+    pub replicator_connected: bool,
+    /// Whether the source can be read, or why not.
+    pub source: Result<(), String>,
+}
+
+impl Situation<'_> {
+    /// The plan of a migration.
+    pub fn migration(&self, job: &JobId) -> Option<&MigrationPlan> {
+        self.plan.migrations.get(&job.migration)
+    }
+
+    /// Every job whose source is on this node.
+    pub fn agent_jobs(&self) -> Vec<JobId> {
+        let mine = self.plan.migrations.values();
+        mine.filter(|plan| plan.source == self.me)
+            .flat_map(|plan| {
+                plan.volumes.iter().map(|volume| JobId {
+                    migration: plan.id,
+                    volume: *volume,
+                })
+            })
+            .collect()
+    }
+
+    /// What the agent's machine needs to know. `connected` says whether a key is
+    /// connected; `source` whether the volume can be read.
+    pub fn agent_facts(
+        &self,
+        record: &Record,
+        connected: impl Fn(&PublicKey) -> bool,
+        source: Result<(), String>,
+    ) -> Facts {
+        let job = record.job;
+        let plan = self.migration(&job);
+        let replicator = record
+            .replicator
+            .and_then(|node| self.authority.member(&node));
+        Facts {
+            // A plan that is gone was deleted: nothing else removes one.
+            desired: plan.map_or(Desired::Deleted, |plan| plan.desired),
+            replicators: plan
+                .map(|plan| plan.replicators.clone())
+                .unwrap_or_default(),
+            permit: replicator.and_then(|member| self.send_permit(&job, &member.key)),
+            target: record
+                .replicator
+                .and_then(|node| self.target(&job, record, node)),
+            replicator_connected: replicator.is_some_and(|member| connected(&member.key)),
+            source,
+        }
+    }
+
+    /// The first of the plan's grants that allows it, or why the last one does not.
+    fn send_permit(
+        &self,
+        job: &JobId,
+        replicator: &PublicKey,
+    ) -> Option<Result<Permit<SendBlocks>, Denied>> {
+        let mut last = None;
+        for grant in &self.migration(job)?.grants {
+            let asked = self.asked(job, *grant, self.my_key, *replicator);
+            let checked = self.authority.permit_send(self.now.wall, &asked);
+            if checked.is_ok() {
+                return Some(checked);
+            }
+            last = Some(checked);
+        }
+        last
+    }
+
+    /// The replicator's end of the check, for what a ticket claims.
+    pub fn receive_permit(
+        &self,
+        job: &JobId,
+        grant: StatementId,
+        agent: PublicKey,
+    ) -> Result<Permit<ReceiveBlocks>, Denied> {
+        let asked = self.asked(job, grant, agent, self.my_key);
+        self.authority.permit_receive(self.now.wall, &asked)
+    }
+
+    fn asked(
+        &self,
+        job: &JobId,
+        grant: StatementId,
+        agent: PublicKey,
+        replicator: PublicKey,
+    ) -> Move {
+        Move {
+            grant,
+            migration: job.migration,
+            volume: job.volume,
+            agent,
+            replicator,
+        }
+    }
+
+    /// Whether the provisioner has made the volume of the record's epoch.
+    fn target(
+        &self,
+        job: &JobId,
+        record: &Record,
+        replicator: NodeId,
+    ) -> Option<Result<(), String>> {
+        let provisioner = self.migration(job)?.provisioner;
+        let report = self.reports.get(&provisioner)?;
+        let target = report.targets.iter().find(|target| {
+            target.migration == job.migration
+                && target.volume == job.volume
+                && target.epoch == record.epoch
+                && target.replicator == replicator
+        })?;
+        Some(match &target.state {
+            TargetState::Ready => Ok(()),
+            TargetState::Failed(why) => Err(why.clone()),
+        })
+    }
+
+    /// Volumes that this node as provisioner is asked to have: one for each job of
+    /// its migrations whose agent has chosen a replicator.
+    pub fn wanted_targets(&self) -> Vec<crate::provisioner::Wanted> {
+        let mut wanted = vec![];
+        for plan in self.plan.migrations.values() {
+            if plan.provisioner != self.me || plan.desired == Desired::Created {
+                continue;
+            }
+            let Some(agent) = self.reports.get(&plan.source) else {
+                continue;
+            };
+            for volume in &plan.volumes {
+                let job = agent.jobs.iter().find(|job| {
+                    job.role == JobRole::Agent && job.migration == plan.id && job.volume == *volume
+                });
+                let length = agent.volumes.iter().find(|info| info.id == *volume);
+                if let (Some(job), Some(info)) = (job, length)
+                    && let Some(replicator) = job.replicator
+                {
+                    wanted.push(crate::provisioner::Wanted {
+                        job: JobId {
+                            migration: plan.id,
+                            volume: *volume,
+                        },
+                        provider: plan.provider.clone(),
+                        epoch: job.epoch,
+                        replicator,
+                        length: info.length,
+                    });
+                }
+            }
+        }
+        wanted
+    }
+
+    /// Whether anybody has stated the root of a copy of this migration: its volumes
+    /// are then a server's disks and are not removed with the plan.
+    pub fn cut_over(&self, migration: &keys::MigrationId) -> bool {
+        self.reports.iter().any(|(_, report)| {
+            report.proofs.iter().any(|signed| {
+                signed
+                    .open::<keys::proof::RootProof>(keys::Domain::RootProof)
+                    .is_ok_and(|proof| proof.migration == *migration)
+            })
+        })
+    }
+}

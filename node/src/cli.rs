@@ -233,6 +233,8 @@ pub enum VolumeCommand {
     },
     /// List source disks
     List,
+    /// On an agent: offer a disk no more; the disk itself is not touched
+    Remove(OneId),
 }
 
 /// `dunlin migration …`

@@ -4,6 +4,7 @@
 //! Not here: anything that the mesh decides; that is in the master document.
 
 use anyhow::{Context, bail};
+use crate::transfer::Compression;
 use keys::PublicKey;
 use libp2p::Multiaddr;
 use serde::Deserialize;
@@ -23,6 +24,8 @@ pub struct Config {
     pub announce: Vec<String>,
     /// Whether to look for nodes on the LAN.
     pub mdns: bool,
+    /// Whether blocks are compressed on the way.
+    pub compression: Compression,
     /// Folder of the local cloud's volumes.
     pub local_cloud: Option<PathBuf>,
     /// Addresses of nodes that were learnt when joining.
@@ -39,6 +42,8 @@ struct File {
     announce: Vec<String>,
     mdns: Option<bool>,
     #[serde(default)]
+    compression: Compression,
+    #[serde(default)]
     local: Local,
 }
 
@@ -54,8 +59,9 @@ impl Config {
         let settings = match file {
             None => File::default(),
             Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .with_context(|| format!("the settings file {} cannot be read", path.display()))?;
+                let text = std::fs::read_to_string(path).with_context(|| {
+                    format!("the settings file {} cannot be read", path.display())
+                })?;
                 toml::from_str(&text)
                     .with_context(|| format!("the settings file {} is wrong", path.display()))?
             }
@@ -84,6 +90,7 @@ impl Config {
             listen: parsed,
             announce: settings.announce,
             mdns: settings.mdns.unwrap_or(true) && !no_mdns,
+            compression: settings.compression,
             local_cloud: settings.local.folder,
             told: BTreeMap::new(),
         })
@@ -106,12 +113,13 @@ mod tests {
         let path = folder.path().join("dunlin.toml");
         std::fs::write(
             &path,
-            "listen = [\"/ip4/10.0.0.1/tcp/1\"]\nmdns = false\n[local]\nfolder = \"/srv/volumes\"\n",
+            "listen = [\"/ip4/10.0.0.1/tcp/1\"]\nmdns = false\ncompression = \"off\"\n[local]\nfolder = \"/srv/volumes\"\n",
         )
         .unwrap();
         let config = Config::read(Some(&path), &[], false).unwrap();
         assert_eq!(config.listen[0].to_string(), "/ip4/10.0.0.1/tcp/1");
         assert!(!config.mdns);
+        assert_eq!(config.compression, Compression::Off);
         assert_eq!(config.local_cloud, Some("/srv/volumes".into()));
         let flag = ["/ip4/127.0.0.1/tcp/0".to_owned()];
         let config = Config::read(Some(&path), &flag, false).unwrap();

@@ -49,10 +49,6 @@ pub struct Lock {
     _file: File,
 }
 
-fn state_name(job: &JobId, epoch: Epoch) -> String {
-    format!("{}-{}-{epoch}", job.migration, job.volume)
-}
-
 impl DataDir {
     /// Which folder to use: the one given, or the default of this user.
     pub fn resolve(flag: Option<PathBuf>) -> Result<PathBuf, DataDirError> {
@@ -266,6 +262,10 @@ fn expect_private(path: &Path, found: &Metadata) -> Result<(), DataDirError> {
     }
     let path = path.to_path_buf();
     Err(DataDirError::Exposed { path, mode })
+}
+
+fn state_name(job: &JobId, epoch: Epoch) -> String {
+    format!("{}-{}-{epoch}", job.migration, job.volume)
 }
 
 fn private_file() -> OpenOptions {

@@ -274,18 +274,22 @@ impl Engine {
         }
     }
 
-    /// What views are made from.
+    /// What views are made from, with this node's newest events.
     pub fn with_state<T>(&mut self, view: impl FnOnce(&State<'_>) -> T) -> T {
-        let now = wall_clock();
-        let events = self.events.make_contiguous();
-        view(&State {
+        self.events.make_contiguous();
+        let (events, _) = self.events.as_slices();
+        view(&self.state_with(events))
+    }
+
+    fn state_with<'a>(&'a self, events: &'a [Event]) -> State<'a> {
+        State {
             replica: &self.replica,
             connected: Some(&self.connected),
             live: &self.live,
             listening: &self.listening,
             events,
-            now,
-        })
+            now: wall_clock(),
+        }
     }
 }
 

@@ -59,7 +59,10 @@ mod tests {
             os_name("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"),
             "Debian GNU/Linux 12"
         );
-        assert_eq!(memory("MemTotal:       2048 kB\nMemFree: 1 kB\n"), 2_097_152);
+        assert_eq!(
+            memory("MemTotal:       2048 kB\nMemFree: 1 kB\n"),
+            2_097_152
+        );
         assert_eq!(memory("nonsense"), 0);
         assert_eq!(os_name(""), "");
     }

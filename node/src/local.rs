@@ -94,13 +94,19 @@ pub fn init(folder: &Path, init: Init) -> anyhow::Result<Enrolled> {
 }
 
 fn enrolled(replica: &Replica, folder: &Path) -> anyhow::Result<Enrolled> {
-    let me: NodeId = replica.me().context("the node's own enrolment is missing")?;
+    let me: NodeId = replica
+        .me()
+        .context("the node's own enrolment is missing")?;
     let member = replica
         .authority()
         .member(&me)
         .context("the node's own enrolment does not count")?;
     let genesis = keys::StatementId(replica.ledger().mesh().0);
-    let mesh_name = match replica.ledger().get(&genesis).map(|found| &found.entry.statement) {
+    let mesh_name = match replica
+        .ledger()
+        .get(&genesis)
+        .map(|found| &found.entry.statement)
+    {
         Some(keys::Statement::Genesis(genesis)) => genesis.name.to_string(),
         _ => String::new(),
     };
@@ -136,7 +142,10 @@ fn restore<D: redb::ReadableDatabase>(
         )
     };
     let mut statements = loaded.statements.into_iter();
-    let genesis = statements.next().context("there is no genesis").with_context(corrupt)?;
+    let genesis = statements
+        .next()
+        .context("there is no genesis")
+        .with_context(corrupt)?;
     let mut ledger = keys::Ledger::found(genesis).with_context(corrupt)?;
     if ledger.mesh() != header.mesh {
         anyhow::bail!("{}: its ledger is of another mesh", corrupt());
@@ -153,7 +162,11 @@ fn restore<D: redb::ReadableDatabase>(
                 Err(refused) => return Err(refused).with_context(corrupt),
             }
         }
-        anyhow::ensure!(still.len() < before, "{}: statements are missing", corrupt());
+        anyhow::ensure!(
+            still.len() < before,
+            "{}: statements are missing",
+            corrupt()
+        );
         waiting = still;
     }
     let replica = Replica::restore(

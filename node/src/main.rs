@@ -70,11 +70,7 @@ fn log_to_stderr(globals: &Globals, task: &Task) {
         .init();
 }
 
-async fn carry_out(
-    task: Task,
-    globals: &Globals,
-    screen: &mut Screen,
-) -> Result<(), CommandError> {
+async fn carry_out(task: Task, globals: &Globals, screen: &mut Screen) -> Result<(), CommandError> {
     match task {
         Task::Here(here) => Box::pin(run_here(here, globals, screen)).await,
         Task::Read(read) => look(read, globals, screen).await,

@@ -28,10 +28,10 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Event, Protocol, Refusal, Reply, TooLong, Topic, Verdict};
+pub use event::{Event, Protocol, Reply, TooLong, Topic, Verdict};
 pub use frame::FrameError;
 pub use peer::PeerKey;
-pub use streams::{BlockStream, MAX_STREAMS_PER_PEER, StreamError};
+pub use streams::{BlockStream, StreamError};
 
 /// Largest enrolment request or answer, bytes.
 pub const ENROL_LIMIT: usize = 64 << 10;

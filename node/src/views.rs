@@ -7,8 +7,8 @@ mod lookup;
 mod migrations;
 mod nodes;
 
-pub use nodes::volume_view;
 pub use lookup::{LookupError, find_member, find_migration, find_volume};
+pub use nodes::volume_view;
 
 use crate::api::model::{EventQuery, EventView, StatusView};
 use crdt::{Event, Plan};

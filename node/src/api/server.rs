@@ -100,6 +100,7 @@ fn routes(handle: Handle) -> Router {
         .route("/v1/servers", get(servers))
         .route("/v1/servers/{which}", get(server))
         .route("/v1/volumes", get(volumes).post(volume_add))
+        .route("/v1/volumes/{which}/remove", post(volume_remove))
         .route("/v1/migrations", get(migrations).post(migration_create))
         .route("/v1/migrations/{which}", get(migration))
         .route("/v1/migrations/{which}/verify", get(verify))
@@ -205,8 +206,13 @@ async fn node_revoke(
     Path(which): Path<String>,
     Json(given): Json<Reason>,
 ) -> Answer<Done> {
-    let reason = given.reason.unwrap_or_else(|| "revoked by an operator".into());
-    call(&handle, move |engine| done(engine.node_revoke(&which, &reason))).await
+    let reason = given
+        .reason
+        .unwrap_or_else(|| "revoked by an operator".into());
+    call(&handle, move |engine| {
+        done(engine.node_revoke(&which, &reason))
+    })
+    .await
 }
 
 async fn invites(State(handle): State<Handle>) -> Answer<Vec<super::model::InviteView>> {
@@ -256,6 +262,13 @@ async fn volume_add(
     Json(asked): Json<VolumeAdd>,
 ) -> Answer<super::model::VolumeView> {
     call(&handle, move |engine| engine.volume_add(&asked)).await
+}
+
+async fn volume_remove(
+    State(handle): State<Handle>,
+    Path(which): Path<String>,
+) -> Answer<super::model::VolumeView> {
+    call(&handle, move |engine| engine.volume_remove(&which)).await
 }
 
 async fn migrations(State(handle): State<Handle>) -> Answer<Vec<super::model::MigrationView>> {
@@ -315,8 +328,5 @@ async fn events(
     State(handle): State<Handle>,
     Query(query): Query<EventQuery>,
 ) -> Answer<Vec<super::model::EventView>> {
-    call(&handle, move |engine| {
-        engine.with_state(|state| state.events(&query))
-    })
-    .await
+    call(&handle, move |engine| engine.events(&query)).await
 }

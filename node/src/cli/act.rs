@@ -34,6 +34,13 @@ pub async fn run(act: Act, client: &Client, screen: &mut Screen) -> Result<(), C
         Act::NodeRevoke { id, reason } => {
             revoke("nodes", &id, reason.as_deref(), client, screen).await
         }
+        Act::VolumeRemove(which) => {
+            let route = format!("{}/remove", one("volumes", &which));
+            let removed: VolumeView = client.post(&route, &Value::Null).await?;
+            screen.result(&removed, |disk, _| {
+                format!("disk {} is not offered any more\n", clean(&disk.name))
+            })
+        }
         Act::VolumeAdd { path, name } => volume_add(&path, name, client, screen).await,
         Act::MigrationCreate(args) => migration_create(args, client, screen).await,
         Act::Steer(verb, args) => steer(verb, &args, client, screen).await,

@@ -91,6 +91,8 @@ pub enum Act {
         /// Why.
         reason: Option<String>,
     },
+    /// Offer a source disk no more.
+    VolumeRemove(String),
     /// Offer a source disk.
     VolumeAdd {
         /// Where it is.
@@ -155,6 +157,7 @@ impl From<Command> for Task {
             Command::Server(ServerCommand::List) => Self::Read(Read::Servers),
             Command::Server(ServerCommand::Show(one)) => Self::Read(Read::Server(one.id)),
             Command::Volume(VolumeCommand::List) => Self::Read(Read::Volumes),
+            Command::Volume(VolumeCommand::Remove(one)) => Self::Act(Act::VolumeRemove(one.id)),
             Command::Volume(VolumeCommand::Add { path, name }) => {
                 Self::Act(Act::VolumeAdd { path, name })
             }

@@ -102,7 +102,11 @@ impl Node {
             Ok(Err(error)) => Err(error).with_context(|| format!("node {}", self.name)),
             Err(_) => {
                 process.kill().await.context("cannot kill a node")?;
-                bail!("node {} did not stop in {} s", self.name, PATIENCE.as_secs())
+                bail!(
+                    "node {} did not stop in {} s",
+                    self.name,
+                    PATIENCE.as_secs()
+                )
             }
         }
     }

@@ -74,16 +74,21 @@ pub(super) async fn tell(
     act(&client, "start").await?;
     screen.note("migration started; the disk goes on being written to");
     let mut show = Show::new(screen);
-    show.until(&client, "the first pass", |view| passes(view) >= 1).await?;
+    show.until(&client, "the first pass", |view| passes(view) >= 1)
+        .await?;
 
     act(&client, "pause").await?;
-    show.until(&client, "the pause", |view| view.stage == "paused").await?;
+    show.until(&client, "the pause", |view| view.stage == "paused")
+        .await?;
     replicator.kill().await?;
     replicator.start().await?;
     show.tell("paused, replicator killed (SIGKILL) and started again; resuming from the last durable barrier");
     act(&client, "resume").await?;
     let before = passes(&look(&client).await?);
-    show.until(&client, "a pass after the restart", |view| passes(view) > before).await?;
+    show.until(&client, "a pass after the restart", |view| {
+        passes(view) > before
+    })
+    .await?;
 
     let written = writing.stop().await?;
     show.tell(&format!(

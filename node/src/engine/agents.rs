@@ -2,7 +2,7 @@
 //! migrates, with its machine and, while one runs, its session.
 
 use super::{Engine, Message};
-use crate::transfer::{self, Compression, Progress, SendCommand, SendEvent, SendJob};
+use crate::transfer::{self, Progress, SendCommand, SendEvent, SendJob};
 use crate::views::Live;
 use keys::proof::{End, Method};
 use keys::{Epoch, Permit, SendBlocks, Signed, StatementId};
@@ -60,9 +60,8 @@ impl AgentSlot {
         if session.sample.is_some() && elapsed < every_millis {
             return None;
         }
-        if elapsed > 0 {
-            session.rate = done_bytes.saturating_sub(then_bytes) * 1000 / elapsed;
-        }
+        let dealt_with = done_bytes.saturating_sub(then_bytes) * 1000;
+        session.rate = dealt_with.checked_div(elapsed).unwrap_or(session.rate);
         session.sample = Some((now_millis, done_bytes));
         Some(Live {
             pass,
@@ -218,11 +217,13 @@ impl Engine {
             tag: tag(&job, epoch),
             barrier: slot.machine.record().barrier,
             progress,
-            compression: Compression::Auto,
+            compression: self.config.compression,
             permit,
         };
         self.spawn_session(job, number, send_job, command_receiver, events);
-        self.forward(event_receiver, move |event| Message::Sent(job, number, event));
+        self.forward(event_receiver, move |event| {
+            Message::Sent(job, number, event)
+        });
     }
 
     fn spawn_session(
@@ -385,8 +386,13 @@ impl Engine {
         let target_proof = roles::proof::check(proof, &replicator, &subject, End::Target)
             .map_err(|error| error.to_string())?;
         let at = self.now().wall;
-        let source_proof =
-            roles::proof::sign(&self.identity, &subject, End::Source, Method::ReadInFull, at);
+        let source_proof = roles::proof::sign(
+            &self.identity,
+            &subject,
+            End::Source,
+            Method::ReadInFull,
+            at,
+        );
         for proof in [&source_proof, &target_proof] {
             self.keep_proof(proof.clone());
         }
@@ -406,7 +412,10 @@ impl Engine {
     }
 
     fn forget_agent(&mut self, job: JobId) {
-        let epoch = self.agents.get(&job).map(|slot| slot.machine.record().epoch);
+        let epoch = self
+            .agents
+            .get(&job)
+            .map(|slot| slot.machine.record().epoch);
         self.agents.remove(&job);
         self.live.remove(&job);
         let stored = self.store.delete_agent(job);

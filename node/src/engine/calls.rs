@@ -3,7 +3,7 @@
 
 use super::Engine;
 use crate::api::model::{
-    ActionOptions, ErrorKind, InviteCreate, InviteCreated, MigrationCreate, MigrationView,
+    ActionOptions, ErrorKind, EventQuery, EventView, InviteCreate, InviteCreated, MigrationCreate, MigrationView,
     VolumeAdd, VolumeView,
 };
 use crate::store::OfferedVolume;
@@ -17,11 +17,14 @@ use keys::{
 };
 use mesh::StateError;
 use mesh::replica::Output;
+use roles::JobId;
 use std::path::Path;
 use zeroize::Zeroizing;
 
 /// How long a grant made by `migration start` lasts.
 const GRANT_SECS: u64 = 30 * 86_400;
+/// Events of this node that one answer may hold.
+const MAX_EVENTS: usize = 20_000;
 /// Longest life of an invite.
 const MAX_INVITE_SECS: u64 = 30 * 86_400;
 
@@ -251,7 +254,11 @@ impl Engine {
             None => default_name(&path),
         };
         Name::new(&name).map_err(usage)?;
-        if let Some(known) = self.volumes.iter().find(|volume| Path::new(&volume.path) == path) {
+        if let Some(known) = self
+            .volumes
+            .iter()
+            .find(|volume| Path::new(&volume.path) == path)
+        {
             if asked.name.is_some() && known.name != name {
                 return Err(CallError::Refused(Refused {
                     action: "offer",
@@ -287,8 +294,60 @@ impl Engine {
         Ok(crate::views::volume_view(&server, &info))
     }
 
+    /// Offers a disk no more. A disk that is being migrated stays.
+    pub fn volume_remove(&mut self, wanted: &str) -> Result<VolumeView, CallError> {
+        let views = self.with_state(|state| state.volumes());
+        let me = self.replica.me().ok_or(LookupError::NotEnrolled)?;
+        let id = find_volume(self.replica.reports(), &me, wanted)?.id;
+        let plan = self.replica.document().plan();
+        let user = plan.migrations.values().find(|plan| {
+            let finished = |job: &JobId| {
+                let slot = self.agents.get(job);
+                slot.is_some_and(|slot| slot.machine.record().finished.is_some())
+            };
+            let job = JobId {
+                migration: plan.id,
+                volume: id,
+            };
+            plan.source == me
+                && plan.desired != Desired::Deleted
+                && plan.volumes.contains(&id)
+                && !finished(&job)
+        });
+        if let Some(user) = user {
+            return Err(CallError::Refused(Refused {
+                action: "remove",
+                what: format!("disk {wanted}"),
+                state: format!("part of migration {}", user.name),
+                allowed: "delete the migration first".into(),
+            }));
+        }
+        let view = views.into_iter().find(|view| view.id == id.to_string());
+        let view = view.ok_or_else(|| CallError::Failed("the disk is gone".into()))?;
+        let stored = self.store.remove_volume(id);
+        if self.must(stored).is_some() {
+            self.volumes.retain(|volume| volume.id != id);
+            self.report.publish_now();
+            self.publish_if_due();
+        }
+        Ok(view)
+    }
+
+    /// Events: this node's own from its log, of the others what they report.
+    pub fn events(&mut self, query: &EventQuery) -> Result<Vec<EventView>, CallError> {
+        let own = match query.after {
+            Some(seq) => self.store.events(seq, MAX_EVENTS, None),
+            None => self.store.newest_events(MAX_EVENTS, None),
+        };
+        let own = own.map_err(|error| CallError::Failed(error.to_string()))?;
+        Ok(self.state_with(&own).events(query)?)
+    }
+
     /// Plans a migration.
-    pub fn migration_create(&mut self, asked: &MigrationCreate) -> Result<MigrationView, CallError> {
+    pub fn migration_create(
+        &mut self,
+        asked: &MigrationCreate,
+    ) -> Result<MigrationView, CallError> {
         self.require_operator()?;
         let plan = self.draft(asked)?;
         let id = plan.id;
@@ -310,7 +369,10 @@ impl Engine {
         let mut volumes: Vec<VolumeId> = if asked.disks.is_empty() {
             report.volumes.iter().map(|volume| volume.id).collect()
         } else {
-            let found = asked.disks.iter().map(|disk| find_volume(reports, &server.id, disk));
+            let found = asked
+                .disks
+                .iter()
+                .map(|disk| find_volume(reports, &server.id, disk));
             found
                 .map(|found| found.map(|volume| volume.id))
                 .collect::<Result<_, _>>()?
@@ -351,7 +413,9 @@ impl Engine {
             Some(name) => {
                 Name::new(name).map_err(usage)?;
                 if taken(name) {
-                    return Err(usage(format!("there is a migration named `{name}` already")));
+                    return Err(usage(format!(
+                        "there is a migration named `{name}` already"
+                    )));
                 }
                 Ok(name.clone())
             }
@@ -425,7 +489,10 @@ impl Engine {
         // Those that are connected now come first; then by name, so that it can be foretold.
         pool.sort_by_key(|member| {
             let here = member.key == self.replica.my_key();
-            (!(here || self.connected.contains(&member.key)), member.name.clone())
+            (
+                !(here || self.connected.contains(&member.key)),
+                member.name.clone(),
+            )
         });
         pool.truncate(keys::statement::MAX_POOL);
         if pool.is_empty() {
@@ -443,7 +510,11 @@ impl Engine {
     }
 
     /// Lets blocks move, or move again.
-    pub fn migration_start(&mut self, wanted: &str, resume: bool) -> Result<MigrationView, CallError> {
+    pub fn migration_start(
+        &mut self,
+        wanted: &str,
+        resume: bool,
+    ) -> Result<MigrationView, CallError> {
         self.require_operator()?;
         let plan = find_migration(self.replica.document().plan(), wanted)?.clone();
         let action = if resume { "resume" } else { "start" };
@@ -500,10 +571,24 @@ impl Engine {
         let plan = find_migration(self.replica.document().plan(), wanted)?.clone();
         let view = self.view(&plan.id)?;
         match plan.desired {
-            Desired::Deleted => return Err(refused("pause", &plan, "deleted", "nothing is left to pause")),
-            Desired::Created => return Err(refused("pause", &plan, "not started", "start it first")),
+            Desired::Deleted => {
+                return Err(refused(
+                    "pause",
+                    &plan,
+                    "deleted",
+                    "nothing is left to pause",
+                ));
+            }
+            Desired::Created => {
+                return Err(refused("pause", &plan, "not started", "start it first"));
+            }
             Desired::Cutover { .. } if view.stage == Stage::CutOver.to_string() => {
-                return Err(refused("pause", &plan, "cut over", "verify it, or delete its record"));
+                return Err(refused(
+                    "pause",
+                    &plan,
+                    "cut over",
+                    "verify it, or delete its record",
+                ));
             }
             _ => {}
         }
@@ -524,9 +609,13 @@ impl Engine {
         match plan.desired {
             Desired::Cutover { .. } => return Ok(view),
             Desired::Started => {}
-            Desired::Created => return Err(refused("cut over", &plan, "not started", "start it first")),
+            Desired::Created => {
+                return Err(refused("cut over", &plan, "not started", "start it first"));
+            }
             Desired::Paused => return Err(refused("cut over", &plan, "paused", "resume it first")),
-            Desired::Deleted => return Err(refused("cut over", &plan, "deleted", "create a new one")),
+            Desired::Deleted => {
+                return Err(refused("cut over", &plan, "deleted", "create a new one"));
+            }
         }
         let copied = view.volumes.iter().all(|volume| !volume.passes.is_empty());
         if !copied {
@@ -573,7 +662,10 @@ fn refused(action: &'static str, plan: &MigrationPlan, state: &str, allowed: &st
 
 fn active_in(member: &Member, role: Role) -> Result<(), CallError> {
     if member.standing != Standing::Active {
-        return Err(usage(format!("node {} is not active in the mesh", member.name)));
+        return Err(usage(format!(
+            "node {} is not active in the mesh",
+            member.name
+        )));
     }
     if !member.roles.has(role) {
         return Err(usage(format!(

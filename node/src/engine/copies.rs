@@ -71,7 +71,9 @@ impl Engine {
         let ticket: Ticket = codec::decode(&open.ticket)
             .map_err(|error| bad_frame(format!("stream of {name} refused: {error}")))?;
         if ticket.support.len() > roles::ticket::MAX_STATEMENTS {
-            return Err(bad_frame(format!("stream of {name} refused: too many statements")));
+            return Err(bad_frame(format!(
+                "stream of {name} refused: too many statements"
+            )));
         }
         let mut statements = ticket.support.clone();
         statements.push(ticket.grant.clone());
@@ -81,7 +83,9 @@ impl Engine {
             note: Note::warn("stream-refused", "this node is not enrolled"),
         };
         let situation = self.situation().ok_or_else(unready)?;
-        let admitted = self.replicator.admit(&situation, from, &ticket, open.length)?;
+        let admitted = self
+            .replicator
+            .admit(&situation, from, &ticket, open.length)?;
         if let Some(running) = self.receiving.get(&ticket.job) {
             // The agent has lost it, or it would not come again.
             running.stop(RefusalCode::Busy);

@@ -3,9 +3,9 @@
 
 use super::{Engine, RECENT_EVENTS, wall_clock};
 use crate::net::Topic;
+use crate::store::NewEvent;
 use crate::views::Live;
 use codec::Wire;
-use crate::store::NewEvent;
 use keys::{MigrationId, PublicKey, Role};
 use roles::{JobId, Note};
 use serde::{Deserialize, Serialize};
@@ -75,7 +75,16 @@ impl Engine {
         let wire = figures.iter().take(MAX_PROGRESSED).map(|(job, live)| {
             let rate = live.bytes_per_sec;
             let pass = u64::from(live.pass);
-            (*job, [pass, live.total_bytes, live.done_bytes, live.sent_bytes, rate])
+            (
+                *job,
+                [
+                    pass,
+                    live.total_bytes,
+                    live.done_bytes,
+                    live.sent_bytes,
+                    rate,
+                ],
+            )
         });
         if let Ok(bytes) = codec::encode(&Progressed(wire.collect())) {
             // Progress is a hint: one that is too long is not given.

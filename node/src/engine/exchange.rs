@@ -4,7 +4,7 @@
 use super::{Engine, Message};
 use crate::net::{Event, Topic};
 use codec::Wire;
-use keys::{MigrationId, PublicKey};
+use keys::PublicKey;
 use libp2p::Multiaddr;
 use mesh::{Alarm, Announcement, EnrolRequest, Input, Output, Page, Request};
 use roles::Note;
@@ -17,7 +17,8 @@ impl Engine {
     pub(super) fn step_replica(&mut self, input: Input) {
         let now = self.now();
         let mut out = vec![];
-        self.replica.step(now.wall, now.mono_millis, input, &mut out);
+        self.replica
+            .step(now.wall, now.mono_millis, input, &mut out);
         self.carry(out);
     }
 
@@ -86,9 +87,8 @@ impl Engine {
     }
 
     pub(super) fn answered(&mut self, from: PublicKey, answer: Result<Vec<u8>, String>) {
-        let page = answer.and_then(|bytes| {
-            codec::decode::<Page>(&bytes).map_err(|error| error.to_string())
-        });
+        let page = answer
+            .and_then(|bytes| codec::decode::<Page>(&bytes).map_err(|error| error.to_string()));
         match page {
             Ok(page) => self.step_replica(Input::Answered { from, page }),
             Err(why) => {
@@ -141,7 +141,10 @@ impl Engine {
                 reply,
             } => {
                 let Ok(request) = codec::decode::<EnrolRequest>(&request) else {
-                    let text = format!("{} sent a malformed enrolment request", PublicKey(peer).short());
+                    let text = format!(
+                        "{} sent a malformed enrolment request",
+                        PublicKey(peer).short()
+                    );
                     return self.tell(None, Note::warn("peer-refused", text));
                 };
                 self.enrol(PublicKey(peer), request, reply);
@@ -312,11 +315,4 @@ impl Engine {
         let member = self.replica.authority().by_key(key);
         member.map_or_else(|| key.short(), |member| member.name.to_string())
     }
-
-    pub(super) fn migration_name(&self, id: &MigrationId) -> String {
-        let plan = self.replica.document().plan();
-        let found = plan.migrations.get(id);
-        found.map_or_else(|| id.short(), |plan| plan.name.clone())
-    }
 }
-

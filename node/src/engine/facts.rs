@@ -44,9 +44,8 @@ impl Engine {
             let Some(situation) = self.situation() else {
                 return false;
             };
-            let connected = |key: &PublicKey| {
-                *key == self.replica.my_key() || self.connected.contains(key)
-            };
+            let connected =
+                |key: &PublicKey| *key == self.replica.my_key() || self.connected.contains(key);
             let facts = situation.agent_facts(slot.machine.record(), connected, source);
             acted |= self.step_agent(job, roles::agent::Input::Facts(facts));
         }

@@ -2,9 +2,7 @@
 //! changed and published at most a few times a second.
 
 use super::Engine;
-use crdt::{
-    JobReport, JobRole, ProviderInfo, Report, Stage, TargetVolume, VolumeInfo, VolumeKind,
-};
+use crdt::{JobReport, JobRole, ProviderInfo, Report, Stage, TargetVolume, VolumeInfo, VolumeKind};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
@@ -108,7 +106,10 @@ impl Engine {
     /// Looks at every offered volume; what cannot be opened now keeps the length that
     /// was reported last.
     pub(super) fn measure_volumes(&mut self) {
-        let reported = self.replica.me().and_then(|me| self.replica.reports().get(&me));
+        let reported = self
+            .replica
+            .me()
+            .and_then(|me| self.replica.reports().get(&me));
         let known: Vec<(keys::VolumeId, u64)> = reported
             .map(|report| {
                 let volumes = report.volumes.iter();

@@ -48,12 +48,7 @@ pub async fn join(folder: &Path, joining: Joining) -> anyhow::Result<Enrolled> {
     if addresses.is_empty() {
         bail!("the invite holds no address: start the node that made it, then make a new invite");
     }
-    let config = net::Config::new(
-        &mut *identity.seed(),
-        vec![],
-        false,
-        mesh_tag(&token.mesh),
-    );
+    let config = net::Config::new(&mut *identity.seed(), vec![], false, mesh_tag(&token.mesh));
     let (network, _events) = net::start(config).await?;
     let joiner = Joiner::new(token.clone(), identity.clone(), joining.name);
     let mut request = joiner.start();
@@ -69,7 +64,10 @@ pub async fn join(folder: &Path, joining: Joining) -> anyhow::Result<Enrolled> {
                 )
             })?;
         let reply: EnrolReply = codec::decode(&answer).context("the admitting node's answer")?;
-        match joiner.answered(reply).context("the invite was not accepted")? {
+        match joiner
+            .answered(reply)
+            .context("the invite was not accepted")?
+        {
             JoinStep::Send(next) => request = next,
             JoinStep::Done(ledger) => {
                 network.shutdown().await;

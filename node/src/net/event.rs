@@ -148,8 +148,8 @@ impl Reply {
     }
 }
 
-/// Decides whether a gossip message is passed on. Dropped unused it counts as
-/// ignored, and so it does when it comes too late.
+/// Decides whether a gossip message is passed on. To ignore the message (not
+/// passed on, nobody blamed) drop it; a verdict that comes too late is the same.
 #[derive(Debug)]
 pub struct Verdict {
     pub(super) pending: Option<(MessageId, PeerId)>,
@@ -173,11 +173,6 @@ impl Verdict {
     /// The message is bad: forget it and hold it against who sent it.
     pub fn reject(mut self) {
         self.give(MessageAcceptance::Reject);
-    }
-
-    /// The message is of no use here: do not pass it on, blame nobody.
-    pub fn ignore(mut self) {
-        self.give(MessageAcceptance::Ignore);
     }
 
     fn give(&mut self, acceptance: MessageAcceptance) {

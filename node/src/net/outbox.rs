@@ -57,7 +57,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::{Protocol, Refusal, frame::FrameError};
+    use crate::net::{FrameError, Protocol, event::Refusal};
 
     fn refused() -> Event {
         let what = Refusal::Frame {

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use zstd::bulk::Compressor;
 
 /// What a person or a plan asks for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Compression {
     /// While it pays.
     #[default]

@@ -41,7 +41,10 @@ fn find<'a, T>(
     items: impl Iterator<Item = (String, &'a str, &'a T)>,
 ) -> Result<&'a T, LookupError> {
     let items: Vec<_> = items.collect();
-    let named: Vec<_> = items.iter().filter(|(_, name, _)| *name == wanted).collect();
+    let named: Vec<_> = items
+        .iter()
+        .filter(|(_, name, _)| *name == wanted)
+        .collect();
     let matching: Vec<_> = if named.is_empty() && wanted.len() >= MIN_PREFIX {
         let by_id = items.iter().filter(|(id, _, _)| id.starts_with(wanted));
         by_id.collect()
@@ -87,9 +90,7 @@ pub fn find_migration<'a>(plan: &'a Plan, wanted: &str) -> Result<&'a MigrationP
     let items = |live: bool| {
         plan.migrations
             .values()
-            .filter(move |migration| {
-                (migration.desired != crdt::Desired::Deleted) == live
-            })
+            .filter(move |migration| (migration.desired != crdt::Desired::Deleted) == live)
             .map(|migration| (migration.id.to_string(), migration.name.as_str(), migration))
     };
     match find("migration", list, wanted, items(true)) {

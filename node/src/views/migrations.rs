@@ -37,7 +37,12 @@ impl State<'_> {
         let stage = stages.min_by_key(advance).unwrap_or(Stage::Enrolled);
         let deleted = plan.desired == Desired::Deleted;
         let stage_text = if deleted {
-            if self.left_at_target(plan) { "deleting" } else { "deleted" }.to_owned()
+            if self.left_at_target(plan) {
+                "deleting"
+            } else {
+                "deleted"
+            }
+            .to_owned()
         } else {
             stage.to_string()
         };
@@ -48,7 +53,11 @@ impl State<'_> {
             to: plan.provider.clone(),
             site: plan.site.clone(),
             provisioner: self.name_of(&plan.provisioner),
-            replicators: plan.replicators.iter().map(|node| self.name_of(node)).collect(),
+            replicators: plan
+                .replicators
+                .iter()
+                .map(|node| self.name_of(node))
+                .collect(),
             desired: plan.desired.to_string(),
             stage: stage_text,
             created_at: plan.created_at.to_string(),
@@ -59,7 +68,10 @@ impl State<'_> {
                 .iter()
                 .map(|conflict| {
                     let values = conflict.values.join(" or ");
-                    format!("operators set {} to {values} apart from each other", conflict.field)
+                    format!(
+                        "operators set {} to {values} apart from each other",
+                        conflict.field
+                    )
                 })
                 .collect(),
         }
@@ -74,9 +86,14 @@ impl State<'_> {
     }
 
     fn job_report(&self, plan: &MigrationPlan, volume: &VolumeId) -> Option<&JobReport> {
-        self.replica.reports().get(&plan.source)?.jobs.iter().find(|job| {
-            job.role == JobRole::Agent && job.migration == plan.id && job.volume == *volume
-        })
+        self.replica
+            .reports()
+            .get(&plan.source)?
+            .jobs
+            .iter()
+            .find(|job| {
+                job.role == JobRole::Agent && job.migration == plan.id && job.volume == *volume
+            })
     }
 
     fn volume_info(&self, plan: &MigrationPlan, volume: &VolumeId) -> Option<&VolumeInfo> {
@@ -93,7 +110,8 @@ impl State<'_> {
     }
 
     fn stage(&self, plan: &MigrationPlan, volume: &VolumeId) -> Stage {
-        self.job_report(plan, volume).map_or(Stage::Enrolled, |job| job.stage)
+        self.job_report(plan, volume)
+            .map_or(Stage::Enrolled, |job| job.stage)
     }
 
     fn job(&self, plan: &MigrationPlan, volume: &VolumeId) -> JobView {

@@ -9,7 +9,12 @@ use keys::{Member, Role, Roles, Standing, Statement};
 impl State<'_> {
     pub(super) fn mesh_name(&self) -> String {
         let genesis = keys::StatementId(self.replica.ledger().mesh().0);
-        match self.replica.ledger().get(&genesis).map(|found| &found.entry.statement) {
+        match self
+            .replica
+            .ledger()
+            .get(&genesis)
+            .map(|found| &found.entry.statement)
+        {
             Some(Statement::Genesis(genesis)) => genesis.name.to_string(),
             _ => String::new(),
         }
@@ -54,7 +59,9 @@ impl State<'_> {
             reported_at: report.map(|report| report.at.to_string()),
             hostname: report.map(|report| report.hostname.clone()),
             version: report.map(|report| report.program_version.clone()),
-            addresses: report.map(|report| report.listen.clone()).unwrap_or_default(),
+            addresses: report
+                .map(|report| report.listen.clone())
+                .unwrap_or_default(),
             providers: report
                 .map(|report| {
                     let kinds = report.providers.iter();
@@ -96,9 +103,10 @@ impl State<'_> {
 
     /// Every agent that has reported, by name.
     pub fn servers(&self) -> Vec<ServerView> {
-        let agents = self.replica.authority().members().filter(|member| {
-            member.roles.has(Role::Agent) && member.standing == Standing::Active
-        });
+        let agents =
+            self.replica.authority().members().filter(|member| {
+                member.roles.has(Role::Agent) && member.standing == Standing::Active
+            });
         let mut servers: Vec<ServerView> = agents
             .filter_map(|member| {
                 let report = self.replica.reports().get(&member.id)?;

@@ -201,7 +201,8 @@ pub struct Replica {
     authority: Authority,
     document: Document,
     reports: Reports,
-    parked: Vec<Signed>,
+    /// With who sent each, who answers for it.
+    parked: Vec<(PublicKey, Signed)>,
     admission: Admission,
     peers: BTreeMap<PublicKey, Peer>,
 }

@@ -188,13 +188,16 @@ impl Engine {
         }
     }
 
-    /// Runs until `stop` resolves or the store fails.
+    /// Runs until `stop` resolves or the store fails. `ready` is told once where the
+    /// node listens, when it knows: an invite made after that holds an address.
     pub async fn run(
         mut self,
         mut net_events: mpsc::Receiver<net::Event>,
         mut messages: mpsc::Receiver<Message>,
+        ready: impl FnOnce(&[String]),
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
+        let mut ready = Some(ready);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(stop);
@@ -206,7 +209,14 @@ impl Engine {
                 () = &mut stop => break,
                 Some(event) = net_events.recv() => self.network(event),
                 Some(message) = messages.recv() => self.message(message),
-                _ = ticks.tick() => self.tick(),
+                _ = ticks.tick() => {
+                    self.tick();
+                    if !self.listening.is_empty()
+                        && let Some(ready) = ready.take()
+                    {
+                        ready(&self.reachable());
+                    }
+                }
             }
             if let Some(fatal) = self.fatal.take() {
                 self.close().await;

@@ -32,6 +32,8 @@ pub const MIN_REST_MILLIS: u64 = 2_000;
 pub const FIRST_RETRY_MILLIS: u64 = 500;
 /// Longest wait before a lost session is opened again.
 pub const LONGEST_RETRY_MILLIS: u64 = 15_000;
+/// Sessions lost in a row before the work counts as stalled.
+pub const STALLED_AFTER: u32 = 3;
 /// A migration is ready for cutover once a pass takes no longer than this.
 pub const READY_PASS_MILLIS: u64 = 60_000;
 /// Summaries kept of past passes.
@@ -133,7 +135,7 @@ pub enum Action {
 enum Phase {
     Held(Hold),
     Connecting,
-    /// `clean_start`: cutover had been asked for when the pass began.
+    /// `for_cutover`: cutover had been asked for when the pass began.
     Passing {
         pass: u32,
         for_cutover: bool,
@@ -289,7 +291,8 @@ impl Agent {
         }
         self.record.barrier = barrier;
         out.push(Action::Store(self.record.clone()));
-        let note = if barrier == 0 {
+        // A first pass that was broken off has no barrier yet, but its blocks are there.
+        let note = if barrier == 0 && groups_adopted == 0 {
             Note::info("session-opened", "the replicator accepted the stream")
         } else {
             Note::info(
@@ -378,7 +381,9 @@ impl Agent {
     fn settle(&mut self, now: Now, out: &mut Vec<Action>) {
         let Some(facts) = &self.facts else { return };
         if facts.desired == Desired::Deleted {
-            if self.phase != Phase::Gone {
+            // What was cut over is a server's disk now: its proofs stay with its agent,
+            // and say to the provisioner that its volumes stay too.
+            if !matches!(self.phase, Phase::Gone | Phase::CutOver) {
                 if self.in_session() {
                     out.push(Action::CloseSession);
                 }
@@ -498,6 +503,10 @@ impl Agent {
             })
         };
         match &self.phase {
+            // A session that is opened again at once is not worth a word.
+            Phase::Held(Hold::Retry { .. }) if self.failures < STALLED_AFTER => {
+                (running, "connecting", None)
+            }
             Phase::Held(hold) => hold.standing(running),
             Phase::Connecting => (running, "comparing", None),
             Phase::Passing { .. } => (running, "copying", waiting_for_quiet()),

@@ -77,6 +77,8 @@ pub struct Provisioner {
     targets: BTreeMap<JobId, (Wanted, State)>,
     removals: BTreeMap<MigrationId, Option<u64>>,
     removed: BTreeSet<MigrationId>,
+    /// Deleted migrations whose agents have not let go, and people were told.
+    awaited: BTreeSet<MigrationId>,
 }
 
 impl Provisioner {
@@ -119,6 +121,16 @@ impl Provisioner {
                     Some(plan.id),
                     Note::info("volumes-kept", text),
                 ));
+                continue;
+            }
+            if situation.agent_holds_on(&plan.id) {
+                if self.awaited.insert(plan.id) {
+                    let text = "the volumes of the deleted migration are removed once its agent has let go of them; if it is gone for good, revoke its node";
+                    out.push(Action::Tell(
+                        Some(plan.id),
+                        Note::info("removal-waits", text),
+                    ));
+                }
                 continue;
             }
             let due = match self.removals.get(&plan.id) {

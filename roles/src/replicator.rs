@@ -168,7 +168,12 @@ impl Replicator {
             record.epoch == ticket.epoch && record.path == path && record.length == length
         });
         let fresh = same.is_none();
-        let record = same.cloned().unwrap_or(Record {
+        // A root that was stated before does not stand for what is written from now on.
+        let renewed = same.map(|record| Record {
+            proof: None,
+            ..record.clone()
+        });
+        let record = renewed.unwrap_or(Record {
             job,
             epoch: ticket.epoch,
             path,

@@ -6,10 +6,14 @@
 use crate::agent::Record;
 use crate::{JobId, Now};
 use crdt::plan::{Desired, MigrationPlan, Plan};
-use crdt::report::{JobRole, TargetState};
+use crdt::report::{JobRole, Report, TargetState};
 use crdt::reports::Reports;
 use keys::permit::Move;
-use keys::{Authority, Denied, NodeId, Permit, PublicKey, ReceiveBlocks, SendBlocks, StatementId};
+use keys::proof::{End, RootProof};
+use keys::{
+    Authority, Denied, Domain, MigrationId, NodeId, Permit, PublicKey, ReceiveBlocks, Role,
+    SendBlocks, StatementId,
+};
 
 /// What this node knows at one moment.
 #[derive(Clone, Copy)]
@@ -195,15 +199,39 @@ impl Situation<'_> {
         wanted
     }
 
-    /// Whether anybody has stated the root of a copy of this migration: its volumes
-    /// are then a server's disks and are not removed with the plan.
-    pub fn cut_over(&self, migration: &keys::MigrationId) -> bool {
-        self.reports.iter().any(|(_, report)| {
-            report.proofs.iter().any(|signed| {
-                signed
-                    .open::<keys::proof::RootProof>(keys::Domain::RootProof)
-                    .is_ok_and(|proof| proof.migration == *migration)
-            })
+    /// Whether the agent has stated the root of a copy of this migration, which it does
+    /// once both ends agree: its volumes are then a server's disks and are not removed
+    /// with the plan. The replicator's word alone is not enough: it states its root
+    /// before the agent has decided.
+    pub fn cut_over(&self, migration: &MigrationId) -> bool {
+        let Some((plan, report)) = self.agent_report(migration) else {
+            return false;
+        };
+        let agent = self.authority.member(&plan.source).map(|member| member.key);
+        report.proofs.iter().any(|signed| {
+            Some(signed.signer) == agent
+                && signed
+                    .open::<RootProof>(Domain::RootProof)
+                    .is_ok_and(|proof| proof.migration == *migration && proof.end == End::Source)
         })
+    }
+
+    /// Whether the agent of this migration may still send or cut over, by its own newest
+    /// word: it decides alone which came first, its cutover or the end of the plan.
+    pub fn agent_holds_on(&self, migration: &MigrationId) -> bool {
+        self.agent_report(migration).is_some_and(|(plan, report)| {
+            let stands = self.authority.member(&plan.source).is_some_and(|member| {
+                self.authority
+                    .standing(self.now.wall, &member.key, Role::Agent)
+                    .is_ok()
+            });
+            let mut jobs = report.jobs.iter();
+            stands && jobs.any(|job| job.role == JobRole::Agent && job.migration == *migration)
+        })
+    }
+
+    fn agent_report(&self, migration: &MigrationId) -> Option<(&MigrationPlan, &Report)> {
+        let plan = self.plan.migrations.get(migration)?;
+        Some((plan, self.reports.get(&plan.source)?))
     }
 }

@@ -6,6 +6,7 @@ use super::{Alarm, Changed, MAX_PARKED, Output, Record, Replica};
 use crdt::{Outcome, ReportOutcome, SignedChange};
 use keys::ledger::Inserted;
 use keys::{PublicKey, Signed, UnixSecs};
+use std::collections::BTreeSet;
 
 /// What came with one message.
 #[derive(Debug, Default)]
@@ -54,20 +55,24 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let forks_before = self.ledger.forks().count();
-        let mut waiting = statements;
-        waiting.append(&mut self.parked);
+        let mut waiting = std::mem::take(&mut self.parked);
+        // With the signature, or a forged copy would keep the true one out.
+        let name = |signed: &Signed| (signed.statement_id(), signed.signature.0);
+        let known: BTreeSet<_> = waiting.iter().map(|(_, signed)| name(signed)).collect();
+        let new = statements.into_iter().map(|signed| (from, signed));
+        waiting.extend(new.filter(|(_, signed)| !known.contains(&name(signed))));
         // Each round may bring what the next one needs.
         loop {
             let before = waiting.len();
             let mut still = vec![];
-            for signed in waiting {
+            for (sender, signed) in waiting {
                 match self.ledger.insert(signed.clone()) {
                     Ok(Inserted::New(_)) => records.push(Record::Statement(signed)),
                     Ok(Inserted::Known) => {}
-                    Err(refused) if refused.may_come_later() => still.push(signed),
+                    Err(refused) if refused.may_come_later() => still.push((sender, signed)),
                     Err(keys::ledger::Refused::Full) => {}
                     Err(_) => out.push(Output::Blame {
-                        peer: from,
+                        peer: sender,
                         fault: "sent a statement that is forged, malformed or for another mesh",
                     }),
                 }
@@ -77,8 +82,8 @@ impl Replica {
                 break;
             }
         }
+        // What waits longest goes last: it comes again with the next page.
         waiting.truncate(MAX_PARKED);
-        waiting.dedup();
         self.parked = waiting;
         if self.ledger.forks().count() > forks_before {
             let forks = self.ledger.forks();

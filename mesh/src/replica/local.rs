@@ -6,7 +6,7 @@
 use super::{Changed, Output, Record, Replica};
 use crate::enrol::Admission as Challenges;
 use crate::sync::{Announcement, MAX_ANNOUNCEMENT};
-use crdt::{CorruptLog, Document, Edit, EditError, Report, Reports, SignedChange};
+use crdt::{CorruptLog, Document, Edit, EditError, Report, ReportOutcome, Reports, SignedChange};
 use keys::ledger::Refused;
 use keys::statement::{Admission, Enrolment, Entry, Genesis};
 use keys::{
@@ -98,6 +98,8 @@ impl Replica {
             // A report that does not decode is an older format: its node sends a new one.
             let _ = kept.restore(signed);
         }
+        // The store keeps the reports of nodes that were revoked since; nobody else does.
+        kept.drop_departed(&authority, UnixSecs(0));
         Ok(Self {
             identity,
             root,
@@ -205,7 +207,13 @@ impl Replica {
         report.at = wall;
         report.version = self.reports.get(&me).map_or(1, |old| old.version + 1);
         let signed = report.seal(&self.identity)?;
-        self.reports.offer(signed.clone(), &self.authority, wall);
+        let offered = self
+            .reports
+            .offer(signed.clone(), &self.authority, wall);
+        // A node that was revoked or has expired has nothing to say any more.
+        if !matches!(offered, ReportOutcome::New(_)) {
+            return Ok(());
+        }
         out.push(Output::Store(vec![Record::Report(me, signed.clone())]));
         self.announce(vec![], vec![], vec![signed], out);
         out.push(Output::Changed(Changed {

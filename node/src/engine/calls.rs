@@ -393,7 +393,7 @@ impl Engine {
             volumes,
             provider: asked.to.clone(),
             provisioner: self.choose_provisioner(asked)?,
-            replicators: self.choose_replicators(asked)?,
+            replicators: self.choose_replicators(asked, server)?,
             site: asked.site.clone(),
             desired: Desired::Created,
             grants: vec![],
@@ -464,13 +464,23 @@ impl Engine {
         }
     }
 
-    fn choose_replicators(&self, asked: &MigrationCreate) -> Result<Vec<NodeId>, CallError> {
+    fn choose_replicators(
+        &self,
+        asked: &MigrationCreate,
+        server: &Member,
+    ) -> Result<Vec<NodeId>, CallError> {
         let authority = self.replica.authority();
         if !asked.replicators.is_empty() {
             let mut pool = vec![];
             for wanted in &asked.replicators {
                 let member = find_member(authority, wanted)?;
                 active_in(member, Role::Replicator)?;
+                if member.key == server.key {
+                    return Err(usage(format!(
+                        "{} is the source: a node cannot send to itself, name another replicator",
+                        member.name
+                    )));
+                }
                 if !pool.contains(&member.id) {
                     pool.push(member.id);
                 }
@@ -484,6 +494,7 @@ impl Engine {
         let mut pool: Vec<&Member> = authority
             .members()
             .filter(|member| active_in(member, Role::Replicator).is_ok())
+            .filter(|member| member.key != server.key)
             .filter(at_site)
             .collect();
         // Those that are connected now come first; then by name, so that it can be foretold.

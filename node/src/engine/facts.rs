@@ -45,7 +45,7 @@ impl Engine {
                 return false;
             };
             let connected =
-                |key: &PublicKey| *key == self.replica.my_key() || self.connected.contains(key);
+                |key: &PublicKey| self.connected.contains(key);
             let facts = situation.agent_facts(slot.machine.record(), connected, source);
             acted |= self.step_agent(job, roles::agent::Input::Facts(facts));
         }

@@ -40,7 +40,6 @@ pub async fn run(
         .map(|member| member.name.to_string())
         .context("this node is not enrolled in the mesh whose state it holds; join again")?;
     let run_dir = dir.run();
-    let listening: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
     let (engine, net_events, messages) = Engine::new(Parts {
         dir,
         store,
@@ -53,17 +52,17 @@ pub async fn run(
     let api = server::serve(&run_dir, engine.handle())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    ready(&format!(
-        "dunlin: node {name} is ready, listening on {}",
-        listening.join(", ")
-    ));
+    let ready = |addresses: &[String]| {
+        let addresses = addresses.join(", ");
+        ready(&format!("dunlin: node {name} is ready, listening on {addresses}"));
+    };
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
     };
-    let ended = engine.run(net_events, messages, stop).await;
+    let ended = engine.run(net_events, messages, ready, stop).await;
     api.abort();
     drop(lock);
     ended

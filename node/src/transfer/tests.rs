@@ -9,12 +9,13 @@ use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use blocks::{BlockIndex, Encoding, Geometry, Leaf, RefusalCode, Root, ToSource, ToTarget, leaf};
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
-use self::world::{BLOCK, Wire, World, noise, pair, until};
+use self::world::{BLOCK, Wire, World, last_of, noise, pair, until};
 use super::*;
 
 const MIB: usize = 1 << 20;
@@ -114,6 +115,50 @@ async fn a_connection_cut_at_any_point_costs_nothing_that_was_acknowledged() {
     assert!(done.blocks < total / 2, "{} sent again", done.blocks);
     world.assert_equal();
     assert_eq!(world.durable().1, world.source_root());
+}
+
+#[tokio::test]
+async fn what_is_written_while_a_barrier_is_made_durable_stays_noted() {
+    let world = World::new(24 * MIB);
+    world.copy().await;
+    let before = fs::read(world.source()).unwrap();
+    world.write_source(0, &noise(2, 24 * MIB));
+    let (near, mut far) = pair().await;
+    far.stall_after(14 * MIB);
+    let ahead = 160;
+    let mut running = world
+        .start_over(near, far, |job| {
+            let progress = job.progress.clone();
+            job.commit = Box::new(move |_, _| {
+                // The desk goes on while the first barrier, of 128 blocks, is
+                // held here.
+                let deadline = Instant::now() + Duration::from_secs(60);
+                while progress.blocks_sent.load(Relaxed) < ahead && Instant::now() < deadline {
+                    std::thread::yield_now();
+                }
+                Ok(())
+            });
+        })
+        .await;
+    running.command(SendCommand::BeginPass { pass: 1 }).await;
+    loop {
+        match running.received.recv().await.unwrap() {
+            ReceiveEvent::Committed { .. } => break,
+            ReceiveEvent::Opened { .. } | ReceiveEvent::PassBegun(_) => {}
+            event => panic!("{event:?} before a barrier"),
+        }
+    }
+    assert!(running.receiving.blocks_sent.load(Relaxed) >= ahead);
+    // As after a kill: files as they are now, and a source that went back.
+    let folder = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(&world.dir).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    let killed = World::at(folder.path(), world.length);
+    fs::write(killed.source(), before).unwrap();
+    killed.copy().await;
+    killed.assert_equal();
 }
 
 #[tokio::test]
@@ -308,20 +353,14 @@ async fn no_block_is_written_once_authority_is_withdrawn() {
     commands.send(begin).await.unwrap();
     until(|| sending.blocks_sent.load(Relaxed) >= 64).await;
     stop.send(Some(RefusalCode::Revoked)).unwrap();
-    let mut last = None;
-    while let Some(event) = received.recv().await {
-        last = Some(event);
-    }
+    let last = last_of(&mut received).await;
     let Some(ReceiveEvent::Refused(RefusalCode::Revoked, _)) = last else {
         panic!("{last:?}");
     };
     assert_eq!(receiving.blocks_sent.load(Relaxed), 0);
     let target = fs::read(world.target()).unwrap();
     assert!(blocks::is_zero(&target));
-    let mut last = None;
-    while let Some(event) = sent.recv().await {
-        last = Some(event);
-    }
+    let last = last_of(&mut sent).await;
     assert_eq!(last, Some(SendEvent::Refused(RefusalCode::Revoked)));
 }
 
@@ -431,11 +470,8 @@ async fn bytes_that_are_no_honest_extent_are_refused_and_not_written() {
         let code = expected;
         let refused = ToSource::Refused { code }.encode().unwrap();
         assert!(answer.ends_with(&refused), "{answer:?} is not {code:?}");
-        let mut last = None;
         drop(near);
-        while let Some(event) = received.recv().await {
-            last = Some(event);
-        }
+        let last = last_of(&mut received).await;
         let Some(ReceiveEvent::Refused(code, _)) = last else {
             panic!("{last:?}");
         };

@@ -122,6 +122,8 @@ impl State<'_> {
             volume: *volume,
         };
         let passes = report.map(|job| job.passes.as_slice()).unwrap_or_default();
+        // Figures of a session that has ended say nothing any more.
+        let copying = report.is_some_and(|job| job.step == "copying");
         JobView {
             volume: volume.to_string(),
             name: info.map_or_else(|| volume.short(), |info| info.name.clone()),
@@ -147,7 +149,7 @@ impl State<'_> {
                     millis: pass.millis,
                 })
                 .collect(),
-            progress: self.live.get(&job).map(|live| ProgressView {
+            progress: self.live.get(&job).filter(|_| copying).map(|live| ProgressView {
                 pass: live.pass,
                 total_bytes: live.total_bytes,
                 done_bytes: live.done_bytes,

@@ -204,3 +204,15 @@ fn a_block_device_that_is_resized_or_fails_is_noticed() {
     let error = source.check_unchanged().unwrap_err();
     assert!(matches!(error, SourceChanged::Grown { now, .. } if now == 30 * BLOCK));
 }
+
+#[test]
+fn a_source_cannot_be_written_through() {
+    use std::os::unix::fs::FileExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image");
+    fs::write(&path, pattern(BLOCK)).unwrap();
+    let source = SourceVolume::open(&path).unwrap();
+    let refused = source.file.write_all_at(&[0; 16], 0).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(rustix::io::Errno::BADF.raw_os_error()));
+    assert_eq!(fs::read(&path).unwrap(), pattern(BLOCK));
+}

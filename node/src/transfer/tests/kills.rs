@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
 use super::MIB;
-use super::world::{BLOCK, Wire, World, noise, until};
+use super::world::{BLOCK, Wire, World, last_of, noise, until};
 use crate::transfer::*;
 
 const LENGTH: usize = 48 * MIB + 700;
@@ -95,10 +95,7 @@ async fn a_replicator_killed_at_any_moment_goes_on_from_its_last_barrier() {
         .await;
         victim.kill().unwrap();
         victim.wait().unwrap();
-        let mut last = None;
-        while let Some(event) = sent.recv().await {
-            last = Some(event);
-        }
+        let last = last_of(&mut sent).await;
         assert!(matches!(last, Some(SendEvent::Lost(_))), "{last:?}");
         // What was written and never acknowledged is now what the target must
         // not keep, though the source no longer differs from its stored tree.
@@ -134,10 +131,7 @@ async fn an_agent_killed_at_any_moment_sends_again_only_what_was_not_acknowledge
         .await;
         victim.kill().unwrap();
         victim.wait().unwrap();
-        let mut last = None;
-        while let Some(event) = received.recv().await {
-            last = Some(event);
-        }
+        let last = last_of(&mut received).await;
         assert!(matches!(last, Some(ReceiveEvent::Ended(_))), "{last:?}");
     }
     let done = world.copy().await;

@@ -444,6 +444,15 @@ impl Running {
     }
 }
 
+/// The last thing that comes out of a queue before it is closed.
+pub async fn last_of<T>(queue: &mut mpsc::Receiver<T>) -> Option<T> {
+    let mut last = None;
+    while let Some(event) = timeout(DEADLINE, queue.recv()).await.expect("in time") {
+        last = Some(event);
+    }
+    last
+}
+
 /// Waits for a condition that nothing announces.
 pub async fn until(mut holds: impl FnMut() -> bool) {
     let wait = async {

@@ -1,0 +1,115 @@
+//! Targets that are full, too small or gone.
+
+use crate::harness::{Lab, Mesh, is_root};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const MIB: u64 = 1 << 20;
+
+/// A file system in memory, of a size that can be changed; unmounted at the end.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    fn mount(at: PathBuf, mib: u32) -> Option<Self> {
+        fs::create_dir(&at).unwrap();
+        mount(&format!("size={mib}m,mode=700"), &at).then_some(Self(at))
+    }
+
+    fn resize(&self, mib: u32) {
+        assert!(mount(&format!("remount,size={mib}m"), &self.0));
+    }
+}
+
+fn mount(options: &str, at: &Path) -> bool {
+    let mut command = Command::new("mount");
+    command.args(["-t", "tmpfs", "-o", options, "dunlin-e2e"]).arg(at);
+    command.status().is_ok_and(|status| status.success())
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        // Also when a node that is being ended still holds a file there.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+fn stalled(mesh: &Mesh, words: &[&str]) {
+    mesh.until("stalled with the reason", |view| {
+        let job = &view["volumes"][0];
+        let why = job["detail"].as_str().unwrap_or_default();
+        job["stage"] == "stalled" && words.iter().all(|word| why.contains(word))
+    });
+}
+
+#[test]
+fn a_full_disk_below_the_target_stalls_the_migration_until_there_is_space() {
+    if !is_root("a full disk below the target") {
+        return;
+    }
+    let lab = Lab::new();
+    let disk = lab.disk("disk.raw", 24, 1);
+    let Some(cloud) = Tmpfs::mount(lab.path("cloud"), 12) else {
+        eprintln!("skipped: no tmpfs can be mounted here");
+        return;
+    };
+    let config = lab.path("operator.toml");
+    fs::write(&config, format!("[local]\nfolder = {:?}\n", cloud.0)).unwrap();
+    let mut mesh = lab.mesh_of_three();
+    mesh.operator.stop();
+    mesh.operator.extra = vec!["--config".into(), config.to_str().unwrap().into()];
+    mesh.operator.start();
+    mesh.connected();
+    mesh.plan(&disk);
+    mesh.act("start");
+    let path = cloud.0.to_str().unwrap();
+    mesh.replicator.until_event("storage-failed", &[path, "free some space"]);
+    stalled(&mesh, &["space"]);
+    cloud.resize(64);
+    mesh.until_passes(1);
+    let copy = mesh.cut_over(&disk);
+    assert!(copy.starts_with(&cloud.0), "{copy:?}");
+    drop(mesh);
+}
+
+#[test]
+fn a_target_smaller_than_the_source_is_refused_and_copied_anew_when_it_is_mended() {
+    let lab = Lab::new();
+    let disk = lab.disk("disk.raw", 24, 1);
+    let mesh = lab.mesh_of_three();
+    mesh.plan(&disk);
+    mesh.act("start");
+    let view = mesh.until_passes(1);
+    mesh.act("pause");
+    mesh.until_stage("paused");
+    let copy = view["volumes"][0]["target_path"].as_str().unwrap();
+    let file = File::options().write(true).open(copy).unwrap();
+    file.set_len(5 * MIB).unwrap();
+    mesh.act("resume");
+    let text = format!("target {copy} has 5242880 bytes, 25165824 are needed");
+    mesh.replicator.until_event("stream-refused", &[&text]);
+    stalled(&mesh, &["refused by the replicator"]);
+    // What was cut off is lost, and must not be believed to be there.
+    file.set_len(24 * MIB).unwrap();
+    mesh.cut_over(&disk);
+}
+
+#[test]
+fn a_target_that_is_gone_is_named() {
+    let lab = Lab::new();
+    let disk = lab.disk("disk.raw", 8, 1);
+    let mesh = lab.mesh_of_three();
+    mesh.plan(&disk);
+    mesh.act("start");
+    let view = mesh.until_passes(1);
+    mesh.act("pause");
+    mesh.until_stage("paused");
+    let copy = view["volumes"][0]["target_path"].as_str().unwrap();
+    let away = lab.path("away.raw");
+    fs::rename(copy, &away).unwrap();
+    mesh.act("resume");
+    mesh.replicator.until_event("stream-refused", &[copy, "does not exist"]);
+    stalled(&mesh, &["refused by the replicator"]);
+    fs::rename(&away, copy).unwrap();
+    mesh.cut_over(&disk);
+}

@@ -1,0 +1,11 @@
+//! End to end: the real program, real processes, real sockets and real files. Each test
+//! has its own mesh in a temporary folder.
+//!
+//! Not here: the rules of the mesh and of the copy, which their own crates prove.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod bad_input;
+mod crashes;
+mod harness;
+mod live_load;

@@ -159,7 +159,7 @@ impl Admission {
                     return denied(DeniedCode::AnotherMesh);
                 }
                 if let Err(decision) = check(now, me, joiner, invite, authority) {
-                    return decision;
+                    return *decision;
                 }
                 if self.open.len() >= MAX_CHALLENGES && !self.open.contains_key(&joiner) {
                     self.open.pop_first();
@@ -182,7 +182,7 @@ impl Admission {
             } => {
                 let use_index = match check(now, me, joiner, invite, authority) {
                     Ok(use_index) => use_index,
-                    Err(decision) => return decision,
+                    Err(decision) => return *decision,
                 };
                 let challenge = self.open.remove(&joiner);
                 let Some(challenge) = challenge.filter(|open| open.invite == invite) else {
@@ -228,8 +228,8 @@ fn check(
     joiner: PublicKey,
     invite: StatementId,
     authority: &Authority,
-) -> Result<u16, Decision> {
-    let denied = |code| Err(Decision::Reply(EnrolReply::Denied { code }));
+) -> Result<u16, Box<Decision>> {
+    let denied = |code| Err(Box::new(Decision::Reply(EnrolReply::Denied { code })));
     let Some(state) = authority.invite(&invite).filter(|state| state.signer == me) else {
         return denied(DeniedCode::UnknownInvite);
     };
@@ -237,7 +237,7 @@ fn check(
         && let Some(member) = authority.by_key(&joiner)
     {
         return if authority.admits(now, &joiner) {
-            Err(Decision::Again(member.id.into()))
+            Err(Box::new(Decision::Again(member.id.into())))
         } else {
             denied(DeniedCode::KeyRevoked)
         };
@@ -370,12 +370,14 @@ pub fn chain_of(ledger: &Ledger, enrolment: &StatementId) -> Vec<Signed> {
             wanted.push(*invite);
         }
         let signer = recorded.signed.signer;
-        wanted.extend(ledger.iter().filter_map(|(id, recorded)| {
-            match &recorded.entry.statement {
-                Statement::Enrolment(stated) if stated.subject == signer => Some(*id),
-                _ => None,
-            }
-        }));
+        wanted.extend(
+            ledger
+                .iter()
+                .filter_map(|(id, recorded)| match &recorded.entry.statement {
+                    Statement::Enrolment(stated) if stated.subject == signer => Some(*id),
+                    _ => None,
+                }),
+        );
     }
     found.remove(enrolment);
     let mut chain: Vec<StatementId> = found.into_iter().collect();
@@ -385,3 +387,6 @@ pub fn chain_of(ledger: &Ledger, enrolment: &StatementId) -> Vec<Signed> {
         .filter_map(|id| ledger.get(id).map(|recorded| recorded.signed.clone()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,9 @@
 pub mod enrol;
 pub mod replica;
 pub mod sync;
+#[cfg(test)]
+mod world;
 
-pub use enrol::{Admission, DeniedCode, EnrolReply, EnrolRequest, JoinError, Joiner, JoinStep};
+pub use enrol::{Admission, DeniedCode, EnrolReply, EnrolRequest, JoinError, JoinStep, Joiner};
 pub use replica::{Alarm, Changed, Founding, Input, Output, Record, Replica, StateError};
 pub use sync::{Announcement, Heads, Page, Request};

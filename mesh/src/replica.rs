@@ -14,7 +14,6 @@ use crate::enrol::{Admission, Decision, DeniedCode, EnrolReply, EnrolRequest, ch
 use crate::sync::{Announcement, Heads, MAX_LISTED, PAGE_BYTES, Page, Request};
 use absorb::News;
 use crdt::{Compared, Document, Reports, SignedChange};
-use keys::ledger::BUCKETS;
 use keys::{Authority, Identity, Ledger, NodeId, PublicKey, Signed, Statement, UnixSecs};
 use std::collections::BTreeMap;
 
@@ -235,7 +234,9 @@ impl Replica {
 
     /// This node, once its enrolment is in the ledger.
     pub fn me(&self) -> Option<NodeId> {
-        self.authority.by_key(&self.my_key()).map(|member| member.id)
+        self.authority
+            .by_key(&self.my_key())
+            .map(|member| member.id)
     }
 
     /// Digests of everything held.
@@ -344,15 +345,15 @@ impl Replica {
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
-        let first_heads = peer.heads.is_none();
+        let other_heads = peer.heads != Some(heads);
         peer.heads = Some(heads);
         peer.asking_until = None;
         peer.next_bucket = next_bucket.unwrap_or(0);
-        // Ask again at once only while answers bring something, so that two nodes
-        // that can never agree do not spin.
+        // Ask again at once only while answers bring something, be it heads not heard of
+        // before, so that two nodes that can never agree do not spin.
         peer.ask_after = if equal {
             mono_millis + ASK_MILLIS
-        } else if progressed || next_bucket.is_some() || first_heads {
+        } else if progressed || next_bucket.is_some() || other_heads {
             mono_millis
         } else {
             mono_millis + ASK_AGAIN_MILLIS
@@ -367,7 +368,10 @@ impl Replica {
                 peer.ask_after = mono_millis + ASK_AGAIN_MILLIS;
             }
         }
-        let asking = self.peers.values().filter(|peer| peer.asking_until.is_some());
+        let asking = self
+            .peers
+            .values()
+            .filter(|peer| peer.asking_until.is_some());
         let mut free = MAX_ASKING.saturating_sub(asking.count());
         let mut due: Vec<(u64, PublicKey)> = self
             .peers
@@ -418,8 +422,13 @@ impl Replica {
                 let heads = self.document.heads().into_iter();
                 heads.take(MAX_LISTED).collect()
             }),
-            reports: (theirs.reports != ours.reports)
-                .then(|| self.reports.versions().into_iter().take(MAX_LISTED).collect()),
+            reports: (theirs.reports != ours.reports).then(|| {
+                self.reports
+                    .versions()
+                    .into_iter()
+                    .take(MAX_LISTED)
+                    .collect()
+            }),
         }
     }
 
@@ -482,12 +491,11 @@ impl Replica {
         statements: &mut Vec<Signed>,
     ) -> Option<u8> {
         let mut next = None;
-        for bucket in usize::from(first)..BUCKETS {
-            let ours = &self.ledger.buckets()[bucket];
-            if theirs[bucket] == ours[..8] {
+        let pairs = theirs.iter().zip(self.ledger.buckets());
+        for (bucket, (theirs, ours)) in (0..=u8::MAX).zip(pairs).skip(usize::from(first)) {
+            if theirs == &ours[..8] {
                 continue;
             }
-            let bucket = u8::try_from(bucket).expect("there are 256 buckets");
             if *left == 0 {
                 next = Some(bucket);
                 break;

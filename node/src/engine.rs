@@ -120,6 +120,9 @@ pub struct Engine {
     started: Instant,
     inbox: mpsc::Sender<Message>,
     connected: BTreeSet<PublicKey>,
+    admitted: BTreeSet<PublicKey>,
+    /// Peers that are not admitted any more, and until when they stay connected.
+    leaving: BTreeMap<PublicKey, u64>,
     listening: Vec<String>,
     replies: BTreeMap<u64, net::Reply>,
     next_number: u64,
@@ -164,6 +167,8 @@ impl Engine {
             inbox,
             started: Instant::now(),
             connected: BTreeSet::new(),
+            admitted: BTreeSet::new(),
+            leaving: BTreeMap::new(),
             listening: vec![],
             replies: BTreeMap::new(),
             next_number: 0,
@@ -254,6 +259,7 @@ impl Engine {
     fn tick(&mut self) {
         self.step_replica(mesh::Input::Tick);
         self.recheck_permits();
+        self.part_from_leaving();
         self.settle();
         self.sample_progress();
         self.publish_if_due();
@@ -308,3 +314,6 @@ pub fn wall_clock() -> UnixSecs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     UnixSecs(since.map_or(0, |elapsed| elapsed.as_secs()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -121,7 +121,7 @@ fn enrolled(replica: &Replica, folder: &Path) -> anyhow::Result<Enrolled> {
 }
 
 /// The replica as it was stored. Its key must be the folder's.
-fn restore<D: redb::ReadableDatabase>(
+pub(crate) fn restore<D: redb::ReadableDatabase>(
     dir: &DataDir,
     store: &crate::store::Stored<D>,
     header: &crate::store::Header,
@@ -186,7 +186,7 @@ fn told_path(dir: &DataDir) -> std::path::PathBuf {
     dir.path().join("told.json")
 }
 
-fn read_told(dir: &DataDir) -> BTreeMap<PublicKey, Vec<String>> {
+pub(crate) fn read_told(dir: &DataDir) -> BTreeMap<PublicKey, Vec<String>> {
     let text = std::fs::read(told_path(dir)).unwrap_or_default();
     let told: BTreeMap<String, Vec<String>> = serde_json::from_slice(&text).unwrap_or_default();
     told.into_iter()
@@ -201,6 +201,6 @@ fn write_told(dir: &DataDir, key: PublicKey, addresses: &[String]) -> anyhow::Re
 }
 
 /// Names protocols and topics by the mesh, so that two meshes never mix.
-fn mesh_tag(mesh: &MeshId) -> [u8; 32] {
+pub(crate) fn mesh_tag(mesh: &MeshId) -> [u8; 32] {
     mesh.0
 }

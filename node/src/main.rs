@@ -120,7 +120,7 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
                 None => local::host_name(),
             };
             let joining = local::Joining { token, name };
-            let enrolled = local::join(&folder, joining).await.map_err(failed)?;
+            let enrolled = Box::pin(local::join(&folder, joining)).await.map_err(failed)?;
             screen.result(&enrolled, |done, _| {
                 format!(
                     "joined mesh {} as {} ({})\nfolder {}\nnext: dunlin run\n",
@@ -140,10 +140,10 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
             let ended = local::run(&folder, config, |line| {
                 told = screen.out(&format!("{line}\n"));
             });
-            ended.await.map_err(failed)?;
+            Box::pin(ended).await.map_err(failed)?;
             told
         }
-        Here::Demo(args) => demo::run(args, screen).await,
+        Here::Demo(args) => Box::pin(demo::run(args, screen)).await,
         Here::Completions(shell) => cli::manual::completions(shell, screen),
         Here::Man(words) => cli::manual::man(&words, screen),
     }

@@ -95,7 +95,7 @@ impl State<'_> {
             nodes: active.len(),
             connected: active
                 .iter()
-                .filter(|node| node.connected == Some(true))
+                .filter(|node| !node.this_node && node.connected == Some(true))
                 .count(),
             listening: self.listening.to_vec(),
             migrations: self.migrations(),

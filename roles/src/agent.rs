@@ -103,6 +103,10 @@ pub enum Input {
 
 /// What the shell is to do.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a handful at a time, each moved once"
+)]
 pub enum Action {
     /// Make the record durable before anything after it.
     Store(Record),
@@ -222,6 +226,10 @@ impl Agent {
 
     /// Takes one input; actions are appended to `out`, to be carried out in order.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Vec<Action>) {
+        if self.phase == Phase::Gone {
+            // The last words of a session that ended with the migration.
+            return;
+        }
         match input {
             Input::Facts(facts) => {
                 self.facts = Some(facts);
@@ -420,10 +428,10 @@ impl Agent {
                     epoch: self.record.epoch,
                 });
             }
-            Phase::Resting { until_millis } => {
-                if now.mono_millis >= *until_millis || self.cutover_wanted().is_some() {
-                    self.begin_pass(out);
-                }
+            Phase::Resting { until_millis }
+                if now.mono_millis >= *until_millis || self.cutover_wanted().is_some() =>
+            {
+                self.begin_pass(out);
             }
             _ => {}
         }
@@ -463,6 +471,8 @@ impl Agent {
         match &facts.target {
             Some(Ok(())) => {}
             Some(Err(why)) => return Err(Hold::NoTarget(Some(why.clone()))),
+            // A provisioner that was started again has yet to look at its volumes.
+            None if self.in_session() => {}
             None => return Err(Hold::NoTarget(None)),
         }
         if !facts.replicator_connected && !self.in_session() {
@@ -564,3 +574,6 @@ impl Hold {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,8 @@ pub mod provisioner;
 pub mod replicator;
 pub mod situation;
 pub mod ticket;
+#[cfg(test)]
+mod world;
 
 pub use note::Note;
 pub use situation::Situation;

@@ -98,3 +98,68 @@ pub fn check(
         Err(BadProof::AnotherSubject { job })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::world::{AGENT, JOB, LENGTH, REPLICATOR, World, key};
+
+    #[test]
+    fn a_signed_root_stands_for_its_own_subject_and_signer_only() {
+        let world = World::new();
+        let subject = Subject {
+            mesh: world.ledger.mesh(),
+            job: JOB,
+            epoch: Epoch(1),
+            length: LENGTH,
+            root: [5; 32],
+        };
+        let signed = crate::world::proof(&world, REPLICATOR, End::Target, [5; 32]);
+        let bytes = codec::encode(&SealedProof(signed)).unwrap();
+        let check = |bytes: &[u8], signer: Identity, subject, end| {
+            super::check(bytes, &signer.public(), &subject, end).is_ok()
+        };
+        assert!(check(&bytes, key(REPLICATOR), subject, End::Target));
+        assert!(!check(&bytes, key(AGENT), subject, End::Target));
+        assert!(!check(&bytes, key(REPLICATOR), subject, End::Source));
+        let mut job = JOB;
+        job.volume.0[0] ^= 1;
+        for other in [
+            Subject { job, ..subject },
+            Subject {
+                epoch: Epoch(2),
+                ..subject
+            },
+            Subject {
+                length: 1,
+                ..subject
+            },
+            Subject {
+                root: [6; 32],
+                ..subject
+            },
+            Subject {
+                mesh: keys::MeshId([0; 32]),
+                ..subject
+            },
+        ] {
+            assert!(
+                !check(&bytes, key(REPLICATOR), other, End::Target),
+                "{other:?}"
+            );
+        }
+        for at in 0..bytes.len() {
+            let mut forged = bytes.clone();
+            forged[at] ^= 1;
+            assert!(
+                !check(&forged, key(REPLICATOR), subject, End::Target),
+                "byte {at}"
+            );
+            assert!(
+                !check(&bytes[..at], key(REPLICATOR), subject, End::Target),
+                "cut at {at}"
+            );
+        }
+    }
+}

@@ -212,3 +212,6 @@ impl Provisioner {
         self.targets.values().filter_map(reported).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -250,3 +250,6 @@ fn refuse_denied(job: JobId, from: PublicKey, denied: Denied) -> Refusal {
         note: Note::error("grant-refused", text),
     }
 }
+
+#[cfg(test)]
+mod tests;

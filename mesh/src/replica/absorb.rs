@@ -33,8 +33,23 @@ impl Replica {
             changed.ledger = true;
             changed.plan |= self.authority_changed(wall, &mut records, &mut alarms);
         }
-        self.absorb_changes(news.changes, from, &mut records, &mut alarms, &mut changed, out);
-        self.absorb_reports(wall, news.reports, from, &mut records, &mut alarms, &mut changed, out);
+        self.absorb_changes(
+            news.changes,
+            from,
+            &mut records,
+            &mut alarms,
+            &mut changed,
+            out,
+        );
+        self.absorb_reports(
+            wall,
+            news.reports,
+            from,
+            &mut records,
+            &mut alarms,
+            &mut changed,
+            out,
+        );
         let progressed = !records.is_empty();
         if progressed {
             out.push(Output::Store(records));

@@ -9,9 +9,7 @@ use crate::sync::{Announcement, MAX_ANNOUNCEMENT};
 use crdt::{CorruptLog, Document, Edit, EditError, Report, ReportOutcome, Reports, SignedChange};
 use keys::ledger::Refused;
 use keys::statement::{Admission, Enrolment, Entry, Genesis};
-use keys::{
-    Domain, Identity, Ledger, Name, Role, Roles, Signed, Statement, StatementId, UnixSecs,
-};
+use keys::{Domain, Identity, Ledger, Name, Role, Roles, Signed, Statement, StatementId, UnixSecs};
 use std::collections::BTreeMap;
 
 /// What a new mesh is founded with.
@@ -207,9 +205,7 @@ impl Replica {
         report.at = wall;
         report.version = self.reports.get(&me).map_or(1, |old| old.version + 1);
         let signed = report.seal(&self.identity)?;
-        let offered = self
-            .reports
-            .offer(signed.clone(), &self.authority, wall);
+        let offered = self.reports.offer(signed.clone(), &self.authority, wall);
         // A node that was revoked or has expired has nothing to say any more.
         if !matches!(offered, ReportOutcome::New(_)) {
             return Ok(());
@@ -233,7 +229,10 @@ impl Replica {
     ) {
         let signed = statements.iter().chain(&reports);
         let bytes: usize = signed.map(|signed| signed.body.len() + 128).sum::<usize>()
-            + changes.iter().map(|change| change.raw.len() + 128).sum::<usize>();
+            + changes
+                .iter()
+                .map(|change| change.raw.len() + 128)
+                .sum::<usize>();
         let fits = bytes + 1024 < MAX_ANNOUNCEMENT;
         let heads = self.heads();
         out.push(Output::Announce(if fits {

@@ -5,15 +5,18 @@ use super::{Engine, Message};
 use crate::transfer::{self, Progress, SendCommand, SendEvent, SendJob};
 use crate::views::Live;
 use keys::proof::{End, Method};
-use keys::{Epoch, Permit, SendBlocks, Signed, StatementId};
+use keys::{Epoch, Permit, SendBlocks, Signed, StatementId, VolumeId};
 use mesh::enrol::chain_of;
 use roles::agent::{Action, Agent, Finished, Input};
 use roles::proof::Subject;
 use roles::{JobId, Ticket};
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::mpsc;
+use volumes::{OpenSourceError, SourceChanged, SourceIdentity, SourceVolume};
 
 /// Commands that may wait for a session: there is at most one of each kind.
 const COMMANDS: usize = 8;
@@ -24,6 +27,8 @@ const EVENTS: usize = 64;
 pub(super) struct AgentSlot {
     pub(super) machine: Agent,
     session: Option<Session>,
+    /// What the source was when the first session of this run was opened.
+    source: Option<SourceIdentity>,
 }
 
 struct Session {
@@ -37,6 +42,10 @@ struct Session {
 }
 
 impl AgentSlot {
+    fn is_finished(&self) -> bool {
+        self.machine.record().finished.is_some()
+    }
+
     /// Asks a running session to end.
     pub(super) fn close(&mut self) {
         if let Some(session) = &self.session {
@@ -49,11 +58,11 @@ impl AgentSlot {
     /// Live figures, when a pass runs and it is time for new ones.
     pub(super) fn sample(&mut self, now_millis: u64, every_millis: u64) -> Option<Live> {
         let session = self.session.as_mut()?;
-        let pass = session.progress.pass.load(Ordering::Relaxed);
+        let pass = session.progress.pass.load(Relaxed);
         if pass == 0 {
             return None;
         }
-        let looked_at = session.progress.blocks_looked_at.load(Ordering::Relaxed);
+        let looked_at = session.progress.blocks_looked_at.load(Relaxed);
         let done_bytes = (looked_at * blocks::BLOCK_SIZE as u64).min(session.length);
         let (then, then_bytes) = session.sample.unwrap_or((now_millis, done_bytes));
         let elapsed = now_millis.saturating_sub(then);
@@ -67,7 +76,7 @@ impl AgentSlot {
             pass,
             total_bytes: session.length,
             done_bytes,
-            sent_bytes: session.progress.bytes_sent.load(Ordering::Relaxed),
+            sent_bytes: session.progress.bytes_sent.load(Relaxed),
             bytes_per_sec: session.rate,
         })
     }
@@ -83,6 +92,7 @@ impl Engine {
                 AgentSlot {
                     machine,
                     session: None,
+                    source: None,
                 },
             );
         }
@@ -104,6 +114,11 @@ impl Engine {
             .into_iter()
             .filter(|job| !self.agents.contains_key(job) && !deleted(job))
             .collect();
+        if !fresh.is_empty() {
+            // What is planned from here on, is planned for the length it has now.
+            self.measure_volumes();
+            self.report.soon();
+        }
         for job in fresh {
             let machine = Agent::new(job, None);
             self.agents.insert(
@@ -111,13 +126,29 @@ impl Engine {
                 AgentSlot {
                     machine,
                     session: None,
+                    source: None,
                 },
             );
         }
     }
 
-    /// Whether the source of a job can be read, as far as a look at it tells.
+    /// Volumes of jobs that are not done. Their targets were made for the length that
+    /// is reported, so it stays.
+    pub(super) fn volumes_in_use(&self) -> BTreeSet<VolumeId> {
+        let slots = self.agents.iter();
+        slots
+            .filter(|(_, slot)| !slot.is_finished())
+            .map(|(job, _)| job.volume)
+            .collect()
+    }
+
+    /// Whether the source of a job can be read and is what the job was begun with, as
+    /// far as a look at it tells.
     pub(super) fn source_state(&self, job: &JobId) -> Result<(), String> {
+        let slot = self.agents.get(job);
+        if slot.is_some_and(AgentSlot::is_finished) {
+            return Ok(());
+        }
         let offered = self.volumes.iter().find(|volume| volume.id == job.volume);
         let Some(offered) = offered else {
             return Err(format!(
@@ -125,13 +156,27 @@ impl Engine {
                 job.volume.short()
             ));
         };
-        match std::fs::metadata(&offered.path) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(format!(
-                "the source {} cannot be opened: {error}; bring it back, nothing is lost",
-                offered.path
-            )),
-        }
+        let path = PathBuf::from(&offered.path);
+        let source = SourceVolume::open(&path).map_err(|error| match error {
+            OpenSourceError::Missing { .. } => format!("{error}; bring it back, nothing is lost"),
+            error => error.to_string(),
+        })?;
+        let first = slot.and_then(|slot| slot.source);
+        let planned = self.lengths.get(&job.volume).copied();
+        let (was, now) = (planned.unwrap_or(source.length()), source.length());
+        let changed = match (first, now.cmp(&was)) {
+            (Some(was), _) if was != source.identity() => {
+                let now = source.identity();
+                let replaced = SourceChanged::Replaced { path, was, now };
+                return Err(format!(
+                    "{replaced}, or delete the migration and create it again"
+                ));
+            }
+            (_, Ordering::Equal) => return Ok(()),
+            (_, Ordering::Greater) => SourceChanged::Grown { path, was, now },
+            (_, Ordering::Less) => SourceChanged::Shrunk { path, was, now },
+        };
+        Err(changed.to_string())
     }
 
     /// Steps one machine and carries out its actions; whether there were any.
@@ -187,7 +232,7 @@ impl Engine {
     fn open_session(&mut self, job: JobId, permit: Permit<SendBlocks>, epoch: Epoch) {
         let prepared = self.prepare_session(job, &permit, epoch);
         let number = self.number();
-        let (ticket, source, length) = match prepared {
+        let (ticket, volume) = match prepared {
             Ok(prepared) => prepared,
             Err(why) => {
                 self.step_agent(job, Input::SourceFailed(why));
@@ -201,18 +246,19 @@ impl Engine {
             return;
         };
         slot.close();
+        slot.source.get_or_insert(volume.identity());
         slot.session = Some(Session {
             number,
             commands,
             progress: progress.clone(),
             permit: permit.clone(),
-            length,
+            length: volume.length(),
             sample: None,
             rate: 0,
         });
         let send_job = SendJob {
             ticket,
-            source,
+            source: volume.path().to_owned(),
             tree: self.dir.tree(&job, epoch),
             tag: tag(&job, epoch),
             barrier: slot.machine.record().barrier,
@@ -263,23 +309,23 @@ impl Engine {
         });
     }
 
-    /// The ticket, the source's path and its length.
+    /// The ticket and the source.
     fn prepare_session(
         &self,
         job: JobId,
         permit: &Permit<SendBlocks>,
         epoch: Epoch,
-    ) -> Result<(Vec<u8>, PathBuf, u64), String> {
+    ) -> Result<(Vec<u8>, SourceVolume), String> {
         let offered = self.volumes.iter().find(|volume| volume.id == job.volume);
-        let path = offered
-            .map(|volume| PathBuf::from(&volume.path))
+        let offered = offered
             .ok_or_else(|| format!("volume {} is not offered here any more", job.volume.short()))?;
-        let length = source_length(&path)?;
+        let source = SourceVolume::open(Path::new(&offered.path));
+        let source = source.map_err(|error| error.to_string())?;
         let ticket = self
             .ticket(job, permit, epoch)
             .ok_or("the grant is not in the ledger any more")?;
         let ticket = codec::encode(&ticket).map_err(|error| error.to_string())?;
-        Ok((ticket, path, length))
+        Ok((ticket, source))
     }
 
     fn ticket(&self, job: JobId, permit: &Permit<SendBlocks>, epoch: Epoch) -> Option<Ticket> {
@@ -423,6 +469,7 @@ impl Engine {
         if let Some(epoch) = epoch {
             remove_state(&self.dir.tree(&job, epoch));
         }
+        self.measure_volumes();
         self.report.soon();
     }
 }
@@ -436,11 +483,6 @@ pub(super) fn tag(job: &JobId, epoch: Epoch) -> [u8; 16] {
     let mut tag = [0; 16];
     tag.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     tag
-}
-
-fn source_length(path: &Path) -> Result<u64, String> {
-    let source = volumes::SourceVolume::open(path).map_err(|error| error.to_string())?;
-    Ok(source.length())
 }
 
 /// Removes a stored tree and what lies beside it under the same name.

@@ -286,6 +286,7 @@ impl Engine {
             self.lengths.insert(volume.id, source.length());
             self.volumes.push(volume);
         }
+        self.measure_volumes();
         self.report.publish_now();
         self.publish_if_due();
         let info = self.volume_infos().into_iter();

@@ -10,6 +10,9 @@ use mesh::{Alarm, Announcement, EnrolRequest, Input, Output, Page, Request};
 use roles::Note;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// How long a peer that is not admitted any more stays connected: it is to hear of its
+/// revocation, and stop by itself. No block moves meanwhile, and its gossip is refused.
+const FAREWELL_MILLIS: u64 = 1_000;
 /// Answers that may be owed to peers at once.
 const MAX_REPLIES: usize = 256;
 
@@ -277,15 +280,35 @@ impl Engine {
         let wall = self.now().wall;
         let authority = self.replica.authority();
         let me = self.replica.my_key();
-        let allowed: BTreeSet<[u8; 32]> = authority
+        let admitted: BTreeSet<PublicKey> = authority
             .members()
             .filter(|member| member.key != me && authority.admits(wall, &member.key))
-            .map(|member| member.key.0)
+            .map(|member| member.key)
             .collect();
-        self.net.allow(allowed);
+        let until = self.now().mono_millis + FAREWELL_MILLIS;
+        let left = self.admitted.difference(&admitted);
+        self.leaving.extend(left.map(|key| (*key, until)));
+        self.leaving.retain(|key, _| !admitted.contains(key));
+        self.admitted = admitted;
+        self.let_in();
         self.recheck_permits();
         self.refresh_addresses();
         self.report.soon();
+    }
+
+    fn let_in(&self) {
+        let allowed = self.admitted.iter().chain(self.leaving.keys());
+        self.net.allow(allowed.map(|key| key.0).collect());
+    }
+
+    /// Closes the connections of those whose farewell is over.
+    pub(super) fn part_from_leaving(&mut self) {
+        let now = self.now().mono_millis;
+        let before = self.leaving.len();
+        self.leaving.retain(|_, until| now < *until);
+        if self.leaving.len() < before {
+            self.let_in();
+        }
     }
 
     /// Where every node says it listens, and what this node was told when it joined.

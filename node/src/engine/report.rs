@@ -103,8 +103,8 @@ impl Engine {
             .collect()
     }
 
-    /// Looks at every offered volume; what cannot be opened now keeps the length that
-    /// was reported last.
+    /// Looks at every offered volume; what cannot be opened now, and what is being
+    /// migrated, keeps the length that was reported last.
     pub(super) fn measure_volumes(&mut self) {
         let reported = self
             .replica
@@ -116,8 +116,14 @@ impl Engine {
                 volumes.map(|volume| (volume.id, volume.length)).collect()
             })
             .unwrap_or_default();
-        self.lengths.extend(known);
+        for (volume, length) in known {
+            self.lengths.entry(volume).or_insert(length);
+        }
+        let in_use = self.volumes_in_use();
         for volume in &self.volumes {
+            if in_use.contains(&volume.id) && self.lengths.contains_key(&volume.id) {
+                continue;
+            }
             if let Ok(source) = volumes::SourceVolume::open(Path::new(&volume.path)) {
                 self.lengths.insert(volume.id, source.length());
             }

@@ -48,7 +48,7 @@ pub async fn join(folder: &Path, joining: Joining) -> anyhow::Result<Enrolled> {
     if addresses.is_empty() {
         bail!("the invite holds no address: start the node that made it, then make a new invite");
     }
-    let config = net::Config::new(&mut *identity.seed(), vec![], false, mesh_tag(&token.mesh));
+    let config = net::Config::new(&mut identity.seed(), vec![], false, mesh_tag(&token.mesh));
     let (network, _events) = net::start(config).await?;
     let joiner = Joiner::new(token.clone(), identity.clone(), joining.name);
     let mut request = joiner.start();

@@ -28,7 +28,7 @@ pub async fn run(
     config.told = read_told(&dir);
     let providers = clouds(&dir, &config, &replica)?;
     let network = net::Config::new(
-        &mut *identity.seed(),
+        &mut identity.seed(),
         config.listen.clone(),
         config.mdns,
         mesh_tag(&header.mesh),

@@ -16,7 +16,9 @@ use redb::{
     Durability, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
     TableDefinition, TableHandle, WriteTransaction,
 };
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::Once;
 
 /// A table: bytes to bytes.
 pub(super) type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -24,14 +26,39 @@ pub(super) type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 /// Bytes of the checksum behind each record.
 const CHECKSUM_BYTES: usize = 16;
 
+thread_local! {
+    /// Whether this thread is inside [`guarded`].
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Runs what calls the engine. The engine panics on some damaged files, and a
-/// damaged file is no reason to end the process.
+/// damaged file is no reason to end the process, or to show a person a backtrace.
 pub(super) fn guarded<T>(run: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+    hush_guarded();
+    let outside = GUARDED.replace(true);
+    let ended = catch_unwind(AssertUnwindSafe(run));
+    GUARDED.set(outside);
+    ended.unwrap_or_else(|_| {
         Err(StoreError::corrupt(
             "the database engine could not make sense of its file",
         ))
     })
+}
+
+/// Panics that [`guarded`] turns into errors go to the debug log; all others are
+/// reported as before.
+fn hush_guarded() {
+    static HUSHED: Once = Once::new();
+    HUSHED.call_once(|| {
+        let report = take_hook();
+        set_hook(Box::new(move |panic| {
+            if GUARDED.get() {
+                tracing::debug!("the database engine gave up: {panic}");
+            } else {
+                report(panic);
+            }
+        }));
+    });
 }
 
 /// A read transaction around `run`.

@@ -192,10 +192,23 @@ pub(super) fn open(
     })?;
     let open = || TargetVolume::open(&place.volume, place.length);
     let is_busy = |error: &OpenTargetError| matches!(error, OpenTargetError::Busy { .. });
+    let volume = match while_busy(open, is_busy) {
+        // What is there next may not be what the tree tells of: all of it is read.
+        Err(
+            error @ (OpenTargetError::Missing { .. }
+            | OpenTargetError::NotAVolume { .. }
+            | OpenTargetError::TooSmall { .. }
+            | OpenTargetError::TooLong { .. }),
+        ) => {
+            place.remove_tree()?;
+            return Err(error.into());
+        }
+        opened => opened?,
+    };
     let mut opening = Opening {
         place,
         geometry,
-        volume: while_busy(open, is_busy)?,
+        volume,
         buf: AlignedBuf::new(READ_BLOCKS),
         rehashed: 0,
         progress,
@@ -225,11 +238,22 @@ struct Opening<'a> {
     withdrawn: &'a dyn Fn() -> Option<RefusalCode>,
 }
 
+impl Place {
+    /// The tree first, durably: without one nothing else is believed.
+    fn remove_tree(&self) -> Result<(), Trouble> {
+        let Self { tree, notes, .. } = self;
+        remove(tree)
+            .and_then(|()| sync_folder_of(tree))
+            .map_err(|error| file_failed("remove hash tree", tree, &error))?;
+        Notes::remove(notes).map_err(|error| file_failed("remove write notes", notes, &error))
+    }
+}
+
 impl Opening<'_> {
     /// Zeros the volume. The old tree goes first: a crash on the way leaves a
     /// volume without a tree, which is read in full.
     fn begin_anew(&self) -> Result<(), Trouble> {
-        self.remove_tree()?;
+        self.place.remove_tree()?;
         let mut offset = 0;
         while offset < self.place.length {
             self.go_on()?;
@@ -248,7 +272,7 @@ impl Opening<'_> {
         match Notes::open(notes, *tag) {
             // What was being written is unknown, so all has to be read.
             Err(OpenIntentsError::Corrupt { .. } | OpenIntentsError::OtherVolume { .. }) => {
-                self.remove_tree()?;
+                self.place.remove_tree()?;
                 Ok(Notes::open(notes, *tag)?)
             }
             opened => Ok(opened?),
@@ -324,15 +348,6 @@ impl Opening<'_> {
             .run_range(blocks::BlockIndex(blocks.start), blocks.end - blocks.start);
         add(&self.progress.bytes_reread, range.end - range.start);
         Ok(())
-    }
-
-    /// The tree first, durably: without one nothing else is believed.
-    fn remove_tree(&self) -> Result<(), Trouble> {
-        let Place { tree, notes, .. } = self.place;
-        remove(tree)
-            .and_then(|()| sync_folder_of(tree))
-            .map_err(|error| file_failed("remove hash tree", tree, &error))?;
-        Notes::remove(notes).map_err(|error| file_failed("remove write notes", notes, &error))
     }
 
     fn go_on(&self) -> Result<(), Trouble> {

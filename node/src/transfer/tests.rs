@@ -7,7 +7,6 @@ mod world;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -530,10 +529,4 @@ async fn a_commit_that_fails_is_not_acknowledged() {
     // All is there and was found by reading it: nothing is sent twice.
     assert_eq!((done.groups_adopted, done.blocks), (1, 0));
     world.assert_equal();
-}
-
-#[test]
-fn progress_is_shared_between_threads() {
-    fn shared<T: Send + Sync>(_: &T) {}
-    shared(&Arc::new(Progress::default()));
 }

@@ -5,7 +5,9 @@ use super::lookup::{LookupError, find_migration};
 use crate::api::model::{
     JobView, MigrationView, PassView, ProgressView, ProofView, VerifyView, VolumeProof,
 };
-use crdt::{Desired, JobReport, JobRole, MigrationPlan, Stage, TargetVolume, VolumeInfo};
+use crdt::{
+    Desired, JobReport, JobRole, MigrationPlan, Stage, TargetVolume, VolumeInfo, VolumeKind,
+};
 use keys::proof::{End, RootProof};
 use keys::{Domain, PublicKey, VolumeId};
 use roles::JobId;
@@ -149,13 +151,17 @@ impl State<'_> {
                     millis: pass.millis,
                 })
                 .collect(),
-            progress: self.live.get(&job).filter(|_| copying).map(|live| ProgressView {
-                pass: live.pass,
-                total_bytes: live.total_bytes,
-                done_bytes: live.done_bytes,
-                sent_bytes: live.sent_bytes,
-                bytes_per_sec: live.bytes_per_sec,
-            }),
+            progress: self
+                .live
+                .get(&job)
+                .filter(|_| copying)
+                .map(|live| ProgressView {
+                    pass: live.pass,
+                    total_bytes: live.total_bytes,
+                    done_bytes: live.done_bytes,
+                    sent_bytes: live.sent_bytes,
+                    bytes_per_sec: live.bytes_per_sec,
+                }),
         }
     }
 
@@ -182,13 +188,14 @@ impl State<'_> {
                 };
                 let info = self.volume_info(plan, volume);
                 let source_path = info.map(|info| info.path.clone());
+                let is_device = info.is_some_and(|info| info.kind == VolumeKind::Device);
                 let target_path = self.target(plan, volume).map(|target| target.path.clone());
                 VolumeProof {
                     volume: volume.to_string(),
                     name: info.map_or_else(|| volume.short(), |info| info.name.clone()),
                     length: source.or(target).map_or(0, |(_, proof)| proof.length),
-                    source: source.map(|found| self.proof(found, source_path)),
-                    target: target.map(|found| self.proof(found, target_path)),
+                    source: source.map(|found| self.proof(found, source_path, is_device)),
+                    target: target.map(|found| self.proof(found, target_path, false)),
                     equal,
                 }
             })
@@ -227,15 +234,30 @@ impl State<'_> {
         proofs
     }
 
-    fn proof(&self, (signer, proof): &(PublicKey, RootProof), path: Option<String>) -> ProofView {
+    fn proof(
+        &self,
+        (signer, proof): &(PublicKey, RootProof),
+        path: Option<String>,
+        is_device: bool,
+    ) -> ProofView {
         let path = path.unwrap_or_else(|| "DISK".into());
         let quoted = format!("'{}'", path.replace('\'', "'\\''"));
+        // Of a mounted device the page cache also shows what the file system has
+        // changed in memory alone: read the disk itself.
+        let read = if is_device {
+            format!(
+                "dd if={quoted} bs=1M count={} iflag=direct,count_bytes status=none",
+                proof.length
+            )
+        } else {
+            format!("head -c {} {quoted}", proof.length)
+        };
         ProofView {
             root: hex::encode(proof.root),
             method: proof.method.to_string(),
             at: proof.at.to_string(),
             signed_by: self.name_of_key(signer),
-            command: format!("head -c {} {quoted} | b3sum --no-names", proof.length),
+            command: format!("{read} | b3sum --no-names"),
         }
     }
 }

@@ -43,8 +43,9 @@ pub fn eventually_within<T>(
     }
 }
 
-/// Lets others run between two looks at a condition.
-fn pause(length: Duration) {
+/// Lets others run for a while: between two looks, or so that a change meets different
+/// moments. Nothing may depend on how far they get.
+pub fn pause(length: Duration) {
     let (_open, nobody) = mpsc::channel::<()>();
     let _ = nobody.recv_timeout(length);
 }
@@ -172,7 +173,10 @@ impl Mesh {
     /// Has the agent offer a disk, and waits until the operator knows it.
     pub fn offer(&self, disk: &Path, name: &str) -> Value {
         let path = disk.to_str().unwrap();
-        let added = self.agent.run(&["volume", "add", path, "--name", name]).ok();
+        let added = self
+            .agent
+            .run(&["volume", "add", path, "--name", name])
+            .ok();
         eventually("the operator knows the disk", || {
             let servers = self.operator.run(&["server", "list"]).ok();
             let disks = servers[0]["disks"].as_array()?;
@@ -185,7 +189,9 @@ impl Mesh {
     pub fn plan(&self, disk: &Path) {
         self.offer(disk, "disk");
         let plan = ["migration", "create", "--server", "agent", "--to", "local"];
-        self.operator.run(&[&plan[..], &["--name", "m"]].concat()).ok();
+        self.operator
+            .run(&[&plan[..], &["--name", "m"]].concat())
+            .ok();
     }
 
     /// `migration VERB m` on the operator.

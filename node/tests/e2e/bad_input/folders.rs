@@ -2,9 +2,11 @@
 //! node does not start, says why, and leaves everything as it was.
 
 use crate::harness::{Lab, Node, noise};
+use redb::ReadableTable;
 use std::fs::{self, File, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
 
 /// `run` where it is expected to end by itself.
 fn run(node: &Node) -> crate::harness::Output {
@@ -24,7 +26,8 @@ fn a_folder_that_is_missing_empty_or_not_ours_is_left_alone() {
     fs::write(node.folder.join("letter.txt"), "dear reader").unwrap();
     let folder = node.folder.to_str().unwrap();
     run(&node).fails(1, &[folder, "is not a data folder of dunlin"]);
-    node.run(&["mesh", "init"]).fails(1, &[folder, "is not a data folder of dunlin"]);
+    node.run(&["mesh", "init"])
+        .fails(1, &[folder, "is not a data folder of dunlin"]);
     let held: Vec<_> = fs::read_dir(&node.folder).unwrap().collect();
     assert_eq!(held.len(), 1, "{held:?}");
     let mut file = lab.node("file");
@@ -42,7 +45,10 @@ fn a_key_that_is_another_nodes_damaged_missing_or_exposed_is_refused() {
     let key = node.folder.join("node.key");
     let good = fs::read(&key).unwrap();
     fs::copy(other.folder.join("node.key"), &key).unwrap();
-    run(&node).fails(1, &["mixed with another node's", "restore both from one backup"]);
+    run(&node).fails(
+        1,
+        &["mixed with another node's", "restore both from one backup"],
+    );
     fs::write(&key, &good[..good.len() / 2]).unwrap();
     run(&node).fails(1, &["node.key", "is damaged"]);
     fs::remove_file(&key).unwrap();
@@ -61,28 +67,35 @@ fn a_key_that_is_another_nodes_damaged_missing_or_exposed_is_refused() {
 #[test]
 fn a_store_of_a_newer_format_is_refused_and_kept() {
     let lab = Lab::new();
-    let node = lab.founder("node");
+    let mut node = lab.founder("node");
     let path = node.folder.join("dunlin.redb");
-    let header = redb::TableDefinition::<&[u8], &[u8]>::new("header");
-    let store = redb::Database::open(&path).unwrap();
-    let txn = store.begin_write().unwrap();
-    {
-        let mut table = txn.open_table(header).unwrap();
-        let newer = {
-            let stored = table.get(&b"header"[..]).unwrap().unwrap();
-            let mut newer = stored.value().to_vec();
-            newer[0] += 1;
-            newer
-        };
-        table.insert(&b"header"[..], newer.as_slice()).unwrap();
-    }
-    txn.commit().unwrap();
-    drop(store);
-    let before = fs::read(&path).unwrap();
+    assert_eq!(reformatted(&path, 2), 1);
     let words = ["format 2", "knows formats up to 1", "or a newer one"];
     run(&node).fails(1, &words);
     node.run(&["status"]).fails(1, &words);
-    assert_eq!(fs::read(&path).unwrap().len(), before.len());
+    assert_eq!(
+        reformatted(&path, 1),
+        2,
+        "it is as the newer program left it"
+    );
+    node.start();
+    node.status();
+}
+
+/// Gives a store another format, and the format that it had.
+fn reformatted(path: &Path, format: u8) -> u8 {
+    let header = redb::TableDefinition::<&[u8], &[u8]>::new("header");
+    let store = redb::Database::open(path).unwrap();
+    let txn = store.begin_write().unwrap();
+    let mut table = txn.open_table(header).unwrap();
+    let stored = table.get(&b"header"[..]).unwrap().unwrap();
+    let mut changed = stored.value().to_vec();
+    drop(stored);
+    let had = std::mem::replace(&mut changed[0], format);
+    table.insert(&b"header"[..], changed.as_slice()).unwrap();
+    drop(table);
+    txn.commit().unwrap();
+    had
 }
 
 #[test]
@@ -131,7 +144,8 @@ fn a_page_overwritten_anywhere_in_the_store_is_noticed_or_of_no_consequence() {
         fs::write(&path, &good).unwrap();
         let file = File::options().write(true).open(&path).unwrap();
         let end = good.len().min(start + STEP);
-        file.write_all_at(&noise(end - start, 3), *start as u64).unwrap();
+        file.write_all_at(&noise(end - start, 3), *start as u64)
+            .unwrap();
         let output = node.run(&["status"]);
         if output.status.success() {
             assert_eq!(output.ok()["mesh"], whole["mesh"], "page at {start}");

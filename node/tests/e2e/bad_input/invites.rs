@@ -4,7 +4,12 @@
 use crate::harness::{Lab, Node, eventually};
 
 fn nodes(operator: &Node) -> usize {
-    operator.run(&["node", "list"]).ok().as_array().unwrap().len()
+    operator
+        .run(&["node", "list"])
+        .ok()
+        .as_array()
+        .unwrap()
+        .len()
 }
 
 #[test]
@@ -19,10 +24,16 @@ fn text_that_is_no_invite_is_told_from_one_that_was_cut_or_mistyped() {
     let long = "x".repeat(1 << 20);
     joiner.join(&long).fails(2, &["invite"]);
     for length in [invite.len() - 1, invite.len() / 2, 20] {
-        joiner.join(&invite[..length]).fails(2, &["copy the whole line again"]);
+        joiner
+            .join(&invite[..length])
+            .fails(2, &["copy the whole line again"]);
     }
     let middle = invite.len() / 2;
-    let other = if &invite[middle..=middle] == "A" { "B" } else { "A" };
+    let other = if &invite[middle..=middle] == "A" {
+        "B"
+    } else {
+        "A"
+    };
     let mistyped = format!("{}{other}{}", &invite[..middle], &invite[middle + 1..]);
     joiner.join(&mistyped).fails(2, &["mistyped"]);
     assert!(!joiner.folder.exists(), "nothing is made for a bad invite");
@@ -43,20 +54,28 @@ fn an_expired_a_used_and_a_revoked_invite_enrol_nobody() {
         found.unwrap()["state"].as_str().unwrap().to_owned()
     };
     let create = |args: &[&str]| {
-        let made = operator.run(&[&["invite", "create", "--role", "agent"], args].concat()).ok();
+        let made = operator
+            .run(&[&["invite", "create", "--role", "agent"], args].concat())
+            .ok();
         let text = |name: &str| made[name].as_str().unwrap().to_owned();
         (text("invite"), text("id"))
     };
     let joiner = lab.node("joiner");
 
     let (expired, id) = create(&["--expires", "1s"]);
-    eventually("the invite expires", || (state_of(&id) == "expired").then_some(()));
-    joiner.join(&expired).fails(1, &["expired", "ask for a new one"]);
+    eventually("the invite expires", || {
+        (state_of(&id) == "expired").then_some(())
+    });
+    joiner
+        .join(&expired)
+        .fails(1, &["expired", "ask for a new one"]);
 
     let (revoked, id) = create(&[]);
     operator.run(&["invite", "revoke", &id[..12]]).ok();
     assert_eq!(state_of(&id), "revoked");
-    joiner.join(&revoked).fails(1, &["revoked", "ask for a new one"]);
+    joiner
+        .join(&revoked)
+        .fails(1, &["revoked", "ask for a new one"]);
 
     let (used, id) = create(&[]);
     lab.node("first").join(&used).ok();
@@ -103,8 +122,12 @@ fn a_folder_that_holds_a_node_joins_no_second_mesh_and_founds_none() {
     let folder = member.folder.to_str().unwrap();
     let before = member.status();
     let invite = second.invite(&["--role", "agent"]);
-    member.join(&invite).fails(1, &[folder, "already holds a node"]);
-    member.run(&["mesh", "init"]).fails(1, &[folder, "--data-dir"]);
+    member
+        .join(&invite)
+        .fails(1, &[folder, "already holds a node"]);
+    member
+        .run(&["mesh", "init"])
+        .fails(1, &[folder, "--data-dir"]);
     first.join(&invite).fails(1, &["--data-dir"]);
     let after = member.status();
     assert_eq!(after["mesh"], before["mesh"]);

@@ -29,27 +29,45 @@ fn garbage_and_idle_connections_on_a_nodes_port_do_not_stop_a_migration() {
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
         // The greeting of the transport's protocol selection, then nonsense.
         b"\x13/multistream/1.0.0\n\xff\xff\xff\xff\xff\xff".to_vec(),
-        b"\x13/multistream/1.0.0\n\x0b/tls/1.0.0\n".iter().copied().chain(noise(4096, 6)).collect(),
-        b"\x13/multistream/1.0.0\n\x07/noise\n".iter().copied().chain(noise(4096, 7)).collect(),
+        b"\x13/multistream/1.0.0\n\x0b/tls/1.0.0\n"
+            .iter()
+            .copied()
+            .chain(noise(4096, 6))
+            .collect(),
+        b"\x13/multistream/1.0.0\n\x07/noise\n"
+            .iter()
+            .copied()
+            .chain(noise(4096, 7))
+            .collect(),
     ];
     for bytes in &garbage {
         for port in ports {
             let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            stream
+                .set_read_timeout(Some(Duration::from_secs(20)))
+                .unwrap();
             // The node may hang up at any byte.
             let _ = stream.write_all(bytes);
             let _ = stream.shutdown(std::net::Shutdown::Write);
             let mut answer = vec![];
             let ended = stream.read_to_end(&mut answer);
-            let timed_out = ended.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
-            assert!(!timed_out, "the node holds on to a connection that sent garbage");
+            let timed_out =
+                ended.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+            assert!(
+                !timed_out,
+                "the node holds on to a connection that sent garbage"
+            );
         }
     }
     mesh.until_passes(1);
     mesh.cut_over(&disk);
     for node in [&mut mesh.operator, &mut mesh.replicator, &mut mesh.agent] {
         assert!(node.is_running());
-        assert_eq!(node.status()["connected"], 2, "strangers took a member's place");
+        assert_eq!(
+            node.status()["connected"],
+            2,
+            "strangers took a member's place"
+        );
     }
     drop(idle);
 }

@@ -23,7 +23,9 @@ impl Tmpfs {
 
 fn mount(options: &str, at: &Path) -> bool {
     let mut command = Command::new("mount");
-    command.args(["-t", "tmpfs", "-o", options, "dunlin-e2e"]).arg(at);
+    command
+        .args(["-t", "tmpfs", "-o", options, "dunlin-e2e"])
+        .arg(at);
     command.status().is_ok_and(|status| status.success())
 }
 
@@ -63,8 +65,9 @@ fn a_full_disk_below_the_target_stalls_the_migration_until_there_is_space() {
     mesh.plan(&disk);
     mesh.act("start");
     let path = cloud.0.to_str().unwrap();
-    mesh.replicator.until_event("storage-failed", &[path, "free some space"]);
-    stalled(&mesh, &["space"]);
+    mesh.replicator
+        .until_event("storage-failed", &[path, "free some space"]);
+    stalled(&mesh, &["storage is full"]);
     cloud.resize(64);
     mesh.until_passes(1);
     let copy = mesh.cut_over(&disk);
@@ -108,7 +111,8 @@ fn a_target_that_is_gone_is_named() {
     let away = lab.path("away.raw");
     fs::rename(copy, &away).unwrap();
     mesh.act("resume");
-    mesh.replicator.until_event("stream-refused", &[copy, "does not exist"]);
+    mesh.replicator
+        .until_event("stream-refused", &[copy, "does not exist"]);
     stalled(&mesh, &["refused by the replicator"]);
     fs::rename(&away, copy).unwrap();
     mesh.cut_over(&disk);

@@ -1,0 +1,173 @@
+//! Replicas for the tests: a founder that is operator, nodes that joined it, and two
+//! of them talking until nothing is left to say.
+#![allow(clippy::unwrap_used)]
+
+use crate::enrol::{EnrolReply, EnrolRequest, JoinStep, Joiner};
+use crate::replica::{Founding, Input, Output, Record, Replica};
+use keys::invite::Token;
+use keys::statement::Invite;
+use keys::{Identity, Ledger, Name, Role, Signed, Statement, UnixSecs};
+use std::collections::BTreeMap;
+
+pub(crate) const NOW: UnixSecs = UnixSecs(1_000);
+
+pub(crate) fn key(seed: u8) -> Identity {
+    Identity::from_seed(&[seed; 32])
+}
+
+pub(crate) fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+/// The founder of a mesh, whose keys are those of `seed`, and what it stored.
+pub(crate) fn found(seed: u8) -> (Replica, Vec<Record>) {
+    let founding = Founding {
+        mesh: name("test"),
+        node: name("op"),
+        roles: [Role::Provisioner].into_iter().collect(),
+        site: None,
+        nonce: [seed; 16],
+    };
+    Replica::found(key(seed), key(seed + 100), founding, NOW).unwrap()
+}
+
+/// An invite for one node and the secret that goes with it.
+pub(crate) fn invite(
+    op: &mut Replica,
+    seed: u8,
+    uses: u16,
+    not_after: u64,
+    out: &mut Vec<Output>,
+) -> Token {
+    let seed = [seed; 32];
+    let not_after = UnixSecs(not_after);
+    let statement = Statement::Invite(Invite {
+        key: Identity::from_seed(&seed).public(),
+        roles: [Role::Agent, Role::Replicator].into_iter().collect(),
+        name: None,
+        site: None,
+        not_after,
+        uses,
+    });
+    Token {
+        mesh: op.ledger().mesh(),
+        invite: op.state(NOW, statement, out).unwrap(),
+        admitter: op.my_key(),
+        addresses: vec![],
+        not_after,
+        seed,
+    }
+}
+
+/// Sends a request to the admitter; its answer and all it did.
+pub(crate) fn ask(
+    op: &mut Replica,
+    wall: UnixSecs,
+    from: &Identity,
+    request: EnrolRequest,
+    nonce: [u8; 32],
+) -> (EnrolReply, Vec<Output>) {
+    let mut out = vec![];
+    let input = Input::Enrol {
+        from: from.public(),
+        request,
+        nonce,
+        reply: 7,
+    };
+    op.step(wall, 0, input, &mut out);
+    let answer = out.iter().find_map(|output| match output {
+        Output::AnswerEnrol { reply: 7, answer } => Some(answer.clone()),
+        _ => None,
+    });
+    (answer.unwrap(), out)
+}
+
+/// The whole conversation; the ledger that the joiner ends with.
+pub(crate) fn enrol(op: &mut Replica, identity: &Identity, token: Token) -> Ledger {
+    let joiner = Joiner::new(token, identity.clone(), name("node"));
+    let mut request = joiner.start();
+    loop {
+        let (answer, _) = ask(op, NOW, identity, request, [3; 32]);
+        match joiner.answered(answer).unwrap() {
+            JoinStep::Send(next) => request = next,
+            JoinStep::Done(ledger) => return *ledger,
+        }
+    }
+}
+
+/// A node that has joined, and knows no more than joining told it.
+pub(crate) fn join(op: &mut Replica, seed: u8) -> Replica {
+    let token = invite(op, seed + 50, 1, 5_000, &mut vec![]);
+    let identity = key(seed);
+    let ledger = enrol(op, &identity, token);
+    Replica::restore(identity, None, ledger, vec![], vec![]).unwrap()
+}
+
+/// Two connected nodes that talk until both fall silent or `rounds` are over. Returns
+/// what each stored and how many pages went over.
+pub(crate) fn talk(a: &mut Replica, b: &mut Replica, rounds: usize) -> ([Vec<Record>; 2], usize) {
+    let keys = [a.my_key(), b.my_key()];
+    let mut stored = [vec![], vec![]];
+    let mut pages = 0;
+    let mut inputs = std::collections::VecDeque::from([
+        (0, Input::Connected(keys[1])),
+        (1, Input::Connected(keys[0])),
+    ]);
+    for _ in 0..rounds {
+        let Some((to, input)) = inputs.pop_front() else {
+            break;
+        };
+        let replica = if to == 0 { &mut *a } else { &mut *b };
+        let from = keys[to];
+        let mut out = vec![];
+        replica.step(NOW, 0, input, &mut out);
+        for output in out {
+            match output {
+                Output::Store(records) => stored[to].extend(records),
+                Output::Ask { request, .. } => {
+                    let reply = 0;
+                    inputs.push_back((
+                        1 - to,
+                        Input::Asked {
+                            from,
+                            request,
+                            reply,
+                        },
+                    ));
+                }
+                Output::Answer { page, .. } => {
+                    pages += 1;
+                    inputs.push_back((1 - to, Input::Answered { from, page }));
+                }
+                Output::Blame { fault, .. } => panic!("blamed: {fault}"),
+                _ => {}
+            }
+        }
+    }
+    (stored, pages)
+}
+
+/// The replica that a store of these records amounts to.
+pub(crate) fn restored(identity: Identity, records: &[Record]) -> Replica {
+    let mut statements: Vec<Signed> = vec![];
+    let mut changes = BTreeMap::new();
+    let mut reports = BTreeMap::new();
+    for record in records {
+        match record {
+            Record::Statement(signed) => statements.push(signed.clone()),
+            Record::Change(seq, change) => {
+                changes.insert((change.author, *seq), change.clone());
+            }
+            Record::Report(node, signed) => {
+                reports.insert(*node, signed.clone());
+            }
+        }
+    }
+    let mut ledger = Ledger::found(statements.remove(0)).unwrap();
+    for signed in statements {
+        ledger.insert(signed).unwrap();
+    }
+    let changes = changes.into_values().collect();
+    let reports = reports.into_values().collect();
+    Replica::restore(identity, None, ledger, changes, reports).unwrap()
+}

@@ -1,0 +1,422 @@
+//! A mesh of engines in this process over real loopback sockets, and an agent's key in
+//! the hands of somebody who speaks on the wire as he likes.
+
+use super::super::{Engine, Handle, Parts};
+use crate::api::model::{InviteCreate, MigrationCreate, VolumeAdd};
+use crate::config::Config;
+use crate::datadir::DataDir;
+use crate::local::{self, Init, Joining};
+use crate::net::{self, BlockStream, Net};
+use crate::store::Store;
+use blocks::frame::PREFIX_LEN;
+use blocks::{BLOCK_SIZE, BlockIndex, Encoding, FramePrefix, Geometry, Root, ToSource, ToTarget};
+use crdt::Event;
+use futures::{AsyncReadExt, AsyncWriteExt};
+use keys::invite::Token;
+use keys::{Identity, Name, PublicKey, Role, Signed, Statement, StatementId};
+use mesh::Replica;
+use provider::Provider;
+use provider_local::LocalCloud;
+use roles::{JobId, Ticket};
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Longest wait for anything.
+const DEADLINE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(20);
+/// Blocks of the source.
+pub const BLOCKS: u64 = 64;
+
+/// Waits for a future, or fails naming what it was.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let result = timeout(DEADLINE, future).await;
+    result.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
+/// Waits until `look` at an engine gives something.
+pub async fn until<T: Send + 'static>(
+    what: &str,
+    node: &Running,
+    look: impl Fn(&mut Engine) -> Option<T> + Clone + Send + 'static,
+) -> T {
+    soon(what, async {
+        loop {
+            if let Some(found) = node.call(look.clone()).await {
+                return found;
+            }
+            // Others run meanwhile.
+            let _ = timeout(LOOK, pending::<()>()).await;
+        }
+    })
+    .await
+}
+
+/// An engine that runs.
+pub struct Running {
+    pub key: PublicKey,
+    handle: Handle,
+    stop: oneshot::Sender<()>,
+    ended: JoinHandle<()>,
+}
+
+impl Running {
+    async fn start(folder: &Path) -> Self {
+        let dir = DataDir::open(folder).unwrap();
+        let lock = dir.lock().unwrap();
+        let (store, header) = Store::open(&dir.store()).unwrap();
+        let (identity, replica) = local::restore(&dir, &store, &header).unwrap();
+        let config = Config {
+            listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
+            told: local::read_told(&dir),
+            ..Config::default()
+        };
+        let mut providers: BTreeMap<String, Arc<dyn Provider>> = BTreeMap::new();
+        let me = replica.authority().by_key(&identity.public()).unwrap();
+        if me.roles.has(Role::Provisioner) {
+            std::fs::create_dir_all(dir.cloud()).unwrap();
+            let cloud = LocalCloud::open(&dir.cloud()).unwrap();
+            providers.insert(cloud.kind().to_owned(), Arc::new(cloud));
+        }
+        let listen = config.listen.clone();
+        let tag = local::mesh_tag(&header.mesh);
+        let network = net::Config::new(&mut *identity.seed(), listen, false, tag);
+        let key = identity.public();
+        let (engine, net_events, messages) = Engine::new(Parts {
+            dir,
+            store,
+            identity,
+            replica,
+            net: net::start(network).await.unwrap(),
+            providers,
+            config,
+        })
+        .unwrap();
+        let handle = engine.handle();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let ended = tokio::spawn(async move {
+            let stopped = async {
+                // A dropped sender stops it too.
+                let _ = stopped.await;
+            };
+            let ran = engine.run(net_events, messages, |_| {}, stopped);
+            ran.await.unwrap();
+            drop(lock);
+        });
+        Self {
+            key,
+            handle,
+            stop,
+            ended,
+        }
+    }
+
+    pub async fn call<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&mut Engine) -> T + Send + 'static,
+    ) -> T {
+        self.handle.call(call).await.unwrap()
+    }
+
+    async fn stop(self) {
+        self.stop.send(()).unwrap();
+        soon("the engine's end", self.ended).await.unwrap();
+    }
+
+    /// Has an operator state something; the signed statement.
+    pub async fn state(&self, statement: Statement) -> Signed {
+        self.call(|engine| {
+            let mut out = vec![];
+            let wall = engine.now().wall;
+            let id = engine.replica.state(wall, statement, &mut out).unwrap();
+            engine.carry(out);
+            engine.replica.ledger().get(&id).unwrap().signed.clone()
+        })
+        .await
+    }
+
+    /// Has an operator take something back.
+    pub async fn revoke(&self, target: impl Into<StatementId>) {
+        let revocation = keys::Revocation {
+            target: target.into(),
+            honour_statements: None,
+            honour_changes: None,
+            reason: "a test".into(),
+        };
+        self.state(Statement::Revocation(revocation)).await;
+    }
+
+    /// Number of the newest event.
+    pub async fn newest_event(&self) -> u64 {
+        self.call(|engine| engine.events.back().map_or(0, |event| event.seq))
+            .await
+    }
+
+    /// Waits for an event after number `after` of this kind with these words.
+    pub async fn event(&self, after: u64, kind: &'static str, words: &'static str) -> Event {
+        until(&format!("{kind}: {words}"), self, move |engine| {
+            let mut events = engine.events.iter();
+            let fits = |event: &&Event| {
+                event.seq > after && event.kind == kind && event.text.contains(words)
+            };
+            events.find(fits).cloned()
+        })
+        .await
+    }
+}
+
+/// Operator (and provisioner), replicator and agent.
+pub struct World {
+    pub operator: Running,
+    pub replicator: Running,
+    pub agent: Running,
+    pub disk: PathBuf,
+    folder: TempDir,
+}
+
+/// The agent's engine was stopped, and somebody else has its key.
+pub struct Taken {
+    pub operator: Running,
+    pub replicator: Running,
+    pub rogue: Rogue,
+    pub job: JobId,
+    pub copy: PathBuf,
+    _folder: TempDir,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let founder = folder.path().join("operator");
+        let init = Init {
+            mesh: Name::new("mesh").unwrap(),
+            node: Name::new("operator").unwrap(),
+            roles: [Role::Provisioner].into_iter().collect(),
+            site: None,
+        };
+        local::init(&founder, init).unwrap();
+        let operator = Running::start(&founder).await;
+        until("its address", &operator, |engine| {
+            (!engine.listening.is_empty()).then_some(())
+        })
+        .await;
+        let replicator = join(&operator, folder.path(), "replicator").await;
+        let agent = join(&operator, folder.path(), "agent").await;
+        let disk = folder.path().join("disk.raw");
+        std::fs::write(&disk, content(0)).unwrap();
+        Self {
+            operator,
+            replicator,
+            agent,
+            disk,
+            folder,
+        }
+    }
+
+    /// Plans and starts a migration of the agent's disk, and waits for its first pass.
+    pub async fn migrate(&self) -> JobId {
+        let path = self.disk.clone();
+        let offer = VolumeAdd { path, name: None };
+        self.agent
+            .call(move |engine| engine.volume_add(&offer).unwrap())
+            .await;
+        let asked = MigrationCreate {
+            name: Some("m".into()),
+            server: "agent".into(),
+            to: "local".into(),
+            site: None,
+            provisioner: None,
+            replicators: vec![],
+            disks: vec![],
+        };
+        until("a plan", &self.operator, move |engine| {
+            engine.migration_create(&asked).ok()
+        })
+        .await;
+        self.operator
+            .call(|engine| engine.migration_start("m", false).unwrap())
+            .await;
+        until("the first pass", &self.agent, |engine| {
+            let mut slots = engine.agents.iter();
+            let passed = slots.find(|(_, slot)| !slot.machine.record().passes.is_empty());
+            passed.map(|(job, _)| *job)
+        })
+        .await
+    }
+
+    /// Where the replicator writes.
+    pub async fn copy(&self, job: JobId) -> PathBuf {
+        self.replicator
+            .call(move |engine| engine.replicator.record(&job).unwrap().path.clone().into())
+            .await
+    }
+
+    /// Stops the agent after its first pass and hands its key to somebody else.
+    pub async fn taken(self) -> Taken {
+        let job = self.migrate().await;
+        let copy = self.copy(job).await;
+        let replicator = self.replicator.key;
+        self.agent.stop().await;
+        until("the agent is gone", &self.replicator, move |engine| {
+            engine.receiving.is_empty().then_some(())
+        })
+        .await;
+        let rogue = Rogue::new(&self.folder.path().join("agent"), replicator).await;
+        Taken {
+            operator: self.operator,
+            replicator: self.replicator,
+            rogue,
+            job,
+            copy,
+            _folder: self.folder,
+        }
+    }
+}
+
+/// Bytes of a disk, each block another, other for each `seed`.
+pub fn content(seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; BLOCKS as usize * BLOCK_SIZE];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes());
+    hasher.finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+async fn join(operator: &Running, folder: &Path, name: &str) -> Running {
+    let asked = InviteCreate {
+        roles: vec![name.into()],
+        name: None,
+        site: None,
+        expires_secs: 600,
+        uses: 1,
+    };
+    let created = operator.call(move |engine| engine.invite_create(&asked).unwrap());
+    let token = Token::from_text(&created.await.invite).unwrap();
+    let joining = Joining {
+        token,
+        name: Name::new(name).unwrap(),
+    };
+    let folder = folder.join(name);
+    local::join(&folder, joining).await.unwrap();
+    let joined = Running::start(&folder).await;
+    let key = joined.key;
+    until("a connection", operator, move |engine| {
+        engine.connected.contains(&key).then_some(())
+    })
+    .await;
+    joined
+}
+
+/// Speaks to the replicator with an enrolled agent's key, and keeps to no rule.
+pub struct Rogue {
+    pub identity: Identity,
+    /// What the agent knew when its key was taken.
+    pub replica: Replica,
+    net: Net,
+    replicator: PublicKey,
+}
+
+impl Rogue {
+    async fn new(folder: &Path, replicator: PublicKey) -> Self {
+        let dir = DataDir::open(folder).unwrap();
+        let (store, header) = Store::open(&dir.store()).unwrap();
+        let (identity, replica) = local::restore(&dir, &store, &header).unwrap();
+        let tag = local::mesh_tag(&header.mesh);
+        let network = net::Config::new(&mut *identity.seed(), vec![], false, tag);
+        let (net, mut events) = net::start(network).await.unwrap();
+        let member = replica.authority().by_key(&replicator).unwrap().id;
+        let report = replica.reports().get(&member).unwrap();
+        let listen = report.listen.iter().map(|address| address.parse().unwrap());
+        net.allow([replicator.0].into());
+        net.set_addresses([(replicator.0, listen.collect())].into());
+        let (tell, mut connected) = watch::channel(false);
+        tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                if let net::Event::Connected(_) = event {
+                    tell.send_replace(true);
+                }
+            }
+        });
+        soon("the rogue's connection", connected.wait_for(|is| *is))
+            .await
+            .unwrap();
+        Self {
+            identity,
+            replica,
+            net,
+            replicator,
+        }
+    }
+
+    /// The ticket that the agent itself would show.
+    pub fn ticket(&self, job: JobId) -> Ticket {
+        let grants = &self.replica.document().plan().migrations[&job.migration].grants;
+        let ledger = self.replica.ledger();
+        Ticket {
+            job,
+            epoch: keys::Epoch(1),
+            grant: ledger.get(&grants[0]).unwrap().signed.clone(),
+            support: vec![],
+        }
+    }
+
+    /// Opens a stream with a ticket and pushes blocks after it without waiting to be let
+    /// in; the stream and the first answer.
+    pub async fn push(&self, ticket: Vec<u8>, bytes: &[u8]) -> (BlockStream, ToSource) {
+        let opening = self.net.open_stream(self.replicator.0);
+        let mut stream = soon("a stream", opening).await.unwrap();
+        let open = ToTarget::Open {
+            ticket,
+            length: bytes.len() as u64,
+            barrier: 1,
+            root: Root([7; 32]),
+        };
+        let mut frames = open.encode(0).unwrap();
+        frames.extend(ToTarget::BeginPass { pass: 1 }.encode(0).unwrap());
+        frames.extend(extent(bytes, 0));
+        frames.extend(ToTarget::Barrier { barrier: 2 }.encode(0).unwrap());
+        // The other end may close before it has read all of it.
+        let _ = stream.write_all(&frames).await;
+        let _ = stream.flush().await;
+        let answer = soon("an answer", answer(&mut stream)).await.unwrap();
+        (stream, answer)
+    }
+
+    /// Whether the replicator lets it open a stream at all.
+    pub async fn is_let_in(&self) -> bool {
+        soon("a stream", self.net.open_stream(self.replicator.0))
+            .await
+            .is_ok()
+    }
+}
+
+/// The frame of one block.
+pub fn extent(bytes: &[u8], block: u64) -> Vec<u8> {
+    let geometry = Geometry::new(bytes.len() as u64).unwrap();
+    let range = geometry.block_range(BlockIndex(block));
+    let payload = &bytes[range.start as usize..range.end as usize];
+    let frame = ToTarget::Extent {
+        first: BlockIndex(block),
+        encoding: Encoding::Raw,
+        leaves: vec![blocks::leaf(geometry, BlockIndex(block), payload)],
+    };
+    let mut encoded = frame.encode(payload.len()).unwrap();
+    encoded.extend(payload);
+    encoded
+}
+
+/// The next frame of the replicator; none when the stream ended.
+pub async fn answer(stream: &mut (impl futures::AsyncRead + Unpin)) -> Option<ToSource> {
+    let mut prefix = [0; PREFIX_LEN];
+    stream.read_exact(&mut prefix).await.ok()?;
+    let prefix = FramePrefix::decode(prefix).unwrap();
+    let mut header = vec![0; prefix.header];
+    stream.read_exact(&mut header).await.ok()?;
+    Some(ToSource::decode(&header, prefix.payload).unwrap())
+}

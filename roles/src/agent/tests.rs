@@ -1,0 +1,418 @@
+//! The agent's machine, transition by transition.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::world::{AGENT, JOB, NOW, OPERATOR, REPLICATOR, World, proof};
+use crdt::report::TargetState;
+use keys::UnixSecs;
+use keys::proof::End;
+
+/// A way to lose the right to send.
+type Loss = fn(&mut Bench);
+
+/// One agent, in a mesh that can be changed under it.
+struct Bench {
+    world: World,
+    agent: Agent,
+    now: Now,
+    connected: bool,
+    source: Result<(), String>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let mut world = World::new();
+        world.grant(9_000);
+        Self {
+            world,
+            agent: Agent::new(JOB, None),
+            now: NOW,
+            connected: true,
+            source: Ok(()),
+        }
+    }
+
+    /// A bench whose agent has opened its first session and begun its first pass.
+    fn passing() -> Self {
+        let mut bench = Self::started();
+        bench.facts();
+        bench.input(Input::SessionReady {
+            barrier: 0,
+            groups_adopted: 0,
+        });
+        bench
+    }
+
+    fn started() -> Self {
+        let mut bench = Self::new();
+        bench.world.want(Desired::Started);
+        bench.facts();
+        bench.world.target_reported(1, 1 << 20, TargetState::Ready);
+        bench
+    }
+
+    fn input(&mut self, input: Input) -> Vec<Action> {
+        let mut out = vec![];
+        self.agent.step(self.now, input, &mut out);
+        out
+    }
+
+    fn facts(&mut self) -> Vec<Action> {
+        let situation = self.world.situation(AGENT, self.now);
+        let connected = self.connected;
+        let record = self.agent.record().clone();
+        let facts = situation.agent_facts(&record, |_| connected, self.source.clone());
+        self.input(Input::Facts(facts))
+    }
+
+    fn pass_done(&mut self, blocks: u64) -> Vec<Action> {
+        let pass = self
+            .agent
+            .record()
+            .passes
+            .last()
+            .map_or(1, |last| last.pass + 1);
+        self.input(Input::PassDone(PassSummary {
+            pass,
+            blocks,
+            bytes_sent: blocks * 65_536,
+            millis: 100,
+        }))
+    }
+
+    fn later(&mut self, millis: u64) -> Vec<Action> {
+        self.now.mono_millis += millis;
+        self.facts()
+    }
+
+    fn stage(&self) -> Stage {
+        self.agent.standing().0
+    }
+
+    fn finished(&self) -> Finished {
+        Finished {
+            root: [5; 32],
+            source_proof: proof(&self.world, AGENT, End::Source, [5; 32]),
+            target_proof: proof(&self.world, REPLICATOR, End::Target, [5; 32]),
+        }
+    }
+}
+
+/// The actions in short, notes by their kind.
+fn names(actions: &[Action]) -> Vec<&'static str> {
+    let name = |action: &Action| match action {
+        Action::Store(_) => "store",
+        Action::OpenSession { .. } => "open",
+        Action::BeginPass { .. } => "pass",
+        Action::Finish { read_back: false } => "finish",
+        Action::Finish { read_back: true } => "finish and read back",
+        Action::CloseSession => "close",
+        Action::Forget => "forget",
+        Action::Tell(note) => note.kind,
+    };
+    actions.iter().map(name).collect()
+}
+
+#[test]
+fn nothing_happens_before_the_plan_is_started() {
+    let mut bench = Bench::new();
+    assert!(bench.facts().is_empty());
+    assert_eq!(bench.stage(), Stage::Enrolled);
+}
+
+#[test]
+fn it_chooses_a_replicator_durably_waits_for_its_volume_and_then_opens_a_session() {
+    let mut bench = Bench::new();
+    bench.world.want(Desired::Started);
+    assert_eq!(names(&bench.facts()), ["store", "replicator-chosen"]);
+    assert_eq!(bench.agent.record().epoch, Epoch(1));
+    assert!(bench.facts().is_empty(), "no volume yet");
+    bench
+        .world
+        .target_reported(1, 1 << 20, TargetState::Failed("no room".into()));
+    assert_eq!(names(&bench.facts()), ["target-failed"]);
+    assert_eq!(bench.stage(), Stage::Stalled);
+    bench.world.target_reported(2, 1 << 20, TargetState::Ready);
+    assert!(bench.facts().is_empty(), "the volume is of another epoch");
+    bench.world.target_reported(1, 1 << 20, TargetState::Ready);
+    let out = bench.facts();
+    let [Action::OpenSession { permit, epoch }] = &out[..] else {
+        panic!("{out:?}");
+    };
+    assert_eq!((permit.volume(), *epoch), (JOB.volume, Epoch(1)));
+    assert!(bench.facts().is_empty(), "one session is enough");
+}
+
+#[test]
+fn passes_follow_one_another_with_a_rest() {
+    let mut bench = Bench::started();
+    bench.facts();
+    let out = bench.input(Input::SessionReady {
+        barrier: 0,
+        groups_adopted: 0,
+    });
+    assert_eq!(names(&out), ["store", "session-opened", "pass"]);
+    assert_eq!(bench.stage(), Stage::InitialSync);
+    let out = bench.input(Input::BarrierReached(3));
+    assert!(matches!(&out[..], [Action::Store(record)] if record.barrier == 3));
+    assert_eq!(names(&bench.pass_done(10)), ["pass-done", "store"]);
+    assert_eq!(bench.stage(), Stage::ReadyForCutover);
+    let deadline = bench.agent.deadline_millis().unwrap();
+    assert_eq!(deadline, bench.now.mono_millis + MIN_REST_MILLIS);
+    assert!(bench.later(MIN_REST_MILLIS - 1).is_empty());
+    let out = bench.later(1);
+    assert!(matches!(out[..], [Action::BeginPass { pass: 2 }]));
+}
+
+#[test]
+fn a_pause_closes_the_session_and_a_start_opens_another() {
+    let mut bench = Bench::passing();
+    bench.world.want(Desired::Paused);
+    assert_eq!(names(&bench.facts()), ["close", "paused"]);
+    assert_eq!(bench.stage(), Stage::Paused);
+    assert!(bench.facts().is_empty(), "told once");
+    bench.world.want(Desired::Started);
+    assert_eq!(names(&bench.facts()), ["open"]);
+    assert_eq!(
+        bench.agent.record().epoch,
+        Epoch(1),
+        "a pause costs no epoch"
+    );
+}
+
+#[test]
+fn every_way_to_lose_the_right_closes_the_session_and_says_why() {
+    let losses: [(Loss, &str); 4] = [
+        (
+            |bench| {
+                let grant = *bench.world.authority.grants().next().unwrap().0;
+                bench.world.revoke(OPERATOR, grant);
+            },
+            "was revoked",
+        ),
+        (|bench| bench.now.wall = UnixSecs(9_000), "expired"),
+        (
+            |bench| {
+                let node = bench.world.id(REPLICATOR);
+                bench.world.revoke(1, node.into());
+            },
+            "was revoked",
+        ),
+        (
+            |bench| {
+                let node = bench.world.id(AGENT);
+                bench.world.revoke(1, node.into());
+            },
+            "was revoked",
+        ),
+    ];
+    for (lose, why) in losses {
+        let mut bench = Bench::passing();
+        lose(&mut bench);
+        assert_eq!(names(&bench.facts()), ["close", "grant-refused"]);
+        let (stage, step, detail) = bench.agent.standing();
+        assert_eq!((stage, step), (Stage::Stalled, "refused"));
+        assert!(detail.unwrap().contains(why));
+        assert!(bench.later(60_000).is_empty(), "and stays so");
+    }
+}
+
+#[test]
+fn a_new_grant_lets_it_go_on() {
+    let mut bench = Bench::passing();
+    let grant = *bench.world.authority.grants().next().unwrap().0;
+    bench.world.revoke(OPERATOR, grant);
+    bench.facts();
+    bench.world.grant(9_500);
+    let out = bench.facts();
+    assert!(matches!(&out[..], [Action::OpenSession { permit, .. }] if permit.grant() != grant));
+}
+
+#[test]
+fn a_lost_session_is_tried_again_after_ever_longer_waits() {
+    let mut bench = Bench::passing();
+    let mut waits = vec![];
+    for _ in 0..9 {
+        let out = bench.input(Input::SessionLost("gone".into()));
+        assert_eq!(names(&out), ["session-lost"]);
+        let wait = bench.agent.deadline_millis().unwrap() - bench.now.mono_millis;
+        assert!(bench.later(wait - 1).is_empty());
+        assert_eq!(names(&bench.later(1)), ["open"]);
+        waits.push(wait);
+    }
+    assert_eq!(waits[..4], [500, 1_000, 2_000, 4_000]);
+    assert_eq!(waits[8], LONGEST_RETRY_MILLIS);
+    bench.input(Input::SessionReady {
+        barrier: 2,
+        groups_adopted: 0,
+    });
+    bench.pass_done(1);
+    bench.input(Input::SessionLost("gone".into()));
+    let wait = bench.agent.deadline_millis().unwrap() - bench.now.mono_millis;
+    assert_eq!(
+        wait, FIRST_RETRY_MILLIS,
+        "a whole pass makes good for what was lost"
+    );
+}
+
+#[test]
+fn sessions_lost_again_and_again_count_as_stalled_and_say_why() {
+    let mut bench = Bench::passing();
+    for lost in 1..=STALLED_AFTER {
+        bench.input(Input::Refused(RefusalCode::StorageFull));
+        let stalled = bench.stage() == Stage::Stalled;
+        assert_eq!(stalled, lost >= STALLED_AFTER);
+        if lost < STALLED_AFTER {
+            bench.later(LONGEST_RETRY_MILLIS);
+        }
+    }
+    let detail = bench.agent.standing().2.unwrap();
+    assert!(detail.contains("full"), "{detail}");
+}
+
+#[test]
+fn a_session_is_resumed_from_the_replicators_barrier_and_says_so() {
+    let mut bench = Bench::passing();
+    bench.input(Input::BarrierReached(7));
+    bench.input(Input::SessionLost("gone".into()));
+    bench.later(FIRST_RETRY_MILLIS);
+    let out = bench.input(Input::SessionReady {
+        barrier: 6,
+        groups_adopted: 2,
+    });
+    assert_eq!(names(&out), ["store", "session-resumed", "pass"]);
+    assert_eq!(bench.agent.record().barrier, 6);
+}
+
+#[test]
+fn it_does_not_open_a_session_to_somebody_who_is_not_connected() {
+    let mut bench = Bench::started();
+    bench.connected = false;
+    assert_eq!(names(&bench.facts()), ["replicator-unreachable"]);
+    assert_eq!(bench.stage(), Stage::Stalled);
+    bench.connected = true;
+    assert_eq!(names(&bench.facts()), ["open"]);
+    bench.connected = false;
+    assert!(
+        bench.facts().is_empty(),
+        "an open session shows by itself when it breaks"
+    );
+}
+
+#[test]
+fn a_source_that_fails_stops_the_work_until_it_can_be_read() {
+    let mut bench = Bench::passing();
+    let out = bench.input(Input::SourceFailed("read error".into()));
+    assert!(names(&out).contains(&"source-failed"));
+    bench.source = Err("read error".into());
+    bench.later(FIRST_RETRY_MILLIS);
+    assert_eq!(bench.agent.standing().1, "source");
+    assert!(bench.later(60_000).is_empty());
+    bench.source = Ok(());
+    assert_eq!(names(&bench.facts()), ["open"]);
+}
+
+#[test]
+fn a_cutover_waits_for_a_whole_pass_that_finds_nothing_and_tells_once() {
+    for (prove_full, finish) in [(false, "finish"), (true, "finish and read back")] {
+        let mut bench = Bench::passing();
+        bench.world.want(Desired::Cutover { prove_full });
+        assert!(bench.facts().is_empty(), "the pass goes on");
+        // It began before cutover was wanted: what it found does not count.
+        assert_eq!(names(&bench.pass_done(0)), ["pass-done", "store", "pass"]);
+        assert_eq!(bench.stage(), Stage::CuttingOver);
+        assert_eq!(
+            names(&bench.pass_done(1)),
+            ["pass-done", "store", "source-not-quiet", "pass"]
+        );
+        assert_eq!(names(&bench.pass_done(1)), ["pass-done", "store", "pass"]);
+        assert_eq!(names(&bench.pass_done(0)), ["pass-done", "store", finish]);
+        let finished = bench.finished();
+        let out = bench.input(Input::Finished(finished));
+        assert_eq!(names(&out), ["store", "close", "cut-over"]);
+        assert_eq!(bench.stage(), Stage::CutOver);
+    }
+}
+
+#[test]
+fn a_cutover_does_not_wait_for_the_end_of_a_rest() {
+    let mut bench = Bench::passing();
+    bench.pass_done(1);
+    bench.world.want(Desired::Cutover { prove_full: false });
+    assert_eq!(names(&bench.facts()), ["pass"]);
+    assert_eq!(names(&bench.pass_done(0)), ["pass-done", "store", "finish"]);
+}
+
+#[test]
+fn nothing_is_cut_over_that_was_paused_meanwhile() {
+    let mut bench = Bench::passing();
+    bench.world.want(Desired::Cutover { prove_full: false });
+    bench.facts();
+    bench.pass_done(0);
+    bench.pass_done(0);
+    bench.world.want(Desired::Paused);
+    assert_eq!(names(&bench.facts()), ["close", "paused"]);
+    let finished = bench.finished();
+    assert!(bench.input(Input::Finished(finished)).is_empty());
+    assert!(bench.agent.record().finished.is_none());
+}
+
+#[test]
+fn what_was_cut_over_stays_so_whatever_comes() {
+    let mut bench = Bench::passing();
+    bench.world.want(Desired::Cutover { prove_full: false });
+    bench.facts();
+    bench.pass_done(0);
+    bench.pass_done(0);
+    let finished = bench.finished();
+    bench.input(Input::Finished(finished));
+    let record = bench.agent.record().clone();
+    bench.agent = Agent::new(JOB, Some(record.clone()));
+    assert_eq!(bench.stage(), Stage::CutOver);
+    for desired in [Desired::Paused, Desired::Started, Desired::Deleted] {
+        bench.world.want(desired);
+        assert!(bench.facts().is_empty(), "{desired}");
+    }
+    assert!(bench.input(Input::SessionLost("gone".into())).is_empty());
+    assert!(!bench.agent.gone());
+    assert_eq!(*bench.agent.record(), record);
+}
+
+#[test]
+fn a_deleted_migration_is_forgotten_and_its_session_says_no_more() {
+    let mut bench = Bench::passing();
+    bench.world.want(Desired::Deleted);
+    assert_eq!(names(&bench.facts()), ["close", "forget"]);
+    assert!(bench.agent.gone());
+    assert!(bench.input(Input::BarrierReached(9)).is_empty());
+    let finished = bench.finished();
+    assert!(bench.input(Input::Finished(finished)).is_empty());
+}
+
+#[test]
+fn after_a_restart_it_goes_on_with_the_same_epoch_and_pass() {
+    let mut bench = Bench::passing();
+    bench.pass_done(4);
+    let stored = bench.agent.record().clone();
+    bench.agent = Agent::new(JOB, Some(stored));
+    assert_eq!(names(&bench.facts()), ["open"]);
+    assert_eq!(bench.agent.record().epoch, Epoch(1));
+    let out = bench.input(Input::SessionReady {
+        barrier: 1,
+        groups_adopted: 0,
+    });
+    assert!(matches!(out.last(), Some(Action::BeginPass { pass: 2 })));
+}
+
+#[test]
+fn the_record_keeps_a_bounded_number_of_passes() {
+    let mut bench = Bench::passing();
+    for _ in 0..MAX_SUMMARIES + 5 {
+        bench.pass_done(1);
+        bench.later(MIN_REST_MILLIS);
+    }
+    let passes = &bench.agent.record().passes;
+    assert_eq!(passes.len(), MAX_SUMMARIES);
+    assert_eq!(passes.last().unwrap().pass as usize, MAX_SUMMARIES + 5);
+    assert!(codec::encode(bench.agent.record()).is_ok());
+}

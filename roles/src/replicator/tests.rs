@@ -1,0 +1,246 @@
+//! Which streams a replicator admits, and with which code it refuses the others.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::Now;
+use crate::world::{
+    AGENT, JOB, LENGTH, NOW, OPERATOR, OTHER_REPLICATOR, REPLICATOR, World, key, proof,
+};
+use keys::proof::End;
+use keys::{Identity, StatementId, UnixSecs, VolumeId};
+
+fn ready() -> (World, StatementId) {
+    let mut world = World::new();
+    let grant = world.grant(9_000);
+    world.want(Desired::Started);
+    world.target_reported(1, LENGTH, TargetState::Ready);
+    (world, grant)
+}
+
+fn ticket(world: &World, grant: StatementId, epoch: u64) -> Ticket {
+    Ticket {
+        job: JOB,
+        epoch: Epoch(epoch),
+        grant: world.ledger.get(&grant).unwrap().signed.clone(),
+        support: vec![],
+    }
+}
+
+fn admit(
+    world: &World,
+    replicator: &Replicator,
+    from: &Identity,
+    ticket: &Ticket,
+) -> Result<Admitted, Refusal> {
+    let situation = world.situation(REPLICATOR, NOW);
+    replicator.admit(&situation, from.public(), ticket, LENGTH)
+}
+
+fn code(world: &World, ticket: &Ticket) -> RefusalCode {
+    let refusal = admit(world, &Replicator::default(), &key(AGENT), ticket).unwrap_err();
+    refusal.code
+}
+
+#[test]
+fn a_granted_stream_is_admitted_as_new_and_then_as_known() {
+    let (world, grant) = ready();
+    let mut replicator = Replicator::default();
+    let ticket = ticket(&world, grant, 1);
+    let admitted = admit(&world, &replicator, &key(AGENT), &ticket).unwrap();
+    assert!(admitted.fresh);
+    assert_eq!(admitted.record.path, "/volumes/1");
+    assert!(replicator.record(&JOB).is_none(), "not before it is stored");
+    let record = Record {
+        barrier: 4,
+        ..admitted.record
+    };
+    replicator.stored(record.clone());
+    let admitted = admit(&world, &replicator, &key(AGENT), &ticket).unwrap();
+    assert!(!admitted.fresh);
+    assert_eq!(admitted.record, record);
+    let restarted = Replicator::new([record.clone()]);
+    assert_eq!(restarted.record(&JOB), Some(&record));
+}
+
+#[test]
+fn who_is_not_granted_gets_the_code_that_says_why_and_people_are_told() {
+    let (world, grant) = ready();
+    let ticket = ticket(&world, grant, 1);
+    let strangers = [
+        (key(77), "is not enrolled"),
+        (key(OTHER_REPLICATOR), "is not enrolled as agent"),
+    ];
+    for (from, why) in strangers {
+        let refusal = admit(&world, &Replicator::default(), &from, &ticket).unwrap_err();
+        assert_eq!(refusal.code, RefusalCode::NotAuthorised);
+        assert_eq!(refusal.note.kind, "grant-refused");
+        assert!(refusal.note.text.contains(why), "{}", refusal.note.text);
+    }
+    // For another member of the pool it is no grant.
+    let situation = world.situation(OTHER_REPLICATOR, NOW);
+    let refused = Replicator::default().admit(&situation, key(AGENT).public(), &ticket, LENGTH);
+    assert_eq!(refused.unwrap_err().code, RefusalCode::NotAuthorised);
+}
+
+#[test]
+fn a_revoked_grant_and_revoked_nodes_are_refused_as_revoked() {
+    for target in 0..3 {
+        let (mut world, grant) = ready();
+        let ticket = ticket(&world, grant, 1);
+        match target {
+            0 => world.revoke(OPERATOR, grant),
+            1 => {
+                let agent = world.id(AGENT);
+                world.revoke(1, agent.into());
+            }
+            _ => {
+                let me = world.id(REPLICATOR);
+                world.revoke(1, me.into());
+            }
+        }
+        let expected = if target == 2 {
+            // It asks as the node it was.
+            let situation = Situation {
+                me: world
+                    .authority
+                    .by_key(&key(REPLICATOR).public())
+                    .unwrap()
+                    .id,
+                ..world.situation(AGENT, NOW)
+            };
+            let situation = Situation {
+                my_key: key(REPLICATOR).public(),
+                ..situation
+            };
+            let refused =
+                Replicator::default().admit(&situation, key(AGENT).public(), &ticket, LENGTH);
+            refused.unwrap_err().code
+        } else {
+            code(&world, &ticket)
+        };
+        assert_eq!(expected, RefusalCode::Revoked);
+    }
+}
+
+#[test]
+fn an_expired_grant_is_refused_as_expired_at_its_second() {
+    let (world, grant) = ready();
+    let ticket = ticket(&world, grant, 1);
+    for (wall, admitted) in [(8_999, true), (9_000, false)] {
+        let now = Now {
+            wall: UnixSecs(wall),
+            ..NOW
+        };
+        let situation = world.situation(REPLICATOR, now);
+        let decided = Replicator::default().admit(&situation, key(AGENT).public(), &ticket, LENGTH);
+        match decided {
+            Ok(_) => assert!(admitted),
+            Err(refusal) => assert!(!admitted && refusal.code == RefusalCode::Expired),
+        }
+    }
+}
+
+#[test]
+fn a_grant_for_another_volume_and_a_foreign_or_tampered_one_move_nothing() {
+    let (mut world, grant) = ready();
+    let mut other = ticket(&world, grant, 1);
+    other.job.volume = VolumeId([1; 16]);
+    assert_eq!(code(&world, &other), RefusalCode::WrongVolume);
+    let mut tampered = ticket(&world, grant, 1);
+    tampered.grant.body[9] ^= 1;
+    assert_eq!(code(&world, &tampered), RefusalCode::NotAuthorised);
+    // Taking the tampered one into the ledger, as the shell does, changes nothing.
+    world.ledger.insert(tampered.grant.clone()).unwrap_err();
+    assert_eq!(code(&world, &tampered), RefusalCode::NotAuthorised);
+    let mut foreign = World::new();
+    let theirs = foreign.grant(8_000);
+    assert_eq!(
+        code(&world, &ticket(&foreign, theirs, 1)),
+        RefusalCode::NotAuthorised
+    );
+}
+
+#[test]
+fn the_plan_decides_when() {
+    let (mut world, grant) = ready();
+    let ticket = ticket(&world, grant, 1);
+    for (desired, expected) in [
+        (Desired::Created, Some(RefusalCode::NotReady)),
+        (Desired::Paused, Some(RefusalCode::Paused)),
+        (Desired::Cutover { prove_full: true }, None),
+        (Desired::Deleted, Some(RefusalCode::NotAuthorised)),
+    ] {
+        world.want(desired);
+        let decided = admit(&world, &Replicator::default(), &key(AGENT), &ticket);
+        assert_eq!(
+            decided.err().map(|refusal| refusal.code),
+            expected,
+            "{desired}"
+        );
+    }
+}
+
+#[test]
+fn a_volume_that_is_not_attached_or_too_small_is_not_written() {
+    let (mut world, grant) = ready();
+    let ticket = ticket(&world, grant, 1);
+    world.target_reported(2, LENGTH, TargetState::Ready);
+    assert_eq!(code(&world, &ticket), RefusalCode::NotReady);
+    world.target_reported(1, LENGTH, TargetState::Failed("no".into()));
+    assert_eq!(code(&world, &ticket), RefusalCode::NotReady);
+    world.target_reported(1, LENGTH - 1, TargetState::Ready);
+    assert_eq!(code(&world, &ticket), RefusalCode::SizeMismatch);
+    world.target_reported(1, LENGTH + 1, TargetState::Ready);
+    assert!(admit(&world, &Replicator::default(), &key(AGENT), &ticket).is_ok());
+}
+
+#[test]
+fn an_epoch_that_is_over_stays_over_and_a_new_one_begins_afresh() {
+    let (mut world, grant) = ready();
+    let mut replicator = Replicator::default();
+    world.target_reported(2, LENGTH, TargetState::Ready);
+    let second = admit(&world, &replicator, &key(AGENT), &ticket(&world, grant, 2)).unwrap();
+    replicator.stored(Record {
+        barrier: 9,
+        ..second.record
+    });
+    world.target_reported(1, LENGTH, TargetState::Ready);
+    let refused = admit(&world, &replicator, &key(AGENT), &ticket(&world, grant, 1)).unwrap_err();
+    assert_eq!(refused.code, RefusalCode::StaleEpoch);
+    world.target_reported(3, LENGTH, TargetState::Ready);
+    let third = admit(&world, &replicator, &key(AGENT), &ticket(&world, grant, 3)).unwrap();
+    assert!(third.fresh);
+    assert_eq!((third.record.epoch, third.record.barrier), (Epoch(3), 0));
+}
+
+#[test]
+fn a_root_stated_before_does_not_stand_for_what_is_written_next() {
+    let (world, grant) = ready();
+    let mut replicator = Replicator::default();
+    let ticket = ticket(&world, grant, 1);
+    let admitted = admit(&world, &replicator, &key(AGENT), &ticket).unwrap();
+    let stated = Some(proof(&world, REPLICATOR, End::Target, [5; 32]));
+    replicator.stored(Record {
+        proof: stated,
+        ..admitted.record
+    });
+    let admitted = admit(&world, &replicator, &key(AGENT), &ticket).unwrap();
+    assert!(!admitted.fresh && admitted.record.proof.is_none());
+}
+
+#[test]
+fn copies_of_deleted_migrations_are_forgotten_and_no_others() {
+    let (mut world, grant) = ready();
+    let mut replicator = Replicator::default();
+    let admitted = admit(&world, &replicator, &key(AGENT), &ticket(&world, grant, 1)).unwrap();
+    replicator.stored(admitted.record);
+    assert!(
+        replicator
+            .forget_deleted(&world.situation(REPLICATOR, NOW))
+            .is_empty()
+    );
+    world.want(Desired::Deleted);
+    let gone = replicator.forget_deleted(&world.situation(REPLICATOR, NOW));
+    assert_eq!(gone, [JOB]);
+    assert_eq!(replicator.records().count(), 0);
+}

@@ -1,0 +1,245 @@
+//! A mesh for the tests: an operator that is also the provisioner, an agent and two
+//! replicators, with one migration of one volume.
+#![allow(clippy::unwrap_used)]
+
+use crate::situation::Situation;
+use crate::{JobId, Now};
+use crdt::report::{
+    JobReport, JobRole, Report, Stage, TargetState, TargetVolume, VolumeInfo, VolumeKind,
+};
+use crdt::{Desired, Document, MigrationPlan, Reports};
+use keys::authority::authority;
+use keys::ledger::Inserted;
+use keys::proof::{End, Method};
+use keys::statement::{Admission, Enrolment, Entry, Genesis, Grant};
+use keys::{
+    Authority, Domain, Epoch, Identity, Ledger, MigrationId, Name, NodeId, Revocation, Role,
+    Signed, Statement, StatementId, UnixSecs, VolumeId,
+};
+
+pub(crate) const NOW: Now = Now {
+    wall: UnixSecs(1_000),
+    mono_millis: 50_000,
+};
+pub(crate) const JOB: JobId = JobId {
+    migration: MigrationId([9; 16]),
+    volume: VolumeId([8; 16]),
+};
+pub(crate) const LENGTH: u64 = 1 << 20;
+pub(crate) const OPERATOR: u8 = 2;
+pub(crate) const AGENT: u8 = 3;
+pub(crate) const REPLICATOR: u8 = 4;
+pub(crate) const OTHER_REPLICATOR: u8 = 5;
+
+pub(crate) struct World {
+    pub(crate) ledger: Ledger,
+    pub(crate) authority: Authority,
+    pub(crate) document: Document,
+    pub(crate) reports: Reports,
+    versions: u64,
+}
+
+pub(crate) fn key(seed: u8) -> Identity {
+    Identity::from_seed(&[seed; 32])
+}
+
+impl World {
+    /// Everybody is enrolled; the migration is planned, and nothing is granted.
+    pub(crate) fn new() -> Self {
+        let root = key(1);
+        let entry = Entry {
+            seq: 1,
+            previous: None,
+            mesh: None,
+            at: NOW.wall,
+            statement: Statement::Genesis(Genesis {
+                name: Name::new("test").unwrap(),
+                roots: vec![root.public()],
+                nonce: [1; 16],
+            }),
+        };
+        let genesis = Signed::seal(&root, Domain::Statement, &entry).unwrap();
+        let ledger = Ledger::found(genesis).unwrap();
+        let mut world = Self {
+            authority: authority(&ledger),
+            document: Document::new(ledger.mesh()),
+            ledger,
+            reports: Reports::new(),
+            versions: 0,
+        };
+        world.enrol(OPERATOR, &[Role::Operator, Role::Provisioner]);
+        world.enrol(AGENT, &[Role::Agent]);
+        world.enrol(REPLICATOR, &[Role::Replicator]);
+        world.enrol(OTHER_REPLICATOR, &[Role::Replicator]);
+        let plan = MigrationPlan {
+            id: JOB.migration,
+            name: "web".into(),
+            source: world.id(AGENT),
+            volumes: vec![JOB.volume],
+            provider: "fake".into(),
+            provisioner: world.id(OPERATOR),
+            replicators: vec![world.id(REPLICATOR)],
+            site: None,
+            desired: Desired::Created,
+            grants: vec![],
+            created_at: NOW.wall,
+            created_by: key(OPERATOR).public(),
+            conflicts: vec![],
+        };
+        world.edit(|edit| edit.create_migration(&plan));
+        world
+    }
+
+    fn enrol(&mut self, seed: u8, roles: &[Role]) {
+        let enrolment = Enrolment {
+            subject: key(seed).public(),
+            name: Name::new("node").unwrap(),
+            roles: roles.iter().copied().collect(),
+            site: None,
+            not_after: None,
+            admission: Admission::Root,
+        };
+        self.state(1, Statement::Enrolment(enrolment));
+    }
+
+    pub(crate) fn id(&self, seed: u8) -> NodeId {
+        self.authority.by_key(&key(seed).public()).unwrap().id
+    }
+
+    pub(crate) fn state(&mut self, signer: u8, statement: Statement) -> StatementId {
+        let signer = key(signer);
+        let (seq, previous) = self.ledger.next_position(&signer.public());
+        let entry = Entry {
+            seq,
+            previous,
+            mesh: Some(self.ledger.mesh()),
+            at: NOW.wall,
+            statement,
+        };
+        let signed = Signed::seal(&signer, Domain::Statement, &entry).unwrap();
+        let Inserted::New(id) = self.ledger.insert(signed).unwrap() else {
+            panic!("stated twice");
+        };
+        self.authority = authority(&self.ledger);
+        id
+    }
+
+    pub(crate) fn edit(
+        &mut self,
+        change: impl FnOnce(&mut crdt::Edit<'_>) -> Result<(), crdt::EditError>,
+    ) {
+        let edited = self
+            .document
+            .edit(&key(OPERATOR), NOW.wall, &self.authority, change);
+        edited.unwrap();
+    }
+
+    pub(crate) fn want(&mut self, desired: Desired) {
+        self.edit(|edit| edit.set_desired(JOB.migration, desired));
+    }
+
+    /// A grant for the job, which ends at `not_after`, listed in the plan.
+    pub(crate) fn grant(&mut self, not_after: u64) -> StatementId {
+        let grant = Grant {
+            migration: JOB.migration,
+            agent: self.id(AGENT),
+            replicators: vec![self.id(REPLICATOR)],
+            volumes: vec![JOB.volume],
+            not_after: UnixSecs(not_after),
+        };
+        let id = self.state(OPERATOR, Statement::Grant(grant));
+        self.edit(|edit| edit.add_grant(JOB.migration, id));
+        id
+    }
+
+    pub(crate) fn revoke(&mut self, signer: u8, target: StatementId) {
+        let revocation = Revocation {
+            target,
+            honour_statements: None,
+            honour_changes: None,
+            reason: String::new(),
+        };
+        self.state(signer, Statement::Revocation(revocation));
+    }
+
+    /// Replaces a node's report.
+    pub(crate) fn report(&mut self, seed: u8, fill: impl FnOnce(&mut Report)) {
+        self.versions += 1;
+        let mut report = Report::new(self.id(seed), self.versions, NOW.wall);
+        fill(&mut report);
+        let signed = report.seal(&key(seed)).unwrap();
+        self.reports.offer(signed, &self.authority, NOW.wall);
+    }
+
+    /// What the agent says once it has chosen its replicator.
+    pub(crate) fn agent_reports(&mut self, epoch: u64, proofs: Vec<Signed>) {
+        let job = JobReport {
+            migration: JOB.migration,
+            volume: JOB.volume,
+            role: JobRole::Agent,
+            epoch: Epoch(epoch),
+            replicator: Some(self.id(REPLICATOR)),
+            stage: Stage::InitialSync,
+            step: "copying".into(),
+            detail: None,
+            pass: 0,
+            barrier: 0,
+            passes: vec![],
+            root: None,
+        };
+        self.report(AGENT, |report| {
+            report.jobs = vec![job];
+            report.volumes = vec![volume()];
+            report.proofs = proofs;
+        });
+    }
+
+    /// What the provisioner says once it has made the volume of an epoch.
+    pub(crate) fn target_reported(&mut self, epoch: u64, length: u64, state: TargetState) {
+        let target = TargetVolume {
+            migration: JOB.migration,
+            volume: JOB.volume,
+            epoch: Epoch(epoch),
+            replicator: self.id(REPLICATOR),
+            path: "/volumes/1".into(),
+            length,
+            state,
+        };
+        self.report(OPERATOR, |report| report.targets = vec![target]);
+    }
+
+    pub(crate) fn situation(&self, seed: u8, now: Now) -> Situation<'_> {
+        Situation {
+            now,
+            me: self.id(seed),
+            my_key: key(seed).public(),
+            plan: self.document.plan(),
+            authority: &self.authority,
+            reports: &self.reports,
+        }
+    }
+}
+
+/// The volume as its agent reports it.
+pub(crate) fn volume() -> VolumeInfo {
+    VolumeInfo {
+        id: JOB.volume,
+        name: "sda".into(),
+        path: "/dev/sda".into(),
+        length: LENGTH,
+        kind: VolumeKind::Device,
+        model: None,
+    }
+}
+
+/// The signed root of one end.
+pub(crate) fn proof(world: &World, seed: u8, end: End, root: [u8; 32]) -> Signed {
+    let subject = crate::proof::Subject {
+        mesh: world.ledger.mesh(),
+        job: JOB,
+        epoch: Epoch(1),
+        length: LENGTH,
+        root,
+    };
+    crate::proof::sign(&key(seed), &subject, end, Method::OnArrival, NOW.wall)
+}

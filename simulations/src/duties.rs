@@ -1,0 +1,306 @@
+//! What a node does for its roles when the mesh has changed or time has passed: the
+//! agent's facts, open streams checked again, volumes provisioned, the report.
+//!
+//! Not here: the sessions themselves (`sending`, `receiving`).
+
+use crate::context::{Context, Flaw};
+use crate::invariants::Invariant;
+use crate::network::{CloudCall, Event};
+use crate::node::{Lived, Node};
+use crdt::report::{JobReport, JobRole, Stage, VolumeInfo, VolumeKind};
+use crdt::{Desired, Report};
+use keys::{Denied, MigrationId, UnixSecs};
+use provider::{AttachTo, HolderId, MigrationTag, Provider, VolumeKey, VolumeSpec, VolumeTag};
+use roles::provisioner::{self, Wanted};
+use roles::{JobId, Note, Now, Situation, agent, agent::Agent};
+
+/// Most that a volume's path is kept of it as an index: the key as text.
+pub fn volume_key(job: &JobId) -> VolumeKey {
+    VolumeKey {
+        migration: MigrationTag(job.migration.0),
+        volume: VolumeTag(job.volume.0),
+        generation: 0,
+    }
+}
+
+impl Node {
+    /// Runs `with` with what this node knows now; none before it is enrolled.
+    pub fn with_situation<T>(&self, now: Now, with: impl FnOnce(&Situation<'_>) -> T) -> Option<T> {
+        let replica = self.replica()?;
+        let me = replica.me()?;
+        let situation = Situation {
+            now,
+            me,
+            my_key: replica.my_key(),
+            plan: replica.document().plan(),
+            authority: replica.authority(),
+            reports: replica.reports(),
+        };
+        Some(with(&situation))
+    }
+
+    /// Everything that follows from what this node knows now.
+    pub fn duties(&mut self, ctx: &mut Context) -> Lived {
+        self.agent_duties(ctx)?;
+        self.recheck_streams(ctx)?;
+        self.forget_deleted(ctx)?;
+        self.provision(ctx)
+    }
+
+    fn agent_duties(&mut self, ctx: &mut Context) -> Lived {
+        let now = self.now(ctx);
+        let store = &self.store;
+        let planned = self.with_situation(now, |situation| {
+            let mut jobs = situation.agent_jobs();
+            jobs.retain(|job| {
+                let plan = situation.migration(job);
+                store.agents.contains_key(job)
+                    || plan.is_some_and(|plan| plan.desired != Desired::Deleted)
+            });
+            jobs
+        });
+        let Some(mut jobs) = planned else {
+            return Ok(());
+        };
+        jobs.extend(self.store.agents.keys());
+        jobs.sort();
+        jobs.dedup();
+        for job in jobs {
+            if !self.up().agents.contains_key(&job) {
+                let stored = self.store.agents.get(&job).cloned();
+                self.up().agents.insert(job, Agent::new(job, stored));
+            }
+            self.agent_facts(ctx, job)?;
+        }
+        Ok(())
+    }
+
+    fn agent_facts(&mut self, ctx: &mut Context, job: JobId) -> Lived {
+        let now = self.now(ctx);
+        let up = self.up.as_ref().expect("only a running node has duties");
+        let facts = self.with_situation(now, |situation| {
+            let connected = |key: &keys::PublicKey| {
+                ctx.index_of(key)
+                    .is_some_and(|peer| up.connected.contains(&peer))
+            };
+            let source = match self.sources.contains_key(&job.volume) {
+                true => Ok(()),
+                false => Err("the volume is gone".to_owned()),
+            };
+            situation.agent_facts(up.agents[&job].record(), connected, source)
+        });
+        let held = up.sending.get(&job).map(|session| session.permit.clone());
+        let facts = facts.map(|mut facts| {
+            if let (Some(Flaw::NeverRechecks), Some(permit)) = (ctx.flaw, held) {
+                facts.permit = Some(Ok(permit));
+            }
+            facts
+        });
+        match facts {
+            Some(facts) => self.agent_input(ctx, job, agent::Input::Facts(facts)),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the sessions that are no longer allowed.
+    fn recheck_streams(&mut self, ctx: &mut Context) -> Lived {
+        if ctx.flaw == Some(Flaw::NeverRechecks) {
+            return Ok(());
+        }
+        let now = self.now(ctx);
+        let Some(up) = &self.up else { return Ok(()) };
+        let denied: Vec<(u64, Denied)> = self
+            .with_situation(now, |situation| {
+                let open = up.receiving.iter();
+                open.filter_map(|(stream, session)| {
+                    let checked = situation.authority.recheck(now.wall, &session.permit);
+                    Some((*stream, checked.err()?))
+                })
+                .collect()
+            })
+            .unwrap_or_default();
+        for (stream, denied) in denied {
+            let text = format!("a stream was ended: {denied}");
+            self.tell(ctx, Note::error("grant-refused", text));
+            self.refuse_session(ctx, stream, denied)?;
+        }
+        Ok(())
+    }
+
+    fn forget_deleted(&mut self, ctx: &mut Context) -> Lived {
+        let now = self.now(ctx);
+        let mut up = self.up.take().expect("only a running node has duties");
+        let replicator = std::mem::take(&mut up.replicator);
+        self.up = Some(up);
+        let mut replicator = replicator;
+        let gone = self.with_situation(now, |situation| replicator.forget_deleted(situation));
+        self.up().replicator = replicator;
+        for job in gone.unwrap_or_default() {
+            self.deed(ctx)?;
+            let streams: Vec<u64> = self
+                .up()
+                .receiving
+                .iter()
+                .filter(|(_, session)| session.job == job)
+                .map(|(stream, _)| *stream)
+                .collect();
+            for stream in streams {
+                self.refuse_session(
+                    ctx,
+                    stream,
+                    Denied::UnknownGrant(keys::StatementId([0; 32])),
+                )?;
+            }
+            self.store.copies.remove(&job);
+        }
+        Ok(())
+    }
+
+    fn provision(&mut self, ctx: &mut Context) -> Lived {
+        let now = self.now(ctx);
+        let mut provisioner = std::mem::take(&mut self.up().provisioner);
+        let mut out = vec![];
+        let _ = self.with_situation(now, |situation| provisioner.settle(situation, &mut out));
+        self.up().provisioner = provisioner;
+        self.carry_provisioner(ctx, out)
+    }
+
+    fn carry_provisioner(&mut self, ctx: &mut Context, out: Vec<provisioner::Action>) -> Lived {
+        for action in out {
+            self.deed(ctx)?;
+            let call = match action {
+                provisioner::Action::Tell(_, note) => {
+                    self.tell(ctx, note);
+                    continue;
+                }
+                provisioner::Action::Ensure(wanted) => CloudCall::Ensure(wanted),
+                provisioner::Action::Remove(migration) => CloudCall::Remove(migration),
+            };
+            let (node, life) = (self.index, self.life);
+            let at = ctx.now + ctx.rng.between(10, 500);
+            ctx.network.schedule(at, Event::Cloud { node, life, call });
+        }
+        Ok(())
+    }
+
+    /// Makes a call to the cloud and takes its answer.
+    pub fn call_cloud(&mut self, ctx: &mut Context, call: CloudCall) -> Lived {
+        let now = self.now(ctx);
+        let input = match call {
+            CloudCall::Ensure(wanted) => match ensure(ctx, &wanted) {
+                Ok(path) => provisioner::Input::Ensured { wanted, path },
+                Err(why) => {
+                    ctx.seen.cloud_faults += 1;
+                    provisioner::Input::Failed { wanted, why }
+                }
+            },
+            CloudCall::Remove(migration) => match remove(ctx, migration) {
+                Ok(()) => provisioner::Input::Removed(migration),
+                Err(why) => {
+                    ctx.seen.cloud_faults += 1;
+                    provisioner::Input::RemoveFailed(migration, why)
+                }
+            },
+        };
+        let mut out = vec![];
+        self.up().provisioner.step(now, input, &mut out);
+        self.up().dirty = true;
+        self.carry_provisioner(ctx, out)
+    }
+
+    /// What this node says about itself, without version and time.
+    pub fn report(&self) -> Option<Report> {
+        let up = self.up.as_ref()?;
+        let mut report = Report::new(self.replica()?.me()?, 0, UnixSecs(0));
+        report.hostname = self.name.to_string();
+        report.volumes = self
+            .sources
+            .iter()
+            .map(|(id, volume)| VolumeInfo {
+                id: *id,
+                name: id.short(),
+                path: format!("/dev/{}", id.short()),
+                length: volume.geometry.length(),
+                kind: VolumeKind::Device,
+                model: None,
+            })
+            .collect();
+        for (job, machine) in &up.agents {
+            report.jobs.push(agent_job(job, machine));
+            if let Some(finished) = &machine.record().finished {
+                report.proofs.push(finished.source_proof.clone());
+                report.proofs.push(finished.target_proof.clone());
+            }
+        }
+        for record in up.replicator.records() {
+            report.jobs.push(JobReport {
+                migration: record.job.migration,
+                volume: record.job.volume,
+                role: JobRole::Replicator,
+                epoch: record.epoch,
+                replicator: self.replica()?.me(),
+                stage: Stage::Replicating,
+                step: "receiving".into(),
+                detail: None,
+                pass: 0,
+                barrier: record.barrier,
+                passes: vec![],
+                root: Some(record.root),
+            });
+            report.proofs.extend(record.proof.clone());
+        }
+        report.targets = up.provisioner.targets();
+        Some(report)
+    }
+}
+
+fn agent_job(job: &JobId, machine: &Agent) -> JobReport {
+    let (stage, step, detail) = machine.standing();
+    let record = machine.record();
+    JobReport {
+        migration: job.migration,
+        volume: job.volume,
+        role: JobRole::Agent,
+        epoch: record.epoch,
+        replicator: record.replicator,
+        stage,
+        step: step.to_owned(),
+        detail,
+        pass: record.passes.last().map_or(0, |last| last.pass),
+        barrier: record.barrier,
+        passes: record.passes.clone(),
+        root: None,
+    }
+}
+
+fn ensure(ctx: &mut Context, wanted: &Wanted) -> Result<String, String> {
+    let key = volume_key(&wanted.job);
+    let spec = VolumeSpec {
+        key,
+        length: wanted.length,
+    };
+    let to = AttachTo {
+        holder: HolderId(wanted.replicator.0),
+        epoch: wanted.epoch.0,
+    };
+    let made = ctx.cloud.ensure_volume(&spec);
+    made.and_then(|_| ctx.cloud.attach(&key, &to))
+        .map(|_| key.to_string())
+        .map_err(|error| error.to_string())
+}
+
+fn remove(ctx: &mut Context, migration: MigrationId) -> Result<(), String> {
+    let owned = ctx.cloud.owned(&MigrationTag(migration.0));
+    for record in owned.map_err(|error| error.to_string())? {
+        if ctx.oracle.is_cut_over(&migration) {
+            let text = format!(
+                "volume {} of a server that was cut over is deleted",
+                record.key
+            );
+            ctx.fail(Invariant::CutOverIsKept, text);
+        }
+        let deleted = ctx.cloud.delete(&record.key);
+        deleted.map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,522 @@
+//! What must hold after every step, each with its number, and what the checks have
+//! to remember for it.
+//!
+//! The checks look from outside: they know what every node holds and what was sent,
+//! and ask the code under test as little as they can.
+
+use crate::context::Context;
+use crate::disk::{flat_root, leaf};
+use crate::node::Node;
+use crate::store::Store;
+use blocks::{BlockIndex, Extent};
+use crdt::SignedChange;
+use keys::statement::{Enrolment, Entry, Grant};
+use keys::{Authority, Domain, Epoch, Ledger, NodeId, PublicKey, Signed, Statement, StatementId};
+use keys::{MeshId, MigrationId, UnixSecs};
+use mesh::Record;
+use roles::JobId;
+use std::collections::{BTreeMap, BTreeSet};
+
+macro_rules! invariants {
+    ($($name:ident = $id:literal, $text:literal;)*) => {
+        /// One of the things that must hold.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Invariant { $(#[doc = $text] $name,)* }
+
+        impl Invariant {
+            /// Its number.
+            pub fn id(self) -> &'static str {
+                match self { $(Self::$name => $id,)* }
+            }
+
+            /// What it says.
+            pub fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+invariants! {
+    ToldIsDurable = "INV-01", "what a node announces or answers is durable at that node";
+    NothingToldIsForgotten = "INV-02", "after a restart a node still holds all that it ever told";
+    AcknowledgedIsDurable = "INV-03", "a barrier is acknowledged once everything before it is durable";
+    AcknowledgedSurvives = "INV-04", "an acknowledged barrier survives every crash of the target";
+    TreesTellTheTruth = "INV-05", "once level, the agent's tree differs from the target's durable bytes only in blocks sent and not yet committed";
+    WrittenWithPermission = "INV-06", "a replicator writes only what a grant allows at that moment, as far as it has heard";
+    SentWithPermission = "INV-07", "an agent sends only what a grant allows at that moment, as far as it has heard";
+    EpochsRise = "INV-08", "the epoch of a copy never goes down at a replicator";
+    OneWriter = "INV-09", "a copy has one writer at a time";
+    SameLedgerSameAuthority = "INV-10", "nodes with the same statements compute the same authority";
+    SameLogsSamePlan = "INV-11", "nodes with the same statements and logs have the same plan";
+    EverythingVerifies = "INV-12", "nothing is stored whose signature does not hold";
+    StrangersGetNothing = "INV-13", "who is not enrolled gets no answer and no stream";
+    OnlyTheGuiltyAreBlamed = "INV-14", "no honest node is blamed";
+    OneRoot = "INV-15", "a volume is cut over with one root, which is that of the copy's durable bytes";
+    CutOverIsKept = "INV-16", "the volumes of a migration that was cut over are never deleted";
+    HealedNodesAgree = "INV-17", "once nothing fails any more all nodes come to hold the same";
+    HealedWorkEnds = "INV-18", "once nothing fails any more every migration ends as it was decided, and the copy is the disk";
+    EnrolmentEnds = "INV-19", "an invite that is open and unused enrols its joiner, once";
+}
+
+/// What the checks remember.
+#[derive(Default)]
+pub struct Oracle {
+    /// Statements, changes and reports that each node has told.
+    told: BTreeMap<usize, Telling>,
+    /// For each volume, whether the agent's tree was ever level, and the blocks that
+    /// were sent since and are not committed.
+    level: BTreeMap<JobId, BTreeSet<u64>>,
+    epochs: BTreeMap<(usize, JobId), Epoch>,
+    acknowledged: BTreeMap<(JobId, Epoch), u64>,
+    authorities: BTreeMap<[u8; 32], Authority>,
+    plans: BTreeMap<([u8; 32], [u8; 32]), [u8; 32]>,
+    verified: BTreeSet<[u8; 32]>,
+    cut_over: BTreeSet<JobId>,
+    /// Streams that were opened without a right to.
+    pub forged_streams: BTreeSet<u64>,
+    /// Volumes that were cut over in this event.
+    pub to_prove: BTreeSet<JobId>,
+    /// Keys that forge.
+    pub forgers: BTreeSet<PublicKey>,
+    /// Volumes whose trees are to be compared after this event.
+    pub to_compare: BTreeSet<JobId>,
+    /// Nodes whose ledger or plan changed in this event.
+    pub changed: BTreeSet<usize>,
+}
+
+#[derive(Default)]
+struct Telling {
+    statements: BTreeSet<StatementId>,
+    changes: BTreeSet<(PublicKey, SignedChangeId)>,
+    reports: BTreeMap<NodeId, u64>,
+}
+
+type SignedChangeId = [u8; 32];
+
+fn change_id(change: &SignedChange) -> SignedChangeId {
+    *blake3::hash(&change.raw).as_bytes()
+}
+
+/// INV-01: what is told is durable; and notes it for INV-02.
+pub fn told_is_durable(
+    ctx: &mut Context,
+    node: usize,
+    store: &Store,
+    (statements, changes, reports): (&[Signed], &[SignedChange], &[Signed]),
+) {
+    let stored: BTreeSet<(PublicKey, SignedChangeId)> = store
+        .changes
+        .values()
+        .map(|change| (change.author, change_id(change)))
+        .collect();
+    for signed in statements {
+        let id = signed.statement_id();
+        ctx.require(store.has_statement(&id), Invariant::ToldIsDurable, || {
+            format!("node {node} told statement {id:?}, which it has not stored")
+        });
+        let told = ctx.oracle.told.entry(node).or_default();
+        told.statements.insert(id);
+    }
+    for change in changes {
+        let id = (change.author, change_id(change));
+        ctx.require(stored.contains(&id), Invariant::ToldIsDurable, || {
+            format!(
+                "node {node} told a change of {:?}, which it has not stored",
+                id.0
+            )
+        });
+        ctx.oracle.told.entry(node).or_default().changes.insert(id);
+    }
+    for signed in reports {
+        let held = store.reports.values().any(|held| held == signed);
+        ctx.require(held, Invariant::ToldIsDurable, || {
+            format!(
+                "node {node} told a report of {:?}, which it has not stored",
+                signed.signer
+            )
+        });
+        if let Ok(report) = signed.open_stored::<crdt::Report>() {
+            let told = ctx.oracle.told.entry(node).or_default();
+            let version = told.reports.entry(report.node).or_default();
+            *version = report.version.max(*version);
+        }
+    }
+}
+
+/// INV-02: a node that has come back holds what it told before.
+pub fn nothing_told_is_forgotten(ctx: &mut Context, node: &Node) {
+    let (Some(replica), Some(told)) = (node.replica(), ctx.oracle.told.get(&node.index)) else {
+        return;
+    };
+    let held: BTreeSet<_> = replica
+        .document()
+        .heads()
+        .keys()
+        .flat_map(|author| replica.document().entries_after(author, 0, usize::MAX))
+        .map(|change| (change.author, change_id(&change)))
+        .collect();
+    let missing = told
+        .statements
+        .iter()
+        .find(|id| replica.ledger().get(id).is_none())
+        .map(|id| format!("statement {id:?}"))
+        .or_else(|| {
+            let change = told.changes.iter().find(|id| !held.contains(id));
+            change.map(|(author, _)| format!("a change of {author:?}"))
+        })
+        .or_else(|| {
+            // Of those that left the mesh no report is kept.
+            let reports = replica.reports();
+            let mut told = told.reports.iter();
+            let older = told.find(|(id, version)| {
+                let held = reports.get(id).map(|report| report.version);
+                let stays = replica
+                    .authority()
+                    .member(id)
+                    .is_some_and(|member| replica.authority().admits(UnixSecs(0), &member.key));
+                stays && held.is_none_or(|held| held < **version)
+            });
+            older.map(|(id, version)| format!("report {version} of {id:?}"))
+        });
+    if let Some(missing) = missing {
+        let text = format!(
+            "node {} told {missing} and came back without it",
+            node.index
+        );
+        ctx.fail(Invariant::NothingToldIsForgotten, text);
+    }
+}
+
+/// INV-03: all that a barrier covers is durable, and the tree says so.
+pub fn acknowledged_is_durable(
+    ctx: &mut Context,
+    node: usize,
+    store: &Store,
+    job: JobId,
+    barrier: u64,
+) {
+    let Some(copy) = store.copies.get(&job) else {
+        return ctx.fail(
+            Invariant::AcknowledgedIsDurable,
+            format!("node {node} acknowledged barrier {barrier} of {job} and holds no copy"),
+        );
+    };
+    let recorded = copy.record.barrier;
+    ctx.require(
+        recorded >= barrier,
+        Invariant::AcknowledgedIsDurable,
+        || format!("{job}: barrier {barrier} is acknowledged, barrier {recorded} is stored"),
+    );
+    let Some(disk) = store.disks.get(&copy.record.path) else {
+        return;
+    };
+    let geometry = copy.tree.geometry();
+    let false_leaf = (0..geometry.blocks()).find(|block| {
+        let at = *block as usize;
+        !copy.notes.contains_key(&BlockIndex(*block).group())
+            && copy.tree.durable[at] != leaf(geometry, *block, &disk.durable[at])
+    });
+    if let Some(block) = false_leaf {
+        let text = format!(
+            "{job}: at barrier {barrier} block {block} is stored as what it durably is not"
+        );
+        ctx.fail(Invariant::AcknowledgedIsDurable, text);
+    }
+    let key = (job, copy.record.epoch);
+    let acknowledged = ctx.oracle.acknowledged.entry(key).or_default();
+    *acknowledged = barrier.max(*acknowledged);
+}
+
+/// INV-04: a target that opens a session is not behind what it acknowledged.
+pub fn acknowledged_survives(ctx: &mut Context, job: JobId, epoch: Epoch, barrier: u64) {
+    let acknowledged = ctx.oracle.acknowledged.get(&(job, epoch));
+    let acknowledged = acknowledged.copied().unwrap_or(0);
+    ctx.require(
+        barrier >= acknowledged,
+        Invariant::AcknowledgedSurvives,
+        || format!("{job}: the target stands at barrier {barrier} and acknowledged {acknowledged}"),
+    );
+}
+
+impl Oracle {
+    /// The agent says that its tree is level with the target's.
+    pub fn level(&mut self, job: JobId) {
+        self.level.insert(job, BTreeSet::new());
+        self.to_compare.insert(job);
+    }
+
+    /// The agent sent an extent.
+    pub fn sent(&mut self, job: JobId, extent: &Extent) {
+        if let Some(unsettled) = self.level.get_mut(&job) {
+            let first = extent.first().0;
+            unsettled.extend(first..first + extent.count());
+        }
+    }
+
+    /// The agent committed an extent.
+    pub fn committed(&mut self, job: JobId, extent: &Extent) {
+        if let Some(unsettled) = self.level.get_mut(&job) {
+            let first = extent.first().0;
+            for block in first..first + extent.count() {
+                unsettled.remove(&block);
+            }
+        }
+        self.to_compare.insert(job);
+    }
+
+    /// A volume was cut over.
+    pub fn cut_over(&mut self, job: JobId) {
+        self.cut_over.insert(job);
+        self.to_prove.insert(job);
+    }
+
+    /// Whether any volume of a migration was.
+    pub fn is_cut_over(&self, migration: &MigrationId) -> bool {
+        self.volumes_cut_over(migration) > 0
+    }
+
+    /// How many volumes of a migration were.
+    pub fn volumes_cut_over(&self, migration: &MigrationId) -> usize {
+        let all = self.cut_over.iter();
+        all.filter(|job| job.migration == *migration).count()
+    }
+
+    /// The agent forgot its tree, or the target is another.
+    pub fn forget(&mut self, job: &JobId) {
+        self.level.remove(job);
+    }
+
+    /// A frame was garbled, which no encrypted stream lets through: it may name another
+    /// block, and what both ends believe is true again from the next comparison on.
+    pub fn nothing_is_level(&mut self) {
+        self.level.clear();
+    }
+
+    /// A target crashed: everything it holds is to be compared.
+    pub fn compare_all(&mut self) {
+        self.to_compare.extend(self.level.keys());
+    }
+}
+
+/// INV-05: outside of what was sent and not committed, the agent's tree, in the cache
+/// and on the disk, is that of the target's durable bytes.
+pub fn trees_tell_the_truth(ctx: &mut Context, nodes: &[Node], job: JobId) {
+    let Some(unsettled) = ctx.oracle.level.get(&job) else {
+        return;
+    };
+    let tree = nodes.iter().find_map(|node| node.store.trees.get(&job));
+    let copy = nodes.iter().find_map(|node| {
+        let copy = node.store.copies.get(&job)?;
+        node.store.disks.get(&copy.record.path)
+    });
+    let (Some(tree), Some(disk)) = (tree, copy) else {
+        return;
+    };
+    let geometry = tree.geometry();
+    let wrong = (0..geometry.blocks()).find(|block| {
+        let at = *block as usize;
+        let truth = leaf(geometry, *block, &disk.durable[at]);
+        !unsettled.contains(block) && (tree.cached[at] != truth || tree.durable[at] != truth)
+    });
+    if let Some(block) = wrong {
+        let text =
+            format!("{job}: the agent believes of block {block} what the target does not hold");
+        ctx.fail(Invariant::TreesTellTheTruth, text);
+    }
+}
+
+/// Why blocks may not move by what stands in a ledger, read from the statements alone.
+fn forbidden(
+    ledger: &Ledger,
+    wall: UnixSecs,
+    grant: StatementId,
+    job: JobId,
+    ends: [&PublicKey; 2],
+) -> Option<String> {
+    let revoked = |target: &StatementId| {
+        ledger.iter().any(|(_, recorded)| {
+            matches!(&recorded.entry.statement,
+                Statement::Revocation(revocation) if revocation.target == *target)
+        })
+    };
+    let Some(recorded) = ledger.get(&grant) else {
+        return Some("the grant is not in the ledger".into());
+    };
+    let Statement::Grant(terms) = &recorded.entry.statement else {
+        return Some("it is no grant".into());
+    };
+    let Grant {
+        migration,
+        agent,
+        replicators,
+        volumes,
+        not_after,
+    } = terms;
+    if revoked(&grant) {
+        return Some("the grant was revoked".into());
+    }
+    if wall >= *not_after {
+        return Some("the grant is over".into());
+    }
+    if *migration != job.migration || !volumes.contains(&job.volume) {
+        return Some("the grant does not cover the volume".into());
+    }
+    let is_key_of = |node: &NodeId, key: &PublicKey| {
+        let id = StatementId::from(*node);
+        !revoked(&id)
+            && ledger.get(&id).is_some_and(|recorded| {
+                matches!(&recorded.entry.statement,
+                    Statement::Enrolment(Enrolment { subject, .. }) if subject == key)
+            })
+    };
+    if !is_key_of(agent, ends[0]) {
+        return Some("the agent is another or was revoked".into());
+    }
+    if !replicators.iter().any(|node| is_key_of(node, ends[1])) {
+        return Some("the replicator is another or was revoked".into());
+    }
+    None
+}
+
+/// INV-06 and INV-07: a grant allows it now, as far as this node has heard.
+pub fn moved_with_permission(
+    ctx: &mut Context,
+    invariant: Invariant,
+    (node, ledger, wall): (usize, &Ledger, UnixSecs),
+    grant: StatementId,
+    job: JobId,
+    ends: [&PublicKey; 2],
+) {
+    if let Some(why) = forbidden(ledger, wall, grant, job, ends) {
+        ctx.fail(
+            invariant,
+            format!("node {node} moved a block of {job}: {why}"),
+        );
+    }
+}
+
+/// INV-08: the epoch of a copy.
+pub fn epochs_rise(ctx: &mut Context, node: usize, job: JobId, epoch: Epoch) {
+    let highest = ctx.oracle.epochs.entry((node, job)).or_insert(epoch);
+    let before = *highest;
+    *highest = epoch.max(before);
+    ctx.require(epoch >= before, Invariant::EpochsRise, || {
+        format!("node {node} went from epoch {before} of {job} to {epoch}")
+    });
+}
+
+/// INV-10 and INV-11, for one node that changed.
+pub fn views_agree(ctx: &mut Context, node: &Node) {
+    let Some(replica) = node.replica() else {
+        return;
+    };
+    let ledger = replica.ledger().digest();
+    let known = ctx.oracle.authorities.entry(ledger);
+    let authority = known.or_insert_with(|| replica.authority().clone());
+    let same = authority == replica.authority();
+    ctx.require(same, Invariant::SameLedgerSameAuthority, || {
+        format!(
+            "node {} computes another authority from the same ledger",
+            node.index
+        )
+    });
+    let logs = replica.document().digest();
+    let content = replica.document().content_hash();
+    let known = *ctx.oracle.plans.entry((ledger, logs)).or_insert(content);
+    ctx.require(known == content, Invariant::SameLogsSamePlan, || {
+        format!("node {} makes another plan of the same logs", node.index)
+    });
+}
+
+/// INV-12: the signatures of what is about to be stored.
+pub fn everything_verifies(ctx: &mut Context, node: usize, mesh: MeshId, records: &[Record]) {
+    for record in records {
+        let (bytes, holds): (Vec<u8>, Box<dyn FnOnce() -> bool + '_>) = match record {
+            Record::Statement(signed) => (
+                evidence(signed),
+                Box::new(|| signed.open::<Entry>(Domain::Statement).is_ok()),
+            ),
+            Record::Report(_, signed) => (
+                evidence(signed),
+                Box::new(|| signed.open::<crdt::Report>(Domain::Report).is_ok()),
+            ),
+            Record::Change(_, change) => {
+                let mut bytes = change.raw.clone();
+                bytes.extend_from_slice(&change.signature.0);
+                (bytes, Box::new(|| change_verifies(mesh, change)))
+            }
+        };
+        let id = *blake3::hash(&bytes).as_bytes();
+        if ctx.oracle.verified.contains(&id) {
+            continue;
+        }
+        let holds = holds();
+        ctx.require(holds, Invariant::EverythingVerifies, || {
+            format!("node {node} stores what nobody signed")
+        });
+        ctx.oracle.verified.insert(id);
+    }
+}
+
+fn evidence(signed: &Signed) -> Vec<u8> {
+    let mut bytes = signed.body.clone();
+    bytes.extend_from_slice(&signed.signer.0);
+    bytes.extend_from_slice(&signed.signature.0);
+    bytes
+}
+
+/// The format of a change's signature, written down a second time.
+fn change_verifies(mesh: MeshId, change: &SignedChange) -> bool {
+    let mut message = mesh.0.to_vec();
+    message.extend_from_slice(blake3::hash(&change.raw).as_bytes());
+    change
+        .author
+        .verify(Domain::Change, &message, &change.signature)
+}
+
+/// Whether a ledger enrols a key and has not revoked it, read from the statements.
+pub fn enrolled(ledger: &Ledger, key: &PublicKey) -> bool {
+    let mut ids = ledger.iter().filter_map(|(id, recorded)| {
+        matches!(&recorded.entry.statement,
+            Statement::Enrolment(Enrolment { subject, .. }) if subject == key)
+        .then_some(*id)
+    });
+    let revoked: BTreeSet<StatementId> = ledger
+        .iter()
+        .filter_map(|(_, recorded)| match &recorded.entry.statement {
+            Statement::Revocation(revocation) => Some(revocation.target),
+            _ => None,
+        })
+        .collect();
+    ids.any(|id| !revoked.contains(&id))
+}
+
+/// INV-15: both ends state one root, and the copy's durable bytes have it.
+pub fn one_root(ctx: &mut Context, nodes: &[Node], job: JobId) {
+    let record = nodes.iter().find_map(|node| node.store.agents.get(&job));
+    let Some(finished) = record.and_then(|record| record.finished.as_ref()) else {
+        return;
+    };
+    let copy = nodes.iter().find_map(|node| {
+        let copy = node.store.copies.get(&job)?;
+        let disk = node.store.disks.get(&copy.record.path)?;
+        Some(flat_root(copy.tree.geometry(), &disk.durable))
+    });
+    let Some(root) = copy else {
+        return ctx.fail(
+            Invariant::OneRoot,
+            format!("{job} is cut over and has no copy"),
+        );
+    };
+    ctx.require(root.0 == finished.root, Invariant::OneRoot, || {
+        format!("{job} is cut over with another root than its copy's")
+    });
+    for signed in [&finished.source_proof, &finished.target_proof] {
+        let stated = signed.open::<keys::proof::RootProof>(Domain::RootProof);
+        let same = stated.is_ok_and(|proof| proof.root == finished.root);
+        ctx.require(same, Invariant::OneRoot, || {
+            format!("{job} is cut over and an end states another root")
+        });
+    }
+}

@@ -1,0 +1,547 @@
+//! One node of the world: the shell around the real machines. It gives them inputs
+//! with the time, carries out their outputs in order, and may die before any of them.
+//!
+//! Here: the replica, enrolment, gossip and the node's own report. The agent's
+//! sessions are in `sending`, the replicator's in `receiving`, the rest of the roles
+//! in `duties`.
+
+use crate::context::{Context, Flaw};
+use crate::disk::{Content, Death, PAGE_SIZE};
+use crate::invariants::{self, Invariant};
+use crate::network::Packet;
+use crate::receiving::Receiving;
+use crate::sending::Sending;
+use crate::store::{Store, Told};
+use codec::Wire;
+use keys::invite::Token;
+use keys::{Identity, MeshId, Name, PublicKey, UnixSecs, VolumeId};
+use mesh::{Announcement, EnrolReply, EnrolRequest, Input, JoinError, JoinStep, Joiner, Output};
+use mesh::{DeniedCode, Page, Record, Replica, Request};
+use roles::{JobId, Note, Now, agent::Agent, provisioner::Provisioner, replicator::Replicator};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+/// When the world begins, on a clock that is right.
+pub const BEGINNING: u64 = 1_795_000_000;
+/// How long a question may go unanswered.
+const ANSWER_MILLIS: u64 = 4_000;
+/// Announcements whose hash is remembered.
+const MAX_SEEN: usize = 4096;
+
+/// The machine died here.
+#[derive(Debug)]
+pub struct Died;
+
+/// Whether the machine still lives.
+pub type Lived = Result<(), Died>;
+
+/// A source volume: only the world writes to it.
+pub struct SourceVolume {
+    /// Its geometry.
+    pub geometry: blocks::Geometry,
+    /// What reads return.
+    pub contents: Vec<Content>,
+}
+
+impl SourceVolume {
+    /// Makes zero what is past the end of a short last block.
+    pub fn cut_last(&mut self) {
+        let last = self.geometry.blocks() - 1;
+        let len = self.geometry.block_len(blocks::BlockIndex(last));
+        if let Some(content) = self.contents.last_mut() {
+            content[len.div_ceil(PAGE_SIZE)..].fill(0);
+        }
+    }
+}
+
+/// A node, dead or alive.
+pub struct Node {
+    /// Which participant it is.
+    pub index: usize,
+    /// Its key.
+    pub identity: Identity,
+    /// The mesh's root key, at the node that founded it.
+    pub root: Option<Identity>,
+    /// Its name.
+    pub name: Name,
+    /// What survives a crash.
+    pub store: Store,
+    /// What does not.
+    pub up: Option<Up>,
+    /// Counts its lives.
+    pub life: u32,
+    /// How far its wall clock is off.
+    pub skew_secs: i64,
+    /// Outputs that it may carry out before it dies.
+    pub fuse: Option<u64>,
+    /// The next sync fails, for want of room or otherwise.
+    pub sync_fails: Option<bool>,
+    /// The invite that a person gave it.
+    pub token: Option<Token>,
+    /// The volumes it offers.
+    pub sources: BTreeMap<VolumeId, SourceVolume>,
+}
+
+/// What a running node holds in memory.
+#[derive(Default)]
+pub struct Up {
+    /// None before it is enrolled.
+    pub replica: Option<Replica>,
+    joiner: Option<Joiner>,
+    join_asked: Option<(u64, u64)>,
+    /// Enrolled peers that it is connected to.
+    pub connected: BTreeSet<usize>,
+    asked: BTreeMap<u64, (usize, u64)>,
+    replies: BTreeMap<u64, (usize, u64)>,
+    heard: BTreeSet<[u8; 32]>,
+    blamed: bool,
+    /// Whether views are to be made again.
+    pub dirty: bool,
+    /// The agent's machines.
+    pub agents: BTreeMap<JobId, Agent>,
+    /// The agent's sessions.
+    pub sending: BTreeMap<JobId, Sending>,
+    /// The replicator's copies.
+    pub replicator: Replicator,
+    /// The replicator's sessions, by stream.
+    pub receiving: BTreeMap<u64, Receiving>,
+    /// The provisioner's machine.
+    pub provisioner: Provisioner,
+}
+
+impl Node {
+    /// The replica, if the node runs and is enrolled.
+    pub fn replica(&self) -> Option<&Replica> {
+        self.up.as_ref()?.replica.as_ref()
+    }
+
+    /// What is lost in a crash; only code of a running node asks.
+    pub fn up(&mut self) -> &mut Up {
+        self.up
+            .as_mut()
+            .expect("only a running node is given events")
+    }
+
+    /// The time as this node sees it.
+    pub fn now(&self, ctx: &Context) -> Now {
+        let right = BEGINNING + ctx.now / 1000;
+        Now {
+            wall: UnixSecs(right.saturating_add_signed(self.skew_secs)),
+            // Its own start, so that nobody can compare it with another node's.
+            mono_millis: ctx.now + 1_000_000 * (self.index as u64 + 1),
+        }
+    }
+
+    /// One thing is about to be done; the machine may die before it.
+    pub fn deed(&mut self, ctx: &mut Context) -> Lived {
+        match &mut self.fuse {
+            None => Ok(()),
+            Some(0) => {
+                self.fuse = None;
+                ctx.seen.deaths_between_outputs += 1;
+                Err(Died)
+            }
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells people something.
+    pub fn tell(&mut self, ctx: &mut Context, note: Note) {
+        let (at, text) = (self.index, &note.text);
+        ctx.trace
+            .line(ctx.now, format_args!("n{at} says {}: {text}", note.kind));
+        self.store.events.push(Told {
+            kind: note.kind,
+            text: note.text,
+        });
+    }
+
+    /// Starts with what is stored.
+    pub fn boot(&mut self, ctx: &mut Context) {
+        self.life += 1;
+        let mut up = Up::default();
+        if !self.store.is_blank() {
+            match self.store.restore(self.identity.clone(), self.root.clone()) {
+                Ok(replica) => up.replica = Some(replica),
+                Err(why) => {
+                    let text = format!("node {} cannot start again: {why}", self.index);
+                    ctx.fail(Invariant::NothingToldIsForgotten, text);
+                }
+            }
+        }
+        let records = self.store.copies.values().map(|copy| copy.record.clone());
+        up.replicator = Replicator::new(records);
+        up.dirty = true;
+        self.up = Some(up);
+        ctx.oracle.changed.insert(self.index);
+        invariants::nothing_told_is_forgotten(ctx, self);
+    }
+
+    /// Loses what is in memory.
+    pub fn die(&mut self, ctx: &mut Context, death: Death) {
+        self.up = None;
+        self.fuse = None;
+        ctx.seen.torn_blocks += self.store.die(death, &mut ctx.rng);
+        if ctx.flaw == Some(Flaw::ForgetsChanges) {
+            self.store.changes.clear();
+        }
+        ctx.oracle.compare_all();
+    }
+
+    /// Gives the replica an input.
+    pub fn replica_input(&mut self, ctx: &mut Context, input: Input) -> Lived {
+        let now = self.now(ctx);
+        let mut out = vec![];
+        let Some(replica) = &mut self.up().replica else {
+            return Ok(());
+        };
+        replica.step(now.wall, now.mono_millis, input, &mut out);
+        self.carry_replica(ctx, out)
+    }
+
+    /// Carries out what a replica wants, in order.
+    pub fn carry_replica(&mut self, ctx: &mut Context, mut out: Vec<Output>) -> Lived {
+        if ctx.flaw == Some(Flaw::AnnouncesFirst) {
+            out.sort_by_key(|output| !matches!(output, Output::Announce(_)));
+        }
+        for output in out {
+            self.deed(ctx)?;
+            self.carry_replica_output(ctx, output);
+        }
+        Ok(())
+    }
+
+    fn carry_replica_output(&mut self, ctx: &mut Context, output: Output) {
+        let at = self.index;
+        match output {
+            Output::Store(records) => self.keep(ctx, records),
+            Output::Announce(announcement) => {
+                let Announcement {
+                    statements,
+                    changes,
+                    reports,
+                    ..
+                } = &announcement;
+                let told = (&statements[..], &changes[..], &reports[..]);
+                invariants::told_is_durable(ctx, at, &self.store, told);
+                let bytes = Rc::new(encode(&announcement));
+                self.up().heard.insert(*blake3::hash(&bytes).as_bytes());
+                self.gossip(ctx, &bytes, None);
+            }
+            Output::Ask { to, request } => {
+                let Some(peer) = ctx.index_of(&to) else {
+                    return;
+                };
+                let id = ctx.network.number();
+                self.up().asked.insert(id, (peer, ctx.now + ANSWER_MILLIS));
+                ctx.send(at, peer, Packet::Ask(id, Rc::new(encode(&request))));
+            }
+            Output::Answer { reply, page } => {
+                let Some((peer, id)) = self.up().replies.remove(&reply) else {
+                    return;
+                };
+                let told = (&page.statements[..], &page.changes[..], &page.reports[..]);
+                invariants::told_is_durable(ctx, at, &self.store, told);
+                let key = ctx.key_of(peer);
+                let known = self
+                    .replica()
+                    .is_some_and(|replica| invariants::enrolled(replica.ledger(), &key));
+                ctx.require(known, Invariant::StrangersGetNothing, || {
+                    format!("node {at} answered participant {peer}, who is not enrolled")
+                });
+                ctx.send(at, peer, Packet::Answer(id, Rc::new(encode(&page))));
+            }
+            Output::AnswerEnrol { reply, answer } => {
+                let Some((peer, id)) = self.up().replies.remove(&reply) else {
+                    return;
+                };
+                if let EnrolReply::Enrolled { enrolment, chain } = &answer {
+                    let mut told = chain.clone();
+                    told.push(enrolment.clone());
+                    invariants::told_is_durable(ctx, at, &self.store, (&told, &[], &[]));
+                }
+                ctx.send(at, peer, Packet::Enrolled(id, Rc::new(encode(&answer))));
+            }
+            Output::Changed(changed) => {
+                let (ledger, plan) = (changed.ledger, changed.plan);
+                ctx.trace.line(
+                    ctx.now,
+                    format_args!("n{at} changed ledger {ledger} plan {plan}"),
+                );
+                self.up().dirty = true;
+                ctx.oracle.changed.insert(at);
+            }
+            Output::Raise(alarm) => {
+                ctx.trace
+                    .line(ctx.now, format_args!("n{at} alarm {alarm:?}"));
+            }
+            Output::Blame { peer, fault } => {
+                self.up().blamed = true;
+                let guilty = ctx.oracle.forgers.contains(&peer);
+                ctx.require(guilty, Invariant::OnlyTheGuiltyAreBlamed, || {
+                    format!("node {at} blames {peer:?}, who {fault}")
+                });
+            }
+        }
+    }
+
+    fn keep(&mut self, ctx: &mut Context, records: Vec<Record>) {
+        if let Some(mesh) = self.replica().map(|replica| replica.ledger().mesh()) {
+            invariants::everything_verifies(ctx, self.index, mesh, &records);
+        }
+        let (at, count) = (self.index, records.len());
+        ctx.trace
+            .line(ctx.now, format_args!("n{at} stores {count} records"));
+        self.store.keep(records);
+    }
+
+    fn gossip(&mut self, ctx: &mut Context, bytes: &Rc<Vec<u8>>, via: Option<usize>) {
+        let neighbours: Vec<usize> = self.up().connected.iter().copied().collect();
+        for peer in neighbours {
+            if Some(peer) != via {
+                ctx.send(self.index, peer, Packet::Gossip(bytes.clone()));
+            }
+        }
+    }
+
+    /// Takes a message.
+    pub fn receive(&mut self, ctx: &mut Context, from: usize, packet: Packet) -> Lived {
+        let key = ctx.key_of(from);
+        let now = self.now(ctx);
+        let admitted = self
+            .replica()
+            .is_some_and(|replica| replica.authority().admits(now.wall, &key));
+        let open = admitted || ctx.flaw == Some(Flaw::AnswersStrangers);
+        match packet {
+            Packet::Gossip(bytes) if admitted => self.hear(ctx, from, key, &bytes),
+            Packet::Ask(id, bytes) if open => {
+                let Ok(request) = codec::decode::<Request>(&bytes) else {
+                    return Ok(());
+                };
+                let reply = ctx.network.number();
+                self.up().replies.insert(reply, (from, id));
+                self.replica_input(
+                    ctx,
+                    Input::Asked {
+                        from: key,
+                        request,
+                        reply,
+                    },
+                )
+            }
+            Packet::Answer(id, bytes) if admitted => {
+                let expected = self
+                    .up()
+                    .asked
+                    .get(&id)
+                    .is_some_and(|(peer, _)| *peer == from);
+                if !expected {
+                    return Ok(());
+                }
+                self.up().asked.remove(&id);
+                let input = match codec::decode::<Page>(&bytes) {
+                    Ok(page) => Input::Answered { from: key, page },
+                    Err(_) => Input::AskFailed { from: key },
+                };
+                self.replica_input(ctx, input)
+            }
+            Packet::Enrol(id, bytes) => {
+                let Ok(request) = codec::decode::<EnrolRequest>(&bytes) else {
+                    return Ok(());
+                };
+                let reply = ctx.network.number();
+                self.up().replies.insert(reply, (from, id));
+                let nonce = ctx.rng.bytes();
+                self.replica_input(
+                    ctx,
+                    Input::Enrol {
+                        from: key,
+                        request,
+                        nonce,
+                        reply,
+                    },
+                )
+            }
+            Packet::Enrolled(id, bytes) => self.enrol_answered(ctx, id, &bytes),
+            Packet::Gossip(_) | Packet::Ask(..) | Packet::Answer(..) => Ok(()),
+        }
+    }
+
+    fn hear(
+        &mut self,
+        ctx: &mut Context,
+        from: usize,
+        key: PublicKey,
+        bytes: &Rc<Vec<u8>>,
+    ) -> Lived {
+        let hash = *blake3::hash(bytes).as_bytes();
+        if self.up().heard.len() >= MAX_SEEN {
+            self.up().heard.clear();
+        }
+        if !self.up().heard.insert(hash) {
+            return Ok(());
+        }
+        let Ok(announcement) = codec::decode::<Announcement>(bytes) else {
+            return Ok(());
+        };
+        self.up().blamed = false;
+        self.replica_input(
+            ctx,
+            Input::Announced {
+                via: key,
+                announcement,
+            },
+        )?;
+        // What was found bad is not passed on, or the innocent would be blamed for it.
+        if !self.up().blamed {
+            self.gossip(ctx, bytes, Some(from));
+        }
+        Ok(())
+    }
+
+    /// Time passed.
+    pub fn tick(&mut self, ctx: &mut Context) -> Lived {
+        let now = ctx.now;
+        let late: Vec<(u64, usize)> = self
+            .up()
+            .asked
+            .iter()
+            .filter(|(_, (_, deadline))| now >= *deadline)
+            .map(|(id, (peer, _))| (*id, *peer))
+            .collect();
+        for (id, peer) in late {
+            self.up().asked.remove(&id);
+            let from = ctx.key_of(peer);
+            self.replica_input(ctx, Input::AskFailed { from })?;
+        }
+        self.join(ctx);
+        self.replica_input(ctx, Input::Tick)?;
+        self.up().dirty = true;
+        self.settle(ctx)?;
+        self.publish(ctx)
+    }
+
+    /// Asks to be enrolled, or asks again.
+    fn join(&mut self, ctx: &mut Context) {
+        let (at, now) = (self.index, ctx.now);
+        let Some(token) = self.token.clone() else {
+            return;
+        };
+        let waiting = matches!(self.up().join_asked, Some((_, until)) if now < until);
+        if self.up().replica.is_some() || waiting {
+            return;
+        }
+        let Some(admitter) = ctx.index_of(&token.admitter) else {
+            return;
+        };
+        let joiner = Joiner::new(token, self.identity.clone(), self.name.clone());
+        let id = ctx.network.number();
+        ctx.send(
+            at,
+            admitter,
+            Packet::Enrol(id, Rc::new(encode(&joiner.start()))),
+        );
+        let up = self.up();
+        up.joiner = Some(joiner);
+        up.join_asked = Some((id, now + ANSWER_MILLIS));
+    }
+
+    fn enrol_answered(&mut self, ctx: &mut Context, id: u64, bytes: &[u8]) -> Lived {
+        let up = self
+            .up
+            .as_mut()
+            .expect("only a running node is given events");
+        let expected = matches!(up.join_asked, Some((asked, _)) if asked == id);
+        let (true, Some(joiner), Some(token)) = (expected, &up.joiner, &self.token) else {
+            return Ok(());
+        };
+        let Ok(reply) = codec::decode::<EnrolReply>(bytes) else {
+            return Ok(());
+        };
+        let at = self.index;
+        match joiner.answered(reply) {
+            Ok(JoinStep::Send(request)) => {
+                let admitter = ctx.index_of(&token.admitter).expect("it was asked before");
+                let id = ctx.network.number();
+                up.join_asked = Some((id, ctx.now + ANSWER_MILLIS));
+                ctx.send(at, admitter, Packet::Enrol(id, Rc::new(encode(&request))));
+            }
+            Ok(JoinStep::Done(ledger)) => {
+                let records = ledger.iter().map(|(_, recorded)| recorded.signed.clone());
+                let records = records.map(Record::Statement).collect();
+                self.deed(ctx)?;
+                self.keep(ctx, records);
+                self.deed(ctx)?;
+                ctx.trace.line(ctx.now, format_args!("n{at} is enrolled"));
+                match self.store.restore(self.identity.clone(), None) {
+                    Ok(replica) => self.up().replica = Some(replica),
+                    Err(why) => ctx.fail(Invariant::EnrolmentEnds, why),
+                }
+                self.up().join_asked = None;
+            }
+            // The challenge was lost or replaced: from the beginning.
+            Err(JoinError::Denied(DeniedCode::BadProof | DeniedCode::Busy)) => {
+                up.join_asked = None;
+            }
+            // The script may revoke a node before it heard that it was enrolled.
+            Err(JoinError::Denied(DeniedCode::KeyRevoked)) => up.join_asked = None,
+            Err(why) => {
+                up.join_asked = None;
+                ctx.fail(
+                    Invariant::EnrolmentEnds,
+                    format!("node {at} cannot join: {why}"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes a report when it would say something new.
+    fn publish(&mut self, ctx: &mut Context) -> Lived {
+        let now = self.now(ctx);
+        let Some(report) = self.report() else {
+            return Ok(());
+        };
+        let replica = self
+            .up()
+            .replica
+            .as_mut()
+            .expect("only the enrolled report");
+        let published = replica.reports().get(&report.node);
+        let said = published.map(|published| crdt::Report {
+            version: 0,
+            at: UnixSecs(0),
+            ..published.clone()
+        });
+        let me = replica.my_key();
+        if said.as_ref() == Some(&report) || !replica.authority().admits(now.wall, &me) {
+            return Ok(());
+        }
+        let mut out = vec![];
+        replica
+            .publish(now.wall, report, &mut out)
+            .expect("a report is cut to its limit");
+        self.carry_replica(ctx, out)
+    }
+
+    /// Gives the machines of the roles what is new, until nothing is.
+    pub fn settle(&mut self, ctx: &mut Context) -> Lived {
+        while std::mem::take(&mut self.up().dirty) {
+            self.duties(ctx)?;
+        }
+        Ok(())
+    }
+
+    /// The mesh this node belongs to.
+    pub fn mesh(&self) -> Option<MeshId> {
+        Some(self.replica()?.ledger().mesh())
+    }
+}
+
+/// Encodes what our own code made.
+pub fn encode<T: Wire>(value: &T) -> Vec<u8> {
+    codec::encode(value).expect("what our own code makes is within its limits")
+}

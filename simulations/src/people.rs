@@ -1,0 +1,319 @@
+//! The people of a world: they work at the first node, hand out invites, and try
+//! again what a crash interrupted.
+//!
+//! Not here: what they want (`scenario`).
+
+use crate::context::Context;
+use crate::node::{Lived, Node};
+use crate::scenario::{Migration, Wish};
+use crate::world::World;
+use crdt::{Desired, MigrationPlan};
+use keys::invite::Token;
+use keys::statement::{Grant, Invite};
+use keys::{Identity, NodeId, Revocation, Role, Roles, Statement, StatementId, UnixSecs};
+
+/// How long an invite is open.
+const INVITE_SECS: u64 = 3_600;
+
+/// Whether what people wanted is done, or has to wait.
+#[derive(PartialEq, Eq)]
+enum Done {
+    Yes,
+    NotYet,
+}
+
+impl World {
+    /// People look, and do what is next.
+    pub fn people(&mut self) {
+        for index in 1..self.scenario.nodes {
+            let due = self.ctx.now >= self.scenario.invited_at[index];
+            if due && self.nodes[index].token.is_none() {
+                self.invite(index);
+            }
+        }
+        for at in 0..self.scenario.migrations.len() {
+            let migration = self.scenario.migrations[at].clone();
+            let Some((due, wish)) = migration.wishes.front().copied() else {
+                continue;
+            };
+            if self.ctx.now < due {
+                continue;
+            }
+            let mut done = Done::NotYet;
+            self.live(0, |node, ctx| {
+                if node.replica().is_some() {
+                    done = node.fulfil(ctx, &migration, wish)?;
+                }
+                Ok(())
+            });
+            if done == Done::Yes {
+                let (now, id) = (self.ctx.now, migration.id);
+                self.ctx
+                    .trace
+                    .line(now, format_args!("people: {wish:?} {id:?}"));
+                self.scenario.migrations[at].wishes.pop_front();
+            }
+        }
+    }
+
+    fn invite(&mut self, index: usize) {
+        let roles = self.roles_of(index);
+        let seed = self.ctx.rng.bytes();
+        let mut token = None;
+        self.live(0, |node, ctx| {
+            token = node.invite(ctx, roles, seed)?;
+            Ok(())
+        });
+        self.nodes[index].token = token;
+    }
+
+    /// What a node is enrolled for.
+    fn roles_of(&self, index: usize) -> Roles {
+        let migrations = &self.scenario.migrations;
+        if migrations.iter().any(|migration| migration.agent == index) {
+            return [Role::Agent].into_iter().collect();
+        }
+        let receives = |migration: &Migration| migration.replicators.contains(&index);
+        match migrations.iter().any(receives) {
+            true => [Role::Replicator].into_iter().collect(),
+            false => [Role::Agent, Role::Replicator].into_iter().collect(),
+        }
+    }
+}
+
+impl Node {
+    fn invite(
+        &mut self,
+        ctx: &mut Context,
+        roles: Roles,
+        seed: [u8; 32],
+    ) -> Result<Option<Token>, crate::node::Died> {
+        let now = self.now(ctx);
+        let Some(mesh) = self.mesh() else {
+            return Ok(None);
+        };
+        let not_after = UnixSecs(now.wall.0 + INVITE_SECS);
+        let invite = Statement::Invite(Invite {
+            key: Identity::from_seed(&seed).public(),
+            roles,
+            name: None,
+            site: None,
+            not_after,
+            uses: 1,
+        });
+        let Some(invite) = self.state(ctx, invite)? else {
+            return Ok(None);
+        };
+        Ok(Some(Token {
+            mesh,
+            invite,
+            admitter: self.identity.public(),
+            addresses: vec![],
+            not_after,
+            seed,
+        }))
+    }
+
+    fn state(
+        &mut self,
+        ctx: &mut Context,
+        statement: Statement,
+    ) -> Result<Option<StatementId>, crate::node::Died> {
+        let now = self.now(ctx);
+        let mut out = vec![];
+        let replica = self
+            .up()
+            .replica
+            .as_mut()
+            .expect("people work at an enrolled node");
+        let stated = replica.state(now.wall, statement, &mut out);
+        self.carry_replica(ctx, out)?;
+        Ok(stated.ok())
+    }
+
+    fn edit(
+        &mut self,
+        ctx: &mut Context,
+        change: impl FnOnce(&mut crdt::Edit<'_>) -> Result<(), crdt::EditError>,
+    ) -> Result<Done, crate::node::Died> {
+        let now = self.now(ctx);
+        let mut out = vec![];
+        let replica = self
+            .up()
+            .replica
+            .as_mut()
+            .expect("people work at an enrolled node");
+        let edited = replica.edit(now.wall, change, &mut out);
+        self.carry_replica(ctx, out)?;
+        Ok(match edited {
+            Ok(()) => Done::Yes,
+            Err(_) => Done::NotYet,
+        })
+    }
+
+    fn fulfil(
+        &mut self,
+        ctx: &mut Context,
+        migration: &Migration,
+        wish: Wish,
+    ) -> Result<Done, crate::node::Died> {
+        let id = migration.id;
+        let plan = self.replica().map(|replica| replica.document().plan());
+        let planned = plan.and_then(|plan| plan.migrations.get(&id));
+        if planned.is_some_and(|planned| planned.desired == Desired::Deleted) {
+            // What was wanted before the last attempt died is of no use any more.
+            return Ok(Done::Yes);
+        }
+        match wish {
+            Wish::Create => self.create(ctx, migration),
+            Wish::Start | Wish::Resume => self.start(ctx, migration, wish),
+            Wish::Pause => self.edit(ctx, |edit| edit.set_desired(id, Desired::Paused)),
+            Wish::Delete => self.edit(ctx, |edit| edit.set_desired(id, Desired::Deleted)),
+            Wish::Cutover { prove_full } => {
+                let desired = Desired::Cutover { prove_full };
+                self.edit(ctx, |edit| edit.set_desired(id, desired))
+            }
+            Wish::AwaitCutOver => {
+                let now = self.now(ctx);
+                let over = self.with_situation(now, |situation| situation.cut_over(&id));
+                Ok(match over {
+                    Some(true) if ctx.oracle.volumes_cut_over(&id) == migration.volumes.len() => {
+                        Done::Yes
+                    }
+                    _ => Done::NotYet,
+                })
+            }
+            Wish::RevokeGrants => {
+                let replica = self
+                    .up()
+                    .replica
+                    .as_ref()
+                    .expect("people work at an enrolled node");
+                let grants: Vec<StatementId> = replica
+                    .authority()
+                    .grants()
+                    .filter(|(_, state)| state.grant.migration == id && !state.revoked)
+                    .map(|(grant, _)| *grant)
+                    .collect();
+                self.revoke(ctx, grants)?;
+                Ok(Done::Yes)
+            }
+            Wish::RevokeAgent => self.revoke_nodes(ctx, &[migration.agent]),
+            Wish::RevokeReplicators => self.revoke_nodes(ctx, &migration.replicators),
+        }
+    }
+
+    fn revoke(&mut self, ctx: &mut Context, targets: Vec<StatementId>) -> Lived {
+        for target in targets {
+            let revocation = Statement::Revocation(Revocation {
+                target,
+                honour_statements: None,
+                honour_changes: None,
+                reason: "the script says so".into(),
+            });
+            self.state(ctx, revocation)?;
+        }
+        Ok(())
+    }
+
+    fn revoke_nodes(
+        &mut self,
+        ctx: &mut Context,
+        indexes: &[usize],
+    ) -> Result<Done, crate::node::Died> {
+        let Some(ids) = self.ids_of(ctx, indexes) else {
+            return Ok(Done::NotYet);
+        };
+        self.revoke(ctx, ids.into_iter().map(StatementId::from).collect())?;
+        Ok(Done::Yes)
+    }
+
+    /// The ids of participants as the ledger here has them; none unless all are in it.
+    fn ids_of(&self, ctx: &Context, indexes: &[usize]) -> Option<Vec<NodeId>> {
+        let authority = self.replica()?.authority();
+        let id = |index: &usize| Some(authority.by_key(&ctx.key_of(*index))?.id);
+        indexes.iter().map(id).collect()
+    }
+
+    fn create(
+        &mut self,
+        ctx: &mut Context,
+        migration: &Migration,
+    ) -> Result<Done, crate::node::Died> {
+        let replica = self.replica().expect("people work at an enrolled node");
+        if replica
+            .document()
+            .plan()
+            .migrations
+            .contains_key(&migration.id)
+        {
+            return Ok(Done::Yes);
+        }
+        let (Some(ids), Some(replicators), Some(provisioner)) = (
+            self.ids_of(ctx, &[migration.agent]),
+            self.ids_of(ctx, &migration.replicators),
+            replica.me(),
+        ) else {
+            return Ok(Done::NotYet);
+        };
+        let source = ids[0];
+        let offered = replica.reports().get(&source).is_some_and(|report| {
+            let offers =
+                |volume: &keys::VolumeId| report.volumes.iter().any(|info| info.id == *volume);
+            migration.volumes.iter().all(offers)
+        });
+        if !offered {
+            return Ok(Done::NotYet);
+        }
+        let plan = MigrationPlan {
+            id: migration.id,
+            name: "web".into(),
+            source,
+            volumes: migration.volumes.clone(),
+            provider: "fake".into(),
+            provisioner,
+            replicators,
+            site: None,
+            desired: Desired::Created,
+            grants: vec![],
+            created_at: UnixSecs(0),
+            created_by: self.identity.public(),
+            conflicts: vec![],
+        };
+        self.edit(ctx, |edit| edit.create_migration(&plan))
+    }
+
+    fn start(
+        &mut self,
+        ctx: &mut Context,
+        migration: &Migration,
+        wish: Wish,
+    ) -> Result<Done, crate::node::Died> {
+        let now = self.now(ctx);
+        let id = migration.id;
+        if wish == Wish::Resume {
+            return self.edit(ctx, |edit| edit.set_desired(id, Desired::Started));
+        }
+        let (Some(agent), Some(replicators)) = (
+            self.ids_of(ctx, &[migration.agent]),
+            self.ids_of(ctx, &migration.replicators),
+        ) else {
+            return Ok(Done::NotYet);
+        };
+        let agent = agent[0];
+        let grant = Statement::Grant(Grant {
+            migration: id,
+            agent,
+            replicators,
+            volumes: migration.volumes.clone(),
+            not_after: UnixSecs(now.wall.0 + migration.grant_secs),
+        });
+        let Some(grant) = self.state(ctx, grant)? else {
+            return Ok(Done::NotYet);
+        };
+        self.edit(ctx, |edit| {
+            edit.add_grant(id, grant)?;
+            edit.set_desired(id, Desired::Started)
+        })
+    }
+}

@@ -1,0 +1,539 @@
+//! The agent's shell: opens sessions with a ticket, reads the source, sends what
+//! differs from the stored tree, and commits what was acknowledged.
+//!
+//! Not here: when to do which (`roles::agent`), and what a session may say
+//! (`blocks::source`).
+
+use crate::context::{Context, Flaw};
+use crate::disk::{StoredTree, ZEROS, bytes, leaf};
+use crate::invariants::{self, Invariant};
+use crate::network::Event;
+use crate::node::{Died, Lived, Node, encode};
+use blocks::source::{Input, Output, SessionError, Source};
+use blocks::{BlockIndex, CloseReason, frame::PREFIX_LEN};
+use blocks::{
+    Encoding, Extent, FramePrefix, MAX_EXTENT_BLOCKS, MAX_ZERO_BLOCKS, ToSource, ToTarget,
+};
+use crdt::PassSummary;
+use keys::proof::{End, Method};
+use keys::statement::Statement;
+use keys::{Epoch, Permit, PublicKey, SendBlocks, Signed, StatementId};
+use mesh::enrol::chain_of;
+use roles::agent::{self, Action, Finished};
+use roles::proof::{self, SealedProof, Subject};
+use roles::{JobId, Ticket};
+use std::collections::VecDeque;
+
+/// One session of the agent.
+pub struct Sending {
+    /// Its stream.
+    pub stream: u64,
+    /// What allows it.
+    pub permit: Permit<SendBlocks>,
+    machine: Source,
+    inputs: VecDeque<Input>,
+    is_driven: bool,
+    cursor: Option<u64>,
+    pass_began: u64,
+}
+
+/// Splits a frame into its header and its payload, checking the lengths.
+pub fn header(frame: &[u8], payload: usize) -> Option<&[u8]> {
+    let (prefix, header) = frame.split_first_chunk::<PREFIX_LEN>()?;
+    let prefix = FramePrefix::decode(*prefix).ok()?;
+    (prefix.header == header.len() && prefix.payload == payload).then_some(header)
+}
+
+impl Node {
+    /// Gives an agent's machine an input and does what follows.
+    pub fn agent_input(&mut self, ctx: &mut Context, job: JobId, input: agent::Input) -> Lived {
+        let now = self.now(ctx);
+        let Some(machine) = self.up().agents.get_mut(&job) else {
+            return Ok(());
+        };
+        let mut out = vec![];
+        machine.step(now, input, &mut out);
+        let asks_again = out.iter().any(|action| matches!(action, Action::Store(_)));
+        for action in out {
+            self.deed(ctx)?;
+            self.carry_agent(ctx, job, action)?;
+        }
+        let up = self.up();
+        up.dirty |= asks_again;
+        if up.agents.get(&job).is_some_and(agent::Agent::gone) {
+            up.agents.remove(&job);
+        }
+        self.drive_source(ctx, job)
+    }
+
+    fn carry_agent(&mut self, ctx: &mut Context, job: JobId, action: Action) -> Lived {
+        match action {
+            Action::Store(record) => {
+                let before = self.store.agents.get(&job);
+                let was = before.is_some_and(|before| before.finished.is_some());
+                if record.finished.is_some() && !was {
+                    ctx.seen.cut_over += 1;
+                    ctx.oracle.cut_over(job);
+                }
+                self.store.agents.insert(job, record);
+            }
+            Action::OpenSession { permit, epoch } => self.open_session(ctx, job, permit, epoch),
+            Action::BeginPass { pass } => self.source_later(job, Input::BeginPass { pass }),
+            Action::Finish { read_back } => {
+                if let Some(tree) = self.store.trees.get(&job) {
+                    let root = tree.root();
+                    self.source_later(job, Input::Finish { root, read_back });
+                }
+            }
+            Action::CloseSession => self.source_later(job, Input::Stop),
+            Action::Forget => {
+                self.store.agents.remove(&job);
+                self.store.trees.remove(&job);
+                ctx.oracle.forget(&job);
+                self.end_session(ctx, job);
+            }
+            Action::Tell(note) => self.tell(ctx, note),
+        }
+        Ok(())
+    }
+
+    fn end_session(&mut self, ctx: &mut Context, job: JobId) {
+        if let Some(session) = self.up().sending.remove(&job) {
+            ctx.close_stream(session.stream, 0);
+        }
+    }
+
+    fn open_session(
+        &mut self,
+        ctx: &mut Context,
+        job: JobId,
+        permit: Permit<SendBlocks>,
+        epoch: Epoch,
+    ) {
+        self.end_session(ctx, job);
+        let Some(ticket) = self.ticket(job, epoch, &permit) else {
+            return;
+        };
+        let Some(peer) = ctx.index_of(&permit.replicator()) else {
+            return;
+        };
+        let geometry = self.sources[&job.volume].geometry;
+        let tree = self.store.trees.entry(job);
+        let tree = tree.or_insert_with(|| StoredTree::blank(geometry));
+        let barrier = self
+            .store
+            .agents
+            .get(&job)
+            .map_or(0, |record| record.barrier);
+        let machine = Source::new(geometry, barrier, tree.root(), encode(&ticket));
+        let stream = ctx.open_stream(self.index, peer);
+        let at = self.index;
+        ctx.trace.line(
+            ctx.now,
+            format_args!("n{at} opens stream {stream} to n{peer} for {job}"),
+        );
+        let session = Sending {
+            stream,
+            permit,
+            machine,
+            inputs: VecDeque::from([Input::Start]),
+            is_driven: false,
+            cursor: None,
+            pass_began: 0,
+        };
+        self.up().sending.insert(job, session);
+    }
+
+    /// What the agent shows: the grant and all that it rests on.
+    pub fn ticket(&self, job: JobId, epoch: Epoch, permit: &Permit<SendBlocks>) -> Option<Ticket> {
+        let ledger = self.replica()?.ledger();
+        let grant = ledger.get(&permit.grant())?.signed.clone();
+        let enrolment_of = |key: &PublicKey| {
+            ledger
+                .iter()
+                .find_map(|(id, recorded)| match &recorded.entry.statement {
+                    Statement::Enrolment(stated) if stated.subject == *key => Some(*id),
+                    _ => None,
+                })
+        };
+        let mut support: Vec<Signed> = vec![];
+        for key in [grant.signer, permit.agent(), permit.replicator()] {
+            let Some(id) = enrolment_of(&key) else {
+                continue;
+            };
+            let own = ledger.get(&id).map(|recorded| recorded.signed.clone());
+            for signed in chain_of(ledger, &id).into_iter().chain(own) {
+                if !support.contains(&signed) {
+                    support.push(signed);
+                }
+            }
+        }
+        Some(Ticket {
+            job,
+            epoch,
+            grant,
+            support,
+        })
+    }
+
+    fn source_later(&mut self, job: JobId, input: Input) {
+        if let Some(session) = self.up().sending.get_mut(&job) {
+            session.inputs.push_back(input);
+        }
+    }
+
+    /// Works off the inputs of a session, one after the other.
+    pub fn drive_source(&mut self, ctx: &mut Context, job: JobId) -> Lived {
+        loop {
+            let Some(session) = self.up().sending.get_mut(&job) else {
+                return Ok(());
+            };
+            if session.is_driven {
+                return Ok(());
+            }
+            let Some(input) = session.inputs.pop_front() else {
+                return Ok(());
+            };
+            let stream = session.stream;
+            if matches!(input, Input::BeginPass { .. }) {
+                session.cursor = Some(0);
+                session.pass_began = ctx.now;
+                let node = self.index;
+                ctx.network
+                    .schedule(ctx.now + 1, Event::Pump { node, job, stream });
+            }
+            let session = self.up().sending.get_mut(&job).expect("it was there above");
+            let mut out = vec![];
+            session.machine.step(input, &mut out);
+            session.is_driven = true;
+            for output in out {
+                self.deed(ctx)?;
+                self.carry_source(ctx, job, stream, output)?;
+            }
+            if let Some(session) = self.up().sending.get_mut(&job)
+                && session.stream == stream
+            {
+                session.is_driven = false;
+            }
+        }
+    }
+
+    fn carry_source(
+        &mut self,
+        ctx: &mut Context,
+        job: JobId,
+        stream: u64,
+        output: Output,
+    ) -> Lived {
+        match output {
+            Output::Send(frame) => {
+                let bytes = frame.encode(0).expect("our own frames are within limits");
+                ctx.send_frame(stream, 0, bytes, vec![]);
+            }
+            Output::LoadGroups { first, count } => {
+                let nodes = self.store.trees[&job].nodes(first, count);
+                self.source_later(job, Input::OurGroups { first, nodes });
+            }
+            Output::Adopt { group, leaves } => {
+                ctx.seen.adopted_groups += 1;
+                let tree = self
+                    .store
+                    .trees
+                    .get_mut(&job)
+                    .expect("a session has a tree");
+                for (block, leaf) in tree.geometry().group_blocks(group).zip(leaves) {
+                    tree.set(block, leaf);
+                }
+            }
+            Output::Ready {
+                barrier,
+                adopted_groups,
+                ..
+            } => {
+                ctx.seen.sessions += 1;
+                self.sync_tree(job);
+                ctx.oracle.level(job);
+                let input = agent::Input::SessionReady {
+                    barrier,
+                    groups_adopted: adopted_groups,
+                };
+                self.agent_input(ctx, job, input)?;
+            }
+            Output::Commit {
+                barrier, extents, ..
+            } => self.commit(ctx, job, barrier, &extents)?,
+            Output::PassDone {
+                pass,
+                blocks_sent,
+                payload_bytes,
+            } => {
+                let began = self
+                    .up()
+                    .sending
+                    .get(&job)
+                    .map_or(0, |session| session.pass_began);
+                let summary = PassSummary {
+                    pass,
+                    blocks: blocks_sent,
+                    bytes_sent: payload_bytes,
+                    millis: ctx.now - began,
+                };
+                self.agent_input(ctx, job, agent::Input::PassDone(summary))?;
+            }
+            Output::Done {
+                root,
+                proof,
+                read_back: _,
+            } => self.done(ctx, job, root.0, &proof)?,
+            Output::Stopped => self.end_session(ctx, job),
+            Output::Fail(error) => {
+                let at = self.index;
+                ctx.trace.line(
+                    ctx.now,
+                    format_args!("n{at} stream {stream} failed: {error}"),
+                );
+                self.end_session(ctx, job);
+                let input = match error {
+                    SessionError::Refused { code } => agent::Input::Refused(code),
+                    error => agent::Input::SessionLost(error.to_string()),
+                };
+                self.agent_input(ctx, job, input)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_tree(&mut self, job: JobId) {
+        if let Some(tree) = self.store.trees.get_mut(&job) {
+            tree.sync();
+        }
+    }
+
+    fn commit(&mut self, ctx: &mut Context, job: JobId, barrier: u64, extents: &[Extent]) -> Lived {
+        for extent in extents {
+            self.deed(ctx)?;
+            if let Some(tree) = self.store.trees.get_mut(&job) {
+                tree.store(extent);
+            }
+        }
+        self.deed(ctx)?;
+        self.sync_tree(job);
+        for extent in extents {
+            ctx.oracle.committed(job, extent);
+        }
+        self.deed(ctx)?;
+        let root = self.store.trees[&job].root();
+        self.source_later(job, Input::Committed { barrier, root });
+        self.agent_input(ctx, job, agent::Input::BarrierReached(barrier))
+    }
+
+    /// The target has stated its root: check it, and state the source's.
+    fn done(&mut self, ctx: &mut Context, job: JobId, root: [u8; 32], proof: &[u8]) -> Lived {
+        let now = self.now(ctx);
+        let (Some(mesh), Some(session)) = (self.mesh(), self.up().sending.get(&job)) else {
+            return Ok(());
+        };
+        let replicator = session.permit.replicator();
+        let subject = Subject {
+            mesh,
+            job,
+            epoch: self
+                .store
+                .agents
+                .get(&job)
+                .map_or(Epoch(0), |record| record.epoch),
+            length: self.sources[&job.volume].geometry.length(),
+            root,
+        };
+        match proof::check(proof, &replicator, &subject, End::Target) {
+            // Something on the way, for an honest replicator signs what it says.
+            Err(bad) => {
+                self.end_session(ctx, job);
+                self.agent_input(ctx, job, agent::Input::SessionLost(bad.to_string()))
+            }
+            Ok(target_proof) => {
+                let method = Method::ReadInFull;
+                let source_proof =
+                    proof::sign(&self.identity, &subject, End::Source, method, now.wall);
+                let finished = Finished {
+                    root,
+                    source_proof,
+                    target_proof,
+                };
+                self.agent_input(ctx, job, agent::Input::Finished(finished))
+            }
+        }
+    }
+
+    /// Takes a frame from the replicator.
+    pub fn source_frame(&mut self, ctx: &mut Context, stream: u64, frame: &[u8]) -> Lived {
+        let Some(job) = self.job_of(stream) else {
+            return Ok(());
+        };
+        let frame = header(frame, 0).map(|header| ToSource::decode(header, 0));
+        let input = match frame {
+            Some(Ok(frame)) => Input::Received(frame),
+            _ => Input::Closed(CloseReason::Garbled),
+        };
+        self.source_later(job, input);
+        self.drive_source(ctx, job)
+    }
+
+    /// Learns that a stream is over.
+    pub fn source_closed(&mut self, ctx: &mut Context, stream: u64, reason: CloseReason) -> Lived {
+        let Some(job) = self.job_of(stream) else {
+            return Ok(());
+        };
+        self.source_later(job, Input::Closed(reason));
+        self.drive_source(ctx, job)
+    }
+
+    fn job_of(&mut self, stream: u64) -> Option<JobId> {
+        let mut sessions = self.up().sending.iter();
+        let found = sessions.find(|(_, session)| session.stream == stream);
+        found.map(|(job, _)| *job)
+    }
+
+    /// Reads on, and sends what differs.
+    pub fn pump(&mut self, ctx: &mut Context, job: JobId, stream: u64) -> Lived {
+        let now = self.now(ctx);
+        for _ in 0..=ctx.rng.below(3) {
+            let Some(session) = self.up().sending.get(&job) else {
+                return Ok(());
+            };
+            let (is_current, may_send) = (session.stream == stream, session.machine.may_send());
+            let (Some(cursor), true, true) = (session.cursor, is_current, may_send) else {
+                return Ok(());
+            };
+            if now.wall >= session.permit.valid_until() && ctx.flaw != Some(Flaw::NeverRechecks) {
+                self.up().dirty = true;
+                break;
+            }
+            if ctx.rng.happens(80) {
+                self.source_later(job, Input::BarrierDue);
+            }
+            match self.next_extent(ctx, job, cursor) {
+                None => {
+                    if let Some(session) = self.up().sending.get_mut(&job) {
+                        session.cursor = None;
+                    }
+                    self.source_later(job, Input::PassRead);
+                    return self.drive_source(ctx, job);
+                }
+                Some(extent) => self.send_extent(ctx, job, stream, extent)?,
+            }
+            self.drive_source(ctx, job)?;
+        }
+        let slowest = if ctx.calm { 20 } else { 250 };
+        let (node, at) = (self.index, ctx.now + ctx.rng.between(1, slowest));
+        ctx.network.schedule(at, Event::Pump { node, job, stream });
+        Ok(())
+    }
+
+    /// The next run that differs from the stored tree, from `cursor` on.
+    fn next_extent(&self, ctx: &mut Context, job: JobId, cursor: u64) -> Option<Extent> {
+        let volume = &self.sources[&job.volume];
+        let tree = &self.store.trees[&job];
+        let (geometry, contents) = (volume.geometry, &volume.contents);
+        let differs = |block: u64| {
+            leaf(geometry, block, &contents[block as usize]) != tree.cached[block as usize]
+        };
+        let is_zero = |block: u64| contents[block as usize] == ZEROS;
+        let first = (cursor..geometry.blocks()).find(|block| differs(*block))?;
+        let zeros = is_zero(first);
+        let longest = match zeros {
+            true => u64::from(MAX_ZERO_BLOCKS),
+            false if ctx.rng.happens(250) => 1 + ctx.rng.below(u64::from(MAX_EXTENT_BLOCKS)),
+            // Small ones, so that a pass takes long enough for something to happen in it.
+            false => 1 + ctx.rng.below(3),
+        };
+        let end = geometry.blocks().min(first + longest);
+        let end = (first + 1..end)
+            .find(|block| is_zero(*block) != zeros || !differs(*block))
+            .unwrap_or(end);
+        Some(match zeros {
+            true => Extent::Zero {
+                first: BlockIndex(first),
+                count: u32::try_from(end - first).expect("at most the longest zero extent"),
+            },
+            false => Extent::Data {
+                first: BlockIndex(first),
+                leaves: (first..end)
+                    .map(|block| leaf(geometry, block, &contents[block as usize]))
+                    .collect(),
+            },
+        })
+    }
+
+    fn send_extent(
+        &mut self,
+        ctx: &mut Context,
+        job: JobId,
+        stream: u64,
+        extent: Extent,
+    ) -> Result<(), Died> {
+        self.deed(ctx)?;
+        self.sent_with_permission(ctx, job);
+        let volume = &self.sources[&job.volume];
+        let (frame, payload) = match &extent {
+            Extent::Zero { first, count } => {
+                let (first, count) = (*first, *count);
+                (ToTarget::Zero { first, count }, vec![])
+            }
+            Extent::Data { first, leaves } => {
+                let blocks = first.0..first.0 + leaves.len() as u64;
+                let contents = &volume.contents;
+                let payload = blocks
+                    .flat_map(|block| bytes(volume.geometry, block, &contents[block as usize]));
+                let frame = ToTarget::Extent {
+                    first: *first,
+                    encoding: Encoding::Raw,
+                    leaves: leaves.clone(),
+                };
+                (frame, payload.collect())
+            }
+        };
+        let header = frame
+            .encode(payload.len())
+            .expect("our own frames are within limits");
+        let payload_bytes = payload.len() as u64;
+        ctx.send_frame(stream, 0, header, payload);
+        ctx.oracle.sent(job, &extent);
+        if let Some(session) = self.up().sending.get_mut(&job) {
+            session.cursor = Some(extent.first().0 + extent.count());
+        }
+        self.source_later(
+            job,
+            Input::ExtentSent {
+                extent,
+                payload_bytes,
+            },
+        );
+        Ok(())
+    }
+
+    fn sent_with_permission(&mut self, ctx: &mut Context, job: JobId) {
+        let wall = self.now(ctx).wall;
+        let Some(session) = self.up().sending.get(&job) else {
+            return;
+        };
+        let (agent, replicator) = (session.permit.agent(), session.permit.replicator());
+        let grant: StatementId = session.permit.grant();
+        let Some(ledger) = self.replica().map(mesh::Replica::ledger) else {
+            return;
+        };
+        invariants::moved_with_permission(
+            ctx,
+            Invariant::SentWithPermission,
+            (self.index, ledger, wall),
+            grant,
+            job,
+            [&agent, &replicator],
+        );
+    }
+
+    /// A proof as it travels.
+    pub fn sealed(signed: Signed) -> Vec<u8> {
+        encode(&SealedProof(signed))
+    }
+}

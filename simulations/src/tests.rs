@@ -1,0 +1,121 @@
+//! The world itself under test: it repeats itself, it reaches what it is about, and
+//! its checks notice when a rule of the shell is left out.
+
+#![allow(clippy::unwrap_used)]
+
+use crate::context::{Flaw, Seen};
+use crate::disk::{Death, Disk, PAGES, StoredTree, ZEROS, bytes, content, flat_root};
+use crate::rng::Rng;
+use crate::world;
+use blocks::Geometry;
+
+/// The invariant that breaks in the first of some worlds with this flaw.
+fn noticed_as(flaw: Flaw, seeds: u64) -> Option<&'static str> {
+    (0..seeds).find_map(|seed| {
+        let outcome = world::run(seed, 5, false, Some(flaw));
+        outcome.violation.map(|violation| violation.invariant.id())
+    })
+}
+
+#[test]
+fn the_same_seed_makes_the_same_trace_and_another_seed_another() {
+    let hash = |seed| world::run(seed, 5, false, None).hash;
+    assert_eq!(hash(3), hash(3));
+    assert_ne!(hash(3), hash(4));
+}
+
+#[test]
+fn a_few_seeds_hold_and_reach_everything_they_are_about() {
+    let mut seen = Seen::default();
+    for seed in 1_000..1_025 {
+        let outcome = world::run(seed, 6, false, None);
+        assert_eq!(outcome.violation, None, "seed {seed} of 6 nodes");
+        seen.add(&outcome.seen);
+    }
+    for (name, count) in seen.table() {
+        assert!(count > 0, "no {name} in any of the seeds");
+    }
+}
+
+#[test]
+fn three_nodes_are_enough_for_a_mesh() {
+    for seed in 0..8 {
+        let outcome = world::run(seed, 3, false, None);
+        assert_eq!(outcome.violation, None, "seed {seed} of 3 nodes");
+    }
+}
+
+#[test]
+fn a_node_that_announces_before_it_stores_is_noticed() {
+    assert_eq!(noticed_as(Flaw::AnnouncesFirst, 5), Some("INV-01"));
+}
+
+#[test]
+fn a_node_that_comes_back_without_its_changes_is_noticed() {
+    assert_eq!(noticed_as(Flaw::ForgetsChanges, 20), Some("INV-02"));
+}
+
+#[test]
+fn a_replicator_that_acknowledges_before_its_data_is_synced_is_noticed() {
+    let noticed = noticed_as(Flaw::SkipsDataSync, 20).unwrap();
+    assert!(["INV-03", "INV-05"].contains(&noticed), "{noticed}");
+}
+
+#[test]
+fn a_replicator_that_ignores_its_notes_after_a_crash_is_noticed() {
+    let noticed = noticed_as(Flaw::ForgetsNotes, 60).unwrap();
+    assert!(
+        ["INV-03", "INV-05", "INV-15", "INV-18"].contains(&noticed),
+        "{noticed}"
+    );
+}
+
+#[test]
+fn ends_that_never_check_open_streams_again_are_noticed() {
+    let noticed = noticed_as(Flaw::NeverRechecks, 80).unwrap();
+    assert!(["INV-06", "INV-07"].contains(&noticed), "{noticed}");
+}
+
+#[test]
+fn a_node_that_answers_strangers_is_noticed() {
+    assert_eq!(noticed_as(Flaw::AnswersStrangers, 10), Some("INV-13"));
+}
+
+#[test]
+fn a_block_comes_back_from_its_bytes_even_if_it_is_short() {
+    let geometry = Geometry::new(2 * 65_536 - 3_000).unwrap();
+    let mut rng = Rng::new(1);
+    let mut drawn: [u64; PAGES] = std::array::from_fn(|_| rng.number());
+    drawn[3] = 0;
+    assert_eq!(content(&bytes(geometry, 0, &drawn)), drawn);
+    assert_eq!(content(&bytes(geometry, 1, &drawn)), drawn);
+    assert_eq!(bytes(geometry, 1, &drawn).len(), 65_536 - 3_000);
+    let contents = vec![drawn, drawn];
+    let tree = StoredTree::of(geometry, &contents);
+    assert_eq!(tree.root(), flat_root(geometry, &contents));
+}
+
+#[test]
+fn a_power_loss_keeps_synced_pages_and_tears_the_others() {
+    let mut rng = Rng::new(2);
+    let mut disk = Disk::new(vec![ZEROS; 40]);
+    disk.write(0, [7; PAGES]);
+    disk.sync();
+    for block in 1..40 {
+        disk.write(block, [7; PAGES]);
+    }
+    let torn = disk.die(Death::Power, &mut rng);
+    assert_eq!(disk.durable[0], [7; PAGES]);
+    assert!(
+        torn > 0
+            && disk
+                .durable
+                .iter()
+                .any(|block| block.contains(&0) && block.contains(&7))
+    );
+    assert!(disk.durable[1..].contains(&ZEROS) && disk.durable[1..].contains(&[7; PAGES]));
+    assert_eq!(disk.cached, disk.durable);
+    disk.write(0, [9; PAGES]);
+    disk.die(Death::Process, &mut rng);
+    assert_eq!(disk.cached[0], [9; PAGES], "the kernel still has it");
+}

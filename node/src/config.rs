@@ -3,8 +3,8 @@
 //!
 //! Not here: anything that the mesh decides; that is in the master document.
 
-use anyhow::{Context, bail};
 use crate::transfer::Compression;
+use anyhow::{Context, bail};
 use keys::PublicKey;
 use libp2p::Multiaddr;
 use serde::Deserialize;

@@ -207,6 +207,7 @@ impl Engine {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(stop);
         self.tell_started();
+        self.keep_finished();
         self.authority_changed();
         self.settle();
         loop {

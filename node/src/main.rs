@@ -120,7 +120,9 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
                 None => local::host_name(),
             };
             let joining = local::Joining { token, name };
-            let enrolled = Box::pin(local::join(&folder, joining)).await.map_err(failed)?;
+            let enrolled = Box::pin(local::join(&folder, joining))
+                .await
+                .map_err(failed)?;
             screen.result(&enrolled, |done, _| {
                 format!(
                     "joined mesh {} as {} ({})\nfolder {}\nnext: dunlin run\n",

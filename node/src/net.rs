@@ -224,7 +224,8 @@ pub async fn start(config: Config) -> Result<(Net, mpsc::Receiver<Event>), Start
         allowed: allowed_receiver,
         addresses: address_receiver,
     };
-    let mut driver = driver::Driver::new(&config, inputs)?;
+    // The swarm is large, and every future that waits for this one would hold it.
+    let mut driver = Box::new(driver::Driver::new(&config, inputs)?);
     driver.listen(&config.listen).await?;
     tokio::spawn(driver.run(events));
     let net = Net {

@@ -209,6 +209,14 @@ impl Agent {
         &self.record
     }
 
+    /// Whether it has asked for the replicator's signed root: nothing else makes this
+    /// end sign its own. What is given is whether the copy had to be read back first.
+    pub fn finishing(&self) -> Option<bool> {
+        (self.phase == Phase::Finishing)
+            .then(|| self.cutover_wanted())
+            .flatten()
+    }
+
     /// Whether the machine has ended and may be dropped.
     pub fn gone(&self) -> bool {
         self.phase == Phase::Gone

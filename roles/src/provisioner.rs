@@ -114,6 +114,13 @@ impl Provisioner {
             if !mine || self.removed.contains(&plan.id) {
                 continue;
             }
+            let mut targets = self.targets.values();
+            if targets
+                .any(|(wanted, state)| wanted.job.migration == plan.id && *state == State::Calling)
+            {
+                // What is being made would be left behind.
+                continue;
+            }
             if situation.cut_over(&plan.id) {
                 self.removed.insert(plan.id);
                 let text = "the migration was cut over before it was deleted: its volumes are kept";

@@ -12,7 +12,7 @@ use blocks::RefusalCode;
 use codec::Wire;
 use crdt::plan::Desired;
 use crdt::report::TargetState;
-use keys::{Denied, Epoch, MigrationId, Permit, PublicKey, ReceiveBlocks, Signed};
+use keys::{Denied, Epoch, MigrationId, Permit, PublicKey, ReceiveBlocks};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -31,8 +31,6 @@ pub struct Record {
     pub barrier: u64,
     /// Root of what is durable at that barrier.
     pub root: [u8; 32],
-    /// This end's signed root, once the volume was cut over.
-    pub proof: Option<Signed>,
 }
 
 impl Wire for Record {
@@ -164,23 +162,26 @@ impl Replicator {
             Ok(path) => path,
             Err((code, text)) => return refuse(code, text),
         };
+        let mut others = self.records.values();
+        if let Some(other) = others.find(|other| other.job != job && other.path == path) {
+            let text = format!("{job}: the volume at {path} is the copy of {}", other.job);
+            return refuse(RefusalCode::NotReady, text);
+        }
+        if situation.source_stated(&job) {
+            let text = format!("{job}: the volume was cut over; nothing more is written to it");
+            return refuse(RefusalCode::NotAuthorised, text);
+        }
         let same = had.filter(|record| {
             record.epoch == ticket.epoch && record.path == path && record.length == length
         });
         let fresh = same.is_none();
-        // A root that was stated before does not stand for what is written from now on.
-        let renewed = same.map(|record| Record {
-            proof: None,
-            ..record.clone()
-        });
-        let record = renewed.unwrap_or(Record {
+        let record = same.cloned().unwrap_or(Record {
             job,
             epoch: ticket.epoch,
             path,
             length,
             barrier: 0,
             root: [0; 32],
-            proof: None,
         });
         let text = format!(
             "{job}: agent {} sends under epoch {}, from durable barrier {}",

@@ -216,6 +216,23 @@ impl Situation<'_> {
         })
     }
 
+    /// Whether the agent has stated the root of this very volume: its copy is sealed.
+    pub fn source_stated(&self, job: &JobId) -> bool {
+        let Some((plan, report)) = self.agent_report(&job.migration) else {
+            return false;
+        };
+        report.proofs.iter().any(|signed| {
+            self.authority.is_node(plan.source, signed.signer)
+                && signed
+                    .open::<RootProof>(Domain::RootProof)
+                    .is_ok_and(|proof| {
+                        proof.migration == job.migration
+                            && proof.volume == job.volume
+                            && proof.end == End::Source
+                    })
+        })
+    }
+
     /// Whether the agent of this migration may still send or cut over, by its own newest
     /// word: it decides alone which came first, its cutover or the end of the plan.
     pub fn agent_holds_on(&self, migration: &MigrationId) -> bool {

@@ -247,7 +247,10 @@ impl Node {
                 passes: vec![],
                 root: Some(record.root),
             });
-            report.proofs.extend(record.proof.clone());
+            let copy = self.store.copies.get(&record.job);
+            report
+                .proofs
+                .extend(copy.and_then(|copy| copy.proof.clone()));
         }
         report.targets = up.provisioner.targets();
         Some(report)

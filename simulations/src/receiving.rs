@@ -203,6 +203,7 @@ impl Node {
                 job,
                 Copy {
                     record,
+                    proof: None,
                     tree,
                     notes,
                 },
@@ -210,6 +211,7 @@ impl Node {
         } else {
             if let Some(copy) = self.store.copies.get_mut(&job) {
                 copy.record = record.clone();
+                copy.proof = None;
             }
             self.up().replicator.stored(record);
         }
@@ -492,9 +494,7 @@ impl Node {
         };
         let signed = proof::sign(&self.identity, &subject, End::Target, method, now.wall);
         let copy = self.copy(job);
-        copy.record.proof = Some(signed.clone());
-        let record = copy.record.clone();
-        self.up().replicator.stored(record);
+        copy.proof = Some(signed.clone());
         self.deed(ctx)?;
         let proof = Self::sealed(signed);
         self.session(stream)

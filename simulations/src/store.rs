@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Copy {
     /// The replicator's record.
     pub record: replicator::Record,
+    /// The root it stated last, in this session.
+    pub proof: Option<Signed>,
     /// Leaves of what the volume durably holds.
     pub tree: StoredTree,
     /// Groups being written, and the barrier that each waits for.

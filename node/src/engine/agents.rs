@@ -4,8 +4,8 @@
 use super::{Engine, Message};
 use crate::transfer::{self, Progress, SendCommand, SendEvent, SendJob};
 use crate::views::Live;
-use keys::proof::{End, Method};
-use keys::{Epoch, Permit, SendBlocks, Signed, StatementId, VolumeId};
+use keys::proof::{End, Method, RootProof};
+use keys::{Domain, Epoch, Permit, SendBlocks, Signed, StatementId, VolumeId};
 use mesh::enrol::chain_of;
 use roles::agent::{Action, Agent, Finished, Input};
 use roles::proof::Subject;
@@ -16,12 +16,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::mpsc;
-use volumes::{OpenSourceError, SourceChanged, SourceIdentity, SourceVolume};
+use volumes::{OpenSourceError, SourceChanged, SourceIdentity, SourceVolume, TreeFile, VolumeTag};
 
 /// Commands that may wait for a session: there is at most one of each kind.
 const COMMANDS: usize = 8;
 /// Events that may wait for the engine.
 const EVENTS: usize = 64;
+/// How long a look at a source is good for.
+const LOOK_MILLIS: u64 = 1_000;
 
 /// One source volume in one migration.
 pub(super) struct AgentSlot {
@@ -29,6 +31,8 @@ pub(super) struct AgentSlot {
     session: Option<Session>,
     /// What the source was when the first session of this run was opened.
     source: Option<SourceIdentity>,
+    /// When the source was last looked at, and what was seen.
+    look: Option<(u64, Result<(), String>)>,
 }
 
 struct Session {
@@ -93,6 +97,7 @@ impl Engine {
                     machine,
                     session: None,
                     source: None,
+                    look: None,
                 },
             );
         }
@@ -127,6 +132,7 @@ impl Engine {
                     machine,
                     session: None,
                     source: None,
+                    look: None,
                 },
             );
         }
@@ -142,9 +148,25 @@ impl Engine {
             .collect()
     }
 
+    /// What a look at the source of a job said, a second ago at most.
+    pub(super) fn source_state(&mut self, job: &JobId) -> Result<(), String> {
+        let now = self.now().mono_millis;
+        let seen = self.agents.get(job).and_then(|slot| slot.look.as_ref());
+        if let Some((at, state)) = seen
+            && now < at + LOOK_MILLIS
+        {
+            return state.clone();
+        }
+        let state = self.look_at_source(job);
+        if let Some(slot) = self.agents.get_mut(job) {
+            slot.look = Some((now, state.clone()));
+        }
+        state
+    }
+
     /// Whether the source of a job can be read and is what the job was begun with, as
     /// far as a look at it tells.
-    pub(super) fn source_state(&self, job: &JobId) -> Result<(), String> {
+    fn look_at_source(&self, job: &JobId) -> Result<(), String> {
         let slot = self.agents.get(job);
         if slot.is_some_and(AgentSlot::is_finished) {
             return Ok(());
@@ -282,7 +304,12 @@ impl Engine {
     ) {
         let (net, inbox) = (self.net.clone(), self.inbox.clone());
         let replicator = send_job.permit.replicator();
+        let (tree, tree_tag, source) =
+            (send_job.tree.clone(), send_job.tag, send_job.source.clone());
         tokio::spawn(async move {
+            // The root of a large, new tree takes longer than a peer waits for a first
+            // frame. What fails here fails again, and is told, in the session.
+            let _ = tokio::task::spawn_blocking(move || warm(&tree, tree_tag, &source)).await;
             let opened = net.open_stream(replicator.0).await;
             let result = opened.as_ref().map(|_| ()).map_err(ToString::to_string);
             // A closed inbox means the node is stopping.
@@ -388,7 +415,9 @@ impl Engine {
             SendEvent::Barrier(barrier) => Input::BarrierReached(barrier),
             SendEvent::PassDone(summary) => Input::PassDone(summary),
             SendEvent::Finished { root, proof, .. } => match self.finish(job, root, &proof) {
-                Ok(finished) => Input::Finished(finished),
+                Ok(Some(finished)) => Input::Finished(finished),
+                // Paused or lost while it was under way: nothing is signed.
+                Ok(None) => return,
                 Err(why) => {
                     if let Some(slot) = self.agents.get_mut(&job) {
                         slot.close();
@@ -414,12 +443,17 @@ impl Engine {
             }
         };
         self.step_agent(job, input);
+        self.keep_finished();
         self.settle();
     }
 
-    /// Checks the replicator's signed root and signs the same for the source.
-    fn finish(&mut self, job: JobId, root: [u8; 32], proof: &[u8]) -> Result<Finished, String> {
+    /// Checks the replicator's signed root and signs the same for the source; none
+    /// unless the machine waits for it.
+    fn finish(&self, job: JobId, root: [u8; 32], proof: &[u8]) -> Result<Option<Finished>, String> {
         let slot = self.agents.get(&job).ok_or("the job is gone")?;
+        let Some(read_back) = slot.machine.finishing() else {
+            return Ok(None);
+        };
         let session = slot.session.as_ref().ok_or("the session is gone")?;
         let subject = Subject {
             mesh: self.replica.ledger().mesh(),
@@ -431,6 +465,12 @@ impl Engine {
         let replicator = session.permit.replicator();
         let target_proof = roles::proof::check(proof, &replicator, &subject, End::Target)
             .map_err(|error| error.to_string())?;
+        let stated: RootProof = target_proof
+            .open(Domain::RootProof)
+            .map_err(|error| error.to_string())?;
+        if read_back && stated.method != Method::ReadBack {
+            return Err("the replicator signed its root without reading the copy back".into());
+        }
         let at = self.now().wall;
         let source_proof = roles::proof::sign(
             &self.identity,
@@ -439,19 +479,32 @@ impl Engine {
             Method::ReadInFull,
             at,
         );
-        for proof in [&source_proof, &target_proof] {
-            self.keep_proof(proof.clone());
-        }
-        Ok(Finished {
+        Ok(Some(Finished {
             root,
             source_proof,
             target_proof,
-        })
+        }))
+    }
+
+    /// Keeps the proofs of finished jobs beside their records, which were stored first:
+    /// they outlive them.
+    pub(super) fn keep_finished(&mut self) {
+        let slots = self.agents.values();
+        let finished = slots.filter_map(|slot| slot.machine.record().finished.as_ref());
+        let proofs: Vec<Signed> = finished
+            .flat_map(|finished| [finished.source_proof.clone(), finished.target_proof.clone()])
+            .collect();
+        for proof in proofs {
+            self.keep_proof(proof);
+        }
     }
 
     pub(super) fn keep_proof(&mut self, proof: Signed) {
+        if self.proofs.contains(&proof) {
+            return;
+        }
         let stored = self.store.put_proof(&proof);
-        if self.must(stored).is_some() && !self.proofs.contains(&proof) {
+        if self.must(stored).is_some() {
             self.proofs.push(proof);
             self.report.soon();
         }
@@ -472,6 +525,15 @@ impl Engine {
         self.measure_volumes();
         self.report.soon();
     }
+}
+
+/// Has a stored tree work out and keep its nodes, unless a session still holds it.
+fn warm(tree: &Path, tag: [u8; 16], source: &Path) -> Option<()> {
+    let geometry = SourceVolume::open(source).ok()?.geometry();
+    let mut tree = TreeFile::open_or_create(tree, VolumeTag(tag), geometry).ok()?;
+    tree.check().ok()?;
+    tree.root().ok()?;
+    tree.sync().ok()
 }
 
 /// Ties a stored tree to one job and epoch.
@@ -495,7 +557,9 @@ pub(super) fn remove_state(tree: &Path) {
         return;
     };
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&name)
+        let found = entry.file_name().to_string_lossy().into_owned();
+        let rest = found.strip_prefix(&name);
+        if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
             && let Err(error) = std::fs::remove_file(entry.path())
         {
             tracing::warn!("{} was not removed: {error}", entry.path().display());

@@ -3,8 +3,8 @@
 
 use super::Engine;
 use crate::api::model::{
-    ActionOptions, ErrorKind, EventQuery, EventView, InviteCreate, InviteCreated, MigrationCreate, MigrationView,
-    VolumeAdd, VolumeView,
+    ActionOptions, ErrorKind, EventQuery, EventView, InviteCreate, InviteCreated, MigrationCreate,
+    MigrationView, VolumeAdd, VolumeView,
 };
 use crate::store::OfferedVolume;
 use crate::views::{LookupError, find_member, find_migration, find_volume};
@@ -23,6 +23,8 @@ use zeroize::Zeroizing;
 
 /// How long a grant made by `migration start` lasts.
 const GRANT_SECS: u64 = 30 * 86_400;
+/// Disks of one migration: each has a stream, and one is left to take over another.
+const MAX_DISKS: usize = crate::net::MAX_STREAMS_PER_PEER - 1;
 /// Events of this node that one answer may hold.
 const MAX_EVENTS: usize = 20_000;
 /// Longest life of an invite.
@@ -384,6 +386,12 @@ impl Engine {
             return Err(CallError::Failed(format!(
                 "{0} offers no disk: run `dunlin volume add PATH` on {0} first",
                 server.name
+            )));
+        }
+        if volumes.len() > MAX_DISKS {
+            return Err(usage(format!(
+                "{} disks in one migration are more than the {MAX_DISKS} that one replicator takes from one agent: choose with --disk",
+                volumes.len()
             )));
         }
         let name = self.migration_label(asked, server.name.as_str())?;

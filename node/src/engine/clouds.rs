@@ -2,11 +2,14 @@
 //! and their results as messages.
 
 use super::{Engine, Message};
-use keys::MigrationId;
+use crdt::MigrationPlan;
+use keys::proof::RootProof;
+use keys::{Domain, MigrationId, Signed};
 use provider::{
     AttachTo, Attachment, HolderId, MigrationTag, Provider, VolumeKey, VolumeSpec, VolumeState,
     VolumeTag,
 };
+use roles::Note;
 use roles::provisioner::{Action, Input, Wanted};
 use std::sync::Arc;
 
@@ -30,15 +33,69 @@ impl Engine {
             self.cloud_answered(Input::Failed { wanted, why });
             return;
         };
-        self.call_cloud(move || match attach(provider.as_ref(), &wanted) {
+        let broken = Input::Failed {
+            wanted: wanted.clone(),
+            why: "the call to the cloud broke off".into(),
+        };
+        self.call_cloud(broken, move || match attach(provider.as_ref(), &wanted) {
             Ok(path) => Input::Ensured { wanted, path },
             Err(why) => Input::Failed { wanted, why },
         });
     }
 
+    /// Keeps the signed roots of volumes that this node provisioned: that they were cut
+    /// over must be known even when the nodes that said so have left the mesh.
+    pub(super) fn keep_provisioned_proofs(&mut self) {
+        let Some(me) = self.replica.me() else { return };
+        let plan = self.replica.document().plan();
+        let reported = self.replica.reports().iter();
+        let fresh: Vec<Signed> = reported
+            .flat_map(|(_, report)| &report.proofs)
+            .filter(|signed| !self.proofs.contains(signed))
+            .filter(|signed| {
+                signed
+                    .open::<RootProof>(Domain::RootProof)
+                    .is_ok_and(|proof| {
+                        let plan = plan.migrations.get(&proof.migration);
+                        plan.is_some_and(|plan| {
+                            plan.provisioner == me && self.entitled(plan, signed)
+                        })
+                    })
+            })
+            .cloned()
+            .collect();
+        for signed in fresh {
+            self.keep_proof(signed);
+        }
+    }
+
+    fn entitled(&self, plan: &MigrationPlan, signed: &Signed) -> bool {
+        let authority = self.replica.authority();
+        let mut ends = plan.replicators.iter().chain([&plan.source]);
+        ends.any(|node| authority.is_node(*node, signed.signer))
+    }
+
+    /// Whether either end has ever stated a root of this migration. Then its volumes may
+    /// be a server's disks, and are not this program's to remove.
+    fn stated(&self, migration: &MigrationId) -> bool {
+        let Some(plan) = self.replica.document().plan().migrations.get(migration) else {
+            return true;
+        };
+        self.proofs.iter().any(|signed| {
+            let proof = signed.open::<RootProof>(Domain::RootProof);
+            proof.is_ok_and(|proof| proof.migration == *migration) && self.entitled(plan, signed)
+        })
+    }
+
     fn remove(&mut self, migration: MigrationId) {
+        self.keep_provisioned_proofs();
+        if self.stated(&migration) {
+            let text = "the volumes are kept: a root of this migration was signed, so they may be in use; remove them by hand if they are not";
+            return self.tell(Some(migration), Note::warn("volumes-kept", text));
+        }
         let providers: Vec<Arc<dyn Provider>> = self.providers.values().cloned().collect();
-        self.call_cloud(move || {
+        let broken = Input::RemoveFailed(migration, "the call to the cloud broke off".into());
+        self.call_cloud(broken, move || {
             let tag = MigrationTag(migration.0);
             for provider in providers {
                 let removed = provider.owned(&tag).and_then(|owned| {
@@ -53,13 +110,13 @@ impl Engine {
         });
     }
 
-    fn call_cloud(&self, call: impl FnOnce() -> Input + Send + 'static) {
+    fn call_cloud(&self, broken: Input, call: impl FnOnce() -> Input + Send + 'static) {
         let inbox = self.inbox.clone();
         tokio::spawn(async move {
-            if let Ok(input) = tokio::task::spawn_blocking(call).await {
-                // A closed inbox means the node is stopping.
-                let _ = inbox.send(Message::Cloud(input)).await;
-            }
+            let called = tokio::task::spawn_blocking(call).await;
+            let input = called.unwrap_or(broken);
+            // A closed inbox means the node is stopping.
+            let _ = inbox.send(Message::Cloud(input)).await;
         });
     }
 

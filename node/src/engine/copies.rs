@@ -108,6 +108,12 @@ impl Engine {
             note,
         } = admitted;
         let job = record.job;
+        let copy = self.dir.copy(&job, record.epoch);
+        if fresh {
+            // Before the record says that it was begun: a stored tree of another volume
+            // would be believed after a crash. Without one the volume is read.
+            remove_state(&copy);
+        }
         let stored = self.store.put_copy(&record);
         if self.must(stored).is_none() {
             return;
@@ -117,7 +123,6 @@ impl Engine {
         let number = self.number();
         let (stop, stopped) = watch::channel(None);
         let (events, event_receiver) = mpsc::channel(EVENTS);
-        let copy = self.dir.copy(&job, record.epoch);
         let receive_job = ReceiveJob {
             permit: permit.clone(),
             open,

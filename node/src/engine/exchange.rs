@@ -57,6 +57,9 @@ impl Engine {
         if changed.ledger {
             self.authority_changed();
         }
+        if changed.reports {
+            self.keep_provisioned_proofs();
+        }
         if changed.ledger || changed.reports {
             self.refresh_addresses();
         }

@@ -44,8 +44,7 @@ impl Engine {
             let Some(situation) = self.situation() else {
                 return false;
             };
-            let connected =
-                |key: &PublicKey| self.connected.contains(key);
+            let connected = |key: &PublicKey| self.connected.contains(key);
             let facts = situation.agent_facts(slot.machine.record(), connected, source);
             acted |= self.step_agent(job, roles::agent::Input::Facts(facts));
         }

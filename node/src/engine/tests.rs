@@ -387,17 +387,17 @@ async fn a_deaf_agent_is_stopped(withdrawn: Withdrawn) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_sends_on_after_its_grant_was_revoked_writes_nothing_more() {
-    a_deaf_agent_is_stopped(Withdrawn::Grant).await;
+    Box::pin(a_deaf_agent_is_stopped(Withdrawn::Grant)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_sends_on_after_it_was_revoked_itself_writes_nothing_more() {
-    a_deaf_agent_is_stopped(Withdrawn::Agent).await;
+    Box::pin(a_deaf_agent_is_stopped(Withdrawn::Agent)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replicator_that_was_revoked_takes_nothing_more() {
-    a_deaf_agent_is_stopped(Withdrawn::Replicator).await;
+    Box::pin(a_deaf_agent_is_stopped(Withdrawn::Replicator)).await;
 }
 
 /// Both ends of an honest mesh stop and say why.

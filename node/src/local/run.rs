@@ -54,7 +54,9 @@ pub async fn run(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let ready = |addresses: &[String]| {
         let addresses = addresses.join(", ");
-        ready(&format!("dunlin: node {name} is ready, listening on {addresses}"));
+        ready(&format!(
+            "dunlin: node {name} is ready, listening on {addresses}"
+        ));
     };
     let stop = async move {
         tokio::select! {

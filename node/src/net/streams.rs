@@ -21,8 +21,9 @@ use tokio::time::timeout;
 use super::event::Refusal;
 use super::peer::{PeerKey, key_of};
 
-/// Inbound block streams of one peer at once: one copies, one takes over.
-pub const MAX_STREAMS_PER_PEER: usize = 2;
+/// Inbound block streams of one peer at once: one for each disk being migrated, as a
+/// session stays open between its passes, and room for one to be taken over.
+pub const MAX_STREAMS_PER_PEER: usize = 16;
 /// Refusals being written at once; beyond it streams are just dropped.
 const MAX_REFUSALS: usize = 32;
 /// How long opening may take, with all its tries.
@@ -245,11 +246,12 @@ mod tests {
     #[test]
     fn a_peer_has_its_places_and_gets_them_back() {
         let places = Places::default();
-        let first = places.take([1; 32]).unwrap();
-        let _second = places.take([1; 32]).unwrap();
+        let mut taken: Vec<_> = (0..MAX_STREAMS_PER_PEER)
+            .map(|_| places.take([1; 32]).unwrap())
+            .collect();
         assert!(places.take([1; 32]).is_none());
         assert!(places.take([2; 32]).is_some());
-        drop(first);
+        taken.pop();
         assert!(places.take([1; 32]).is_some());
     }
 }

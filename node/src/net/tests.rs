@@ -489,15 +489,18 @@ async fn gossip_is_passed_on_with_its_author_while_that_author_is_enrolled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_has_two_block_streams_at_once_and_more_when_they_end() {
+async fn a_peer_has_its_block_streams_at_once_and_more_when_they_end() {
     let (a, mut b) = pair(TCP).await;
     let mut held = Vec::new();
     for _ in 0..MAX_STREAMS_PER_PEER {
         let stream = a.net.open_stream(b.key).await.unwrap();
         held.push((stream, b.stream().await.1));
     }
-    let third = a.net.open_stream(b.key).await;
-    assert!(matches!(third, Err(StreamError::Refused(_))), "{third:?}");
+    let further = a.net.open_stream(b.key).await;
+    assert!(
+        matches!(further, Err(StreamError::Refused(_))),
+        "{further:?}"
+    );
     let limit = MAX_STREAMS_PER_PEER;
     assert_eq!(
         b.refusal().await,

@@ -95,7 +95,6 @@ fn copy_record(job: JobId) -> replicator::Record {
         length: 1 << 30,
         barrier: 9,
         root: [8; 32],
-        proof: Some(signed(1)),
     }
 }
 

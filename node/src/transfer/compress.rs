@@ -36,8 +36,9 @@ const KEEP_TENTHS: usize = 9;
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Links at least this fast, in bytes a second, are never worth compressing
-/// for on one core.
-const FAST_LINK: u64 = 200 << 20;
+/// for on one core: a little over 1 Gbit/s. Above it, waiting for the link
+/// mostly means waiting for a processor that compressing would keep busier.
+const FAST_LINK: u64 = 125 << 20;
 
 /// Waiting for this share of a period, in percent, means the link is slower
 /// than the disk.

@@ -311,6 +311,7 @@ impl Opening<'_> {
         remove(&unfinished).map_err(failed)?;
         let mut tree = TreeFile::create(&unfinished, *tag, self.geometry)?;
         self.volume.sync()?;
+        self.volume.drop_cache();
         for group in 0..self.geometry.groups() {
             self.rehash(&mut tree, GroupIndex(group))?;
         }
@@ -330,6 +331,8 @@ impl Opening<'_> {
         uncertain.retain(|group| self.geometry.contains_group(*group));
         if !uncertain.is_empty() {
             self.volume.sync()?;
+            // After a sync that failed, memory may hold what the disk does not.
+            self.volume.drop_cache();
             for group in uncertain {
                 self.rehash(tree, group)?;
             }

@@ -214,18 +214,30 @@ fn an_epoch_that_is_over_stays_over_and_a_new_one_begins_afresh() {
 }
 
 #[test]
-fn a_root_stated_before_does_not_stand_for_what_is_written_next() {
-    let (world, grant) = ready();
-    let mut replicator = Replicator::default();
+fn a_copy_whose_source_root_was_stated_takes_nothing_more() {
+    let (mut world, grant) = ready();
     let ticket = ticket(&world, grant, 1);
+    let stated = proof(&world, REPLICATOR, End::Target, [5; 32]);
+    world.report(REPLICATOR, |report| report.proofs = vec![stated]);
+    // The replicator's word alone does not end it: the agent may have to ask again.
+    assert!(admit(&world, &Replicator::default(), &key(AGENT), &ticket).is_ok());
+    let stated = proof(&world, AGENT, End::Source, [5; 32]);
+    world.report(AGENT, |report| report.proofs = vec![stated]);
+    let refused = admit(&world, &Replicator::default(), &key(AGENT), &ticket).unwrap_err();
+    assert_eq!(refused.code, RefusalCode::NotAuthorised);
+}
+
+#[test]
+fn a_volume_that_is_the_copy_of_another_job_is_not_written() {
+    let (world, grant) = ready();
+    let ticket = ticket(&world, grant, 1);
+    let mut replicator = Replicator::default();
     let admitted = admit(&world, &replicator, &key(AGENT), &ticket).unwrap();
-    let stated = Some(proof(&world, REPLICATOR, End::Target, [5; 32]));
-    replicator.stored(Record {
-        proof: stated,
-        ..admitted.record
-    });
-    let admitted = admit(&world, &replicator, &key(AGENT), &ticket).unwrap();
-    assert!(!admitted.fresh && admitted.record.proof.is_none());
+    let mut other = admitted.record;
+    other.job.migration.0[0] ^= 1;
+    replicator.stored(other);
+    let refused = admit(&world, &replicator, &key(AGENT), &ticket).unwrap_err();
+    assert_eq!(refused.code, RefusalCode::NotReady);
 }
 
 #[test]

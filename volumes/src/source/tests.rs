@@ -213,6 +213,9 @@ fn a_source_cannot_be_written_through() {
     fs::write(&path, pattern(BLOCK)).unwrap();
     let source = SourceVolume::open(&path).unwrap();
     let refused = source.file.write_all_at(&[0; 16], 0).unwrap_err();
-    assert_eq!(refused.raw_os_error(), Some(rustix::io::Errno::BADF.raw_os_error()));
+    assert_eq!(
+        refused.raw_os_error(),
+        Some(rustix::io::Errno::BADF.raw_os_error())
+    );
     assert_eq!(fs::read(&path).unwrap(), pattern(BLOCK));
 }

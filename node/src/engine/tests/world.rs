@@ -86,7 +86,7 @@ impl Running {
         }
         let listen = config.listen.clone();
         let tag = local::mesh_tag(&header.mesh);
-        let network = net::Config::new(&mut *identity.seed(), listen, false, tag);
+        let network = net::Config::new(&mut identity.seed(), listen, false, tag);
         let key = identity.public();
         let (engine, net_events, messages) = Engine::new(Parts {
             dir,
@@ -328,7 +328,7 @@ impl Rogue {
         let (store, header) = Store::open(&dir.store()).unwrap();
         let (identity, replica) = local::restore(&dir, &store, &header).unwrap();
         let tag = local::mesh_tag(&header.mesh);
-        let network = net::Config::new(&mut *identity.seed(), vec![], false, tag);
+        let network = net::Config::new(&mut identity.seed(), vec![], false, tag);
         let (net, mut events) = net::start(network).await.unwrap();
         let member = replica.authority().by_key(&replicator).unwrap().id;
         let report = replica.reports().get(&member).unwrap();

@@ -141,13 +141,14 @@ impl Ledger {
         if self.entries.len() >= MAX_STATEMENTS {
             return Err(Refused::Full);
         }
+        // Before its signer is looked up: what is kept for later is whole and bounded.
+        let entry: Entry = signed.open(Domain::Statement)?;
         if !self.roots.contains(&signed.signer) && !self.operators.contains(&signed.signer) {
             return Err(Refused::UnknownSigner {
                 id,
                 signer: signed.signer,
             });
         }
-        let entry: Entry = signed.open(Domain::Statement)?;
         if entry.mesh != Some(self.mesh) {
             return Err(Refused::ForeignMesh { id });
         }

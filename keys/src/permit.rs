@@ -1,7 +1,7 @@
 //! Permission as a value: code that reads or writes blocks for a peer takes a
 //! [`Permit`], and only the authority check can make one.
 
-use crate::authority::Authority;
+use crate::authority::{Authority, Standing};
 use crate::id::{MigrationId, NodeId, PublicKey, StatementId, UnixSecs, VolumeId};
 use crate::statement::Role;
 use std::marker::PhantomData;
@@ -32,19 +32,19 @@ pub struct Permit<Direction> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// The key belongs to no node of this mesh.
-    #[error("{0:?} is not enrolled in this mesh")]
+    #[error("{} is not enrolled in this mesh", .0.short())]
     NotEnrolled(PublicKey),
     /// Its enrolment was revoked.
-    #[error("the enrolment of {0:?} was revoked")]
+    #[error("the enrolment of {} was revoked", .0.short())]
     NodeRevoked(PublicKey),
     /// Its enrolment is over.
-    #[error("the enrolment of {0:?} has expired")]
+    #[error("the enrolment of {} has expired", .0.short())]
     NodeExpired(PublicKey),
     /// Two nodes claim the same use of an invite.
-    #[error("the enrolment of {0:?} is contested: revoke one of the two that used the same invite")]
+    #[error("the enrolment of {} is contested: revoke one of the two that used the same invite", .0.short())]
     NodeContested(PublicKey),
     /// The node lacks the role.
-    #[error("{node:?} is not enrolled as {role}")]
+    #[error("{} is not enrolled as {role}", .node.short())]
     NotInRole {
         /// The node's key.
         node: PublicKey,
@@ -52,13 +52,13 @@ pub enum Denied {
         role: Role,
     },
     /// No such grant, or its signer is no operator any more.
-    #[error("grant {0:?} is not known in this mesh")]
+    #[error("grant {} is not known in this mesh", .0.short())]
     UnknownGrant(StatementId),
     /// The grant was taken back.
-    #[error("grant {0:?} was revoked")]
+    #[error("grant {} was revoked", .0.short())]
     GrantRevoked(StatementId),
     /// The grant is over.
-    #[error("grant {grant:?} expired at {not_after}")]
+    #[error("grant {} expired at {not_after}", .grant.short())]
     GrantExpired {
         /// The grant.
         grant: StatementId,
@@ -66,7 +66,7 @@ pub enum Denied {
         not_after: UnixSecs,
     },
     /// The grant names another agent.
-    #[error("grant {grant:?} is for another agent than {agent:?}")]
+    #[error("grant {} is for another agent than {}", .grant.short(), .agent.short())]
     AnotherAgent {
         /// The grant.
         grant: StatementId,
@@ -74,7 +74,7 @@ pub enum Denied {
         agent: PublicKey,
     },
     /// The replicator is not in the grant's pool.
-    #[error("grant {grant:?} does not name replicator {replicator:?}")]
+    #[error("grant {} does not name replicator {}", .grant.short(), .replicator.short())]
     AnotherReplicator {
         /// The grant.
         grant: StatementId,
@@ -82,7 +82,7 @@ pub enum Denied {
         replicator: PublicKey,
     },
     /// The grant is for another migration or does not name the volume.
-    #[error("grant {grant:?} does not cover volume {volume:?}")]
+    #[error("grant {} does not cover volume {}", .grant.short(), .volume.short())]
     NotCovered {
         /// The grant.
         grant: StatementId,
@@ -187,7 +187,11 @@ impl Authority {
                 not_after: terms.not_after,
             });
         }
-        let names = |wanted: NodeId, key: PublicKey| self.is_node(wanted, key);
+        // The enrolment that was named, not another of the same key.
+        let names = |wanted: NodeId, key: PublicKey| {
+            let member = self.member(&wanted);
+            member.is_some_and(|named| named.key == key && named.standing == Standing::Active)
+        };
         if !names(terms.agent, asked.agent) {
             return Err(Denied::AnotherAgent {
                 grant,

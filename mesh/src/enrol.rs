@@ -19,7 +19,7 @@ use keys::enrolment::{Proof, Transcript};
 use keys::invite::Token;
 use keys::ledger::Ledger;
 use keys::statement::{Admission as Admitted, Enrolment, Statement};
-use keys::{Authority, Identity, MeshId, Name, PublicKey, Signed, StatementId, UnixSecs};
+use keys::{Authority, Identity, MeshId, Name, PublicKey, Signed, Standing, StatementId, UnixSecs};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,6 +64,8 @@ pub enum EnrolReply {
     Challenge {
         /// Fresh and random.
         nonce: [u8; 32],
+        /// The name that the invite gives; the joiner's own choice without one.
+        name: Option<Name>,
     },
     /// Done.
     Enrolled {
@@ -173,7 +175,10 @@ impl Admission {
                         until,
                     },
                 );
-                Decision::Reply(EnrolReply::Challenge { nonce })
+                let name = authority
+                    .invite(&invite)
+                    .and_then(|state| state.invite.name.clone());
+                Decision::Reply(EnrolReply::Challenge { nonce, name })
             }
             EnrolRequest::Prove {
                 invite,
@@ -199,6 +204,10 @@ impl Admission {
                     nonce: challenge.nonce,
                     name: name.clone(),
                 };
+                let given = state.invite.name.as_ref();
+                if given.is_some_and(|given| *given != name) {
+                    return denied(DeniedCode::BadProof);
+                }
                 if !transcript.proven(&state.invite.key, &proof) {
                     return denied(DeniedCode::BadProof);
                 }
@@ -241,6 +250,11 @@ fn check(
         } else {
             denied(DeniedCode::KeyRevoked)
         };
+    }
+    // A key that lost its place does not come back by another invite.
+    let known = authority.by_key(&joiner);
+    if known.is_some_and(|member| member.standing != Standing::Active) {
+        return denied(DeniedCode::KeyRevoked);
     }
     if state.revoked {
         return denied(DeniedCode::Revoked);
@@ -305,18 +319,19 @@ impl Joiner {
     /// Takes the admitter's answer.
     pub fn answered(&self, reply: EnrolReply) -> Result<JoinStep, JoinError> {
         match reply {
-            EnrolReply::Challenge { nonce } => {
+            EnrolReply::Challenge { nonce, name } => {
+                let name = name.unwrap_or_else(|| self.name.clone());
                 let transcript = Transcript {
                     mesh: self.token.mesh,
                     invite: self.token.invite,
                     joiner: self.identity.public(),
                     admitter: self.token.admitter,
                     nonce,
-                    name: self.name.clone(),
+                    name: name.clone(),
                 };
                 Ok(JoinStep::Send(EnrolRequest::Prove {
                     invite: self.token.invite,
-                    name: self.name.clone(),
+                    name,
                     proof: transcript.prove(&self.token, &self.identity),
                 }))
             }

@@ -17,6 +17,7 @@ use keys::{Identity, MeshId, Name, NodeId, PublicKey, Roles};
 use mesh::{Founding, Replica};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -196,8 +197,14 @@ pub(crate) fn read_told(dir: &DataDir) -> BTreeMap<PublicKey, Vec<String>> {
 
 fn write_told(dir: &DataDir, key: PublicKey, addresses: &[String]) -> anyhow::Result<()> {
     let told = BTreeMap::from([(key.to_string(), addresses)]);
-    std::fs::write(told_path(dir), serde_json::to_vec(&told)?)
-        .with_context(|| format!("cannot write {}", told_path(dir).display()))
+    let write = || -> anyhow::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(dir.path())?;
+        file.write_all(&serde_json::to_vec(&told)?)?;
+        file.as_file().sync_all()?;
+        file.persist(told_path(dir))?;
+        Ok(std::fs::File::open(dir.path())?.sync_all()?)
+    };
+    write().with_context(|| format!("cannot write {}", told_path(dir).display()))
 }
 
 /// Names protocols and topics by the mesh, so that two meshes never mix.

@@ -31,7 +31,7 @@ mod tests;
 pub use event::{Event, Protocol, Reply, TooLong, Topic, Verdict};
 pub use frame::FrameError;
 pub use peer::PeerKey;
-pub use streams::{BlockStream, StreamError};
+pub use streams::{BlockStream, MAX_STREAMS_PER_PEER, StreamError};
 
 /// Largest enrolment request or answer, bytes.
 pub const ENROL_LIMIT: usize = 64 << 10;

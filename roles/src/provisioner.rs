@@ -49,6 +49,8 @@ pub enum Input {
     },
     /// Everything of a migration was removed.
     Removed(MigrationId),
+    /// The volumes of a migration stay: they may be in use.
+    Kept(MigrationId),
     /// Something of a migration could not be removed.
     RemoveFailed(MigrationId, String),
 }
@@ -122,7 +124,7 @@ impl Provisioner {
                 continue;
             }
             if situation.cut_over(&plan.id) {
-                self.removed.insert(plan.id);
+                self.let_go(plan.id);
                 let text = "the migration was cut over before it was deleted: its volumes are kept";
                 out.push(Action::Tell(
                     Some(plan.id),
@@ -174,12 +176,11 @@ impl Provisioner {
                 }
             }
             Input::Removed(migration) => {
-                self.removals.remove(&migration);
-                self.removed.insert(migration);
-                self.targets.retain(|job, _| job.migration != migration);
+                self.let_go(migration);
                 let note = Note::info("volumes-removed", "the target volumes were removed");
                 out.push(Action::Tell(Some(migration), note));
             }
+            Input::Kept(migration) => self.let_go(migration),
             Input::RemoveFailed(migration, why) => {
                 self.removals
                     .insert(migration, Some(now.mono_millis + RETRY_MILLIS));
@@ -189,6 +190,12 @@ impl Provisioner {
                 ));
             }
         }
+    }
+
+    fn let_go(&mut self, migration: MigrationId) {
+        self.removals.remove(&migration);
+        self.removed.insert(migration);
+        self.targets.retain(|job, _| job.migration != migration);
     }
 
     fn current(&mut self, wanted: &Wanted) -> Option<&mut State> {

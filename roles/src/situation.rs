@@ -6,7 +6,7 @@
 use crate::agent::Record;
 use crate::{JobId, Now};
 use crdt::plan::{Desired, MigrationPlan, Plan};
-use crdt::report::{JobRole, Report, TargetState};
+use crdt::report::{JobReport, JobRole, Report, TargetState};
 use crdt::reports::Reports;
 use keys::permit::Move;
 use keys::proof::{End, RootProof};
@@ -84,8 +84,8 @@ impl Situation<'_> {
             .replicator
             .and_then(|node| self.authority.member(&node));
         Facts {
-            // A plan that is gone was deleted: nothing else removes one.
-            desired: plan.map_or(Desired::Deleted, |plan| plan.desired),
+            // A plan that cannot be read is held; one that was deleted says so.
+            desired: plan.map_or(Desired::Created, |plan| plan.desired),
             replicators: plan
                 .map(|plan| plan.replicators.clone())
                 .unwrap_or_default(),
@@ -243,7 +243,10 @@ impl Situation<'_> {
                     .is_ok()
             });
             let mut jobs = report.jobs.iter();
-            stands && jobs.any(|job| job.role == JobRole::Agent && job.migration == *migration)
+            let listed =
+                |job: &JobReport| job.role == JobRole::Agent && job.migration == *migration;
+            // What was cut off may have been the job.
+            stands && (report.truncated || jobs.any(listed))
         })
     }
 

@@ -16,6 +16,23 @@ pub(super) struct News {
     pub(super) reports: Vec<Signed>,
 }
 
+/// Leaves one blame for each peer: a message full of forgeries is one fault.
+fn blame_once(from: usize, out: &mut Vec<Output>) {
+    let mut blamed = vec![];
+    let mut at = 0;
+    out.retain(|output| {
+        at += 1;
+        match output {
+            Output::Blame { peer, .. } if at > from => {
+                let first = !blamed.contains(peer);
+                blamed.push(*peer);
+                first
+            }
+            _ => true,
+        }
+    });
+}
+
 impl Replica {
     /// Whether anything was new. Outputs come in the order store, raise, changed.
     pub(super) fn absorb(
@@ -25,6 +42,7 @@ impl Replica {
         news: News,
         out: &mut Vec<Output>,
     ) -> bool {
+        let before = out.len();
         let mut records = vec![];
         let mut changed = Changed::default();
         let mut alarms = vec![];
@@ -50,6 +68,7 @@ impl Replica {
             &mut changed,
             out,
         );
+        blame_once(before, out);
         let progressed = !records.is_empty();
         if progressed {
             out.push(Output::Store(records));

@@ -117,7 +117,19 @@ impl Engine {
         let mut out: Vec<Output> = vec![];
         let stated = self.replica.state(self.now().wall, statement, &mut out);
         self.carry(out);
-        Ok(stated?)
+        let id = stated?;
+        self.stored()?;
+        Ok(id)
+    }
+
+    /// Nothing counts as done that could not be stored; the node is about to stop.
+    fn stored(&self) -> Result<(), CallError> {
+        match &self.fatal {
+            None => Ok(()),
+            Some(why) => Err(CallError::Failed(format!(
+                "it could not be stored and is lost: {why:#}; the node stops, see its log"
+            ))),
+        }
     }
 
     fn edit(
@@ -127,7 +139,8 @@ impl Engine {
         let mut out: Vec<Output> = vec![];
         let edited = self.replica.edit(self.now().wall, change, &mut out);
         self.carry(out);
-        Ok(edited?)
+        edited?;
+        self.stored()
     }
 
     /// Makes an invite; its secret is in the answer and nowhere else.
@@ -248,8 +261,12 @@ impl Engine {
             })?;
         let server = member.name.to_string();
         let path = std::path::absolute(&asked.path).map_err(usage)?;
-        let path = std::fs::canonicalize(&path)
+        // As it was given: a name by id finds the same disk after a reboot.
+        let real = std::fs::canonicalize(&path)
             .map_err(|error| usage(format!("{} cannot be opened: {error}", path.display())))?;
+        if path.to_str().is_none() {
+            return Err(usage(format!("{} is not text in UTF-8", path.display())));
+        }
         let source = volumes::SourceVolume::open(&path).map_err(usage)?;
         let name = match &asked.name {
             Some(name) => name.clone(),
@@ -259,7 +276,7 @@ impl Engine {
         if let Some(known) = self
             .volumes
             .iter()
-            .find(|volume| Path::new(&volume.path) == path)
+            .find(|volume| std::fs::canonicalize(&volume.path).is_ok_and(|known| known == real))
         {
             if asked.name.is_some() && known.name != name {
                 return Err(CallError::Refused(Refused {
@@ -292,7 +309,9 @@ impl Engine {
         self.report.publish_now();
         self.publish_if_due();
         let info = self.volume_infos().into_iter();
-        let found = info.into_iter().find(|info| Path::new(&info.path) == path);
+        let found = info
+            .into_iter()
+            .find(|info| std::fs::canonicalize(&info.path).is_ok_and(|known| known == real));
         let info = found.ok_or_else(|| CallError::Failed("the disk is gone".into()))?;
         Ok(crate::views::volume_view(&server, &info))
     }
@@ -328,7 +347,9 @@ impl Engine {
         let view = views.into_iter().find(|view| view.id == id.to_string());
         let view = view.ok_or_else(|| CallError::Failed("the disk is gone".into()))?;
         let stored = self.store.remove_volume(id);
-        if self.must(stored).is_some() {
+        self.must(stored);
+        self.stored()?;
+        {
             self.volumes.retain(|volume| volume.id != id);
             self.report.publish_now();
             self.publish_if_due();
@@ -627,7 +648,19 @@ impl Engine {
         let plan = find_migration(self.replica.document().plan(), wanted)?.clone();
         let view = self.view(&plan.id)?;
         match plan.desired {
-            Desired::Cutover { .. } => return Ok(view),
+            Desired::Cutover { prove_full } => {
+                if prove_full || !options.prove_full {
+                    return Ok(view);
+                }
+                if view.stage == Stage::CutOver.to_string() {
+                    return Err(refused(
+                        "cut over",
+                        &plan,
+                        "cut over without reading the copy back",
+                        "the command that `dunlin verify` prints reads it back",
+                    ));
+                }
+            }
             Desired::Started => {}
             Desired::Created => {
                 return Err(refused("cut over", &plan, "not started", "start it first"));

@@ -47,6 +47,9 @@ impl Engine {
     /// over must be known even when the nodes that said so have left the mesh.
     pub(super) fn keep_provisioned_proofs(&mut self) {
         let Some(me) = self.replica.me() else { return };
+        if self.providers.is_empty() {
+            return;
+        }
         let plan = self.replica.document().plan();
         let reported = self.replica.reports().iter();
         let fresh: Vec<Signed> = reported
@@ -87,11 +90,19 @@ impl Engine {
         })
     }
 
+    /// Whether the source's node has a report here: without one nobody can tell that
+    /// it did not cut over.
+    fn heard_of_source(&self, migration: &MigrationId) -> bool {
+        let plan = self.replica.document().plan().migrations.get(migration);
+        plan.is_some_and(|plan| self.replica.reports().get(&plan.source).is_some())
+    }
+
     fn remove(&mut self, migration: MigrationId) {
         self.keep_provisioned_proofs();
-        if self.stated(&migration) {
-            let text = "the volumes are kept: a root of this migration was signed, so they may be in use; remove them by hand if they are not";
-            return self.tell(Some(migration), Note::warn("volumes-kept", text));
+        if self.stated(&migration) || !self.heard_of_source(&migration) {
+            let text = "the volumes are kept: they may have been cut over, and be in use; remove them by hand if they are not";
+            self.tell(Some(migration), Note::warn("volumes-kept", text));
+            return self.cloud_answered(Input::Kept(migration));
         }
         let providers: Vec<Arc<dyn Provider>> = self.providers.values().cloned().collect();
         let broken = Input::RemoveFailed(migration, "the call to the cloud broke off".into());

@@ -151,7 +151,8 @@ impl Engine {
                         "{} sent a malformed enrolment request",
                         PublicKey(peer).short()
                     );
-                    return self.tell(None, Note::warn("peer-refused", text));
+                    // A stranger's garbage is not worth a place in the event log.
+                    return tracing::debug!("{text}");
                 };
                 self.enrol(PublicKey(peer), request, reply);
             }
@@ -168,6 +169,8 @@ impl Engine {
                             request,
                             reply,
                         });
+                        // What was not answered is refused, and owed no more.
+                        self.replies.remove(&reply);
                     }
                 }
                 Err(error) => {

@@ -11,7 +11,7 @@ use libp2p::{PeerId, StreamProtocol, SwarmBuilder, tcp, tls, yamux};
 
 use super::event::Refusal;
 use super::peer::id_of;
-use super::streams::MAX_STREAMS_PER_PEER;
+
 use super::*;
 
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";

@@ -41,16 +41,11 @@ fn find<'a, T>(
     items: impl Iterator<Item = (String, &'a str, &'a T)>,
 ) -> Result<&'a T, LookupError> {
     let items: Vec<_> = items.collect();
-    let named: Vec<_> = items
-        .iter()
-        .filter(|(_, name, _)| *name == wanted)
-        .collect();
-    let matching: Vec<_> = if named.is_empty() && wanted.len() >= MIN_PREFIX {
-        let by_id = items.iter().filter(|(id, _, _)| id.starts_with(wanted));
-        by_id.collect()
-    } else {
-        named
+    // A name that looks like the beginning of another's id must not stand for it.
+    let matches = |(id, name, _): &&(String, &str, &T)| {
+        *name == wanted || (wanted.len() >= MIN_PREFIX && id.starts_with(wanted))
     };
+    let matching: Vec<_> = items.iter().filter(matches).collect();
     match matching.as_slice() {
         [] => Err(LookupError::NotFound {
             kind,

@@ -217,7 +217,8 @@ impl Engine {
                 Some(message) = messages.recv() => self.message(message),
                 _ = ticks.tick() => {
                     self.tick();
-                    if !self.listening.is_empty()
+                    // Each address to listen on is heard of at least once.
+                    if self.listening.len() >= self.config.listen.len().max(1)
                         && let Some(ready) = ready.take()
                     {
                         ready(&self.reachable());

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -180,6 +181,8 @@ impl Folder {
             .write(true)
             .create(true)
             .truncate(true)
+            // A whole disk, with all its secrets.
+            .mode(0o600)
             .open(self.path.join(name))?;
         self.step()?;
         file.set_len(length)?;

@@ -18,6 +18,7 @@ use keys::{
 use mesh::StateError;
 use mesh::replica::Output;
 use roles::JobId;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -268,6 +269,14 @@ impl Engine {
             return Err(usage(format!("{} is not text in UTF-8", path.display())));
         }
         let source = volumes::SourceVolume::open(&path).map_err(usage)?;
+        if device_holds(&real, self.dir.path()) {
+            return Err(CallError::Refused(Refused {
+                action: "offer",
+                what: path.display().to_string(),
+                state: format!("the disk that holds this node's data folder {}", self.dir.path().display()),
+                allowed: "what the agent writes there would never let a pass come back empty: move the data folder to another disk or to memory (e.g. below /run), and start the node with --data-dir".into(),
+            }));
+        }
         let name = match &asked.name {
             Some(name) => name.clone(),
             None => default_name(&path),
@@ -537,10 +546,11 @@ impl Engine {
         });
         pool.truncate(keys::statement::MAX_POOL);
         if pool.is_empty() {
-            return Err(CallError::Failed(
-                "the mesh has no replicator: invite one with `dunlin invite create --role replicator`"
-                    .into(),
-            ));
+            let place = asked.site.as_ref().map(|site| format!(" at site {site}"));
+            return Err(CallError::Failed(format!(
+                "the mesh has no replicator{} beside the source: invite one with `dunlin invite create --role replicator`, or name one with --replicator",
+                place.unwrap_or_default()
+            )));
         }
         Ok(pool.into_iter().map(|member| member.id).collect())
     }
@@ -742,6 +752,25 @@ pub fn parse_roles(names: &[String]) -> Result<Roles, CallError> {
         return Err(usage("name at least one role"));
     }
     Ok(roles)
+}
+
+/// Whether `folder` lies on the block device `device` or on a partition of it, as far
+/// as sysfs tells; what is stacked on top (LVM, MD) is not followed.
+fn device_holds(device: &Path, folder: &Path) -> bool {
+    let sysfs = |number: u64| {
+        let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+        std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()
+    };
+    let (Ok(device), Ok(folder)) = (std::fs::metadata(device), std::fs::metadata(folder)) else {
+        return false;
+    };
+    if !device.file_type().is_block_device() {
+        return false;
+    }
+    match (sysfs(device.rdev()), sysfs(folder.dev())) {
+        (Some(device), Some(holds)) => holds.starts_with(device),
+        _ => false,
+    }
 }
 
 /// A name made from a path's last part.

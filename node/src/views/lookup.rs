@@ -107,5 +107,5 @@ pub fn find_volume<'a>(
     let items = volumes
         .iter()
         .map(|volume| (volume.id.to_string(), volume.name.as_str(), volume));
-    find("disk", "dunlin server list", wanted, items)
+    find("disk", "dunlin server show", wanted, items)
 }

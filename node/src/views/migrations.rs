@@ -193,7 +193,11 @@ impl State<'_> {
                 VolumeProof {
                     volume: volume.to_string(),
                     name: info.map_or_else(|| volume.short(), |info| info.name.clone()),
-                    length: source.or(target).map_or(0, |(_, proof)| proof.length),
+                    length: source
+                        .or(target)
+                        .map(|(_, proof)| proof.length)
+                        .or(info.map(|info| info.length))
+                        .unwrap_or(0),
                     source: source.map(|found| self.proof(found, source_path, is_device)),
                     target: target.map(|found| self.proof(found, target_path, false)),
                     equal,

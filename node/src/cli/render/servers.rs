@@ -75,7 +75,7 @@ pub fn page(server: &ServerView, look: &Look) -> String {
 pub fn disks(disks: &[VolumeView], look: &Look) -> String {
     let mut page = Page::new(look);
     if disks.is_empty() {
-        page.line("no source disks; on an agent run `dunlin volume add PATH`");
+        page.line("this node offers no disks; `dunlin server list` shows those of others, `dunlin volume add PATH` on an agent offers one");
     } else {
         page.table(table(disks, true));
     }

@@ -108,10 +108,21 @@ pub(super) struct DeskJob {
 /// Runs a session and gives its last event, once the copy is let go of.
 pub(super) fn run(job: DeskJob) -> ReceiveEvent {
     let parcels = job.parcels.clone();
+    let place = job.place.clone();
     match Desk::open(job) {
         Ok((mut desk, open)) => {
             desk.apply(Input::Received(open));
-            desk.serve()
+            let last = desk.serve();
+            let differs = RefusalCode::ReadBackDiffers;
+            if !matches!(&last, ReceiveEvent::Refused(code, _) if *code == differs) {
+                return last;
+            }
+            // The tree is wrong about the volume, nobody knows where: the next session
+            // reads the volume, and what differs is sent again.
+            match place.remove_tree() {
+                Ok(()) => last,
+                Err(trouble) => ReceiveEvent::StorageFailed(trouble.why),
+            }
         }
         Err(trouble) => {
             let code = trouble.code;

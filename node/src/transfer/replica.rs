@@ -240,7 +240,7 @@ struct Opening<'a> {
 
 impl Place {
     /// The tree first, durably: without one nothing else is believed.
-    fn remove_tree(&self) -> Result<(), Trouble> {
+    pub(super) fn remove_tree(&self) -> Result<(), Trouble> {
         let Self { tree, notes, .. } = self;
         remove(tree)
             .and_then(|()| sync_folder_of(tree))

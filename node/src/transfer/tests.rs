@@ -380,6 +380,12 @@ async fn reading_back_finds_what_was_tampered_with_after_its_barrier() {
         matches!(last, ReceiveEvent::Refused(RefusalCode::ReadBackDiffers, _)),
         "{last:?}"
     );
+    // The next session reads the volume and sends the block again.
+    let (near, far) = pair().await;
+    let mut again = world.start_over(near, far, |job| job.fresh = false).await;
+    assert_eq!(again.pass(1).await.blocks, 1);
+    again.close().await;
+    world.assert_equal();
 }
 
 #[tokio::test]

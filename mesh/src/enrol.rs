@@ -164,7 +164,11 @@ impl Admission {
                     return *decision;
                 }
                 if self.open.len() >= MAX_CHALLENGES && !self.open.contains_key(&joiner) {
-                    self.open.pop_first();
+                    let open = self.open.iter();
+                    let oldest = open.min_by_key(|(_, challenge)| challenge.until);
+                    if let Some(oldest) = oldest.map(|(key, _)| *key) {
+                        self.open.remove(&oldest);
+                    }
                 }
                 let until = UnixSecs(now.0 + CHALLENGE_SECS);
                 self.open.insert(

@@ -93,9 +93,9 @@ pub enum Input {
     Connected(PublicKey),
     /// It is gone.
     Disconnected(PublicKey),
-    /// Gossip that `via` passed on.
+    /// Gossip, with the peer to ask for what it does not hold.
     Announced {
-        /// The neighbour it came through.
+        /// Who is asked, and blamed for what is false: its author, or who passed it on.
         via: PublicKey,
         /// What was announced.
         announcement: Announcement,

@@ -152,7 +152,8 @@ pub(crate) fn restore<D: redb::ReadableDatabase>(
         anyhow::bail!("{}: its ledger is of another mesh", corrupt());
     }
     let mut waiting: Vec<keys::Signed> = statements.collect();
-    // Stored by id, not by what each needs: insert in rounds.
+    // In order of arrival; what came with the enrolment came in order of ids, so that
+    // some may come before what they need: insert in rounds.
     while !waiting.is_empty() {
         let before = waiting.len();
         let mut still = vec![];

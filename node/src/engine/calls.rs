@@ -358,11 +358,9 @@ impl Engine {
         let stored = self.store.remove_volume(id);
         self.must(stored);
         self.stored()?;
-        {
-            self.volumes.retain(|volume| volume.id != id);
-            self.report.publish_now();
-            self.publish_if_due();
-        }
+        self.volumes.retain(|volume| volume.id != id);
+        self.report.publish_now();
+        self.publish_if_due();
         Ok(view)
     }
 

@@ -3,16 +3,17 @@
 //!
 //! Nothing here belongs to one node.
 
+use crate::chance::{CloudFailure, Rates};
 use crate::invariants::{Invariant, Oracle};
 use crate::network::Network;
-use crate::rng::Rng;
 use crate::trace::Trace;
 use keys::PublicKey;
 use provider::fake::FakeCloud;
 use std::collections::BTreeMap;
+use std::fmt::Arguments;
 
 /// A rule of the shell that is left out, to see that the checks notice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Flaw {
     /// Announces before it stores.
     AnnouncesFirst,
@@ -26,6 +27,14 @@ pub enum Flaw {
     AnswersStrangers,
     /// Comes back without the changes of the plan.
     ForgetsChanges,
+    /// Starts with a damaged record as if it were whole.
+    TrustsRecords,
+    /// Takes a stored tree as it is, without its checksums.
+    TrustsTrees,
+    /// Keeps the tree of a copy that read back differently.
+    KeepsWrongTree,
+    /// Says that a copy was read back which was not.
+    ProvesUnread,
 }
 
 /// Something that must never be, and was.
@@ -37,121 +46,72 @@ pub struct Violation {
     pub text: String,
 }
 
-/// How often what a world is about has happened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// Messages lost by chance.
-    pub lost: u64,
-    /// Messages that arrived late, and so out of order.
-    pub delayed: u64,
-    /// Messages that arrived twice.
-    pub doubled: u64,
-    /// Messages that ran into a partition.
-    pub cut_off: u64,
-    /// Partitions in both directions.
-    pub partitions: u64,
-    /// Partitions in one direction.
-    pub one_way_partitions: u64,
-    /// Streams that broke.
-    pub broken_streams: u64,
-    /// Frames with a flipped bit.
-    pub garbled: u64,
-    /// Processes killed.
-    pub process_deaths: u64,
-    /// Machines that lost their power.
-    pub power_losses: u64,
-    /// Deaths in the middle of carrying something out.
-    pub deaths_between_outputs: u64,
-    /// Blocks left in part.
-    pub torn_blocks: u64,
-    /// Syncs that failed.
-    pub failed_syncs: u64,
-    /// Copies hashed again after a crash.
-    pub recoveries: u64,
-    /// Calls to the cloud that failed.
-    pub cloud_faults: u64,
-    /// Streams opened without a right to.
-    pub forged_streams: u64,
-    /// Forged gossip.
-    pub forged_gossip: u64,
-    /// Questions of strangers.
-    pub strangers_asking: u64,
-    /// Streams refused.
-    pub refused_streams: u64,
-    /// Sessions that became ready.
-    pub sessions: u64,
-    /// Groups adopted by an agent.
-    pub adopted_groups: u64,
-    /// Barriers acknowledged.
-    pub barriers: u64,
-    /// Volumes cut over.
-    pub cut_over: u64,
+macro_rules! counts {
+    ($($name:ident = $text:literal;)*) => {
+        /// How often what a world is about has happened.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        pub struct Seen { $(#[doc = $text] pub $name: u64,)* }
+
+        impl Seen {
+            /// Every count with its name.
+            pub fn table(&self) -> Vec<(&'static str, u64)> {
+                vec![$(($text, self.$name),)*]
+            }
+
+            /// Adds the counts of another world.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)*
+            }
+        }
+    };
 }
 
-impl Seen {
-    /// Every count with its name.
-    pub fn table(&self) -> [(&'static str, u64); 23] {
-        [
-            ("messages lost", self.lost),
-            ("messages delayed", self.delayed),
-            ("messages doubled", self.doubled),
-            ("messages cut off", self.cut_off),
-            ("partitions", self.partitions),
-            ("one-way partitions", self.one_way_partitions),
-            ("streams broken", self.broken_streams),
-            ("frames garbled", self.garbled),
-            ("processes killed", self.process_deaths),
-            ("power losses", self.power_losses),
-            ("deaths between outputs", self.deaths_between_outputs),
-            ("blocks torn", self.torn_blocks),
-            ("syncs failed", self.failed_syncs),
-            ("copies recovered", self.recoveries),
-            ("cloud calls failed", self.cloud_faults),
-            ("forged streams", self.forged_streams),
-            ("forged announcements", self.forged_gossip),
-            ("strangers asking", self.strangers_asking),
-            ("streams refused", self.refused_streams),
-            ("sessions opened", self.sessions),
-            ("groups adopted", self.adopted_groups),
-            ("barriers", self.barriers),
-            ("volumes cut over", self.cut_over),
-        ]
-    }
-
-    /// Adds the counts of another world.
-    pub fn add(&mut self, other: &Self) {
-        self.lost += other.lost;
-        self.delayed += other.delayed;
-        self.doubled += other.doubled;
-        self.cut_off += other.cut_off;
-        self.partitions += other.partitions;
-        self.one_way_partitions += other.one_way_partitions;
-        self.broken_streams += other.broken_streams;
-        self.garbled += other.garbled;
-        self.process_deaths += other.process_deaths;
-        self.power_losses += other.power_losses;
-        self.deaths_between_outputs += other.deaths_between_outputs;
-        self.torn_blocks += other.torn_blocks;
-        self.failed_syncs += other.failed_syncs;
-        self.recoveries += other.recoveries;
-        self.cloud_faults += other.cloud_faults;
-        self.forged_streams += other.forged_streams;
-        self.forged_gossip += other.forged_gossip;
-        self.strangers_asking += other.strangers_asking;
-        self.refused_streams += other.refused_streams;
-        self.sessions += other.sessions;
-        self.adopted_groups += other.adopted_groups;
-        self.barriers += other.barriers;
-        self.cut_over += other.cut_over;
-    }
+// Every kind of fault is here, and a test demands that some seeds reach each.
+counts! {
+    lost = "messages lost";
+    delayed = "messages late";
+    doubled = "messages doubled";
+    cut_off = "messages cut off";
+    partitions = "partitions";
+    one_way_partitions = "one-way partitions";
+    broken_streams = "streams broken";
+    garbled = "frames garbled";
+    process_deaths = "processes killed";
+    power_losses = "power losses";
+    deaths_between_outputs = "deaths between outputs";
+    torn_blocks = "blocks torn";
+    failed_syncs = "syncs failed";
+    slow_flushes = "flush steps on a slow disk";
+    rotten_blocks = "blocks of copies rotten";
+    rotten_leaves = "leaves of stored trees rotten";
+    rotten_records = "stored records rotten";
+    refused_starts = "starts refused for a rotten record";
+    copies_read_differently = "copies that read back differently";
+    clock_jumps = "clocks that jumped";
+    recoveries = "copies recovered";
+    cloud_failures = "cloud calls that failed";
+    cloud_time_outs = "cloud calls that timed out after success";
+    cloud_throttles = "cloud calls throttled";
+    forged_streams = "forged streams";
+    forged_gossip = "forged announcements";
+    strangers_asking = "strangers asking";
+    refused_streams = "streams refused";
+    sessions = "sessions opened";
+    adopted_groups = "groups adopted";
+    barriers = "barriers";
+    cut_over = "volumes cut over";
 }
 
 /// What every node shares.
 pub struct Context {
     /// Milliseconds since the world began.
     pub now: u64,
-    /// The one source of chance.
-    pub rng: Rng,
+    /// What all chance comes from.
+    pub seed: u64,
+    /// How often what happens by chance.
+    pub rates: Rates,
+    /// How the next calls to the cloud fail, and how many.
+    pub burst: Option<(CloudFailure, u64)>,
     /// Messages, streams and the queue of events.
     pub network: Network,
     /// The cloud in which targets are made.
@@ -173,12 +133,15 @@ pub struct Context {
 }
 
 impl Context {
+    /// Adds a line about a node to the trace.
+    pub fn note(&mut self, node: usize, what: Arguments<'_>) {
+        self.trace.line(self.now, Some(node), what);
+    }
+
     /// Notes that an invariant does not hold.
     pub fn fail(&mut self, invariant: Invariant, text: String) {
-        self.trace.line(
-            self.now,
-            format_args!("VIOLATION {}: {text}", invariant.id()),
-        );
+        let what = format_args!("VIOLATION of {}: {text}", invariant.id());
+        self.trace.line(self.now, None, what);
         self.violation.get_or_insert(Violation { invariant, text });
     }
 

@@ -6,7 +6,8 @@
 
 use blocks::{BLOCK_SIZE, BlockIndex, Geometry, GroupIndex, Leaf, Node, Root};
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::rng::Rng;
 
@@ -25,7 +26,8 @@ pub const ZEROS: Content = [0; PAGES];
 const MAX_LEAVES: usize = 100_000;
 
 /// How a machine dies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Death {
     /// The process is killed: what it wrote is still with the kernel.
     Process,
@@ -95,6 +97,8 @@ pub struct Disk {
     /// What reads return.
     pub cached: Vec<Content>,
     unsynced: BTreeSet<u64>,
+    /// What rotten blocks held before, for the checks.
+    rotten: BTreeMap<u64, Content>,
 }
 
 impl Disk {
@@ -104,13 +108,43 @@ impl Disk {
             durable: contents.clone(),
             cached: contents,
             unsynced: BTreeSet::new(),
+            rotten: BTreeMap::new(),
         }
+    }
+
+    /// Flips a bit of a block that is not being written; which one.
+    pub fn rot(&mut self, rng: &mut Rng) -> Option<u64> {
+        let block = rng.below(self.durable.len() as u64);
+        if self.unsynced.contains(&block) {
+            return None;
+        }
+        let at = block as usize;
+        self.rotten.entry(block).or_insert(self.durable[at]);
+        // The first page is there even in the shortest of last blocks.
+        self.durable[at][0] ^= 1 << rng.below(64);
+        self.cached[at] = self.durable[at];
+        Some(block)
+    }
+
+    /// Whether a block is not what was written to it last.
+    pub fn is_rotten(&self, block: u64) -> bool {
+        self.rotten.contains_key(&block)
+    }
+
+    /// What would be durable if nothing had rotted.
+    pub fn sound(&self) -> Vec<Content> {
+        let mut contents = self.durable.clone();
+        for (block, content) in &self.rotten {
+            contents[*block as usize] = *content;
+        }
+        contents
     }
 
     /// Writes to the cache.
     pub fn write(&mut self, block: u64, content: Content) {
         self.cached[block as usize] = content;
         self.unsynced.insert(block);
+        self.rotten.remove(&block);
     }
 
     /// Makes durable what was written.
@@ -157,6 +191,8 @@ pub struct StoredTree {
     pub cached: Vec<Leaf>,
     /// What a loss of power leaves.
     pub durable: Vec<Leaf>,
+    /// Groups whose checksums do not match.
+    damaged: BTreeSet<GroupIndex>,
 }
 
 impl StoredTree {
@@ -170,7 +206,28 @@ impl StoredTree {
             geometry,
             durable: leaves.clone(),
             cached: leaves,
+            damaged: BTreeSet::new(),
         }
+    }
+
+    /// Flips a bit of a stored leaf; which one.
+    pub fn rot(&mut self, rng: &mut Rng) -> u64 {
+        let block = rng.below(self.durable.len() as u64);
+        let leaf = &mut self.durable[block as usize];
+        leaf.0[rng.index(leaf.0.len())] ^= 1 << rng.below(8);
+        self.cached[block as usize] = *leaf;
+        self.damaged.insert(BlockIndex(block).group());
+        block
+    }
+
+    /// Whether the checksum of a block's group does not match.
+    pub fn is_damaged(&self, block: u64) -> bool {
+        self.damaged.contains(&BlockIndex(block).group())
+    }
+
+    /// The groups whose checksums do not match; whoever asks replaces their leaves.
+    pub fn take_damaged(&mut self) -> BTreeSet<GroupIndex> {
+        std::mem::take(&mut self.damaged)
     }
 
     /// The tree of a volume of zeros.

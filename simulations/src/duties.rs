@@ -177,7 +177,7 @@ impl Node {
                 provisioner::Action::Remove(migration) => CloudCall::Remove(migration),
             };
             let (node, life) = (self.index, self.life);
-            let at = ctx.now + ctx.rng.between(10, 500);
+            let at = ctx.now + self.rng.between(10, 500);
             ctx.network.schedule(at, Event::Cloud { node, life, call });
         }
         Ok(())
@@ -189,17 +189,11 @@ impl Node {
         let input = match call {
             CloudCall::Ensure(wanted) => match ensure(ctx, &wanted) {
                 Ok(path) => provisioner::Input::Ensured { wanted, path },
-                Err(why) => {
-                    ctx.seen.cloud_faults += 1;
-                    provisioner::Input::Failed { wanted, why }
-                }
+                Err(why) => provisioner::Input::Failed { wanted, why },
             },
             CloudCall::Remove(migration) => match remove(ctx, migration) {
                 Ok(()) => provisioner::Input::Removed(migration),
-                Err(why) => {
-                    ctx.seen.cloud_faults += 1;
-                    provisioner::Input::RemoveFailed(migration, why)
-                }
+                Err(why) => provisioner::Input::RemoveFailed(migration, why),
             },
         };
         let mut out = vec![];
@@ -286,13 +280,18 @@ fn ensure(ctx: &mut Context, wanted: &Wanted) -> Result<String, String> {
         holder: HolderId(wanted.replicator.0),
         epoch: wanted.epoch.0,
     };
+    ctx.next_call();
     let made = ctx.cloud.ensure_volume(&spec);
-    made.and_then(|_| ctx.cloud.attach(&key, &to))
-        .map(|_| key.to_string())
-        .map_err(|error| error.to_string())
+    made.and_then(|_| {
+        ctx.next_call();
+        ctx.cloud.attach(&key, &to)
+    })
+    .map(|_| key.to_string())
+    .map_err(|error| error.to_string())
 }
 
 fn remove(ctx: &mut Context, migration: MigrationId) -> Result<(), String> {
+    ctx.next_call();
     let owned = ctx.cloud.owned(&MigrationTag(migration.0));
     for record in owned.map_err(|error| error.to_string())? {
         if ctx.oracle.is_cut_over(&migration) {
@@ -302,6 +301,7 @@ fn remove(ctx: &mut Context, migration: MigrationId) -> Result<(), String> {
             );
             ctx.fail(Invariant::CutOverIsKept, text);
         }
+        ctx.next_call();
         let deleted = ctx.cloud.delete(&record.key);
         deleted.map_err(|error| error.to_string())?;
     }

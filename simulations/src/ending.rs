@@ -15,11 +15,9 @@ use roles::JobId;
 pub fn missing(world: &World) -> Option<(Invariant, String)> {
     let work = Invariant::HealedWorkEnds;
     for migration in &world.scenario.migrations {
-        if let Some((_, wish)) = migration.wishes.front() {
-            return Some((
-                work,
-                format!("people still want {wish:?} of {:?}", migration.id),
-            ));
+        if let Some(wish) = migration.wishes.front() {
+            let (wish, id) = (wish.what, migration.id);
+            return Some((work, format!("people still want {wish:?} of {id:?}")));
         }
         for job in jobs(migration) {
             if let Some(text) = unfinished(world, migration, &job) {
@@ -145,7 +143,7 @@ fn check_copy(world: &mut World, migration: &Migration, job: &JobId) {
         let disk = node.store.disks.get(&volume_key(job).to_string());
         disk.filter(|_| record_epoch_is_here(node, agent, job))
     });
-    let same_bytes = holder.is_some_and(|disk| disk.durable == volume.contents);
+    let same_bytes = holder.is_some_and(|disk| disk.sound() == volume.contents);
     let invariant = Invariant::HealedWorkEnds;
     world.ctx.require(same_root, invariant, || {
         format!("{job}: the root that was stated is not that of the source")

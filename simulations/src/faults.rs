@@ -1,220 +1,369 @@
-//! What goes wrong in a world, and the strangers in it.
+//! What goes wrong in a world at a time that was decided before it began: the kinds
+//! of faults, and their doing.
 //!
-//! Not here: messages lost, late or doubled, and streams that break by themselves,
-//! which is the network's way (`network`), and failing calls to the cloud.
+//! Not here: which ones a drawn scenario has (`drawn`), the strangers' acts
+//! (`forging`), and what happens to messages and calls by chance (`chance`).
 
+mod drawn;
+mod forging;
+
+pub use drawn::drawn;
+
+use crate::chance::CloudFailure;
 use crate::disk::Death;
-use crate::network::{Event, Packet};
-use crate::node::encode;
+use crate::network::{Event, Garble};
+use crate::node::Fuse;
+use crate::rng::Rng;
 use crate::world::World;
-use blocks::{CloseReason, Root, ToTarget};
-use keys::{Epoch, Signed};
-use mesh::{Announcement, Request};
-use roles::Ticket;
-use std::rc::Rc;
+use blocks::CloseReason;
+use serde::{Deserialize, Serialize};
+
+/// One thing that goes wrong. `pick` chooses among what is there at that moment, by
+/// any number; where nothing is, nothing happens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Fault {
+    /// A node dies and starts again later.
+    Dies {
+        /// Which.
+        node: usize,
+        /// How.
+        death: Death,
+        /// How long it is down.
+        down_millis: u64,
+    },
+    /// A node dies as it is about to do something: just after the deed before and
+    /// just before the next, either of which may be a durable write.
+    DiesAfter {
+        /// Which.
+        node: usize,
+        /// How many more things it does.
+        deeds: u64,
+        /// How it dies.
+        death: Death,
+        /// How long it is down.
+        down_millis: u64,
+    },
+    /// Nothing gets through between some nodes and all others.
+    Partition {
+        /// Which nodes.
+        side: Vec<usize>,
+        /// For how long.
+        millis: u64,
+    },
+    /// Nothing gets through from some nodes to some others.
+    OneWay {
+        /// From these.
+        from: Vec<usize>,
+        /// To these.
+        to: Vec<usize>,
+        /// For how long.
+        millis: u64,
+    },
+    /// The newest stream breaks, with what is under way on it.
+    StreamBreaks,
+    /// A bit of the next frame that is sent is flipped.
+    FrameGarbled {
+        /// Which.
+        pick: u64,
+    },
+    /// The next sync of a node's copy fails, and voids what was written since the last.
+    SyncFails {
+        /// Which node.
+        node: usize,
+        /// For want of room, or otherwise.
+        full: bool,
+    },
+    /// A bit of a block of a node's copy rots where it is stored.
+    BlockRots {
+        /// Which node.
+        node: usize,
+        /// Which block.
+        pick: u64,
+    },
+    /// A bit of a leaf of a node's stored tree rots while nobody has the tree open.
+    LeafRots {
+        /// Which node.
+        node: usize,
+        /// Which leaf.
+        pick: u64,
+    },
+    /// A bit of a node's stored records rots; a person puts the record right later.
+    RecordRots {
+        /// Which node.
+        node: usize,
+        /// Which record.
+        pick: u64,
+        /// How much later.
+        mended_after_millis: u64,
+    },
+    /// A node's disk is slow to make durable what it is told to.
+    SlowDisk {
+        /// Which node.
+        node: usize,
+        /// For how long.
+        millis: u64,
+        /// How much longer each step of a flush takes.
+        step_millis: u64,
+    },
+    /// A node's wall clock is set.
+    ClockJumps {
+        /// Which node.
+        node: usize,
+        /// How far it is off from then on.
+        to_secs: i64,
+    },
+    /// The next calls to the cloud all fail.
+    CloudBurst {
+        /// How.
+        failure: CloudFailure,
+        /// How many.
+        calls: u64,
+    },
+    /// Somebody who is not enrolled asks a node for everything.
+    StrangerAsks {
+        /// Which node.
+        node: usize,
+    },
+    /// Somebody announces to a node what nobody signed.
+    ForgedGossip {
+        /// Which node.
+        node: usize,
+        /// What.
+        forgery: GossipForgery,
+        /// Which of them, and which bit.
+        pick: u64,
+    },
+    /// Somebody opens a stream without a right to.
+    ForgedStream {
+        /// How.
+        forgery: StreamForgery,
+        /// Which bit.
+        pick: u64,
+    },
+}
+
+/// What is announced though nobody signed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GossipForgery {
+    /// A statement with a flipped bit.
+    Statement,
+    /// A change of the plan with a flipped bit.
+    Change,
+    /// A report with a flipped bit.
+    Report,
+}
+
+/// What a stream is opened with that gives no right to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StreamForgery {
+    /// An agent's ticket, by somebody who is not enrolled.
+    Stolen,
+    /// An agent's ticket, by another node.
+    Borrowed,
+    /// A ticket with a flipped bit.
+    Tampered,
+    /// The agent's own ticket of an epoch that is over.
+    OldEpoch,
+}
+
+impl Fault {
+    /// The nodes that it names.
+    pub fn nodes(&self) -> Vec<usize> {
+        match self {
+            Self::Dies { node, .. }
+            | Self::DiesAfter { node, .. }
+            | Self::SyncFails { node, .. }
+            | Self::BlockRots { node, .. }
+            | Self::LeafRots { node, .. }
+            | Self::RecordRots { node, .. }
+            | Self::SlowDisk { node, .. }
+            | Self::ClockJumps { node, .. }
+            | Self::StrangerAsks { node }
+            | Self::ForgedGossip { node, .. } => vec![*node],
+            Self::Partition { side, .. } => side.clone(),
+            Self::OneWay { from, to, .. } => from.iter().chain(to).copied().collect(),
+            Self::StreamBreaks
+            | Self::FrameGarbled { .. }
+            | Self::CloudBurst { .. }
+            | Self::ForgedStream { .. } => vec![],
+        }
+    }
+
+    /// Takes a node out where some others are named with it.
+    pub fn forget(&mut self, node: usize) {
+        let lists = match self {
+            Self::Partition { side, .. } => vec![side],
+            Self::OneWay { from, to, .. } => vec![from, to],
+            _ => vec![],
+        };
+        lists.into_iter().for_each(|list| list.retain(|named| *named != node));
+    }
+
+    /// How long it lasts and the like, in milliseconds, by their names.
+    pub fn durations(&self) -> Vec<(&'static str, u64)> {
+        match self {
+            Self::Dies { down_millis, .. } | Self::DiesAfter { down_millis, .. } => {
+                vec![("down_millis", *down_millis)]
+            }
+            Self::Partition { millis, .. } | Self::OneWay { millis, .. } => {
+                vec![("millis", *millis)]
+            }
+            Self::RecordRots {
+                mended_after_millis,
+                ..
+            } => vec![("mended_after_millis", *mended_after_millis)],
+            Self::SlowDisk {
+                millis,
+                step_millis,
+                ..
+            } => vec![("millis", *millis), ("step_millis", *step_millis)],
+            _ => vec![],
+        }
+    }
+
+    /// As a scenario file has it, in one line.
+    fn text(&self) -> String {
+        let table = toml::to_string(self).expect("words and numbers can be written");
+        let text = table.trim_end().replace('\n', ", ");
+        text.replacen("kind = ", "", 1).replace('"', "")
+    }
+}
 
 impl World {
-    /// One thing goes wrong, and when the next one will is drawn.
-    pub fn fault(&mut self) {
-        if self.ctx.calm {
-            return;
-        }
-        let nodes = self.scenario.nodes;
-        let mut victim = self.ctx.rng.index(nodes);
-        // Those that move blocks have most to lose.
-        let movers = &self.scenario.migrations[0];
-        match self.ctx.rng.below(6) {
-            0 => victim = movers.agent,
-            1 => victim = movers.replicators[0],
-            _ => {}
-        }
-        match self.ctx.rng.below(100) {
-            0..=15 => {
-                let death = self.death();
-                self.kill(victim, death);
+    /// One thing of the list goes wrong.
+    pub fn fault(&mut self, at: usize) {
+        let fault = self.scenario.faults[at].what.clone();
+        let now = self.ctx.now;
+        let what = format_args!("FAULT {}", fault.text());
+        self.ctx.trace.line(now, None, what);
+        match fault {
+            Fault::Dies {
+                node,
+                death,
+                down_millis,
+            } => self.kill(node, death, down_millis),
+            Fault::DiesAfter {
+                node,
+                deeds,
+                death,
+                down_millis,
+            } => {
+                self.nodes[node].fuse = Some(Fuse {
+                    deeds,
+                    death,
+                    down_millis,
+                });
             }
-            16..=40 => {
-                let deeds = self.ctx.rng.below(80);
-                self.nodes[victim].fuse = Some(deeds);
+            Fault::Partition { side, millis } => self.partition(&side, now + millis),
+            Fault::OneWay { from, to, millis } => {
+                self.ctx.seen.one_way_partitions += 1;
+                self.cut(&from, &to, now + millis);
             }
-            41..=52 => self.partition(victim),
-            53..=60 => self.one_way(victim),
-            61..=72 => {
-                let streams = self.ctx.network.whole_streams();
-                if let Some(stream) = streams.last() {
+            Fault::StreamBreaks => {
+                if let Some(stream) = self.ctx.network.whole_streams().last() {
                     self.ctx.break_stream(*stream, CloseReason::Lost);
                 }
             }
-            73..=79 => {
-                let full = self.ctx.rng.below(2) == 0;
-                for node in &mut self.nodes {
-                    node.sync_fails = Some(full);
-                }
+            Fault::FrameGarbled { pick } => self.ctx.network.garble = Some(Garble(pick)),
+            Fault::SyncFails { node, full } => self.nodes[node].sync_fails = Some(full),
+            Fault::BlockRots { node, pick } => self.rot_block(node, pick),
+            Fault::LeafRots { node, pick } => self.rot_leaf(node, pick),
+            Fault::RecordRots {
+                node,
+                pick,
+                mended_after_millis,
+            } => self.rot_record(node, pick, now + mended_after_millis),
+            Fault::SlowDisk {
+                node,
+                millis,
+                step_millis,
+            } => self.nodes[node].slow = Some((now + millis, step_millis)),
+            Fault::ClockJumps { node, to_secs } => {
+                self.ctx.seen.clock_jumps += 1;
+                self.nodes[node].skew_secs = to_secs;
             }
-            80..=84 => self.ctx.network.garble_next = true,
-            85..=89 => self.stranger_asks(victim),
-            90..=94 => self.forge_gossip(victim),
-            _ => self.forge_stream(),
-        }
-        let at = self.ctx.now + self.ctx.rng.between(200, 3_500);
-        self.ctx.network.schedule(at, Event::Fault);
-    }
-
-    /// How a machine dies.
-    pub fn death(&mut self) -> Death {
-        match self.ctx.rng.below(3) {
-            0 => Death::Process,
-            _ => Death::Power,
+            Fault::CloudBurst { failure, calls } => self.ctx.burst = Some((failure, calls)),
+            Fault::StrangerAsks { node } => self.stranger_asks(node),
+            Fault::ForgedGossip {
+                node,
+                forgery,
+                pick,
+            } => self.forge_gossip(node, forgery, &mut Rng::new(pick)),
+            Fault::ForgedStream { forgery, pick } => {
+                self.forge_stream(forgery, &mut Rng::new(pick));
+            }
         }
     }
 
     /// Cuts some nodes off from the others.
-    fn partition(&mut self, victim: usize) {
+    fn partition(&mut self, side: &[usize], until: u64) {
         self.ctx.seen.partitions += 1;
-        let until = self.ctx.now + self.ctx.rng.between(500, 9_000);
-        let nodes = self.scenario.nodes;
-        let side: Vec<bool> = (0..nodes)
-            .map(|node| node == victim || self.ctx.rng.happens(300))
+        let others: Vec<usize> = (0..self.scenario.nodes)
+            .filter(|node| !side.contains(node))
             .collect();
-        for from in 0..nodes {
-            for to in 0..nodes {
-                if side[from] != side[to] {
-                    self.ctx.network.cut(from, to, until);
-                }
+        self.cut(side, &others, until);
+        self.cut(&others, side, until);
+    }
+
+    fn cut(&mut self, from: &[usize], to: &[usize], until: u64) {
+        for from in from {
+            for to in to {
+                self.ctx.network.cut(*from, *to, until);
             }
         }
     }
 
-    fn one_way(&mut self, victim: usize) {
-        self.ctx.seen.one_way_partitions += 1;
-        let until = self.ctx.now + self.ctx.rng.between(500, 8_000);
-        let outwards = self.ctx.rng.below(2) == 0;
-        for peer in 0..self.scenario.nodes {
-            match outwards {
-                true => self.ctx.network.cut(victim, peer, until),
-                false => self.ctx.network.cut(peer, victim, until),
-            }
+    fn rot_block(&mut self, node: usize, pick: u64) {
+        let mut rng = Rng::new(pick);
+        let disks = &mut self.nodes[node].store.disks;
+        let Some(disk) = nth(disks.values_mut(), &mut rng) else {
+            return;
+        };
+        if let Some(block) = disk.rot(&mut rng) {
+            self.ctx.seen.rotten_blocks += 1;
+            self.ctx.note(node, format_args!("block {block} of its copy rots"));
         }
     }
 
-    /// Somebody who is not enrolled wants to know everything.
-    fn stranger_asks(&mut self, victim: usize) {
-        self.ctx.seen.strangers_asking += 1;
-        let id = self.ctx.network.number();
-        let request = Request {
-            ledger: Some((vec![[0; 8]; keys::ledger::BUCKETS], 0)),
-            logs: Some(vec![]),
-            reports: Some(vec![]),
+    fn rot_leaf(&mut self, index: usize, pick: u64) {
+        let mut rng = Rng::new(pick);
+        let node = &mut self.nodes[index];
+        let is_open = |job: &roles::JobId| {
+            node.up.as_ref().is_some_and(|up| {
+                let mut copies = up.receiving.values();
+                up.sending.contains_key(job) || copies.any(|session| session.job == *job)
+            })
         };
-        let packet = Packet::Ask(id, Rc::new(encode(&request)));
-        let event = Event::Packet {
-            from: self.stranger(),
-            to: victim,
-            packet,
-        };
-        self.ctx.network.schedule(self.ctx.now + 1, event);
-    }
-
-    /// An enrolled node, or a stranger, announces what nobody signed.
-    fn forge_gossip(&mut self, victim: usize) {
-        let forger = self.forger();
-        let Some(replica) = self.nodes[0].replica() else {
-            return;
-        };
-        let statements: Vec<Signed> = replica
-            .ledger()
-            .iter()
-            .map(|(_, recorded)| recorded.signed.clone())
-            .collect();
-        let reports: Vec<Signed> = replica
-            .reports()
-            .versions()
-            .keys()
-            .filter_map(|node| replica.reports().signed(node).cloned())
-            .collect();
-        let authors = replica.document().heads();
-        let changes = authors
-            .keys()
-            .flat_map(|author| replica.document().entries_after(author, 0, usize::MAX));
-        let mut announcement = Announcement {
-            heads: replica.heads(),
-            statements: vec![],
-            changes: vec![],
-            reports: vec![],
-        };
-        let mut changes: Vec<_> = changes.collect();
-        let kind = self.ctx.rng.below(3);
-        match kind {
-            0 => {
-                let at = self.ctx.rng.index(statements.len());
-                announcement.statements.push(self.tampered(&statements[at]));
-            }
-            1 if !changes.is_empty() => {
-                let mut change = changes.swap_remove(self.ctx.rng.index(changes.len()));
-                let at = self.ctx.rng.index(change.raw.len());
-                change.raw[at] ^= 1 << self.ctx.rng.below(8);
-                announcement.changes.push(change);
-            }
-            _ if !reports.is_empty() => {
-                let at = self.ctx.rng.index(reports.len());
-                announcement.reports.push(self.tampered(&reports[at]));
-            }
-            _ => return,
+        let store = &mut node.store;
+        let copies = store.copies.iter_mut();
+        let copies = copies.map(|(job, copy)| (job, &mut copy.tree));
+        let trees = store.trees.iter_mut().chain(copies);
+        let closed: Vec<_> = trees.filter(|(job, _)| !is_open(job)).collect();
+        if let Some((job, tree)) = nth(closed.into_iter(), &mut rng) {
+            let block = tree.rot(&mut rng);
+            self.ctx.seen.rotten_leaves += 1;
+            let what = format_args!("leaf {block} of its tree of {job} rots");
+            self.ctx.note(index, what);
         }
-        self.ctx.seen.forged_gossip += 1;
-        let packet = Packet::Gossip(Rc::new(encode(&announcement)));
-        let event = Event::Packet {
-            from: forger,
-            to: victim,
-            packet,
-        };
-        self.ctx.network.schedule(self.ctx.now + 1, event);
     }
 
-    fn tampered(&mut self, signed: &Signed) -> Signed {
-        let mut forged = signed.clone();
-        let at = self.ctx.rng.index(forged.body.len());
-        forged.body[at] ^= 1 << self.ctx.rng.below(8);
-        forged
+    fn rot_record(&mut self, node: usize, pick: u64, mended_at: u64) {
+        if let Some(record) = self.nodes[node].store.rot(&mut Rng::new(pick)) {
+            self.ctx.seen.rotten_records += 1;
+            self.ctx.note(node, format_args!("its {record} rots"));
+            let mended = Event::Mended { node };
+            self.ctx.network.schedule(mended_at, mended);
+        }
     }
+}
 
-    /// Somebody opens a stream with a ticket that is stolen, tampered with or old.
-    fn forge_stream(&mut self) {
-        let mut sessions = self.nodes.iter().enumerate().filter_map(|(index, node)| {
-            let (job, session) = node.up.as_ref()?.sending.iter().next()?;
-            let ticket = node.ticket(*job, Epoch(1), &session.permit)?;
-            let length = node.sources[&job.volume].geometry.length();
-            Some((index, session.permit.replicator(), ticket, length))
-        });
-        let Some((agent, replicator, ticket, length)) = sessions.next_back() else {
-            return;
-        };
-        let Some(to) = self.ctx.index_of(&replicator) else {
-            return;
-        };
-        let (stranger, forger) = (self.stranger(), self.forger());
-        let (from, ticket) = match self.ctx.rng.below(4) {
-            0 => (stranger, ticket),
-            1 if forger != agent => (forger, ticket),
-            2 => {
-                let grant = self.tampered(&ticket.grant);
-                (forger, Ticket { grant, ..ticket })
-            }
-            _ => {
-                let epoch = Epoch(0);
-                (agent, Ticket { epoch, ..ticket })
-            }
-        };
-        self.ctx.seen.forged_streams += 1;
-        let stream = self.ctx.open_stream(from, to);
-        self.ctx.oracle.forged_streams.insert(stream);
-        let open = ToTarget::Open {
-            ticket: encode(&ticket),
-            length,
-            barrier: 0,
-            root: Root([0; 32]),
-        };
-        let frame = open.encode(0).expect("our own frames are within limits");
-        self.ctx.send_frame(stream, 0, frame, vec![]);
+/// One of some, by chance.
+fn nth<T>(mut all: impl ExactSizeIterator<Item = T>, rng: &mut Rng) -> Option<T> {
+    match all.len() {
+        0 => None,
+        len => all.nth(rng.index(len)),
     }
 }

@@ -40,7 +40,13 @@ impl Node {
     }
 
     pub(crate) fn flush_later(&mut self, ctx: &mut Context, stream: u64) {
-        let (node, at) = (self.index, ctx.now + ctx.rng.between(1, 30));
+        let (node, mut at) = (self.index, ctx.now + self.rng.between(1, 30));
+        if let Some((until, step_millis)) = self.slow
+            && ctx.now < until
+        {
+            ctx.seen.slow_flushes += 1;
+            at += step_millis;
+        }
         ctx.network.schedule(at, Event::Flush { node, stream });
     }
 
@@ -156,7 +162,7 @@ impl Node {
         }
         let path = self.copy(job).record.path.clone();
         if let Some(disk) = self.store.disks.get_mut(&path) {
-            ctx.seen.torn_blocks += disk.die(Death::Power, &mut ctx.rng);
+            ctx.seen.torn_blocks += disk.die(Death::Power, &mut self.rng);
         }
     }
 }

@@ -105,11 +105,6 @@ pub fn told_is_durable(
     store: &Store,
     (statements, changes, reports): (&[Signed], &[SignedChange], &[Signed]),
 ) {
-    let stored: BTreeSet<(PublicKey, SignedChangeId)> = store
-        .changes
-        .values()
-        .map(|change| (change.author, change_id(change)))
-        .collect();
     for signed in statements {
         let id = signed.statement_id();
         ctx.require(store.has_statement(&id), Invariant::ToldIsDurable, || {
@@ -120,7 +115,9 @@ pub fn told_is_durable(
     }
     for change in changes {
         let id = (change.author, change_id(change));
-        ctx.require(stored.contains(&id), Invariant::ToldIsDurable, || {
+        let mut stored = store.changes.values();
+        let held = stored.any(|stored| stored.author == id.0 && stored.raw == change.raw);
+        ctx.require(held, Invariant::ToldIsDurable, || {
             format!(
                 "node {node} told a change of {:?}, which it has not stored",
                 id.0
@@ -215,6 +212,7 @@ pub fn acknowledged_is_durable(
     let false_leaf = (0..geometry.blocks()).find(|block| {
         let at = *block as usize;
         !copy.notes.contains_key(&BlockIndex(*block).group())
+            && !disk.is_rotten(*block)
             && copy.tree.durable[at] != leaf(geometry, *block, &disk.durable[at])
     });
     if let Some(block) = false_leaf {
@@ -316,8 +314,12 @@ pub fn trees_tell_the_truth(ctx: &mut Context, nodes: &[Node], job: JobId) {
     let geometry = tree.geometry();
     let wrong = (0..geometry.blocks()).find(|block| {
         let at = *block as usize;
+        let excused = unsettled.contains(block) || disk.is_rotten(*block) || tree.is_damaged(*block);
+        if excused {
+            return false;
+        }
         let truth = leaf(geometry, *block, &disk.durable[at]);
-        !unsettled.contains(block) && (tree.cached[at] != truth || tree.durable[at] != truth)
+        tree.cached[at] != truth || tree.durable[at] != truth
     });
     if let Some(block) = wrong {
         let text =
@@ -501,7 +503,7 @@ pub fn one_root(ctx: &mut Context, nodes: &[Node], job: JobId) {
     let copy = nodes.iter().find_map(|node| {
         let copy = node.store.copies.get(&job)?;
         let disk = node.store.disks.get(&copy.record.path)?;
-        Some(flat_root(copy.tree.geometry(), &disk.durable))
+        Some(flat_root(copy.tree.geometry(), &disk.sound()))
     });
     let Some(root) = copy else {
         return ctx.fail(

@@ -3,6 +3,7 @@
 //!
 //! Not here: what goes over a connection (`network`, `node`).
 
+use crate::rng::{Rng, Stream};
 use crate::world::World;
 use mesh::Input;
 
@@ -10,6 +11,7 @@ impl World {
     /// Who is a neighbour of whom: a ring, all that must move blocks, and some more.
     pub fn draw_edges(&mut self) {
         let nodes = self.scenario.nodes;
+        let mut rng = Rng::of(self.scenario.seed, Stream::Edges, &[]);
         for node in 0..nodes {
             let next = (node + 1) % nodes;
             self.edges.insert((node.min(next), node.max(next)));
@@ -18,7 +20,7 @@ impl World {
                 self.edges.insert((0, node));
             }
             for other in node + 1..nodes {
-                if self.ctx.rng.happens(250) {
+                if rng.happens(250) {
                     self.edges.insert((node, other));
                 }
             }

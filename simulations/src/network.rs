@@ -5,6 +5,7 @@
 //! What a message says and who may send it is the nodes' matter.
 
 use crate::context::Context;
+use crate::rng::Rng;
 use blocks::CloseReason;
 use keys::MigrationId;
 use roles::JobId;
@@ -80,8 +81,13 @@ pub enum Event {
     SourceWrite,
     /// People look at the mesh and do what is next.
     People,
-    /// Something goes wrong.
-    Fault,
+    /// Something of the scenario's list goes wrong.
+    Fault(usize),
+    /// A person puts a node's damaged record right.
+    Mended {
+        /// Which node.
+        node: usize,
+    },
     /// A node starts.
     Start {
         /// Which.
@@ -132,15 +138,27 @@ pub struct Network {
     numbers: u64,
     streams: BTreeMap<u64, Stream>,
     cuts: BTreeMap<(usize, usize), u64>,
+    between: BTreeMap<(usize, usize), u64>,
     /// Flip a bit of the next frame that is sent.
-    pub garble_next: bool,
+    pub garble: Option<Garble>,
 }
+
+/// A bit to be flipped, by any number.
+#[derive(Debug, Clone, Copy)]
+pub struct Garble(pub u64);
 
 impl Network {
     /// A number that nothing else has.
     pub fn number(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers
+    }
+
+    /// The number of the next message from one participant to another.
+    pub fn next_between(&mut self, from: usize, to: usize) -> u64 {
+        let number = self.between.entry((from, to)).or_default();
+        *number += 1;
+        *number
     }
 
     /// Makes something happen at a time.
@@ -164,7 +182,7 @@ impl Network {
     /// Ends all cuts.
     pub fn mend(&mut self) {
         self.cuts.clear();
-        self.garble_next = false;
+        self.garble = None;
     }
 
     /// Whether nothing gets through from one node to another.
@@ -208,20 +226,21 @@ impl Network {
 }
 
 impl Context {
-    fn delay(&mut self) -> u64 {
+    fn delay(&mut self, chance: &mut Rng) -> u64 {
         match self.calm {
-            true => 2 + self.rng.below(4),
-            false if self.rng.happens(40) => {
+            true => 2 + chance.below(4),
+            false if chance.happens(self.rates.late) => {
                 self.seen.delayed += 1;
-                self.rng.between(200, 3_000)
+                chance.between(200, 3_000)
             }
-            false => self.rng.between(1, 40),
+            false => chance.between(1, 40),
         }
     }
 
     /// Sends a message, which may never arrive, or twice.
     pub fn send(&mut self, from: usize, to: usize, packet: Packet) {
-        if !self.calm && self.rng.happens(30) {
+        let mut chance = self.chance(from, to);
+        if chance.happens(self.rates.lost) && !self.calm {
             self.seen.lost += 1;
             return;
         }
@@ -229,14 +248,14 @@ impl Context {
             self.seen.cut_off += 1;
             return;
         }
-        let copies = if !self.calm && self.rng.happens(25) {
+        let copies = if chance.happens(self.rates.doubled) && !self.calm {
             self.seen.doubled += 1;
             2
         } else {
             1
         };
         for _ in 0..copies {
-            let at = self.now + self.delay();
+            let at = self.now + self.delay(&mut chance);
             let packet = packet.clone();
             self.network
                 .schedule(at, Event::Packet { from, to, packet });
@@ -262,24 +281,28 @@ impl Context {
         };
         let end = 1 - from_end;
         let (from, to) = (stream.ends[from_end], stream.ends[end]);
-        if self.network.is_cut(self.now, from, to) || (!self.calm && self.rng.happens(3)) {
+        let mut chance = self.chance(from, to);
+        let breaks = chance.happens(self.rates.broken) && !self.calm;
+        if self.network.is_cut(self.now, from, to) || breaks {
             return self.break_stream(id, CloseReason::Lost);
         }
         let mut payload = payload;
         // What opens a stream is left alone: the transport authenticates who shows a
         // ticket, and what is wrong with it would be held against them.
-        if stream.last[end] > 0 && std::mem::take(&mut self.network.garble_next) {
+        if stream.last[end] > 0
+            && let Some(Garble(pick)) = self.network.garble.take()
+        {
             self.seen.garbled += 1;
             self.oracle.nothing_is_level();
-            let (kind, at) = (self.rng.below(2), self.rng.number());
-            let bytes = match kind {
+            let mut rng = Rng::new(pick);
+            let bytes = match rng.below(2) {
                 0 if !payload.is_empty() => &mut payload,
                 _ => &mut header,
             };
-            let at = (at % bytes.len() as u64) as usize;
-            bytes[at] ^= 1 << self.rng.below(8);
+            let at = rng.index(bytes.len());
+            bytes[at] ^= 1 << rng.below(8);
         }
-        let at = stream.last[end].max(self.now + self.delay().min(300));
+        let at = stream.last[end].max(self.now + self.delay(&mut chance).min(300));
         if let Some(stream) = self.network.streams.get_mut(&id) {
             stream.last[end] = at;
         }
@@ -303,9 +326,11 @@ impl Context {
         if !std::mem::replace(&mut stream.is_whole, false) {
             return;
         }
+        let [from, to] = stream.ends;
         self.seen.broken_streams += 1;
+        let mut chance = self.chance(from, to);
         for end in 0..2 {
-            let at = self.now + self.rng.between(5, 2_000);
+            let at = self.now + chance.between(5, 2_000);
             let event = Event::StreamOver {
                 stream: id,
                 end,

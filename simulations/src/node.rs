@@ -10,6 +10,7 @@ use crate::disk::{Content, Death, PAGE_SIZE};
 use crate::invariants::{self, Invariant};
 use crate::network::Packet;
 use crate::receiving::Receiving;
+use crate::rng::{Rng, Stream};
 use crate::sending::Sending;
 use crate::store::{Store, Told};
 use codec::Wire;
@@ -30,7 +31,23 @@ const MAX_SEEN: usize = 4096;
 
 /// The machine died here.
 #[derive(Debug)]
-pub struct Died;
+pub struct Died {
+    /// How.
+    pub death: Death,
+    /// For how long.
+    pub down_millis: u64,
+}
+
+/// When a machine is to die.
+#[derive(Debug, Clone, Copy)]
+pub struct Fuse {
+    /// How many things it does before.
+    pub deeds: u64,
+    /// How it dies.
+    pub death: Death,
+    /// For how long.
+    pub down_millis: u64,
+}
 
 /// Whether the machine still lives.
 pub type Lived = Result<(), Died>;
@@ -72,10 +89,16 @@ pub struct Node {
     pub life: u32,
     /// How far its wall clock is off.
     pub skew_secs: i64,
-    /// Outputs that it may carry out before it dies.
-    pub fuse: Option<u64>,
+    /// Its own pace and nonces.
+    pub rng: Rng,
+    /// When it is to die.
+    pub fuse: Option<Fuse>,
     /// The next sync fails, for want of room or otherwise.
     pub sync_fails: Option<bool>,
+    /// Until when its disk is slow, and by how much each step of a flush.
+    pub slow: Option<(u64, u64)>,
+    /// It would not start, and waits for a person.
+    pub is_refused: bool,
     /// The invite that a person gave it.
     pub token: Option<Token>,
     /// The volumes it offers.
@@ -136,13 +159,14 @@ impl Node {
     pub fn deed(&mut self, ctx: &mut Context) -> Lived {
         match &mut self.fuse {
             None => Ok(()),
-            Some(0) => {
+            Some(fuse) if fuse.deeds == 0 => {
+                let Fuse { death, down_millis, .. } = *fuse;
                 self.fuse = None;
                 ctx.seen.deaths_between_outputs += 1;
-                Err(Died)
+                Err(Died { death, down_millis })
             }
-            Some(left) => {
-                *left -= 1;
+            Some(fuse) => {
+                fuse.deeds -= 1;
                 Ok(())
             }
         }
@@ -150,9 +174,8 @@ impl Node {
 
     /// Tells people something.
     pub fn tell(&mut self, ctx: &mut Context, note: Note) {
-        let (at, text) = (self.index, &note.text);
-        ctx.trace
-            .line(ctx.now, format_args!("n{at} says {}: {text}", note.kind));
+        let text = &note.text;
+        ctx.note(self.index, format_args!("says {}: {text}", note.kind));
         self.store.events.push(Told {
             kind: note.kind,
             text: note.text,
@@ -161,6 +184,16 @@ impl Node {
 
     /// Starts with what is stored.
     pub fn boot(&mut self, ctx: &mut Context) {
+        self.is_refused = false;
+        if ctx.flaw == Some(Flaw::TrustsRecords) {
+            self.store.trust_damaged();
+        }
+        if let Some(record) = self.store.damaged() {
+            self.is_refused = true;
+            ctx.seen.refused_starts += 1;
+            let what = format_args!("refuses to start: the checksum of a {record} does not match");
+            return ctx.note(self.index, what);
+        }
         self.life += 1;
         let mut up = Up::default();
         if !self.store.is_blank() {
@@ -184,7 +217,9 @@ impl Node {
     pub fn die(&mut self, ctx: &mut Context, death: Death) {
         self.up = None;
         self.fuse = None;
-        ctx.seen.torn_blocks += self.store.die(death, &mut ctx.rng);
+        let which = [self.index as u64, u64::from(self.life)];
+        let mut rng = Rng::of(ctx.seed, Stream::Deaths, &which);
+        ctx.seen.torn_blocks += self.store.die(death, &mut rng);
         if ctx.flaw == Some(Flaw::ForgetsChanges) {
             self.store.changes.clear();
         }
@@ -267,16 +302,18 @@ impl Node {
             }
             Output::Changed(changed) => {
                 let (ledger, plan) = (changed.ledger, changed.plan);
-                ctx.trace.line(
-                    ctx.now,
-                    format_args!("n{at} changed ledger {ledger} plan {plan}"),
-                );
+                let which = match (ledger, plan) {
+                    (true, true) => "its ledger and plan change",
+                    (true, false) => "its ledger changes",
+                    (false, true) => "its plan changes",
+                    (false, false) => "its reports change",
+                };
+                ctx.note(at, format_args!("{which}"));
                 self.up().dirty = true;
                 ctx.oracle.changed.insert(at);
             }
             Output::Raise(alarm) => {
-                ctx.trace
-                    .line(ctx.now, format_args!("n{at} alarm {alarm:?}"));
+                ctx.note(at, format_args!("raises an alarm: {alarm:?}"));
             }
             Output::Blame { peer, fault } => {
                 self.up().blamed = true;
@@ -292,9 +329,10 @@ impl Node {
         if let Some(mesh) = self.replica().map(|replica| replica.ledger().mesh()) {
             invariants::everything_verifies(ctx, self.index, mesh, &records);
         }
-        let (at, count) = (self.index, records.len());
-        ctx.trace
-            .line(ctx.now, format_args!("n{at} stores {count} records"));
+        let what = format_args!("stores {} records", records.len());
+        let detail = || crate::describing::records(&records);
+        let ends = [Some(self.index), None];
+        ctx.trace.line_from(ctx.now, ends, what, detail);
         self.store.keep(records);
     }
 
@@ -354,7 +392,7 @@ impl Node {
                 };
                 let reply = ctx.network.number();
                 self.up().replies.insert(reply, (from, id));
-                let nonce = ctx.rng.bytes();
+                let nonce = self.rng.bytes();
                 self.replica_input(
                     ctx,
                     Input::Enrol {
@@ -475,7 +513,7 @@ impl Node {
                 self.deed(ctx)?;
                 self.keep(ctx, records);
                 self.deed(ctx)?;
-                ctx.trace.line(ctx.now, format_args!("n{at} is enrolled"));
+                ctx.note(at, format_args!("is enrolled"));
                 match self.store.restore(self.identity.clone(), None) {
                     Ok(replica) => self.up().replica = Some(replica),
                     Err(why) => ctx.fail(Invariant::EnrolmentEnds, why),

@@ -5,15 +5,16 @@
 
 use crate::context::Context;
 use crate::node::{Lived, Node};
-use crate::scenario::{Migration, Wish};
+use crate::rng::{Rng, Stream};
+use crate::scenario::{At, Migration, Wish};
 use crate::world::World;
 use crdt::{Desired, MigrationPlan};
 use keys::invite::Token;
 use keys::statement::{Grant, Invite};
 use keys::{Identity, NodeId, Revocation, Role, Roles, Statement, StatementId, UnixSecs};
 
-/// How long an invite is open.
-const INVITE_SECS: u64 = 3_600;
+/// How long an invite is open: longer than any clock is off.
+const INVITE_SECS: u64 = 7 * 86_400;
 
 /// Whether what people wanted is done, or has to wait.
 #[derive(PartialEq, Eq)]
@@ -26,14 +27,14 @@ impl World {
     /// People look, and do what is next.
     pub fn people(&mut self) {
         for index in 1..self.scenario.nodes {
-            let due = self.ctx.now >= self.scenario.invited_at[index];
+            let due = self.ctx.now >= self.scenario.invited_at_millis[index];
             if due && self.nodes[index].token.is_none() {
                 self.invite(index);
             }
         }
         for at in 0..self.scenario.migrations.len() {
             let migration = self.scenario.migrations[at].clone();
-            let Some((due, wish)) = migration.wishes.front().copied() else {
+            let Some(At { at_millis: due, what: wish }) = migration.wishes.front().copied() else {
                 continue;
             };
             if self.ctx.now < due {
@@ -47,10 +48,8 @@ impl World {
                 Ok(())
             });
             if done == Done::Yes {
-                let (now, id) = (self.ctx.now, migration.id);
-                self.ctx
-                    .trace
-                    .line(now, format_args!("people: {wish:?} {id:?}"));
+                let what = format_args!("people: {wish:?} of migration {}", migration.id.short());
+                self.ctx.note(0, what);
                 self.scenario.migrations[at].wishes.pop_front();
             }
         }
@@ -58,7 +57,8 @@ impl World {
 
     fn invite(&mut self, index: usize) {
         let roles = self.roles_of(index);
-        let seed = self.ctx.rng.bytes();
+        let which = [self.scenario.nodes as u64 + index as u64 + 1];
+        let seed = Rng::of(self.ctx.seed, Stream::Keys, &which).bytes();
         let mut token = None;
         self.live(0, |node, ctx| {
             token = node.invite(ctx, roles, seed)?;

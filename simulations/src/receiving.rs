@@ -9,17 +9,18 @@ use crate::disk::{Content, Disk, StoredTree, ZEROS, content, flat_root, leaf};
 use crate::flushing::{Flush, Outcome};
 use crate::invariants::{self, Invariant};
 use crate::node::{Died, Lived, Node};
+use crate::rng::{Rng, Stream};
 use crate::sending::header;
 use crate::store::Copy;
-use blocks::target::{Input, Output, Target};
-use blocks::{BLOCK_SIZE, BadExtent, CloseReason, Encoding, Geometry, Root};
+use blocks::target::{Input, Output, Target, TargetError};
+use blocks::{BLOCK_SIZE, BadExtent, CloseReason, Encoding, Geometry, GroupIndex, Root};
 use blocks::{RefusalCode, ToSource, ToTarget, check_extent};
 use keys::proof::{End, Method};
 use keys::{Denied, Permit, ReceiveBlocks};
 use roles::proof::{self, Subject};
 use roles::replicator::Admitted;
 use roles::{JobId, Note, Ticket};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// One session of the replicator.
 pub struct Receiving {
@@ -182,7 +183,7 @@ impl Node {
         if !self.store.disks.contains_key(&record.path) {
             self.store
                 .disks
-                .insert(record.path.clone(), used_disk(ctx, geometry));
+                .insert(record.path.clone(), used_disk(ctx.seed, &job, geometry));
         }
         if fresh {
             ctx.oracle.forget(&job);
@@ -206,6 +207,7 @@ impl Node {
                     proof: None,
                     tree,
                     notes,
+                    is_treeless: false,
                 },
             );
         } else {
@@ -240,12 +242,20 @@ impl Node {
             .copies
             .get(&job)
             .expect("only a copy is recovered");
-        if copy.notes.is_empty() {
+        let (geometry, path) = (copy.tree.geometry(), copy.record.path.clone());
+        let mut groups: BTreeSet<GroupIndex> = copy.notes.keys().copied().collect();
+        let copy = self.copy(job);
+        let damaged = copy.tree.take_damaged();
+        if ctx.flaw != Some(Flaw::TrustsTrees) {
+            groups.extend(damaged);
+        }
+        if copy.is_treeless {
+            groups.extend((0..geometry.groups()).map(GroupIndex));
+        }
+        if groups.is_empty() {
             return Ok(());
         }
         ctx.seen.recoveries += 1;
-        let (geometry, path) = (copy.tree.geometry(), copy.record.path.clone());
-        let groups: Vec<_> = copy.notes.keys().copied().collect();
         self.deed(ctx)?;
         self.store
             .disks
@@ -267,19 +277,11 @@ impl Node {
             }
         }
         self.deed(ctx)?;
-        self.store
-            .copies
-            .get_mut(&job)
-            .expect("it was there above")
-            .tree
-            .sync();
+        self.copy(job).tree.sync();
         self.deed(ctx)?;
-        self.store
-            .copies
-            .get_mut(&job)
-            .expect("it was there above")
-            .notes
-            .clear();
+        let copy = self.copy(job);
+        copy.notes.clear();
+        copy.is_treeless = false;
         Ok(())
     }
 
@@ -412,7 +414,10 @@ impl Node {
                 return self.flush_all(ctx, stream);
             }
             Output::ReadBack => {
-                let root = self.read_back(job);
+                let root = match ctx.flaw {
+                    Some(Flaw::ProvesUnread) => self.copy(job).tree.root(),
+                    _ => self.read_back(job),
+                };
                 self.session(stream)
                     .inputs
                     .push_back(Input::ReadBack { root });
@@ -425,11 +430,13 @@ impl Node {
                 return self.flush_all(ctx, stream);
             }
             Output::Fail(error) => {
-                let at = self.index;
-                ctx.trace.line(
-                    ctx.now,
-                    format_args!("n{at} stream {stream} ended: {error}"),
-                );
+                let what = format_args!("stream {stream} ended: {error}");
+                ctx.note(self.index, what);
+                if matches!(error, TargetError::ReadBackDiffers { .. }) {
+                    ctx.seen.copies_read_differently += 1;
+                    // Without its tree the volume is read again, and sent what differs.
+                    self.copy(job).is_treeless = ctx.flaw != Some(Flaw::KeepsWrongTree);
+                }
                 self.session(stream).is_ended = true;
                 return self.flush_all(ctx, stream);
             }
@@ -480,6 +487,10 @@ impl Node {
         let Some(mesh) = self.mesh() else {
             return Ok(());
         };
+        let read = self.read_back(job);
+        ctx.require(!read_back || read == root, Invariant::OneRoot, || {
+            format!("{job}: a copy is said to be read back that reads otherwise")
+        });
         let copy = self.copy(job);
         let subject = Subject {
             mesh,
@@ -519,13 +530,15 @@ impl Node {
 }
 
 /// A new volume, which in some clouds holds what somebody left there.
-fn used_disk(ctx: &mut Context, geometry: Geometry) -> Disk {
+fn used_disk(seed: u64, job: &JobId, geometry: Geometry) -> Disk {
+    let place = u64::from_le_bytes(*job.volume.0.first_chunk().expect("an id is longer"));
+    let mut rng = Rng::of(seed, Stream::Volumes, &[place]);
     let blocks = geometry.blocks() as usize;
-    let used = ctx.rng.happens(300);
+    let used = rng.happens(300);
     let mut contents = vec![ZEROS; blocks];
     for content in &mut contents {
-        if used && ctx.rng.happens(200) {
-            content.fill(ctx.rng.number() | 1);
+        if used && rng.happens(200) {
+            content.fill(rng.number() | 1);
         }
     }
     Disk::new(contents)

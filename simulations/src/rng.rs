@@ -3,6 +3,36 @@
 //!
 //! Nothing in the world may draw from anything else.
 
+/// What a stream of chance is for. Each has numbers of its own, so that what is left
+/// out of one does not change another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Nodes, migrations and wishes of a drawn scenario.
+    Scenario = 1,
+    /// Its faults.
+    Faults,
+    /// Keys, by participant.
+    Keys,
+    /// Ids of migrations and volumes, by their places in the scenario.
+    Ids,
+    /// What volumes hold, by their places.
+    Volumes,
+    /// Who is a neighbour of whom.
+    Edges,
+    /// When people look.
+    People,
+    /// What writes to the sources.
+    Writes,
+    /// One message or frame, by its ends and its number between them.
+    Messages,
+    /// What a loss of power leaves, by node and life.
+    Deaths,
+    /// A node's own pace and nonces.
+    Nodes,
+    /// One call to the cloud, by its number.
+    Calls,
+}
+
 /// A stream of numbers.
 #[derive(Debug, Clone)]
 pub struct Rng(u64);
@@ -11,6 +41,16 @@ impl Rng {
     /// The stream of a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
+    }
+
+    /// One of the streams of a seed; `which` tells it from others for the same purpose.
+    pub fn of(seed: u64, stream: Stream, which: &[u64]) -> Self {
+        let mut rng = Self::new(seed ^ (stream as u64).rotate_right(8));
+        for number in which {
+            rng.0 = rng.number() ^ number;
+        }
+        // Neighbours among seeds must have nothing to do with each other.
+        Self(rng.number())
     }
 
     /// The next number.

@@ -1,19 +1,28 @@
 //! What the people of a world want, and when: who joins, what is migrated, what is
-//! paused, revoked or deleted, and how it all has to end.
+//! paused, revoked or deleted, how it all has to end; and what goes wrong meanwhile,
+//! as a list of faults and as rates of chance. A scenario and its seed are all that
+//! decides what happens in a world.
 //!
-//! Not here: what goes wrong meanwhile (`faults`), and doing it (`people`).
+//! Not here: doing any of it (`people`, `faults`).
 
-use crate::rng::Rng;
+mod drawn;
+mod file;
+mod timed;
+
+pub use file::MIN_NODES;
+pub use drawn::skew;
+pub use timed::At;
+
+use crate::chance::Rates;
+use crate::faults::Fault;
+use crate::rng::{Rng, Stream};
 use keys::{MigrationId, VolumeId};
-
-/// Latest time at which anything goes wrong, in milliseconds.
-const LAST_FAULT: u64 = 75_000;
-
-/// When every node of a healed mesh has heard of a revocation, in milliseconds.
-const HEARD_MILLIS: u64 = 25_000;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 
 /// How a migration is to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Ending {
     /// Cut over.
     CutOver,
@@ -32,7 +41,8 @@ pub enum Ending {
 }
 
 /// What people want done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "want", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Wish {
     /// Plan it, once all who take part are there.
     Create,
@@ -60,83 +70,83 @@ pub enum Wish {
 }
 
 /// One migration as people want it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Migration {
-    /// Its id.
+    /// Its id, which follows from its place.
+    #[serde(skip, default = "no_migration")]
     pub id: MigrationId,
     /// Which node is the agent.
     pub agent: usize,
     /// Which nodes may receive.
     pub replicators: Vec<usize>,
-    /// The volumes.
+    /// The volumes, whose ids follow from their places; ascending.
+    #[serde(skip)]
     pub volumes: Vec<VolumeId>,
-    /// What is wanted, in order, and not before when.
-    pub wishes: std::collections::VecDeque<(u64, Wish)>,
+    /// How long each volume is.
+    pub volume_bytes: Vec<u64>,
     /// How it is to end.
     pub ending: Ending,
     /// How long its grant is to last.
     pub grant_secs: u64,
+    /// What is wanted, in order, and not before when.
+    #[serde(rename = "wish")]
+    pub wishes: VecDeque<At<Wish>>,
 }
 
 /// The whole of a world's script.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Scenario {
+    /// What it is about, for people.
+    #[serde(default)]
+    pub about: String,
+    /// Decides what the scenario leaves to chance.
+    pub seed: u64,
     /// How many nodes there are.
     pub nodes: usize,
     /// When each is invited; the first founds the mesh.
-    pub invited_at: Vec<u64>,
-    /// What is migrated.
-    pub migrations: Vec<Migration>,
+    pub invited_at_millis: Vec<u64>,
+    /// How far each one's wall clock is off at the beginning.
+    pub clock_secs: Vec<i64>,
     /// When the last write to a source happens.
-    pub quiet_at: u64,
+    pub quiet_at_millis: u64,
     /// When nothing goes wrong any more.
-    pub heal_at: u64,
-    /// How far a wall clock may be off.
-    pub max_skew_secs: u64,
-    /// When the healed world is looked at next.
-    pub looks_at: u64,
+    pub heal_at_millis: u64,
+    /// What happens to messages and calls by chance.
+    #[serde(default)]
+    pub chance: Rates,
+    /// What is migrated.
+    #[serde(rename = "migration")]
+    pub migrations: Vec<Migration>,
+    /// What goes wrong, and when.
+    #[serde(default, rename = "fault")]
+    pub faults: Vec<At<Fault>>,
+}
+
+fn no_migration() -> MigrationId {
+    MigrationId([0; 16])
 }
 
 impl Scenario {
-    /// Draws a script for a number of nodes, which is at least 3.
-    pub fn draw(rng: &mut Rng, nodes: usize) -> Self {
-        let heal_at = rng.between(45_000, LAST_FAULT);
-        let quiet_at = rng.between(25_000, heal_at);
-        let invited_at = (0..nodes).map(|_| rng.between(100, 8_000)).collect();
-        let agents: Vec<usize> = (1..nodes)
-            .step_by(2)
-            .take(if nodes >= 5 { 2 } else { 1 })
-            .collect();
-        let receivers: Vec<usize> = (2..nodes).step_by(2).take(2).collect();
-        let mut migrations = vec![];
-        for (at, agent) in agents.into_iter().enumerate() {
-            if at > 0 && rng.below(2) == 0 {
-                break;
-            }
-            let mut replicators = receivers.clone();
-            let first = at % replicators.len();
-            replicators.rotate_left(first);
-            migrations.push(migration(rng, agent, replicators, [quiet_at, heal_at]));
+    /// Gives migrations and volumes the ids that follow from seed and place.
+    pub fn name_all(&mut self) {
+        for (at, migration) in (0..).zip(&mut self.migrations) {
+            let mut rng = Rng::of(self.seed, Stream::Ids, &[at]);
+            migration.id = MigrationId(rng.bytes());
+            let ids = migration.volume_bytes.iter();
+            let mut ids: Vec<VolumeId> = ids.map(|_| VolumeId(rng.bytes())).collect();
+            ids.sort();
+            migration.volumes = ids;
         }
-        // All others would lose their replicators with it.
-        let ends_all = |migration: &Migration| migration.ending == Ending::ReplicatorRevoked;
-        if let Some(at) = migrations.iter().position(ends_all) {
-            migrations = vec![migrations.swap_remove(at)];
-        }
-        let expires = |migration: &Migration| migration.ending == Ending::GrantExpired;
-        let max_skew_secs = match migrations.iter().any(expires) {
-            true => 15,
-            false => 180,
-        };
-        Self {
-            nodes,
-            invited_at,
-            migrations,
-            quiet_at,
-            heal_at,
-            max_skew_secs,
-            looks_at: 0,
-        }
+    }
+
+    /// The same with another seed for what is left to chance.
+    pub fn with_seed(&self, seed: u64) -> Self {
+        let mut other = self.clone();
+        other.seed = seed;
+        other.name_all();
+        other
     }
 
     /// The nodes that are revoked on the way.
@@ -150,76 +160,22 @@ impl Scenario {
             })
             .collect()
     }
-}
 
-fn migration(
-    rng: &mut Rng,
-    agent: usize,
-    replicators: Vec<usize>,
-    [quiet_at, heal_at]: [u64; 2],
-) -> Migration {
-    let ending = match rng.below(20) {
-        0..=1 => Ending::GrantRevoked,
-        2..=3 => Ending::GrantExpired,
-        4 => Ending::AgentRevoked,
-        5 => Ending::ReplicatorRevoked,
-        6..=7 => Ending::Deleted,
-        8..=9 => Ending::DeletedAfterwards,
-        _ => Ending::CutOver,
-    };
-    let mut volumes: Vec<VolumeId> = (0..rng.between(1, 3))
-        .map(|_| VolumeId(rng.bytes()))
-        .collect();
-    volumes.sort();
-    let cutover = Wish::Cutover {
-        prove_full: rng.below(2) == 0,
-    };
-    let mut wishes = vec![(3_000, Wish::Create), (4_000, Wish::Start)];
-    if rng.below(2) == 0 {
-        let at = rng.between(10_000, 25_000);
-        wishes.push((at, Wish::Pause));
-        wishes.push((at + rng.between(2_000, 8_000), Wish::Resume));
-    }
-    // The disk may only be expected to equal its copy when nothing writes to it.
-    let cut_at = quiet_at + rng.between(100, 15_000);
-    let early = rng.between(12_000, 40_000);
-    match ending {
-        Ending::CutOver => wishes.push((cut_at, cutover)),
-        Ending::GrantRevoked => wishes.push((early, Wish::RevokeGrants)),
-        Ending::GrantExpired => {}
-        Ending::AgentRevoked => wishes.push((early, Wish::RevokeAgent)),
-        Ending::ReplicatorRevoked => wishes.push((early, Wish::RevokeReplicators)),
-        Ending::Deleted => {
-            if rng.below(2) == 0 {
-                wishes.push((cut_at, cutover));
-                wishes.push((cut_at + rng.between(100, 9_000), Wish::Delete));
-            } else {
-                wishes.push((early, Wish::Delete));
-            }
-        }
-        Ending::DeletedAfterwards => {
-            wishes.push((cut_at, cutover));
-            wishes.push((cut_at, Wish::AwaitCutOver));
-            wishes.push((cut_at, Wish::Delete));
+    /// What a participant is for, in a word.
+    pub fn role_of(&self, index: usize) -> &'static str {
+        let mut migrations = self.migrations.iter();
+        match index {
+            0 => "operator",
+            _ if index >= self.nodes => "stranger",
+            _ if migrations.any(|migration| migration.agent == index) => "agent",
+            _ if self.receives(index) => "replicator",
+            _ => "member",
         }
     }
-    // Nobody may cut over what they lost the right to move, once they have heard of it.
-    if matches!(
-        ending,
-        Ending::GrantRevoked | Ending::AgentRevoked | Ending::ReplicatorRevoked
-    ) {
-        wishes.push((heal_at + HEARD_MILLIS, cutover));
-    }
-    Migration {
-        id: MigrationId(rng.bytes()),
-        agent,
-        replicators,
-        volumes,
-        wishes: wishes.into(),
-        ending,
-        grant_secs: match ending {
-            Ending::GrantExpired => rng.between(20, 50),
-            _ => 86_400,
-        },
+
+    /// Whether a node is in the pool of any migration.
+    pub fn receives(&self, index: usize) -> bool {
+        let mut migrations = self.migrations.iter();
+        migrations.any(|migration| migration.replicators.contains(&index))
     }
 }

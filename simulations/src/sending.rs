@@ -10,7 +10,7 @@ use crate::invariants::{self, Invariant};
 use crate::network::Event;
 use crate::node::{Died, Lived, Node, encode};
 use blocks::source::{Input, Output, SessionError, Source};
-use blocks::{BlockIndex, CloseReason, frame::PREFIX_LEN};
+use blocks::{BLOCK_SIZE, BlockIndex, CloseReason, frame::PREFIX_LEN};
 use blocks::{
     Encoding, Extent, FramePrefix, MAX_EXTENT_BLOCKS, MAX_ZERO_BLOCKS, ToSource, ToTarget,
 };
@@ -120,6 +120,14 @@ impl Node {
         let geometry = self.sources[&job.volume].geometry;
         let tree = self.store.trees.entry(job);
         let tree = tree.or_insert_with(|| StoredTree::blank(geometry));
+        let damaged = tree.take_damaged();
+        if !damaged.is_empty() && ctx.flaw != Some(Flaw::TrustsTrees) {
+            // Zeros as good as any: where they are wrong the groups are compared.
+            let blocks = damaged.iter().flat_map(|group| geometry.group_blocks(*group));
+            blocks.for_each(|block| tree.set(block, leaf(geometry, block, &ZEROS)));
+            tree.sync();
+            ctx.oracle.forget(&job);
+        }
         let barrier = self
             .store
             .agents
@@ -127,11 +135,8 @@ impl Node {
             .map_or(0, |record| record.barrier);
         let machine = Source::new(geometry, barrier, tree.root(), encode(&ticket));
         let stream = ctx.open_stream(self.index, peer);
-        let at = self.index;
-        ctx.trace.line(
-            ctx.now,
-            format_args!("n{at} opens stream {stream} to n{peer} for {job}"),
-        );
+        let what = format_args!("opens stream {stream} to n{peer} for {job}");
+        ctx.note(self.index, what);
         let session = Sending {
             stream,
             permit,
@@ -287,11 +292,8 @@ impl Node {
             } => self.done(ctx, job, root.0, &proof)?,
             Output::Stopped => self.end_session(ctx, job),
             Output::Fail(error) => {
-                let at = self.index;
-                ctx.trace.line(
-                    ctx.now,
-                    format_args!("n{at} stream {stream} failed: {error}"),
-                );
+                let what = format_args!("stream {stream} failed: {error}");
+                ctx.note(self.index, what);
                 self.end_session(ctx, job);
                 let input = match error {
                     SessionError::Refused { code } => agent::Input::Refused(code),
@@ -397,7 +399,7 @@ impl Node {
     /// Reads on, and sends what differs.
     pub fn pump(&mut self, ctx: &mut Context, job: JobId, stream: u64) -> Lived {
         let now = self.now(ctx);
-        for _ in 0..=ctx.rng.below(3) {
+        for _ in 0..=self.rng.below(3) {
             let Some(session) = self.up().sending.get(&job) else {
                 return Ok(());
             };
@@ -409,10 +411,10 @@ impl Node {
                 self.up().dirty = true;
                 break;
             }
-            if ctx.rng.happens(80) {
+            if self.rng.happens(80) {
                 self.source_later(job, Input::BarrierDue);
             }
-            match self.next_extent(ctx, job, cursor) {
+            match self.next_extent(job, cursor) {
                 None => {
                     if let Some(session) = self.up().sending.get_mut(&job) {
                         session.cursor = None;
@@ -425,13 +427,14 @@ impl Node {
             self.drive_source(ctx, job)?;
         }
         let slowest = if ctx.calm { 20 } else { 250 };
-        let (node, at) = (self.index, ctx.now + ctx.rng.between(1, slowest));
+        let (node, at) = (self.index, ctx.now + self.rng.between(1, slowest));
         ctx.network.schedule(at, Event::Pump { node, job, stream });
         Ok(())
     }
 
     /// The next run that differs from the stored tree, from `cursor` on.
-    fn next_extent(&self, ctx: &mut Context, job: JobId, cursor: u64) -> Option<Extent> {
+    fn next_extent(&mut self, job: JobId, cursor: u64) -> Option<Extent> {
+        let rng = &mut self.rng;
         let volume = &self.sources[&job.volume];
         let tree = &self.store.trees[&job];
         let (geometry, contents) = (volume.geometry, &volume.contents);
@@ -443,9 +446,9 @@ impl Node {
         let zeros = is_zero(first);
         let longest = match zeros {
             true => u64::from(MAX_ZERO_BLOCKS),
-            false if ctx.rng.happens(250) => 1 + ctx.rng.below(u64::from(MAX_EXTENT_BLOCKS)),
+            false if rng.happens(250) => 1 + rng.below(u64::from(MAX_EXTENT_BLOCKS)),
             // Small ones, so that a pass takes long enough for something to happen in it.
-            false => 1 + ctx.rng.below(3),
+            false => 1 + rng.below(3),
         };
         let end = geometry.blocks().min(first + longest);
         let end = (first + 1..end)
@@ -483,14 +486,17 @@ impl Node {
             Extent::Data { first, leaves } => {
                 let blocks = first.0..first.0 + leaves.len() as u64;
                 let contents = &volume.contents;
-                let payload = blocks
-                    .flat_map(|block| bytes(volume.geometry, block, &contents[block as usize]));
+                let mut payload = Vec::with_capacity(leaves.len() * BLOCK_SIZE);
+                for block in blocks {
+                    let content = &contents[block as usize];
+                    payload.extend_from_slice(&bytes(volume.geometry, block, content));
+                }
                 let frame = ToTarget::Extent {
                     first: *first,
                     encoding: Encoding::Raw,
                     leaves: leaves.clone(),
                 };
-                (frame, payload.collect())
+                (frame, payload)
             }
         };
         let header = frame

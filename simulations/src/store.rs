@@ -21,6 +21,23 @@ pub struct Copy {
     pub tree: StoredTree,
     /// Groups being written, and the barrier that each waits for.
     pub notes: BTreeMap<GroupIndex, u64>,
+    /// The tree was removed: the volume is read in full when it is next opened.
+    pub is_treeless: bool,
+}
+
+/// A record of which a bit flipped on the disk.
+struct Rotten {
+    sound: Kept,
+    rotted: Kept,
+}
+
+#[derive(Clone, PartialEq)]
+enum Kept {
+    Statement(usize, Signed),
+    Change(u64, SignedChange),
+    Report(NodeId, Signed),
+    Agent(agent::Record),
+    Copy(replicator::Record),
 }
 
 /// Something that was told to people.
@@ -51,6 +68,7 @@ pub struct Store {
     pub disks: BTreeMap<String, Disk>,
     /// What people were told.
     pub events: Vec<Told>,
+    rotten: Option<Rotten>,
 }
 
 impl Store {
@@ -106,6 +124,96 @@ impl Store {
             .map_err(|corrupt| corrupt.to_string())
     }
 
+    /// Flips a bit of a record where it is stored; what a running node read before is
+    /// not touched. Returns which record it is.
+    pub fn rot(&mut self, rng: &mut Rng) -> Option<&'static str> {
+        let sound = self.some_record(rng)?;
+        let flip = |bytes: &mut Vec<u8>, rng: &mut Rng| {
+            let at = rng.index(bytes.len());
+            bytes[at] ^= 1 << rng.below(8);
+        };
+        let mut rotted = sound.clone();
+        match &mut rotted {
+            Kept::Statement(_, signed) | Kept::Report(_, signed) => flip(&mut signed.body, rng),
+            Kept::Change(_, change) => flip(&mut change.raw, rng),
+            Kept::Agent(record) => record.barrier ^= 1 << rng.below(8),
+            Kept::Copy(record) => record.barrier ^= 1 << rng.below(8),
+        }
+        let name = sound.name();
+        self.rotten = Some(Rotten { sound, rotted });
+        Some(name)
+    }
+
+    fn some_record(&self, rng: &mut Rng) -> Option<Kept> {
+        let number = usize::try_from(rng.below(1 << 32)).expect("it is below a usize");
+        match rng.below(5) {
+            0 => {
+                let at = number % self.statements.len().max(1);
+                let signed = self.statements.get(at)?;
+                Some(Kept::Statement(at, signed.clone()))
+            }
+            1 => {
+                let mut changes = self.changes.iter();
+                let ((_, seq), change) = changes.nth(number % self.changes.len().max(1))?;
+                Some(Kept::Change(*seq, change.clone()))
+            }
+            2 => {
+                let mut reports = self.reports.iter();
+                let (node, signed) = reports.nth(number % self.reports.len().max(1))?;
+                Some(Kept::Report(*node, signed.clone()))
+            }
+            3 => self.agents.values().next().cloned().map(Kept::Agent),
+            _ => {
+                let copy = self.copies.values().next()?;
+                Some(Kept::Copy(copy.record.clone()))
+            }
+        }
+    }
+
+    /// The record whose checksum does not match, if one is; what was overwritten since
+    /// it rotted is whole again.
+    pub fn damaged(&self) -> Option<&'static str> {
+        let Rotten { sound, .. } = self.rotten.as_ref()?;
+        let stands = match sound {
+            Kept::Statement(at, signed) => self.statements.get(*at) == Some(signed),
+            Kept::Change(seq, change) => self.changes.get(&(change.author, *seq)) == Some(change),
+            Kept::Report(node, signed) => self.reports.get(node) == Some(signed),
+            Kept::Agent(record) => self.agents.get(&record.job) == Some(record),
+            Kept::Copy(record) => {
+                let copy = self.copies.get(&record.job);
+                copy.is_some_and(|copy| copy.record == *record)
+            }
+        };
+        stands.then(|| sound.name())
+    }
+
+    /// Takes a damaged record as if it were whole.
+    pub fn trust_damaged(&mut self) {
+        match self.rotten.take().map(|rotten| rotten.rotted) {
+            None => {}
+            Some(Kept::Statement(at, signed)) => self.statements[at] = signed,
+            Some(Kept::Change(seq, change)) => {
+                self.changes.insert((change.author, seq), change);
+            }
+            Some(Kept::Report(node, signed)) => {
+                self.reports.insert(node, signed);
+            }
+            Some(Kept::Agent(record)) => {
+                self.agents.insert(record.job, record);
+            }
+            Some(Kept::Copy(record)) => {
+                if let Some(copy) = self.copies.get_mut(&record.job) {
+                    copy.record = record;
+                }
+            }
+        }
+    }
+
+    /// A person puts the damaged record right.
+    pub fn mend(&mut self) {
+        self.rotten = None;
+    }
+
     /// Loses the machine; returns how many blocks were torn.
     pub fn die(&mut self, death: Death, rng: &mut Rng) -> u64 {
         for tree in self.trees.values_mut() {
@@ -116,5 +224,17 @@ impl Store {
         }
         let disks = self.disks.values_mut();
         disks.map(|disk| disk.die(death, rng)).sum()
+    }
+}
+
+impl Kept {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Statement(..) => "record of table statements",
+            Self::Change(..) => "record of table changes",
+            Self::Report(..) => "record of table reports",
+            Self::Agent(_) => "record of table agents",
+            Self::Copy(_) => "record of table copies",
+        }
     }
 }

@@ -6,16 +6,17 @@
 
 use crate::context::{Context, Flaw, Seen, Violation};
 use crate::disk::{Content, Death, ZEROS};
+use crate::describing;
 use crate::ending;
 use crate::invariants::{self, Oracle};
-use crate::network::{Event, Network, Packet};
+use crate::network::{Event, Network};
 use crate::node::{Lived, Node, SourceVolume};
-use crate::rng::Rng;
+use crate::rng::{Rng, Stream};
 use crate::scenario::Scenario;
 use crate::store::Store;
-use crate::trace::Trace;
-use blocks::{BLOCK_SIZE, Geometry};
-use keys::{Identity, Name, Role, VolumeId};
+use crate::trace::{Trace, View};
+use blocks::Geometry;
+use keys::{Identity, Name, Role};
 use mesh::{Founding, Replica};
 use provider::fake::{FakeCloud, Faults};
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,8 @@ pub struct Outcome {
     pub seen: Seen,
     /// The first thing that must never be, and was.
     pub violation: Option<Violation>,
+    /// The lines of the trace that were to be kept.
+    pub kept: Vec<String>,
 }
 
 /// Many nodes and what is between them.
@@ -53,11 +56,15 @@ pub struct World {
     pub edges: BTreeSet<(usize, usize)>,
     /// Who is, and in which of their lives.
     pub links: BTreeMap<(usize, usize), (u32, u32)>,
+    people: Rng,
+    writes: Rng,
+    /// When the healed world is looked at next.
+    looks_at: u64,
 }
 
 /// Runs one world from its beginning to its end.
-pub fn run(seed: u64, nodes: usize, printed: bool, flaw: Option<Flaw>) -> Outcome {
-    let mut world = World::new(seed, nodes, printed, flaw);
+pub fn run(scenario: &Scenario, view: Option<View>, flaw: Option<Flaw>) -> Outcome {
+    let mut world = World::new(scenario.clone(), view, flaw);
     while let Some((at, event)) = world.ctx.network.next() {
         world.ctx.now = at;
         world.step(event);
@@ -71,23 +78,27 @@ pub fn run(seed: u64, nodes: usize, printed: bool, flaw: Option<Flaw>) -> Outcom
         millis: world.ctx.now,
         seen: world.ctx.seen,
         violation: world.ctx.violation,
+        kept: world.ctx.trace.kept(),
     }
 }
 
 impl World {
-    fn new(seed: u64, nodes: usize, printed: bool, flaw: Option<Flaw>) -> Self {
-        let mut rng = Rng::new(seed);
-        let scenario = Scenario::draw(&mut rng, nodes);
-        let cloud = FakeCloud::new(CLOUD_BYTES, Faults::seeded(seed, 200));
+    fn new(scenario: Scenario, view: Option<View>, flaw: Option<Flaw>) -> Self {
+        let (seed, nodes) = (scenario.seed, scenario.nodes);
+        let names = (0..=nodes)
+            .map(|index| format!("n{index} {}", scenario.role_of(index)))
+            .collect();
         let ctx = Context {
             now: 0,
-            rng,
+            seed,
+            rates: scenario.chance,
+            burst: None,
             network: Network::default(),
-            cloud,
+            cloud: FakeCloud::new(CLOUD_BYTES, Faults::none()),
             calm: false,
             flaw,
             keys: BTreeMap::new(),
-            trace: Trace::new(printed),
+            trace: Trace::new(names, view),
             seen: Seen::default(),
             oracle: Oracle::default(),
             violation: None,
@@ -98,6 +109,9 @@ impl World {
             scenario,
             edges: BTreeSet::new(),
             links: BTreeMap::new(),
+            people: Rng::of(seed, Stream::People, &[]),
+            writes: Rng::of(seed, Stream::Writes, &[]),
+            looks_at: 0,
         };
         for index in 0..=nodes {
             world.add_participant(index);
@@ -110,8 +124,9 @@ impl World {
     /// Makes the keys and volumes of a node; the last participant is no node.
     fn add_participant(&mut self, index: usize) {
         let forger = self.forger();
-        let rng = &mut self.ctx.rng;
-        let identity = Identity::from_seed(&rng.bytes());
+        let (seed, number) = (self.scenario.seed, index as u64);
+        let mut keys = Rng::of(seed, Stream::Keys, &[number]);
+        let identity = Identity::from_seed(&keys.bytes());
         self.ctx.keys.insert(identity.public(), index);
         if index == self.scenario.nodes {
             self.ctx.oracle.forgers.insert(identity.public());
@@ -120,30 +135,31 @@ impl World {
         if index == forger {
             self.ctx.oracle.forgers.insert(identity.public());
         }
-        let skew = self.scenario.max_skew_secs;
-        let skew_secs = rng.below(2 * skew + 1).cast_signed() - skew.cast_signed();
-        let volumes: Vec<VolumeId> = self
-            .scenario
-            .migrations
-            .iter()
-            .filter(|migration| migration.agent == index)
-            .flat_map(|migration| migration.volumes.clone())
-            .collect();
-        let sources = volumes
-            .into_iter()
-            .map(|id| (id, source_volume(rng)))
+        let migrations = (0..).zip(&self.scenario.migrations);
+        let sources = migrations
+            .filter(|(_, migration)| migration.agent == index)
+            .flat_map(|(at, migration)| {
+                let volumes = (0..).zip(&migration.volumes).zip(&migration.volume_bytes);
+                volumes.map(move |((volume, id), bytes)| {
+                    let mut rng = Rng::of(seed, Stream::Volumes, &[at, volume]);
+                    (*id, source_volume(&mut rng, *bytes))
+                })
+            })
             .collect();
         self.nodes.push(Node {
             index,
             identity,
-            root: (index == 0).then(|| Identity::from_seed(&rng.bytes())),
+            root: (index == 0).then(|| Identity::from_seed(&keys.bytes())),
             name: Name::new(&format!("n{index}")).expect("letters and digits"),
             store: Store::default(),
             up: None,
             life: 0,
-            skew_secs,
+            skew_secs: self.scenario.clock_secs[index],
+            rng: Rng::of(seed, Stream::Nodes, &[number]),
             fuse: None,
             sync_fails: None,
+            slow: None,
+            is_refused: false,
             token: None,
             sources,
         });
@@ -160,7 +176,7 @@ impl World {
             node: founder.name.clone(),
             roles: [Role::Operator, Role::Provisioner].into_iter().collect(),
             site: None,
-            nonce: self.ctx.rng.bytes(),
+            nonce: founder.rng.bytes(),
         };
         let wall = founder.now(&self.ctx).wall;
         let founded = Replica::found(founder.identity.clone(), root, founding, wall);
@@ -169,10 +185,13 @@ impl World {
         for node in 0..self.scenario.nodes {
             self.ctx.network.schedule(0, Event::Start { node });
         }
-        let heal_at = self.scenario.heal_at;
+        let heal_at = self.scenario.heal_at_millis;
+        for (at, fault) in self.scenario.faults.iter().enumerate() {
+            let when = fault.at_millis.min(heal_at);
+            self.ctx.network.schedule(when, Event::Fault(at));
+        }
         self.ctx.network.schedule(heal_at, Event::Heal);
         self.ctx.network.schedule(1, Event::People);
-        self.ctx.network.schedule(2, Event::Fault);
         self.ctx.network.schedule(3, Event::SourceWrite);
     }
 
@@ -185,12 +204,10 @@ impl World {
     /// has work to do.
     pub fn forger(&self) -> usize {
         let last = self.scenario.nodes - 1;
-        let works = self
-            .scenario
-            .migrations
-            .iter()
-            .any(|migration| migration.agent == last || migration.replicators.contains(&last));
-        if works { self.scenario.nodes } else { last }
+        match self.scenario.role_of(last) {
+            "member" => last,
+            _ => self.scenario.nodes,
+        }
     }
 
     /// Lets a node act, if it runs; it may die of it.
@@ -199,14 +216,13 @@ impl World {
             return;
         };
         let lived = act(node, &mut self.ctx).and_then(|()| node.settle(&mut self.ctx));
-        if lived.is_err() {
-            let death = self.death();
-            self.kill(index, death);
+        if let Err(died) = lived {
+            self.kill(index, died.death, died.down_millis);
         }
     }
 
     /// Kills a node, and starts it again later.
-    pub fn kill(&mut self, index: usize, death: Death) {
+    pub fn kill(&mut self, index: usize, death: Death, down_millis: u64) {
         if self.nodes[index].up.is_none() {
             return;
         }
@@ -214,16 +230,16 @@ impl World {
             Death::Process => self.ctx.seen.process_deaths += 1,
             Death::Power => self.ctx.seen.power_losses += 1,
         }
-        let now = self.ctx.now;
-        self.ctx
-            .trace
-            .line(now, format_args!("n{index} dies: {death:?}"));
+        let how = match death {
+            Death::Process => "its process is killed",
+            Death::Power => "its power is lost",
+        };
+        self.ctx.note(index, format_args!("dies: {how}"));
         self.nodes[index].die(&mut self.ctx, death);
         for stream in self.ctx.network.streams_of(index) {
             self.ctx.break_stream(stream, blocks::CloseReason::Lost);
         }
-        let longest = if self.ctx.calm { 500 } else { 7_000 };
-        let at = now + self.ctx.rng.between(200, longest);
+        let at = self.ctx.now + down_millis;
         self.ctx.network.schedule(at, Event::Start { node: index });
     }
 
@@ -231,10 +247,11 @@ impl World {
         match event {
             Event::Tick { node, life } => self.tick(node, life),
             Event::Packet { from, to, packet } => {
-                let (now, kind) = (self.ctx.now, kind(&packet));
-                self.ctx
-                    .trace
-                    .line(now, format_args!("n{from}>n{to} {kind}"));
+                let now = self.ctx.now;
+                let what = format_args!("from n{from}: {}", describing::kind(&packet));
+                let detail = || describing::packet(&packet);
+                let ends = [Some(to), Some(from)];
+                self.ctx.trace.line_from(now, ends, what, detail);
                 self.live(to, |node, ctx| node.receive(ctx, from, packet));
             }
             Event::Frame {
@@ -271,10 +288,12 @@ impl World {
             Event::SourceWrite => self.source_write(),
             Event::People => {
                 self.people();
-                let at = self.ctx.now + self.ctx.rng.between(300, 1_200);
+                let at = self.ctx.now + self.people.between(300, 1_200);
                 self.ctx.network.schedule(at, Event::People);
             }
-            Event::Fault => self.fault(),
+            Event::Fault(at) if !self.ctx.calm => self.fault(at),
+            Event::Fault(_) => {}
+            Event::Mended { node } => self.mended(node),
             Event::Start { node } => self.start(node),
             Event::Heal => self.heal(),
         }
@@ -287,10 +306,10 @@ impl World {
         };
         let (now, bytes) = (self.ctx.now, payload.len());
         let (from, to) = (ends[1 - end], ends[end]);
-        self.ctx.trace.line(
-            now,
-            format_args!("n{from}>n{to} frame on {stream} with {bytes} bytes"),
-        );
+        let what = format_args!("from n{from} on stream {stream}: {bytes} B");
+        let detail = || describing::frame(end, header, payload.len());
+        let ends = [Some(to), Some(from)];
+        self.ctx.trace.line_from(now, ends, what, detail);
         if self.nodes.get(to).is_some_and(|node| node.up.is_none()) {
             return self.ctx.break_stream(stream, blocks::CloseReason::Lost);
         }
@@ -304,14 +323,24 @@ impl World {
         if self.nodes[index].up.is_some() {
             return;
         }
-        let now = self.ctx.now;
-        self.ctx.trace.line(now, format_args!("n{index} starts"));
+        self.ctx.note(index, format_args!("starts"));
         self.nodes[index].boot(&mut self.ctx);
+        if self.nodes[index].up.is_none() {
+            return;
+        }
         let life = self.nodes[index].life;
-        let at = now + self.ctx.rng.below(TICK_MILLIS);
+        let at = self.ctx.now + self.nodes[index].rng.below(TICK_MILLIS);
         self.ctx
             .network
             .schedule(at, Event::Tick { node: index, life });
+    }
+
+    /// What was damaged is put right; a node that would not start for it does now.
+    fn mended(&mut self, index: usize) {
+        self.nodes[index].store.mend();
+        if self.nodes[index].is_refused {
+            self.start(index);
+        }
     }
 
     fn tick(&mut self, index: usize, life: u32) {
@@ -327,10 +356,10 @@ impl World {
     }
 
     fn source_write(&mut self) {
-        if self.ctx.now >= self.scenario.quiet_at {
+        if self.ctx.now >= self.scenario.quiet_at_millis {
             return;
         }
-        let rng = &mut self.ctx.rng;
+        let rng = &mut self.writes;
         let mut volumes: Vec<_> = self
             .nodes
             .iter_mut()
@@ -356,15 +385,17 @@ impl World {
 
     fn heal(&mut self) {
         let now = self.ctx.now;
-        self.ctx
-            .trace
-            .line(now, format_args!("all is well from now on"));
+        let what = format_args!("ALL IS WELL from now on");
+        self.ctx.trace.line(now, None, what);
         self.ctx.calm = true;
         self.ctx.network.mend();
         self.ctx.cloud.heal();
+        self.ctx.burst = None;
         for node in 0..self.nodes.len() {
             self.nodes[node].fuse = None;
             self.nodes[node].sync_fails = None;
+            self.nodes[node].slow = None;
+            self.nodes[node].store.mend();
             self.start(node);
         }
     }
@@ -393,7 +424,7 @@ impl World {
                 true
             }
             Some((invariant, text)) => {
-                if self.ctx.now > self.scenario.heal_at + HEALED_MILLIS {
+                if self.ctx.now > self.scenario.heal_at_millis + HEALED_MILLIS {
                     self.ctx.fail(invariant, text);
                 }
                 false
@@ -403,21 +434,11 @@ impl World {
 
     /// Looking at everything is dear: once a second is enough.
     fn looks_again_at(&mut self) -> u64 {
-        let at = self.scenario.looks_at;
+        let at = self.looks_at;
         if self.ctx.now >= at {
-            self.scenario.looks_at = self.ctx.now + TICK_MILLIS;
+            self.looks_at = self.ctx.now + TICK_MILLIS;
         }
         at
-    }
-}
-
-fn kind(packet: &Packet) -> &'static str {
-    match packet {
-        Packet::Gossip(_) => "gossip",
-        Packet::Ask(..) => "ask",
-        Packet::Answer(..) => "answer",
-        Packet::Enrol(..) => "enrol",
-        Packet::Enrolled(..) => "enrolled",
     }
 }
 
@@ -429,29 +450,14 @@ fn drawn(rng: &mut Rng) -> Content {
     }
 }
 
-/// A volume of a few blocks, and now and then one of more than a group.
-fn source_volume(rng: &mut Rng) -> SourceVolume {
-    let blocks = match rng.below(10) {
-        0 => 1,
-        1..=3 => rng.between(2, 8),
-        4..=8 => rng.between(8, 41),
-        _ => rng.between(250, 300),
-    };
-    let short = if rng.below(2) == 0 {
-        0
-    } else {
-        512 * rng.below(100)
-    };
-    let length = blocks * BLOCK_SIZE as u64 - short;
-    let geometry = Geometry::new(length).expect("some blocks, and not too many");
-    let is_sparse = blocks > 100;
-    let contents = (0..blocks)
-        .map(|_| {
-            if is_sparse && !rng.happens(60) {
-                ZEROS
-            } else {
-                drawn(rng)
-            }
+/// A volume with something in it; of a large one most is zeros.
+fn source_volume(rng: &mut Rng, length: u64) -> SourceVolume {
+    let geometry = Geometry::new(length).expect("the scenario's lengths were checked");
+    let is_sparse = geometry.blocks() > 100;
+    let contents = (0..geometry.blocks())
+        .map(|_| match is_sparse && !rng.happens(60) {
+            true => ZEROS,
+            false => drawn(rng),
         })
         .collect();
     let mut volume = SourceVolume { geometry, contents };

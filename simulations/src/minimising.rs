@@ -1,0 +1,228 @@
+//! A failing scenario made small: what can be left out while the same invariant
+//! breaks is left out. Lists go by delta debugging (Zeller and Hildebrandt:
+//! Simplifying and Isolating Failure-Inducing Input, 2002).
+//!
+//! Nothing is proven to be least: each single fault that is left is needed, as far
+//! as the number of runs allowed to find out.
+
+use crate::context::{Flaw, Violation};
+use crate::invariants::Invariant;
+use crate::scenario::{At, Scenario, Wish};
+use crate::world;
+use blocks::BLOCK_SIZE;
+
+/// Lengths of volumes that are tried instead.
+const SMALLER_BLOCKS: [u64; 3] = [1, 4, 16];
+
+/// What was found.
+pub struct Found {
+    /// The smallest scenario.
+    pub scenario: Scenario,
+    /// What it breaks.
+    pub violation: Violation,
+    /// Worlds that were run.
+    pub runs: u32,
+}
+
+/// Makes a scenario small; none if it breaks nothing.
+pub fn minimise(
+    scenario: &Scenario,
+    flaw: Option<Flaw>,
+    most_runs: u32,
+    progress: &mut dyn FnMut(&str),
+) -> Option<Found> {
+    let violation = world::run(scenario, None, flaw).violation?;
+    let mut search = Search {
+        best: scenario.clone(),
+        violation,
+        flaw,
+        runs: 1,
+        most_runs,
+        progress,
+    };
+    search.everything();
+    Some(Found {
+        scenario: search.best,
+        violation: search.violation,
+        runs: search.runs,
+    })
+}
+
+struct Search<'a> {
+    best: Scenario,
+    violation: Violation,
+    flaw: Option<Flaw>,
+    runs: u32,
+    most_runs: u32,
+    progress: &'a mut dyn FnMut(&str),
+}
+
+impl Search<'_> {
+    fn everything(&mut self) {
+        self.faults();
+        self.migrations();
+        self.wishes();
+        self.chance();
+        self.clocks();
+        self.volumes();
+        self.nodes();
+        // With less around them, fewer faults may do.
+        self.faults();
+        self.end();
+    }
+
+    /// Keeps a scenario if the same invariant breaks in it.
+    fn keep(&mut self, smaller: Scenario) -> bool {
+        if self.runs >= self.most_runs || smaller == self.best {
+            return false;
+        }
+        self.runs += 1;
+        let outcome = world::run(&smaller, None, self.flaw);
+        let same = |violation: &Violation| violation.invariant == self.violation.invariant;
+        let Some(violation) = outcome.violation.filter(same) else {
+            return false;
+        };
+        self.best = smaller;
+        self.violation = violation;
+        let (best, runs) = (&self.best, self.runs);
+        (self.progress)(&format!(
+            "{runs:>4} runs: {} faults, {} migrations, {} nodes",
+            best.faults.len(),
+            best.migrations.len(),
+            best.nodes
+        ));
+        true
+    }
+
+    fn faults(&mut self) {
+        let all = self.best.faults.clone();
+        self.ddmin(&all, |scenario, faults| scenario.faults = faults);
+    }
+
+    /// The smallest part of a list that does.
+    fn ddmin<T: Clone>(&mut self, all: &[T], put: impl Fn(&mut Scenario, Vec<T>)) {
+        let mut kept = all.to_vec();
+        let mut parts = 1;
+        while !kept.is_empty() && parts <= kept.len() {
+            let len = kept.len().div_ceil(parts);
+            let smaller = (0..kept.len()).step_by(len).find_map(|from| {
+                let mut rest = kept.clone();
+                rest.drain(from..kept.len().min(from + len));
+                let mut scenario = self.best.clone();
+                put(&mut scenario, rest.clone());
+                self.keep(scenario).then_some(rest)
+            });
+            match smaller {
+                Some(rest) => {
+                    kept = rest;
+                    parts = (parts - 1).max(1);
+                }
+                None if parts == kept.len() => return,
+                None => parts = kept.len().min(2 * parts),
+            }
+        }
+    }
+
+    fn migrations(&mut self) {
+        for at in (0..self.best.migrations.len()).rev() {
+            if self.best.migrations.len() > 1 {
+                let mut scenario = self.best.clone();
+                scenario.migrations.remove(at);
+                self.keep(scenario);
+            }
+        }
+    }
+
+    /// Leaves out wishes. What is broken by the end may not be what the wishes left
+    /// out would have brought about: there only a pause goes, with its end.
+    fn wishes(&mut self) {
+        let by_end = matches!(
+            self.violation.invariant,
+            Invariant::HealedNodesAgree | Invariant::HealedWorkEnds
+        );
+        for at in 0..self.best.migrations.len() {
+            let pause = |wish: &At<Wish>| matches!(wish.what, Wish::Pause | Wish::Resume);
+            let mut scenario = self.best.clone();
+            scenario.migrations[at].wishes.retain(|wish| !pause(wish));
+            self.keep(scenario);
+            if !by_end {
+                let wishes: Vec<_> = self.best.migrations[at].wishes.iter().copied().collect();
+                self.ddmin(&wishes, |scenario, wishes| {
+                    scenario.migrations[at].wishes = wishes.into();
+                });
+            }
+        }
+    }
+
+    fn chance(&mut self) {
+        for kind in 0..self.best.chance.each().len() {
+            let mut scenario = self.best.clone();
+            *scenario.chance.each()[kind].1 = 0;
+            self.keep(scenario);
+        }
+    }
+
+    fn clocks(&mut self) {
+        let mut scenario = self.best.clone();
+        scenario.clock_secs.fill(0);
+        self.keep(scenario);
+    }
+
+    fn volumes(&mut self) {
+        for at in 0..self.best.migrations.len() {
+            while self.best.migrations[at].volume_bytes.len() > 1 {
+                let mut scenario = self.best.clone();
+                scenario.migrations[at].volume_bytes.pop();
+                scenario.name_all();
+                if !self.keep(scenario) {
+                    break;
+                }
+            }
+            for blocks in SMALLER_BLOCKS {
+                let mut scenario = self.best.clone();
+                let bytes = blocks * BLOCK_SIZE as u64;
+                let lengths = &mut scenario.migrations[at].volume_bytes;
+                lengths.iter_mut().for_each(|length| *length = bytes.min(*length));
+                if self.keep(scenario) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Leaves out the last nodes while nothing speaks of them.
+    fn nodes(&mut self) {
+        while self.best.nodes > crate::scenario::MIN_NODES {
+            let last = self.best.nodes - 1;
+            let mut scenario = self.best.clone();
+            for fault in &mut scenario.faults {
+                fault.what.forget(last);
+            }
+            let mut named = scenario.faults.iter().flat_map(|fault| fault.what.nodes());
+            let is_named = scenario.role_of(last) != "member" || named.any(|node| node == last);
+            scenario.nodes = last;
+            scenario.clock_secs.truncate(last);
+            scenario.invited_at_millis.truncate(last);
+            if is_named || !self.keep(scenario) {
+                return;
+            }
+        }
+    }
+
+    /// Lets the world heal as early as does.
+    fn end(&mut self) {
+        let faults = self.best.faults.iter().map(|fault| fault.at_millis);
+        let mut earliest = faults.max().unwrap_or(0).max(self.best.quiet_at_millis);
+        while self.best.heal_at_millis > earliest + 1_000 {
+            let mut scenario = self.best.clone();
+            scenario.heal_at_millis = earliest.midpoint(scenario.heal_at_millis);
+            let tried = scenario.heal_at_millis;
+            if !self.keep(scenario) {
+                earliest = tried;
+                if self.runs >= self.most_runs {
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! A scenario drawn from a seed.
+//!
+//! Which faults a drawn scenario has is decided in `faults::drawn`.
+
+use super::{At, Ending, Migration, Scenario, Wish, no_migration};
+use crate::chance::Rates;
+use crate::faults;
+use crate::rng::{Rng, Stream};
+use blocks::BLOCK_SIZE;
+
+/// Latest time at which anything goes wrong, in milliseconds.
+const LAST_FAULT: u64 = 75_000;
+/// When every node of a healed mesh has heard of a revocation, in milliseconds.
+const HEARD_MILLIS: u64 = 25_000;
+/// A grant that outlasts everything, on whatever clock.
+const LONG_GRANT_SECS: u64 = 7 * 86_400;
+
+impl Scenario {
+    /// Draws a script for a number of nodes, which is at least 3.
+    pub fn draw(seed: u64, nodes: usize) -> Self {
+        let mut rng = Rng::of(seed, Stream::Scenario, &[]);
+        let heal_at = rng.between(45_000, LAST_FAULT);
+        let quiet_at = rng.between(25_000, heal_at);
+        let invited_at_millis = (0..nodes).map(|_| rng.between(100, 8_000)).collect();
+        let migrations = migrations(&mut rng, nodes, [quiet_at, heal_at]);
+        let expires = |migration: &Migration| migration.ending == Ending::GrantExpired;
+        // A grant that is to expire must not be over before it began.
+        let max_skew_secs = match migrations.iter().any(expires) {
+            true => 15,
+            false if rng.below(2) == 0 => 180,
+            false => 86_400,
+        };
+        let clock_secs = (0..nodes)
+            .map(|_| skew(&mut rng, max_skew_secs))
+            .collect();
+        let mut scenario = Self {
+            about: format!("Drawn from seed {seed}."),
+            seed,
+            nodes,
+            invited_at_millis,
+            clock_secs,
+            quiet_at_millis: quiet_at,
+            heal_at_millis: heal_at,
+            chance: Rates::USUAL,
+            migrations,
+            faults: vec![],
+        };
+        scenario.faults = faults::drawn(&scenario, max_skew_secs);
+        scenario.name_all();
+        scenario
+    }
+}
+
+/// How far a clock is off that is off by at most so much.
+pub fn skew(rng: &mut Rng, max_secs: u64) -> i64 {
+    rng.below(2 * max_secs + 1).cast_signed() - max_secs.cast_signed()
+}
+
+fn migrations(rng: &mut Rng, nodes: usize, ends: [u64; 2]) -> Vec<Migration> {
+    let agents: Vec<usize> = (1..nodes)
+        .step_by(2)
+        .take(if nodes >= 5 { 2 } else { 1 })
+        .collect();
+    let receivers: Vec<usize> = (2..nodes).step_by(2).take(2).collect();
+    let mut migrations = vec![];
+    for (at, agent) in agents.into_iter().enumerate() {
+        if at > 0 && rng.below(2) == 0 {
+            break;
+        }
+        let mut replicators = receivers.clone();
+        let first = at % replicators.len();
+        replicators.rotate_left(first);
+        migrations.push(migration(rng, agent, replicators, ends));
+    }
+    // All others would lose their replicators with it.
+    let ends_all = |migration: &Migration| migration.ending == Ending::ReplicatorRevoked;
+    if let Some(at) = migrations.iter().position(ends_all) {
+        migrations = vec![migrations.swap_remove(at)];
+    }
+    migrations
+}
+
+fn migration(
+    rng: &mut Rng,
+    agent: usize,
+    replicators: Vec<usize>,
+    [quiet_at, heal_at]: [u64; 2],
+) -> Migration {
+    let ending = match rng.below(20) {
+        0..=1 => Ending::GrantRevoked,
+        2..=3 => Ending::GrantExpired,
+        4 => Ending::AgentRevoked,
+        5 => Ending::ReplicatorRevoked,
+        6..=7 => Ending::Deleted,
+        8..=9 => Ending::DeletedAfterwards,
+        _ => Ending::CutOver,
+    };
+    let volume_bytes = (0..rng.between(1, 3)).map(|_| volume_bytes(rng)).collect();
+    let cutover = Wish::Cutover {
+        prove_full: rng.below(2) == 0,
+    };
+    let mut wishes = vec![(3_000, Wish::Create), (4_000, Wish::Start)];
+    if rng.below(2) == 0 {
+        let at = rng.between(10_000, 25_000);
+        wishes.push((at, Wish::Pause));
+        wishes.push((at + rng.between(2_000, 8_000), Wish::Resume));
+    }
+    // The disk may only be expected to equal its copy when nothing writes to it.
+    let cut_at = quiet_at + rng.between(100, 15_000);
+    let early = rng.between(12_000, 40_000);
+    match ending {
+        Ending::CutOver => wishes.push((cut_at, cutover)),
+        Ending::GrantRevoked => wishes.push((early, Wish::RevokeGrants)),
+        Ending::GrantExpired => {}
+        Ending::AgentRevoked => wishes.push((early, Wish::RevokeAgent)),
+        Ending::ReplicatorRevoked => wishes.push((early, Wish::RevokeReplicators)),
+        Ending::Deleted => {
+            if rng.below(2) == 0 {
+                wishes.push((cut_at, cutover));
+                wishes.push((cut_at + rng.between(100, 9_000), Wish::Delete));
+            } else {
+                wishes.push((early, Wish::Delete));
+            }
+        }
+        Ending::DeletedAfterwards => {
+            wishes.push((cut_at, cutover));
+            wishes.push((cut_at, Wish::AwaitCutOver));
+            wishes.push((cut_at, Wish::Delete));
+        }
+    }
+    // Nobody may cut over what they lost the right to move, once they have heard of it.
+    if matches!(
+        ending,
+        Ending::GrantRevoked | Ending::AgentRevoked | Ending::ReplicatorRevoked
+    ) {
+        wishes.push((heal_at + HEARD_MILLIS, cutover));
+    }
+    let at = |(at_millis, what)| At { at_millis, what };
+    Migration {
+        id: no_migration(),
+        agent,
+        replicators,
+        volumes: vec![],
+        volume_bytes,
+        wishes: wishes.into_iter().map(at).collect(),
+        ending,
+        grant_secs: match ending {
+            Ending::GrantExpired => rng.between(20, 50),
+            _ => LONG_GRANT_SECS,
+        },
+    }
+}
+
+/// A few blocks, and now and then more than a group; the last one whole or not.
+fn volume_bytes(rng: &mut Rng) -> u64 {
+    let blocks = match rng.below(10) {
+        0 => 1,
+        1..=3 => rng.between(2, 8),
+        4..=8 => rng.between(8, 41),
+        _ => rng.between(250, 300),
+    };
+    let short = match rng.below(2) {
+        0 => 0,
+        _ => 512 * rng.below(100),
+    };
+    blocks * BLOCK_SIZE as u64 - short
+}

@@ -10,6 +10,10 @@ use crdt::Report;
 use keys::statement::Entry;
 use keys::{Signed, Statement};
 use mesh::{Announcement, EnrolReply, EnrolRequest, Page, Record};
+use std::fmt;
+
+/// Things of one message that are named.
+const MAX_NAMED: usize = 6;
 
 /// A message's kind.
 pub fn kind(packet: &Packet) -> &'static str {
@@ -41,7 +45,7 @@ pub fn packet(packet: &Packet) -> String {
         Packet::Enrolled(_, bytes) => (bytes, decoded(bytes).map(reply)),
     };
     let content = content.map_or_else(String::new, |content| format!(": {content}"));
-    format!(", {}{content}", size(bytes.len()))
+    format!(", {}{content}", Size(bytes.len()))
 }
 
 fn decoded<T: Wire>(bytes: &[u8]) -> Option<T> {
@@ -88,6 +92,11 @@ fn contents(statements: &[Signed], changes: usize, reports: &[Signed]) -> String
         _ => parts.push(format!("{changes} changes of the plan")),
     }
     parts.extend(reports.iter().map(report));
+    let more = parts.len().saturating_sub(MAX_NAMED);
+    if more > 0 {
+        parts.truncate(MAX_NAMED);
+        parts.push(format!("and {more} more"));
+    }
     match parts.is_empty() {
         true => "nothing but heads".into(),
         false => parts.join(", "),
@@ -139,7 +148,7 @@ fn to_source(frame: ToSource) -> String {
         ToSource::Opened { barrier, .. } => format!("opened, at barrier {barrier}"),
         ToSource::Refused { code } => format!("refused: {code}"),
         ToSource::Groups { first, nodes } => format!("{} groups from {first}", nodes.len()),
-        ToSource::Leaves { group, .. } => format!("leaves of group {group}"),
+        ToSource::Leaves { group, .. } => format!("leaves of {group}"),
         ToSource::Durable { barrier, .. } => format!("durable up to barrier {barrier}"),
         ToSource::Finished { read_back, .. } => match read_back {
             true => "finished, read back".into(),
@@ -150,12 +159,14 @@ fn to_source(frame: ToSource) -> String {
 
 fn to_target(frame: ToTarget) -> String {
     match frame {
-        ToTarget::Open { ticket, barrier, .. } => {
-            let ticket = size(ticket.len());
+        ToTarget::Open {
+            ticket, barrier, ..
+        } => {
+            let ticket = Size(ticket.len());
             format!("open, at barrier {barrier}, a ticket of {ticket}")
         }
         ToTarget::AskGroups { first, count } => format!("asks for {count} groups from {first}"),
-        ToTarget::AskLeaves { group } => format!("asks for the leaves of group {group}"),
+        ToTarget::AskLeaves { group } => format!("asks for the leaves of {group}"),
         ToTarget::BeginPass { pass } => format!("pass {pass} begins"),
         ToTarget::Extent { first, leaves, .. } => extent("blocks", first.0, leaves.len() as u64),
         ToTarget::Zero { first, count } => extent("zeros", first.0, u64::from(count)),
@@ -170,15 +181,19 @@ fn to_target(frame: ToTarget) -> String {
 
 fn extent(what: &str, first: u64, count: u64) -> String {
     match count {
-        1 => format!("{what} {first}"),
+        1 => format!("{} {first}", what.trim_end_matches('s')),
         _ => format!("{what} {first} to {}", first + count - 1),
     }
 }
 
 /// Bytes for people.
-fn size(bytes: usize) -> String {
-    match bytes {
-        0..1024 => format!("{bytes} B"),
-        _ => format!("{:.1} KiB", bytes as f64 / 1024.0),
+pub struct Size(pub usize);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0..1024 => write!(f, "{} B", self.0),
+            _ => write!(f, "{:.1} KiB", self.0 as f64 / 1024.0),
+        }
     }
 }

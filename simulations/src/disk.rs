@@ -5,8 +5,8 @@
 //! 0 is a page of zeros. So a volume costs next to nothing and every hash is real.
 
 use blocks::{BLOCK_SIZE, BlockIndex, Geometry, GroupIndex, Leaf, Node, Root};
-use std::cell::RefCell;
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::rng::Rng;

@@ -14,6 +14,7 @@ use crate::disk::Death;
 use crate::network::{Event, Garble};
 use crate::node::Fuse;
 use crate::rng::Rng;
+use crate::scenario::line;
 use crate::world::World;
 use blocks::CloseReason;
 use serde::{Deserialize, Serialize};
@@ -199,7 +200,9 @@ impl Fault {
             Self::OneWay { from, to, .. } => vec![from, to],
             _ => vec![],
         };
-        lists.into_iter().for_each(|list| list.retain(|named| *named != node));
+        lists
+            .into_iter()
+            .for_each(|list| list.retain(|named| *named != node));
     }
 
     /// How long it lasts and the like, in milliseconds, by their names.
@@ -223,13 +226,6 @@ impl Fault {
             _ => vec![],
         }
     }
-
-    /// As a scenario file has it, in one line.
-    fn text(&self) -> String {
-        let table = toml::to_string(self).expect("words and numbers can be written");
-        let text = table.trim_end().replace('\n', ", ");
-        text.replacen("kind = ", "", 1).replace('"', "")
-    }
 }
 
 impl World {
@@ -237,7 +233,7 @@ impl World {
     pub fn fault(&mut self, at: usize) {
         let fault = self.scenario.faults[at].what.clone();
         let now = self.ctx.now;
-        let what = format_args!("FAULT {}", fault.text());
+        let what = format_args!("FAULT {}", line(&fault));
         self.ctx.trace.line(now, None, what);
         match fault {
             Fault::Dies {
@@ -324,7 +320,8 @@ impl World {
         };
         if let Some(block) = disk.rot(&mut rng) {
             self.ctx.seen.rotten_blocks += 1;
-            self.ctx.note(node, format_args!("block {block} of its copy rots"));
+            self.ctx
+                .note(node, format_args!("block {block} of its copy rots"));
         }
     }
 

@@ -117,6 +117,7 @@ impl Node {
                     return Ok(Some(Outcome::StorageFailed { full }));
                 }
                 let path = self.copy(job).record.path.clone();
+                ctx.note(self.index, format_args!("syncs what it wrote for {job}"));
                 if ctx.flaw != Some(Flaw::SkipsDataSync) {
                     self.store
                         .disks
@@ -132,6 +133,8 @@ impl Node {
                 copy.record.barrier = flush.barrier.unwrap_or(copy.record.barrier);
                 copy.record.root = copy.tree.root().0;
                 let record = copy.record.clone();
+                let what = format_args!("commits barrier {} of {job}", record.barrier);
+                ctx.note(self.index, what);
                 self.up().replicator.stored(record);
             }
             _ => {

@@ -314,7 +314,8 @@ pub fn trees_tell_the_truth(ctx: &mut Context, nodes: &[Node], job: JobId) {
     let geometry = tree.geometry();
     let wrong = (0..geometry.blocks()).find(|block| {
         let at = *block as usize;
-        let excused = unsettled.contains(block) || disk.is_rotten(*block) || tree.is_damaged(*block);
+        let excused =
+            unsettled.contains(block) || disk.is_rotten(*block) || tree.is_damaged(*block);
         if excused {
             return false;
         }

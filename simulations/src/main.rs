@@ -40,7 +40,7 @@ use std::time::Duration;
 use trace::View;
 
 /// Lines of the trace that a minimised scenario is shown with.
-const SHOWN_LINES: usize = 60;
+const SHOWN_LINES: usize = 80;
 
 /// Simulates a mesh of many nodes with faults, and checks every invariant.
 #[derive(Parser)]
@@ -133,6 +133,9 @@ struct Replay {
     /// Only until this second.
     #[arg(long, requires = "trace")]
     to: Option<f64>,
+    /// Not what the mesh says to keep itself level, nor what is stored of it.
+    #[arg(long, requires = "trace")]
+    brief: bool,
     /// Only lines with this in them.
     #[arg(long, requires = "trace")]
     grep: Option<String>,
@@ -235,7 +238,10 @@ fn run(out: &mut impl Write, options: &Run) -> Result<ExitCode, String> {
             ExitCode::SUCCESS
         }
         broken => {
-            let _ = writeln!(out, "{broken} of {seeds} seeds of {what} broke an invariant");
+            let _ = writeln!(
+                out,
+                "{broken} of {seeds} seeds of {what} broke an invariant"
+            );
             ExitCode::FAILURE
         }
     })
@@ -253,6 +259,7 @@ fn replay(out: &mut impl Write, options: Replay) -> Result<ExitCode, String> {
         node: options.node,
         from_millis: options.from.map_or(0, millis),
         to_millis: options.to.map(millis),
+        is_brief: options.brief,
         grep: options.grep,
         last: options.last,
         is_kept: false,
@@ -285,6 +292,7 @@ fn minimise(out: &mut impl Write, which: &Which, runs: u32) -> Result<ExitCode, 
     eprintln!("{} runs", found.runs);
     let view = View {
         last: Some(SHOWN_LINES),
+        is_brief: true,
         is_kept: true,
         ..View::default()
     };

@@ -182,7 +182,9 @@ impl Search<'_> {
                 let mut scenario = self.best.clone();
                 let bytes = blocks * BLOCK_SIZE as u64;
                 let lengths = &mut scenario.migrations[at].volume_bytes;
-                lengths.iter_mut().for_each(|length| *length = bytes.min(*length));
+                lengths
+                    .iter_mut()
+                    .for_each(|length| *length = bytes.min(*length));
                 if self.keep(scenario) {
                     break;
                 }

@@ -160,7 +160,9 @@ impl Node {
         match &mut self.fuse {
             None => Ok(()),
             Some(fuse) if fuse.deeds == 0 => {
-                let Fuse { death, down_millis, .. } = *fuse;
+                let Fuse {
+                    death, down_millis, ..
+                } = *fuse;
                 self.fuse = None;
                 ctx.seen.deaths_between_outputs += 1;
                 Err(Died { death, down_millis })
@@ -302,15 +304,17 @@ impl Node {
             }
             Output::Changed(changed) => {
                 let (ledger, plan) = (changed.ledger, changed.plan);
-                let which = match (ledger, plan) {
-                    (true, true) => "its ledger and plan change",
-                    (true, false) => "its ledger changes",
-                    (false, true) => "its plan changes",
-                    (false, false) => "its reports change",
-                };
-                ctx.note(at, format_args!("{which}"));
+                match (ledger, plan) {
+                    (true, true) => ctx.note(at, format_args!("its ledger and plan change")),
+                    (true, false) => ctx.note(at, format_args!("its ledger changes")),
+                    (false, true) => ctx.note(at, format_args!("its plan changes")),
+                    (false, false) => {}
+                }
                 self.up().dirty = true;
-                ctx.oracle.changed.insert(at);
+                // Authority and plan do not depend on reports, and to compare them is dear.
+                if ledger || plan {
+                    ctx.oracle.changed.insert(at);
+                }
             }
             Output::Raise(alarm) => {
                 ctx.note(at, format_args!("raises an alarm: {alarm:?}"));
@@ -329,7 +333,8 @@ impl Node {
         if let Some(mesh) = self.replica().map(|replica| replica.ledger().mesh()) {
             invariants::everything_verifies(ctx, self.index, mesh, &records);
         }
-        let what = format_args!("stores {} records", records.len());
+        let count = records.len();
+        let what = format_args!("stores {count} record{}", if count == 1 { "" } else { "s" });
         let detail = || crate::describing::records(&records);
         let ends = [Some(self.index), None];
         ctx.trace.line_from(ctx.now, ends, what, detail);

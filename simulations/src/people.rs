@@ -34,7 +34,11 @@ impl World {
         }
         for at in 0..self.scenario.migrations.len() {
             let migration = self.scenario.migrations[at].clone();
-            let Some(At { at_millis: due, what: wish }) = migration.wishes.front().copied() else {
+            let Some(At {
+                at_millis: due,
+                what: wish,
+            }) = migration.wishes.front().copied()
+            else {
                 continue;
             };
             if self.ctx.now < due {
@@ -48,7 +52,7 @@ impl World {
                 Ok(())
             });
             if done == Done::Yes {
-                let what = format_args!("people: {wish:?} of migration {}", migration.id.short());
+                let what = format_args!("people want of {}: {}", migration.id.short(), wish.text());
                 self.ctx.note(0, what);
                 self.scenario.migrations[at].wishes.pop_front();
             }

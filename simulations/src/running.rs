@@ -59,7 +59,9 @@ pub fn run(
             let (sender, next, is_over, scenario) = (sender.clone(), &next, &is_over, &scenario);
             scope.spawn(move || {
                 loop {
-                    let late = plan.longest.is_some_and(|longest| began.elapsed() >= longest);
+                    let late = plan
+                        .longest
+                        .is_some_and(|longest| began.elapsed() >= longest);
                     if late || is_over.load(Ordering::Relaxed) {
                         return;
                     }

@@ -9,9 +9,9 @@ mod drawn;
 mod file;
 mod timed;
 
-pub use file::MIN_NODES;
 pub use drawn::skew;
-pub use timed::At;
+pub use file::MIN_NODES;
+pub use timed::{At, line};
 
 use crate::chance::Rates;
 use crate::faults::Fault;
@@ -69,6 +69,13 @@ pub enum Wish {
     Delete,
 }
 
+impl Wish {
+    /// As a scenario file has it, in one line.
+    pub fn text(&self) -> String {
+        line(self)
+    }
+}
+
 /// One migration as people want it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -87,10 +94,11 @@ pub struct Migration {
     pub volume_bytes: Vec<u64>,
     /// How it is to end.
     pub ending: Ending,
-    /// How long its grant is to last.
+    /// How long its grant is to last; a week if a file does not say.
+    #[serde(default = "long_grant")]
     pub grant_secs: u64,
     /// What is wanted, in order, and not before when.
-    #[serde(rename = "wish")]
+    #[serde(rename = "wish", default)]
     pub wishes: VecDeque<At<Wish>>,
 }
 
@@ -101,13 +109,18 @@ pub struct Scenario {
     /// What it is about, for people.
     #[serde(default)]
     pub about: String,
+    /// What it has to reach to be worth its name, as the counts of a run are called.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reaches: Vec<String>,
     /// Decides what the scenario leaves to chance.
     pub seed: u64,
     /// How many nodes there are.
     pub nodes: usize,
-    /// When each is invited; the first founds the mesh.
+    /// When each is invited; the first founds the mesh. A file may leave it out.
+    #[serde(default)]
     pub invited_at_millis: Vec<u64>,
-    /// How far each one's wall clock is off at the beginning.
+    /// How far each one's wall clock is off at the beginning; right if a file has none.
+    #[serde(default)]
     pub clock_secs: Vec<i64>,
     /// When the last write to a source happens.
     pub quiet_at_millis: u64,
@@ -122,6 +135,11 @@ pub struct Scenario {
     /// What goes wrong, and when.
     #[serde(default, rename = "fault")]
     pub faults: Vec<At<Fault>>,
+}
+
+/// Outlasts everything, on whatever clock.
+fn long_grant() -> u64 {
+    7 * 86_400
 }
 
 fn no_migration() -> MigrationId {

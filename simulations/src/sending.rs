@@ -123,7 +123,9 @@ impl Node {
         let damaged = tree.take_damaged();
         if !damaged.is_empty() && ctx.flaw != Some(Flaw::TrustsTrees) {
             // Zeros as good as any: where they are wrong the groups are compared.
-            let blocks = damaged.iter().flat_map(|group| geometry.group_blocks(*group));
+            let blocks = damaged
+                .iter()
+                .flat_map(|group| geometry.group_blocks(*group));
             blocks.for_each(|block| tree.set(block, leaf(geometry, block, &ZEROS)));
             tree.sync();
             ctx.oracle.forget(&job);
@@ -412,7 +414,11 @@ impl Node {
                 break;
             }
             if self.rng.happens(80) {
+                // The machine must hear of it before the next extent is sent, or the two
+                // ends would count that extent to different barriers.
                 self.source_later(job, Input::BarrierDue);
+                self.drive_source(ctx, job)?;
+                continue;
             }
             match self.next_extent(job, cursor) {
                 None => {

@@ -6,20 +6,21 @@
 use crate::context::{Flaw, Seen};
 use crate::disk::{Death, Disk, PAGES, StoredTree, ZEROS, bytes, content, flat_root};
 use crate::rng::Rng;
+use crate::scenario::Scenario;
 use crate::world;
 use blocks::Geometry;
 
 /// The invariant that breaks in the first of some worlds with this flaw.
 fn noticed_as(flaw: Flaw, seeds: u64) -> Option<&'static str> {
     (0..seeds).find_map(|seed| {
-        let outcome = world::run(seed, 5, false, Some(flaw));
+        let outcome = world::run(&Scenario::draw(seed, 5), None, Some(flaw));
         outcome.violation.map(|violation| violation.invariant.id())
     })
 }
 
 #[test]
 fn the_same_seed_makes_the_same_trace_and_another_seed_another() {
-    let hash = |seed| world::run(seed, 5, false, None).hash;
+    let hash = |seed| world::run(&Scenario::draw(seed, 5), None, None).hash;
     assert_eq!(hash(3), hash(3));
     assert_ne!(hash(3), hash(4));
 }
@@ -28,7 +29,7 @@ fn the_same_seed_makes_the_same_trace_and_another_seed_another() {
 fn a_few_seeds_hold_and_reach_everything_they_are_about() {
     let mut seen = Seen::default();
     for seed in 1_000..1_025 {
-        let outcome = world::run(seed, 6, false, None);
+        let outcome = world::run(&Scenario::draw(seed, 6), None, None);
         assert_eq!(outcome.violation, None, "seed {seed} of 6 nodes");
         seen.add(&outcome.seen);
     }
@@ -40,7 +41,7 @@ fn a_few_seeds_hold_and_reach_everything_they_are_about() {
 #[test]
 fn three_nodes_are_enough_for_a_mesh() {
     for seed in 0..8 {
-        let outcome = world::run(seed, 3, false, None);
+        let outcome = world::run(&Scenario::draw(seed, 3), None, None);
         assert_eq!(outcome.violation, None, "seed {seed} of 3 nodes");
     }
 }

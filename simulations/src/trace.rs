@@ -19,6 +19,8 @@ pub struct View {
     pub from_millis: u64,
     /// Only until this time, in milliseconds.
     pub to_millis: Option<u64>,
+    /// Not what the mesh says to keep itself level, nor what is stored of it.
+    pub is_brief: bool,
     /// Only those that contain this.
     pub grep: Option<String>,
     /// Only that many, the last before the end.
@@ -83,11 +85,14 @@ impl Trace {
     fn show(&mut self, now: u64, [who, peer]: [Option<usize>; 2], text: String) {
         let Some(view) = &self.view else { return };
         let concerns = |node| [who, peer].contains(&Some(node)) || who.is_none();
+        let is_chatter = text.starts_with("stores ")
+            || text.starts_with("from n") && !text.contains(" on stream ");
         let name = who.map_or("", |who| &self.names[who]);
         let line = format!("{:>4}.{:03}  {name:<14}  {text}", now / 1000, now % 1000);
         let wanted = view.node.is_none_or(concerns)
             && now >= view.from_millis
             && view.to_millis.is_none_or(|to| now <= to)
+            && !(view.is_brief && is_chatter)
             && view.grep.as_ref().is_none_or(|grep| line.contains(grep));
         if !wanted {
             return;

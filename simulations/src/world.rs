@@ -5,8 +5,8 @@
 //! (`faults`).
 
 use crate::context::{Context, Flaw, Seen, Violation};
+use crate::describing::{self, Size};
 use crate::disk::{Content, Death, ZEROS};
-use crate::describing;
 use crate::ending;
 use crate::invariants::{self, Oracle};
 use crate::network::{Event, Network};
@@ -304,9 +304,9 @@ impl World {
         let Some(ends) = self.ctx.network.stream(stream).map(|stream| stream.ends) else {
             return;
         };
-        let (now, bytes) = (self.ctx.now, payload.len());
+        let (now, bytes) = (self.ctx.now, Size(header.len() + payload.len()));
         let (from, to) = (ends[1 - end], ends[end]);
-        let what = format_args!("from n{from} on stream {stream}: {bytes} B");
+        let what = format_args!("from n{from} on stream {stream}: {bytes}");
         let detail = || describing::frame(end, header, payload.len());
         let ends = [Some(to), Some(from)];
         self.ctx.trace.line_from(now, ends, what, detail);

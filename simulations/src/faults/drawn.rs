@@ -29,7 +29,10 @@ pub fn drawn(scenario: &Scenario, max_skew_secs: u64) -> Vec<At<Fault>> {
                     push(dies_at, dies(&mut rng, victim));
                 }
             }
-            kind => push(at_millis, fault(scenario, &mut rng, kind, victim, max_skew_secs)),
+            kind => push(
+                at_millis,
+                fault(scenario, &mut rng, kind, victim, max_skew_secs),
+            ),
         }
         at_millis += rng.between(200, 3_500);
     }

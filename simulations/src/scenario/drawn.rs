@@ -2,7 +2,7 @@
 //!
 //! Which faults a drawn scenario has is decided in `faults::drawn`.
 
-use super::{At, Ending, Migration, Scenario, Wish, no_migration};
+use super::{At, Ending, Migration, Scenario, Wish, long_grant, no_migration};
 use crate::chance::Rates;
 use crate::faults;
 use crate::rng::{Rng, Stream};
@@ -12,8 +12,6 @@ use blocks::BLOCK_SIZE;
 const LAST_FAULT: u64 = 75_000;
 /// When every node of a healed mesh has heard of a revocation, in milliseconds.
 const HEARD_MILLIS: u64 = 25_000;
-/// A grant that outlasts everything, on whatever clock.
-const LONG_GRANT_SECS: u64 = 7 * 86_400;
 
 impl Scenario {
     /// Draws a script for a number of nodes, which is at least 3.
@@ -30,11 +28,10 @@ impl Scenario {
             false if rng.below(2) == 0 => 180,
             false => 86_400,
         };
-        let clock_secs = (0..nodes)
-            .map(|_| skew(&mut rng, max_skew_secs))
-            .collect();
+        let clock_secs = (0..nodes).map(|_| skew(&mut rng, max_skew_secs)).collect();
         let mut scenario = Self {
             about: format!("Drawn from seed {seed}."),
+            reaches: vec![],
             seed,
             nodes,
             invited_at_millis,
@@ -146,7 +143,7 @@ fn migration(
         ending,
         grant_secs: match ending {
             Ending::GrantExpired => rng.between(20, 50),
-            _ => LONG_GRANT_SECS,
+            _ => long_grant(),
         },
     }
 }

@@ -5,6 +5,7 @@
 //! meets a node that is not there or a time that never comes.
 
 use super::{At, Migration, Scenario};
+use crate::context::Seen;
 use crate::faults::Fault;
 use std::fmt;
 use std::path::Path;
@@ -21,6 +22,8 @@ pub const MAX_SKEW_SECS: i64 = 86_400;
 const MAX_VOLUME_BYTES: u64 = 64 << 20;
 /// What a disk's length is a multiple of.
 const SECTOR_BYTES: u64 = 512;
+/// When nodes are invited where a file does not say.
+const INVITED_AT_MILLIS: u64 = 100;
 /// Most of anything in a list.
 const MAX_LISTED: usize = 1_000;
 
@@ -56,6 +59,7 @@ impl Scenario {
     pub fn parse(text: &str) -> Result<Self, Error> {
         let parsed = toml::from_str::<Self>(text);
         let mut scenario = parsed.map_err(|error| Error::Syntax(error.to_string()))?;
+        scenario.fill_in();
         scenario.check().map_err(Error::Limits)?;
         scenario.name_all();
         Ok(scenario)
@@ -64,6 +68,17 @@ impl Scenario {
     /// As the text of a file.
     pub fn text(&self) -> String {
         toml::to_string(self).expect("numbers, words and lists of tables can be written")
+    }
+
+    /// What a file may leave out: everybody is invited early, and every clock is right.
+    fn fill_in(&mut self) {
+        let nodes = self.nodes.min(MAX_NODES);
+        if self.invited_at_millis.is_empty() {
+            self.invited_at_millis = vec![INVITED_AT_MILLIS; nodes];
+        }
+        if self.clock_secs.is_empty() {
+            self.clock_secs = vec![0; nodes];
+        }
     }
 
     fn check(&self) -> Result<(), String> {
@@ -84,9 +99,21 @@ impl Scenario {
         }
         within("seed", self.seed, 0, i64::MAX as u64)?;
         within("heal_at_millis", self.heal_at_millis, 1, MAX_MILLIS)?;
-        within("quiet_at_millis", self.quiet_at_millis, 0, self.heal_at_millis)?;
+        within(
+            "quiet_at_millis",
+            self.quiet_at_millis,
+            0,
+            self.heal_at_millis,
+        )?;
         for (name, rate) in self.chance.clone().each() {
             within(&format!("chance.{name}"), *rate, 0, 1000)?;
+        }
+        let counts = Seen::default().table();
+        for name in &self.reaches {
+            if !counts.iter().any(|(count, _)| count == name) {
+                let why = "nothing is counted under that name; `run` prints what is";
+                return Err(format!("reaches {name:?}: {why}"));
+            }
         }
         for invited in &self.invited_at_millis {
             within("invited_at_millis", *invited, 0, self.heal_at_millis)?;
@@ -127,7 +154,12 @@ impl Scenario {
                 return Err(format!("volume_bytes {bytes} is no multiple of 512"));
             }
         }
-        within("wishes", migration.wishes.len() as u64, 0, MAX_LISTED as u64)?;
+        within(
+            "wishes",
+            migration.wishes.len() as u64,
+            0,
+            MAX_LISTED as u64,
+        )?;
         for wish in &migration.wishes {
             within("at_millis", wish.at_millis, 0, MAX_MILLIS)?;
         }
@@ -161,5 +193,7 @@ fn skewed(key: &str, secs: i64) -> Result<(), String> {
         return Ok(());
     }
     let most = MAX_SKEW_SECS;
-    Err(format!("{key} is {secs}; it may be -{most} to {most}, a day"))
+    Err(format!(
+        "{key} is {secs}; it may be -{most} to {most}, a day"
+    ))
 }

@@ -30,3 +30,13 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for At<T> {
         })
     }
 }
+
+/// Something as a scenario file has it, in one line: its kind and its keys.
+pub fn line(what: &impl Serialize) -> String {
+    let table = toml::to_string(what).expect("words and numbers can be written");
+    let text = table.trim_end().replace('\n', ", ").replace('"', "");
+    match text.split_once(" = ") {
+        Some((_, rest)) => rest.to_owned(),
+        None => text,
+    }
+}

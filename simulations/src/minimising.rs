@@ -6,8 +6,7 @@
 //! as the number of runs allowed to find out.
 
 use crate::context::{Flaw, Violation};
-use crate::invariants::Invariant;
-use crate::scenario::{At, Scenario, Wish};
+use crate::scenario::{At, Ending, Scenario, Wish, long_grant};
 use crate::world;
 use blocks::BLOCK_SIZE;
 
@@ -94,31 +93,25 @@ impl Search<'_> {
         true
     }
 
+    /// The fewest faults that do: ever smaller parts of the list are left out, until
+    /// not a single one can be.
     fn faults(&mut self) {
-        let all = self.best.faults.clone();
-        self.ddmin(&all, |scenario, faults| scenario.faults = faults);
-    }
-
-    /// The smallest part of a list that does.
-    fn ddmin<T: Clone>(&mut self, all: &[T], put: impl Fn(&mut Scenario, Vec<T>)) {
-        let mut kept = all.to_vec();
         let mut parts = 1;
-        while !kept.is_empty() && parts <= kept.len() {
-            let len = kept.len().div_ceil(parts);
-            let smaller = (0..kept.len()).step_by(len).find_map(|from| {
-                let mut rest = kept.clone();
-                rest.drain(from..kept.len().min(from + len));
+        loop {
+            let all = self.best.faults.clone();
+            if all.is_empty() {
+                return;
+            }
+            let len = all.len().div_ceil(parts);
+            let is_smaller = (0..all.len()).step_by(len).any(|from| {
                 let mut scenario = self.best.clone();
-                put(&mut scenario, rest.clone());
-                self.keep(scenario).then_some(rest)
+                scenario.faults.drain(from..all.len().min(from + len));
+                self.keep(scenario)
             });
-            match smaller {
-                Some(rest) => {
-                    kept = rest;
-                    parts = (parts - 1).max(1);
-                }
-                None if parts == kept.len() => return,
-                None => parts = kept.len().min(2 * parts),
+            match is_smaller {
+                true => parts = (parts - 1).max(1),
+                false if len == 1 => return,
+                false => parts = all.len().min(2 * parts),
             }
         }
     }
@@ -133,24 +126,24 @@ impl Search<'_> {
         }
     }
 
-    /// Leaves out wishes. What is broken by the end may not be what the wishes left
-    /// out would have brought about: there only a pause goes, with its end.
+    /// Makes people want less. What is left is still a script that can end as it says,
+    /// so that the file holds once the fault that it shows is mended.
     fn wishes(&mut self) {
-        let by_end = matches!(
-            self.violation.invariant,
-            Invariant::HealedNodesAgree | Invariant::HealedWorkEnds
-        );
         for at in 0..self.best.migrations.len() {
             let pause = |wish: &At<Wish>| matches!(wish.what, Wish::Pause | Wish::Resume);
             let mut scenario = self.best.clone();
             scenario.migrations[at].wishes.retain(|wish| !pause(wish));
             self.keep(scenario);
-            if !by_end {
-                let wishes: Vec<_> = self.best.migrations[at].wishes.iter().copied().collect();
-                self.ddmin(&wishes, |scenario, wishes| {
-                    scenario.migrations[at].wishes = wishes.into();
-                });
-            }
+            let mut scenario = self.best.clone();
+            let at_millis = scenario.quiet_at_millis + 100;
+            let migration = &mut scenario.migrations[at];
+            let first = |wish: &At<Wish>| matches!(wish.what, Wish::Create | Wish::Start);
+            migration.wishes.retain(first);
+            let what = Wish::Cutover { prove_full: true };
+            migration.wishes.push_back(At { at_millis, what });
+            migration.ending = Ending::CutOver;
+            migration.grant_secs = migration.grant_secs.max(long_grant());
+            self.keep(scenario);
         }
     }
 

@@ -138,7 +138,7 @@ pub struct Scenario {
 }
 
 /// Outlasts everything, on whatever clock.
-fn long_grant() -> u64 {
+pub fn long_grant() -> u64 {
     7 * 86_400
 }
 

@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod files;
+mod minimised;
+mod shown;
+
 use crate::context::{Flaw, Seen};
 use crate::disk::{Death, Disk, PAGES, StoredTree, ZEROS, bytes, content, flat_root};
 use crate::rng::Rng;
@@ -28,7 +32,7 @@ fn the_same_seed_makes_the_same_trace_and_another_seed_another() {
 #[test]
 fn a_few_seeds_hold_and_reach_everything_they_are_about() {
     let mut seen = Seen::default();
-    for seed in 1_000..1_025 {
+    for seed in 1_000..1_040 {
         let outcome = world::run(&Scenario::draw(seed, 6), None, None);
         assert_eq!(outcome.violation, None, "seed {seed} of 6 nodes");
         seen.add(&outcome.seen);
@@ -75,6 +79,32 @@ fn a_replicator_that_ignores_its_notes_after_a_crash_is_noticed() {
 fn ends_that_never_check_open_streams_again_are_noticed() {
     let noticed = noticed_as(Flaw::NeverRechecks, 80).unwrap();
     assert!(["INV-06", "INV-07"].contains(&noticed), "{noticed}");
+}
+
+#[test]
+fn a_node_that_starts_with_a_damaged_record_is_noticed() {
+    let noticed = noticed_as(Flaw::TrustsRecords, 40).unwrap();
+    assert!(["INV-02", "INV-12"].contains(&noticed), "{noticed}");
+}
+
+#[test]
+fn ends_that_believe_a_damaged_tree_are_noticed() {
+    let noticed = noticed_as(Flaw::TrustsTrees, 40).unwrap();
+    assert!(["INV-03", "INV-05"].contains(&noticed), "{noticed}");
+}
+
+#[test]
+fn a_replicator_that_keeps_the_tree_of_a_rotten_copy_is_noticed() {
+    let scenario = files::named("copy-rots");
+    let outcome = world::run(&scenario, None, Some(Flaw::KeepsWrongTree));
+    assert_eq!(outcome.violation.unwrap().invariant.id(), "INV-18");
+}
+
+#[test]
+fn a_replicator_that_says_it_read_back_what_it_did_not_is_noticed() {
+    let scenario = files::named("copy-rots");
+    let outcome = world::run(&scenario, None, Some(Flaw::ProvesUnread));
+    assert_eq!(outcome.violation.unwrap().invariant.id(), "INV-15");
 }
 
 #[test]

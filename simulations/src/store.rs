@@ -36,7 +36,7 @@ enum Kept {
     Statement(usize, Signed),
     Change(u64, SignedChange),
     Report(NodeId, Signed),
-    Agent(agent::Record),
+    Agent(Box<agent::Record>),
     Copy(replicator::Record),
 }
 
@@ -162,7 +162,10 @@ impl Store {
                 let (node, signed) = reports.nth(number % self.reports.len().max(1))?;
                 Some(Kept::Report(*node, signed.clone()))
             }
-            3 => self.agents.values().next().cloned().map(Kept::Agent),
+            3 => {
+                let record = self.agents.values().next()?;
+                Some(Kept::Agent(Box::new(record.clone())))
+            }
             _ => {
                 let copy = self.copies.values().next()?;
                 Some(Kept::Copy(copy.record.clone()))
@@ -178,7 +181,7 @@ impl Store {
             Kept::Statement(at, signed) => self.statements.get(*at) == Some(signed),
             Kept::Change(seq, change) => self.changes.get(&(change.author, *seq)) == Some(change),
             Kept::Report(node, signed) => self.reports.get(node) == Some(signed),
-            Kept::Agent(record) => self.agents.get(&record.job) == Some(record),
+            Kept::Agent(record) => self.agents.get(&record.job) == Some(record.as_ref()),
             Kept::Copy(record) => {
                 let copy = self.copies.get(&record.job);
                 copy.is_some_and(|copy| copy.record == *record)
@@ -199,7 +202,7 @@ impl Store {
                 self.reports.insert(node, signed);
             }
             Some(Kept::Agent(record)) => {
-                self.agents.insert(record.job, record);
+                self.agents.insert(record.job, *record);
             }
             Some(Kept::Copy(record)) => {
                 if let Some(copy) = self.copies.get_mut(&record.job) {

@@ -17,7 +17,7 @@ struct Step {
     arguments: &'static [&'static str],
 }
 
-const CARGO_STEPS: [Step; 4] = [
+const CARGO_STEPS: [Step; 3] = [
     Step {
         name: "fmt",
         arguments: &["fmt", "--all", "--check"],
@@ -38,22 +38,24 @@ const CARGO_STEPS: [Step; 4] = [
         name: "test",
         arguments: &["test", "--locked", "--workspace"],
     },
-    Step {
-        name: "simulations",
-        arguments: &[
-            "run",
-            "--locked",
-            "--package",
-            "simulations",
-            "--",
-            "run",
-            "--minutes",
-            "3",
-            "--nodes",
-            "7",
-        ],
-    },
 ];
+
+/// As many simulated worlds as run in three minutes; the first seed comes last.
+const SIMULATIONS: [&str; 10] = [
+    "run",
+    "--locked",
+    "--package",
+    "simulations",
+    "--",
+    "run",
+    "--minutes",
+    "3",
+    "--nodes",
+    "7",
+];
+
+/// Hexadecimal digits of a commit's id that make a first seed: 48 bits.
+const SEED_DIGITS: usize = 12;
 
 /// How a step ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +80,7 @@ pub fn run(root: &Path) -> Result<bool> {
     for step in &CARGO_STEPS {
         take(step.name, &mut || cargo(root, step.arguments))?;
     }
+    take("simulations", &mut || simulations_step(root))?;
 
     eprintln!("\n== summary");
     for (name, outcome, took) in &report {
@@ -124,6 +127,26 @@ fn deny_step(root: &Path) -> Result<Outcome> {
     }
 }
 
+/// Each commit tries seeds of its own, and each run of a commit the same.
+fn simulations_step(root: &Path) -> Result<Outcome> {
+    let commit = Command::new("git")
+        .args(["rev-parse", "HEAD"])
+        .current_dir(root)
+        .stderr(Stdio::null())
+        .output();
+    let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let first_seed = first_seed(&commit.unwrap_or_default()).to_string();
+    let mut arguments = SIMULATIONS.to_vec();
+    arguments.extend(["--first-seed", &first_seed]);
+    cargo(root, &arguments)
+}
+
+/// The first seed of a commit; 0 where there is no repository.
+fn first_seed(commit: &str) -> u64 {
+    let digits = commit.get(..SEED_DIGITS).unwrap_or_default();
+    u64::from_str_radix(digits, 16).unwrap_or(0)
+}
+
 fn cargo(root: &Path, arguments: &[&str]) -> Result<Outcome> {
     eprintln!("cargo {}", arguments.join(" "));
     let status = cargo_command(root, arguments)
@@ -159,6 +182,15 @@ mod tests {
         let skipped = Outcome::Skipped("not installed");
         assert!(passed([Outcome::Passed, skipped]));
         assert!(!passed([Outcome::Failed, Outcome::Passed]));
+    }
+
+    #[test]
+    fn each_commit_has_seeds_of_its_own_and_without_one_they_begin_at_0() {
+        let commit = "b333d96a55bdec94a345adc4f21ea3464e57208e\n";
+        assert_eq!(first_seed(commit), 0xb333_d96a_55bd);
+        assert_eq!(first_seed(&commit.replace('b', "a")), 0xa333_d96a_55ad);
+        assert_eq!(first_seed(""), 0);
+        assert_eq!(first_seed("fatal: not a git repository"), 0);
     }
 
     #[test]

@@ -52,7 +52,7 @@ invariants! {
     EverythingVerifies = "INV-12", "nothing is stored whose signature does not hold";
     StrangersGetNothing = "INV-13", "who is not enrolled gets no answer and no stream";
     OnlyTheGuiltyAreBlamed = "INV-14", "no honest node is blamed";
-    OneRoot = "INV-15", "a volume is cut over with one root, which is that of the copy's durable bytes";
+    OneRoot = "INV-15", "a volume is cut over with one root, which is that of the copy's durable bytes; a root is signed as read back only if the copy reads so";
     CutOverIsKept = "INV-16", "the volumes of a migration that was cut over are never deleted";
     HealedNodesAgree = "INV-17", "once nothing fails any more all nodes come to hold the same";
     HealedWorkEnds = "INV-18", "once nothing fails any more every migration ends as it was decided, and the copy is the disk";

@@ -1,10 +1,13 @@
 //! The trace as it is shown, and many worlds at once.
 
+#![allow(clippy::unwrap_used)]
+
 use super::files::named;
 use crate::running::{self, Plan};
 use crate::scenario::Scenario;
 use crate::trace::View;
 use crate::world;
+use std::time::Duration;
 
 fn lines(view: View) -> Vec<String> {
     let view = View {
@@ -78,6 +81,31 @@ fn to_look_at_a_world_does_not_change_it() {
     let shown = world::run(&scenario, Some(seen), None);
     assert_eq!(shown.hash, world::run(&scenario, None, None).hash);
     assert_eq!(shown.lines, shown.kept.len() as u64);
+}
+
+#[test]
+fn the_first_seed_that_breaks_is_named_and_seeds_begin_only_while_there_is_time() {
+    let plan = Plan {
+        first_seed: 30,
+        seeds: 200,
+        longest: None,
+        is_patient: false,
+        threads: 3,
+    };
+    // Nobody ever wants what it says that it ends with.
+    let mut hopeless = named("copy-rots");
+    hopeless.migrations[0].wishes.pop_back();
+    let draw = |seed| match seed {
+        32.. => hopeless.with_seed(seed),
+        _ => Scenario::draw(seed, 3),
+    };
+    let stopped = running::run(plan, draw, |_, _| {});
+    let (first, violation) = stopped.broken.first_key_value().unwrap();
+    assert_eq!((*first, violation.invariant.id()), (32, "INV-18"));
+    assert!(stopped.seeds < 10, "{} seeds were run", stopped.seeds);
+    let longest = Some(Duration::ZERO);
+    let none = running::run(Plan { longest, ..plan }, draw, |_, _| {});
+    assert_eq!(none.seeds, 0);
 }
 
 #[test]

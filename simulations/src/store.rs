@@ -69,6 +69,8 @@ pub struct Store {
     /// What people were told.
     pub events: Vec<Told>,
     rotten: Option<Rotten>,
+    /// The ledger of the first so many statements, as it was read last.
+    read: Option<(usize, Ledger)>,
 }
 
 impl Store {
@@ -102,26 +104,39 @@ impl Store {
     }
 
     /// The replica that these records amount to.
-    pub fn restore(&self, identity: Identity, root: Option<Identity>) -> Result<Replica, String> {
-        let genesis = |signed: &&Signed| Ledger::found((*signed).clone()).is_ok();
-        let genesis = self.statements.iter().find(genesis);
-        let genesis = genesis.ok_or("no genesis is stored")?.clone();
-        let mut ledger = Ledger::found(genesis).map_err(|refused| refused.to_string())?;
-        let mut waiting: Vec<&Signed> = self.statements.iter().collect();
-        loop {
-            let before = waiting.len();
-            waiting.retain(|signed| ledger.insert((*signed).clone()).is_err());
-            if waiting.is_empty() {
-                break;
-            }
-            if waiting.len() == before {
-                return Err(format!("{before} stored statements do not fit in"));
-            }
-        }
+    pub fn restore(
+        &mut self,
+        identity: Identity,
+        root: Option<Identity>,
+    ) -> Result<Replica, String> {
+        let ledger = self.ledger()?;
         let changes = self.changes.values().cloned().collect();
         let reports = self.reports.values().cloned().collect();
         Replica::restore(identity, root, ledger, changes, reports)
             .map_err(|corrupt| corrupt.to_string())
+    }
+
+    /// The ledger of all that is stored. Statements are only ever added, so that those
+    /// which were read before need not be verified again.
+    fn ledger(&mut self) -> Result<Ledger, String> {
+        let (read, mut ledger) = match self.read.take() {
+            Some(before) => before,
+            None => {
+                let found = |signed: &Signed| Ledger::found(signed.clone()).ok();
+                let genesis = self.statements.iter().find_map(found);
+                (0, genesis.ok_or("no genesis is stored")?)
+            }
+        };
+        let mut waiting: Vec<&Signed> = self.statements[read..].iter().collect();
+        while !waiting.is_empty() {
+            let before = waiting.len();
+            waiting.retain(|signed| ledger.insert((*signed).clone()).is_err());
+            if waiting.len() == before {
+                return Err(format!("{before} stored statements do not fit in"));
+            }
+        }
+        self.read = Some((self.statements.len(), ledger.clone()));
+        Ok(ledger)
     }
 
     /// Flips a bit of a record where it is stored; what a running node read before is
@@ -194,7 +209,10 @@ impl Store {
     pub fn trust_damaged(&mut self) {
         match self.rotten.take().map(|rotten| rotten.rotted) {
             None => {}
-            Some(Kept::Statement(at, signed)) => self.statements[at] = signed,
+            Some(Kept::Statement(at, signed)) => {
+                self.statements[at] = signed;
+                self.read = None;
+            }
             Some(Kept::Change(seq, change)) => {
                 self.changes.insert((change.author, seq), change);
             }

@@ -204,10 +204,11 @@ fn run(out: &mut impl Write, options: &Run) -> Result<ExitCode, String> {
         plan.first_seed, plan.threads
     );
     let every = if plan.seeds >= 1_000 { 250 } else { 25 };
-    let summary = running::run(plan, scenario, |done, took| {
+    let summary = running::run(plan, scenario, |so_far| {
+        let (done, broken) = (so_far.seeds, so_far.broken.len());
         if done % every == 0 {
-            let rate = done as f64 / took.as_secs_f64();
-            let _ = writeln!(out, "{done} seeds done, {rate:.1} seeds/s");
+            let rate = so_far.rate();
+            let _ = writeln!(out, "{done} seeds done, {broken} broken, {rate:.1} seeds/s");
         }
     });
     for (seed, violation) in &summary.broken {
@@ -224,8 +225,7 @@ fn run(out: &mut impl Write, options: &Run) -> Result<ExitCode, String> {
         let _ = writeln!(out, "{count:>10} {name}");
     }
     let secs = summary.took.as_secs_f64();
-    let rate = summary.seeds as f64 / secs;
-    let seeds = summary.seeds;
+    let (seeds, rate) = (summary.seeds, summary.rate());
     let _ = writeln!(out, "{seeds} seeds in {secs:.0} s, {rate:.1} seeds/s");
     let _ = writeln!(out, "trace hash of all seeds {}", summary.hash);
     let what = match &options.scenario {

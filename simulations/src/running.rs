@@ -42,12 +42,19 @@ pub struct Summary {
     pub took: Duration,
 }
 
+impl Summary {
+    /// Seeds in a second.
+    pub fn rate(&self) -> f64 {
+        self.seeds as f64 / self.took.as_secs_f64().max(f64::EPSILON)
+    }
+}
+
 /// Runs `scenario` for one seed after the other. Seeds begin in ascending order and
 /// those that began are finished: the first one that breaks something is the first.
 pub fn run(
     plan: Plan,
     scenario: impl Fn(u64) -> Scenario + Sync,
-    mut progress: impl FnMut(u64, Duration),
+    mut progress: impl FnMut(&Summary),
 ) -> Summary {
     let began = Instant::now();
     let (next, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
@@ -87,7 +94,8 @@ pub fn run(
             if let Some(violation) = outcome.violation {
                 summary.broken.insert(seed, violation);
             }
-            progress(summary.seeds, began.elapsed());
+            summary.took = began.elapsed();
+            progress(&summary);
         }
     });
     let mut all = blake3::Hasher::new();

@@ -99,12 +99,12 @@ fn the_first_seed_that_breaks_is_named_and_seeds_begin_only_while_there_is_time(
         32.. => hopeless.with_seed(seed),
         _ => Scenario::draw(seed, 3),
     };
-    let stopped = running::run(plan, draw, |_, _| {});
+    let stopped = running::run(plan, draw, |_| {});
     let (first, violation) = stopped.broken.first_key_value().unwrap();
     assert_eq!((*first, violation.invariant.id()), (32, "INV-18"));
     assert!(stopped.seeds < 10, "{} seeds were run", stopped.seeds);
     let longest = Some(Duration::ZERO);
-    let none = running::run(Plan { longest, ..plan }, draw, |_, _| {});
+    let none = running::run(Plan { longest, ..plan }, draw, |_| {});
     assert_eq!(none.seeds, 0);
 }
 
@@ -118,7 +118,7 @@ fn worlds_side_by_side_are_the_same_as_one_after_the_other() {
             is_patient: false,
             threads,
         };
-        running::run(plan, |seed| Scenario::draw(seed, 4), |_, _| {})
+        running::run(plan, |seed| Scenario::draw(seed, 4), |_| {})
     };
     let (one, three) = (run(1), run(3));
     assert_eq!(one.seeds, 6);

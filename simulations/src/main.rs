@@ -218,8 +218,8 @@ fn run(out: &mut impl Write, options: &Run) -> Result<ExitCode, String> {
             Some(path) => format!("--scenario {} --seed {seed}", path.display()),
         };
         let tool = "cargo run -p simulations --";
-        let _ = writeln!(out, "  see it    {tool} replay {which} --trace --last 60");
-        let _ = writeln!(out, "  shorten it {tool} minimise {which}");
+        let _ = writeln!(out, "  see it:     {tool} replay {which} --trace --last 60");
+        let _ = writeln!(out, "  shorten it: {tool} minimise {which}");
     }
     for (name, count) in summary.seen.table() {
         let _ = writeln!(out, "{count:>10} {name}");

@@ -429,19 +429,26 @@ impl Node {
                 self.session(stream).is_ended = true;
                 return self.flush_all(ctx, stream);
             }
-            Output::Fail(error) => {
-                let what = format_args!("stream {stream} ended: {error}");
-                ctx.note(self.index, what);
-                if matches!(error, TargetError::ReadBackDiffers { .. }) {
-                    ctx.seen.copies_read_differently += 1;
-                    // Without its tree the volume is read again, and sent what differs.
-                    self.copy(job).is_treeless = ctx.flaw != Some(Flaw::KeepsWrongTree);
-                }
-                self.session(stream).is_ended = true;
-                return self.flush_all(ctx, stream);
-            }
+            Output::Fail(error) => return self.target_failed(ctx, stream, &error),
         }
         Ok(Outcome::Fine)
+    }
+
+    fn target_failed(
+        &mut self,
+        ctx: &mut Context,
+        stream: u64,
+        error: &TargetError,
+    ) -> Result<Outcome, Died> {
+        ctx.note(self.index, format_args!("stream {stream} ended: {error}"));
+        if matches!(error, TargetError::ReadBackDiffers { .. }) {
+            ctx.seen.copies_read_differently += 1;
+            let job = self.session(stream).job;
+            // Without its tree the volume is read again, and sent what differs.
+            self.copy(job).is_treeless = ctx.flaw != Some(Flaw::KeepsWrongTree);
+        }
+        self.session(stream).is_ended = true;
+        self.flush_all(ctx, stream)
     }
 
     fn write(&mut self, ctx: &mut Context, stream: u64, block: u64, content: Content) {

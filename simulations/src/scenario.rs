@@ -133,7 +133,7 @@ pub struct Scenario {
     #[serde(rename = "migration")]
     pub migrations: Vec<Migration>,
     /// What goes wrong, and when.
-    #[serde(default, rename = "fault")]
+    #[serde(default, rename = "fault", skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<At<Fault>>,
 }
 

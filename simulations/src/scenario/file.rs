@@ -58,7 +58,8 @@ impl Scenario {
     /// Reads the text of a file.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let parsed = toml::from_str::<Self>(text);
-        let mut scenario = parsed.map_err(|error| Error::Syntax(error.to_string()))?;
+        let mut scenario =
+            parsed.map_err(|error| Error::Syntax(error.to_string().trim_end().to_owned()))?;
         scenario.fill_in();
         scenario.check().map_err(Error::Limits)?;
         scenario.name_all();

@@ -86,6 +86,29 @@ impl Refusal {
     pub fn blames_sender(&self) -> bool {
         matches!(self, Self::Signature { .. } | Self::TooLarge { .. })
     }
+
+    /// Who signed the change, or claims to have.
+    pub fn author(&self) -> Option<PublicKey> {
+        match self {
+            Self::Signature { author }
+            | Self::TooLarge { author, .. }
+            | Self::Malformed { author, .. }
+            | Self::Unsound { author, .. }
+            | Self::NotHonoured { author, .. }
+            | Self::Failed { author, .. }
+            | Self::NoRoom { author } => Some(*author),
+            Self::Full => None,
+        }
+    }
+
+    /// Whether its author signed what no honest node signs. Who passed it on may not
+    /// have known.
+    pub fn blames_author(&self) -> bool {
+        matches!(
+            self,
+            Self::Malformed { .. } | Self::Unsound { .. } | Self::Failed { .. }
+        )
+    }
 }
 
 /// A change whose own bytes are in order.

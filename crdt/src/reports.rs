@@ -60,7 +60,7 @@ pub enum ReportRefusal {
 impl ReportRefusal {
     /// Whether it costs the peer that sent it: honest peers pass on no such thing.
     pub fn blames_sender(&self) -> bool {
-        matches!(self, Self::Rejected(_))
+        matches!(self, Self::Rejected(rejected) if rejected.blames_sender())
     }
 }
 

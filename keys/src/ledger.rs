@@ -76,6 +76,15 @@ impl Refused {
     pub fn may_come_later(&self) -> bool {
         matches!(self, Self::UnknownSigner { .. } | Self::Missing { .. })
     }
+
+    /// Whether no honest peer would have sent it: none holds it.
+    pub fn blames_sender(&self) -> bool {
+        match self {
+            Self::Rejected(rejected) => rejected.blames_sender(),
+            Self::Unsound { .. } | Self::ForeignMesh { .. } => true,
+            Self::UnknownSigner { .. } | Self::Missing { .. } | Self::Full => false,
+        }
+    }
 }
 
 /// The statements of one mesh, and who may add to them.

@@ -89,6 +89,14 @@ pub enum Rejected {
     Body(#[from] codec::DecodeError),
 }
 
+impl Rejected {
+    /// Whether no honest peer would have sent it. One that runs a newer program may
+    /// well send what is not understood here.
+    pub fn blames_sender(&self) -> bool {
+        !matches!(self, Self::Body(codec::DecodeError::Version { .. }))
+    }
+}
+
 impl PublicKey {
     /// Checks `signature` over `message` for `domain`, strictly.
     pub fn verify(&self, domain: Domain, message: &[u8], signature: &Signature) -> bool {

@@ -27,6 +27,8 @@ pub const ANSWER_MILLIS: u64 = 30_000;
 pub const MAX_ASKING: usize = 4;
 /// Statements kept until what they need arrives.
 pub const MAX_PARKED: usize = 1024;
+/// Of these, such as came from one peer: it leaves room for the others.
+pub const MAX_PARKED_OF_PEER: usize = 512;
 
 /// Something to make durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +81,8 @@ pub enum Alarm {
         /// The node.
         node: NodeId,
     },
+    /// An operator signed a change that breaks the document's rules; it was not taken.
+    BrokenChange(crdt::Refusal),
     /// Changes that counted no longer do, and their authors may want to make them again.
     Orphaned {
         /// How many.
@@ -202,6 +206,8 @@ pub struct Replica {
     reports: Reports,
     /// With who sent each, who answers for it.
     parked: Vec<(PublicKey, Signed)>,
+    /// How many statements the ledger held when the parked ones were last tried.
+    parked_at: usize,
     admission: Admission,
     peers: BTreeMap<PublicKey, Peer>,
 }

@@ -12,6 +12,8 @@ mod copies;
 mod events;
 mod exchange;
 mod facts;
+mod offences;
+mod repeats;
 mod report;
 
 pub use calls::CallError;
@@ -48,7 +50,7 @@ pub(crate) enum Message {
     /// A call of the local API, to be run on the engine's own state.
     Call(Box<dyn FnOnce(&mut Engine) + Send>),
     /// A peer answered a sync question, or did not.
-    Answered(PublicKey, Result<Vec<u8>, String>),
+    Answered(PublicKey, Result<Vec<u8>, net::RequestError>),
     /// A stream to the replicator is open and its session runs, or it could not be opened.
     SendOpened(JobId, u64, Result<(), String>),
     /// From a sending session.
@@ -123,6 +125,8 @@ pub struct Engine {
     admitted: BTreeSet<PublicKey>,
     /// Peers that are not admitted any more, and until when they stay connected.
     leaving: BTreeMap<PublicKey, u64>,
+    offences: offences::Offences,
+    repeats: repeats::Repeats,
     listening: Vec<String>,
     replies: BTreeMap<u64, net::Reply>,
     next_number: u64,
@@ -169,6 +173,8 @@ impl Engine {
             connected: BTreeSet::new(),
             admitted: BTreeSet::new(),
             leaving: BTreeMap::new(),
+            offences: offences::Offences::default(),
+            repeats: repeats::Repeats::default(),
             listening: vec![],
             replies: BTreeMap::new(),
             next_number: 0,
@@ -262,6 +268,8 @@ impl Engine {
         self.step_replica(mesh::Input::Tick);
         self.recheck_permits();
         self.part_from_leaving();
+        self.end_pauses();
+        self.tell_repeats();
         self.settle();
         self.sample_progress();
         self.publish_if_due();

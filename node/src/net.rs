@@ -28,7 +28,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Event, Protocol, Reply, TooLong, Topic, Verdict};
+pub use event::{Event, Protocol, Refusal, Reply, TooLong, Topic, Verdict};
 pub use frame::FrameError;
 pub use peer::PeerKey;
 pub use streams::{BlockStream, MAX_STREAMS_PER_PEER, StreamError};

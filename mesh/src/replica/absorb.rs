@@ -2,11 +2,11 @@
 //!
 //! Not here: whom to ask (`replica`), and what this node makes itself (`local`).
 
-use super::{Alarm, Changed, MAX_PARKED, Output, Record, Replica};
+use super::{Alarm, Changed, MAX_PARKED, MAX_PARKED_OF_PEER, Output, Record, Replica};
 use crdt::{Outcome, ReportOutcome, SignedChange};
 use keys::ledger::Inserted;
 use keys::{PublicKey, Signed, UnixSecs};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What came with one message.
 #[derive(Debug, Default)]
@@ -31,6 +31,19 @@ fn blame_once(from: usize, out: &mut Vec<Output>) {
             _ => true,
         }
     });
+}
+
+/// As many as there is room for. What waits longest stays; the rest comes again with
+/// the next page.
+fn within_bounds(mut parked: Vec<(PublicKey, Signed)>) -> Vec<(PublicKey, Signed)> {
+    let mut of_peer: BTreeMap<PublicKey, usize> = BTreeMap::new();
+    parked.retain(|(sender, _)| {
+        let count = of_peer.entry(*sender).or_default();
+        *count += 1;
+        *count <= MAX_PARKED_OF_PEER
+    });
+    parked.truncate(MAX_PARKED);
+    parked
 }
 
 impl Replica {
@@ -89,36 +102,44 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let forks_before = self.ledger.forks().count();
-        let mut waiting = std::mem::take(&mut self.parked);
+        let mut parked = std::mem::take(&mut self.parked);
         // With the signature, or a forged copy would keep the true one out.
         let name = |signed: &Signed| (signed.statement_id(), signed.signature.0);
-        let known: BTreeSet<_> = waiting.iter().map(|(_, signed)| name(signed)).collect();
+        let known: BTreeSet<_> = parked.iter().map(|(_, signed)| name(signed)).collect();
         let new = statements.into_iter().map(|signed| (from, signed));
-        waiting.extend(new.filter(|(_, signed)| !known.contains(&name(signed))));
-        // Each round may bring what the next one needs.
+        let mut waiting: Vec<_> = new
+            .filter(|(_, signed)| !known.contains(&name(signed)))
+            .collect();
+        let mut held = self.parked_at;
         loop {
-            let before = waiting.len();
+            // What waits is verified again only once there is more for it to rest on:
+            // a peer that fills its room must not have all of it verified each time.
+            if self.ledger.len() != held {
+                waiting = parked.drain(..).chain(waiting).collect();
+            }
+            held = self.ledger.len();
             let mut still = vec![];
             for (sender, signed) in waiting {
                 match self.ledger.insert(signed.clone()) {
                     Ok(Inserted::New(_)) => records.push(Record::Statement(signed)),
                     Ok(Inserted::Known) => {}
                     Err(refused) if refused.may_come_later() => still.push((sender, signed)),
-                    Err(keys::ledger::Refused::Full) => {}
-                    Err(_) => out.push(Output::Blame {
+                    Err(refused) if refused.blames_sender() => out.push(Output::Blame {
                         peer: sender,
                         fault: "sent a statement that is forged, malformed or for another mesh",
                     }),
+                    Err(_) => {}
                 }
             }
             waiting = still;
-            if waiting.is_empty() || waiting.len() == before {
+            // Each round may bring what the next one needs.
+            if self.ledger.len() == held {
                 break;
             }
         }
-        // What waits longest goes last: it comes again with the next page.
-        waiting.truncate(MAX_PARKED);
-        self.parked = waiting;
+        self.parked_at = held;
+        parked.extend(waiting);
+        self.parked = within_bounds(parked);
         if self.ledger.forks().count() > forks_before {
             let forks = self.ledger.forks();
             alarms.extend(forks.map(|(signer, seq)| Alarm::ForkedStatements { signer, seq }));
@@ -160,6 +181,8 @@ impl Replica {
             return;
         }
         let outcomes = self.document.offer_all(changes, &self.authority);
+        // One of a message is told: the others are no news.
+        let mut broken = None;
         for outcome in outcomes {
             match outcome {
                 Outcome::Admitted | Outcome::Known | Outcome::Parked => {}
@@ -171,10 +194,13 @@ impl Replica {
                     if refusal.blames_sender() {
                         let fault = "sent a document change that is forged or malformed";
                         out.push(Output::Blame { peer: from, fault });
+                    } else if refusal.blames_author() && broken.is_none() {
+                        broken = Some(refusal);
                     }
                 }
             }
         }
+        alarms.extend(broken.map(Alarm::BrokenChange));
         let admitted = self.document.take_admitted();
         changed.plan |= !admitted.is_empty();
         records.extend(admitted.into_iter().map(Record::change));

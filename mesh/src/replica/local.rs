@@ -106,6 +106,7 @@ impl Replica {
             reports: kept,
             ledger,
             parked: vec![],
+            parked_at: 0,
             admission: Challenges::default(),
             peers: BTreeMap::new(),
         })

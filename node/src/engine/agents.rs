@@ -9,7 +9,7 @@ use keys::{Domain, Epoch, Permit, SendBlocks, Signed, StatementId, VolumeId};
 use mesh::enrol::chain_of;
 use roles::agent::{Action, Agent, Finished, Input};
 use roles::proof::Subject;
-use roles::{JobId, Ticket};
+use roles::{JobId, Note, Ticket};
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -239,7 +239,20 @@ impl Engine {
                 }
             }
             Action::Forget => self.forget_agent(job),
-            Action::Tell(note) => self.tell(Some(job.migration), note),
+            Action::Tell(note) => self.tell_of_session(job, note),
+        }
+    }
+
+    /// A replicator may refuse, or break off, as often as it likes.
+    fn tell_of_session(&mut self, job: JobId, note: Note) {
+        let record = self.agents.get(&job).map(|slot| slot.machine.record());
+        let node = record.and_then(|record| record.replicator);
+        let member = node.and_then(|node| self.replica.authority().member(&node));
+        match member.map(|member| member.key) {
+            Some(replicator) if note.level == crdt::Level::Warn => {
+                self.tell_of(&replicator, Some(job.migration), note);
+            }
+            _ => self.tell(Some(job.migration), note),
         }
     }
 

@@ -4,9 +4,8 @@
 use super::agents::{remove_state, tag};
 use super::{Engine, Message};
 use crate::net::BlockStream;
-use crate::transfer::{self, OpenFrame, Progress, ReceiveEvent, ReceiveJob};
+use crate::transfer::{self, OpenFrame, Progress, ReceiveError, ReceiveEvent, ReceiveJob};
 use blocks::{RefusalCode, Root};
-use crdt::Level;
 use keys::proof::{End, Method};
 use keys::{Permit, PublicKey, ReceiveBlocks};
 use roles::proof::{SealedProof, Subject};
@@ -23,7 +22,7 @@ const EVENTS: usize = 64;
 pub(crate) struct Incoming {
     from: PublicKey,
     stream: BlockStream,
-    open: Result<OpenFrame, String>,
+    open: Result<OpenFrame, ReceiveError>,
 }
 
 /// A session that writes to a copy.
@@ -45,7 +44,6 @@ impl Engine {
         let inbox = self.inbox.clone();
         tokio::spawn(async move {
             let open = transfer::read_open(&mut stream).await;
-            let open = open.map_err(|error| error.to_string());
             let incoming = Incoming { from, stream, open };
             // A closed inbox means the node is stopping; the stream is dropped with it.
             let _ = inbox.send(Message::Incoming(Box::new(incoming))).await;
@@ -59,17 +57,25 @@ impl Engine {
                 Ok(admitted) => return self.receive(stream, open, admitted),
                 Err(refusal) => refusal,
             },
-            Err(why) => bad_frame(format!("stream of {} refused: {why}", self.name_of(&from))),
+            Err(error) => {
+                let text = format!("stream of {} refused: {error}", self.name_of(&from));
+                if error.is_malformed() {
+                    self.offended(from, text.clone());
+                }
+                bad_frame(text)
+            }
         };
-        self.tell(None, refusal.note);
+        self.tell_of(&from, None, refusal.note);
         let code = refusal.code;
         tokio::spawn(transfer::refuse(stream, code));
     }
 
     fn admit(&mut self, from: PublicKey, open: &OpenFrame) -> Result<Admitted, Refusal> {
         let name = self.name_of(&from);
-        let ticket: Ticket = codec::decode(&open.ticket)
-            .map_err(|error| bad_frame(format!("stream of {name} refused: {error}")))?;
+        let ticket: Ticket = codec::decode(&open.ticket).map_err(|error| {
+            self.undecodable(from, &error);
+            bad_frame(format!("stream of {name} refused: {error}"))
+        })?;
         if ticket.support.len() > roles::ticket::MAX_STATEMENTS {
             return Err(bad_frame(format!(
                 "stream of {name} refused: too many statements"
@@ -119,7 +125,7 @@ impl Engine {
             return;
         }
         self.replicator.stored(record.clone());
-        self.tell(Some(job.migration), note);
+        self.tell_of(&permit.agent(), Some(job.migration), note);
         let number = self.number();
         let (stop, stopped) = watch::channel(None);
         let (events, event_receiver) = mpsc::channel(EVENTS);
@@ -249,11 +255,11 @@ impl Engine {
     }
 
     fn end_receiving(&mut self, job: JobId, note: Note) {
-        self.receiving.remove(&job);
-        if note.level != Level::Info {
-            tracing::debug!("{job}: session ended");
+        let ended = self.receiving.remove(&job);
+        match ended {
+            Some(ended) => self.tell_of(&ended.permit.agent(), Some(job.migration), note),
+            None => self.tell(Some(job.migration), note),
         }
-        self.tell(Some(job.migration), note);
     }
 
     /// Stops what may no longer flow. The agent's end learns it from its facts.

@@ -51,6 +51,23 @@ impl Engine {
         }
     }
 
+    /// Tells of something that a peer did, or that was refused to it: the first time
+    /// within a minute, and the rest as a count when the minute is over.
+    pub(super) fn tell_of(&mut self, peer: &PublicKey, migration: Option<MigrationId>, note: Note) {
+        let now = self.now().mono_millis;
+        let member = self.replica.authority().by_key(peer).map(|_| *peer);
+        if let Some(note) = self.repeats.first(now, member, migration, note) {
+            self.tell(migration, note);
+        }
+    }
+
+    pub(super) fn tell_repeats(&mut self) {
+        let now = self.now().mono_millis;
+        for (migration, note) in self.repeats.due(now) {
+            self.tell(migration, note);
+        }
+    }
+
     pub(super) fn tell_started(&mut self) {
         let jobs = self.agents.len();
         let copies = self.replicator.records().count();
@@ -94,19 +111,19 @@ impl Engine {
     }
 
     /// Takes figures from the agent that the plan names; whether it was entitled.
-    pub(super) fn progressed(&mut self, source: PublicKey, bytes: &[u8]) -> bool {
+    pub(super) fn progressed(&mut self, source: PublicKey, progressed: Progressed) -> bool {
         let authority = self.replica.authority();
         let Ok(member) = authority.standing(wall_clock(), &source, Role::Agent) else {
             return false;
         };
-        let Ok(Progressed(figures)) = codec::decode::<Progressed>(bytes) else {
-            return false;
-        };
+        let Progressed(figures) = progressed;
         let node = member.id;
         for (job, [pass, total_bytes, done_bytes, sent_bytes, bytes_per_sec]) in figures {
             let plan = self.replica.document().plan();
             let theirs = plan.migrations.get(&job.migration);
-            if theirs.is_some_and(|plan| plan.source == node) && self.live.len() < MAX_LIVE {
+            let theirs = theirs.filter(|plan| plan.source == node);
+            let planned = theirs.is_some_and(|plan| plan.volumes.contains(&job.volume));
+            if planned && self.live.len() < MAX_LIVE {
                 let pass = u32::try_from(pass).unwrap_or(u32::MAX);
                 let live = Live {
                     pass,

@@ -1,9 +1,11 @@
 //! The replica's side of the engine: carrying out what it decides, and taking what
 //! the network brings for it.
 
+use super::events::Progressed;
+use super::offences::{MAX_OFFENCES, PAUSE_MILLIS, WINDOW_MILLIS};
 use super::{Engine, Message};
-use crate::net::{Event, Topic};
-use codec::Wire;
+use crate::net::{Event, FrameError, Refusal, RequestError, Topic};
+use codec::{DecodeError, Wire};
 use keys::PublicKey;
 use libp2p::Multiaddr;
 use mesh::{Alarm, Announcement, EnrolRequest, Input, Output, Page, Request};
@@ -50,7 +52,7 @@ impl Engine {
                 Output::Raise(alarm) => self.raise(&alarm),
                 Output::Blame { peer, fault } => {
                     let text = format!("peer {} {fault}; it was refused", self.name_of(&peer));
-                    self.tell(None, Note::warn("peer-refused", text));
+                    self.offended(peer, text);
                 }
             }
         }
@@ -86,22 +88,25 @@ impl Engine {
         let (net, inbox) = (self.net.clone(), self.inbox.clone());
         tokio::spawn(async move {
             let answer = net.request(to.0, bytes).await;
-            let answer = answer.map_err(|error| error.to_string());
             // A closed inbox means the node is stopping.
             let _ = inbox.send(Message::Answered(to, answer)).await;
         });
     }
 
-    pub(super) fn answered(&mut self, from: PublicKey, answer: Result<Vec<u8>, String>) {
-        let page = answer
-            .and_then(|bytes| codec::decode::<Page>(&bytes).map_err(|error| error.to_string()));
-        match page {
-            Ok(page) => self.step_replica(Input::Answered { from, page }),
-            Err(why) => {
-                tracing::debug!("sync with {}: {why}", from.short());
-                self.step_replica(Input::AskFailed { from });
-            }
+    pub(super) fn answered(&mut self, from: PublicKey, answer: Result<Vec<u8>, RequestError>) {
+        let (why, is_malformed) = match answer {
+            Ok(bytes) => match codec::decode::<Page>(&bytes) {
+                Ok(page) => return self.step_replica(Input::Answered { from, page }),
+                Err(error) => (error.to_string(), is_malformed(&error)),
+            },
+            Err(error) => (error.to_string(), is_oversized(&error)),
+        };
+        tracing::debug!("sync with {}: {why}", from.short());
+        if is_malformed {
+            let text = format!("answer of {} refused: {why}", self.name_of(&from));
+            self.offended(from, text);
         }
+        self.step_replica(Input::AskFailed { from });
     }
 
     fn reply<T: Wire>(&mut self, reply: u64, answer: &T) {
@@ -129,7 +134,7 @@ impl Engine {
                 let peer = PublicKey(peer);
                 self.connected.insert(peer);
                 let text = format!("connected to {}", self.name_of(&peer));
-                self.tell(None, Note::info("peer-connected", text));
+                self.tell_of(&peer, None, Note::info("peer-connected", text));
                 self.step_replica(Input::Connected(peer));
                 self.settle();
             }
@@ -137,7 +142,7 @@ impl Engine {
                 let peer = PublicKey(peer);
                 self.connected.remove(&peer);
                 let text = format!("the connection to {} is gone", self.name_of(&peer));
-                self.tell(None, Note::info("peer-disconnected", text));
+                self.tell_of(&peer, None, Note::info("peer-disconnected", text));
                 self.step_replica(Input::Disconnected(peer));
                 self.settle();
             }
@@ -160,24 +165,7 @@ impl Engine {
                 peer,
                 request,
                 reply,
-            } => match codec::decode::<Request>(&request) {
-                Ok(request) => {
-                    if let Some(reply) = self.owe(reply) {
-                        let from = PublicKey(peer);
-                        self.step_replica(Input::Asked {
-                            from,
-                            request,
-                            reply,
-                        });
-                        // What was not answered is refused, and owed no more.
-                        self.replies.remove(&reply);
-                    }
-                }
-                Err(error) => {
-                    let text = format!("{}: {error}", self.name_of(&PublicKey(peer)));
-                    self.tell(None, Note::warn("peer-refused", text));
-                }
-            },
+            } => self.asked(PublicKey(peer), &request, reply),
             Event::Gossip {
                 source,
                 topic,
@@ -192,9 +180,74 @@ impl Engine {
             }
             Event::Stream { peer, stream } => self.stream_opened(PublicKey(peer), stream),
             Event::Refused { peer, what } => {
-                let text = format!("{}: {what}", self.name_of(&PublicKey(peer)));
-                self.tell(None, Note::warn("peer-refused", text));
+                let peer = PublicKey(peer);
+                let text = format!("{}: {what}", self.name_of(&peer));
+                match what {
+                    Refusal::Frame {
+                        error: FrameError::Oversized { .. },
+                        ..
+                    } => self.offended(peer, text),
+                    // A connection may break inside a frame.
+                    _ => self.tell_of(&peer, None, Note::warn("peer-refused", text)),
+                }
             }
+        }
+    }
+
+    fn asked(&mut self, from: PublicKey, request: &[u8], reply: crate::net::Reply) {
+        let request = match codec::decode::<Request>(request) {
+            Ok(request) => request,
+            Err(error) => return self.undecodable(from, &error),
+        };
+        if let Some(reply) = self.owe(reply) {
+            self.step_replica(Input::Asked {
+                from,
+                request,
+                reply,
+            });
+            // What was not answered is refused, and owed no more.
+            self.replies.remove(&reply);
+        }
+    }
+
+    /// Bytes of a peer that do not decode: its fault, unless its program is another.
+    pub(super) fn undecodable(&mut self, from: PublicKey, error: &DecodeError) {
+        let text = format!("{}: {error}", self.name_of(&from));
+        if is_malformed(error) {
+            self.offended(from, text);
+        } else {
+            self.tell_of(&from, None, Note::warn("peer-refused", text));
+        }
+    }
+
+    /// A peer sent what no honest node sends. Too many of these cost it its place.
+    pub(super) fn offended(&mut self, peer: PublicKey, text: String) {
+        self.tell_of(&peer, None, Note::warn("peer-refused", text));
+        let now = self.now().mono_millis;
+        // Strangers have no place to lose.
+        if !self.admitted.contains(&peer) || !self.offences.count(now, peer) {
+            return;
+        }
+        let text = format!(
+            "{} sent {MAX_OFFENCES} forged or malformed messages within {} minutes; it is shut out for {} minutes: find out why, and revoke it with `dunlin node revoke` if it is not yours any more",
+            self.name_of(&peer),
+            WINDOW_MILLIS / 60_000,
+            PAUSE_MILLIS / 60_000,
+        );
+        self.tell(None, Note::error("peer-shut-out", text));
+        self.let_in();
+    }
+
+    /// Lets those in again whose pause is over.
+    pub(super) fn end_pauses(&mut self) {
+        let now = self.now().mono_millis;
+        let back = self.offences.over(now);
+        for peer in &back {
+            let text = format!("{} may connect again", self.name_of(peer));
+            self.tell(None, Note::info("peer-let-in", text));
+        }
+        if !back.is_empty() {
+            self.let_in();
         }
     }
 
@@ -233,19 +286,19 @@ impl Engine {
         if !self.replica.authority().admits(self.now().wall, &source) {
             return false;
         }
-        match topic {
-            Topic::Progress => self.progressed(source, bytes),
-            Topic::Heads => match codec::decode::<Announcement>(bytes) {
-                Ok(announcement) => {
-                    self.step_replica(Input::Announced {
-                        via: source,
-                        announcement,
-                    });
-                    true
-                }
-                Err(_) => false,
-            },
-        }
+        let decoded = match topic {
+            Topic::Progress => codec::decode::<Progressed>(bytes)
+                .map(|progressed| self.progressed(source, progressed)),
+            Topic::Heads => codec::decode::<Announcement>(bytes).map(|announcement| {
+                let via = source;
+                self.step_replica(Input::Announced { via, announcement });
+                true
+            }),
+        };
+        decoded.unwrap_or_else(|error| {
+            self.undecodable(source, &error);
+            false
+        })
     }
 
     fn raise(&mut self, alarm: &Alarm) {
@@ -271,6 +324,7 @@ impl Engine {
                     node.short()
                 ),
             ),
+            Alarm::BrokenChange(refusal) => return self.broken_change(refusal),
             Alarm::Orphaned { changes } => (
                 "edits-orphaned",
                 format!(
@@ -279,6 +333,17 @@ impl Engine {
             ),
         };
         self.tell(None, Note::error(kind, text));
+    }
+
+    fn broken_change(&mut self, refusal: &crdt::Refusal) {
+        let Some(author) = refusal.author() else {
+            return;
+        };
+        let text = format!(
+            "an edit of the plan signed by {} was refused: {refusal}; find out why, and revoke it with `dunlin node revoke` if it is not yours any more",
+            self.name_of(&author)
+        );
+        self.tell_of(&author, None, Note::error("edit-refused", text));
     }
 
     /// The enrolled set may have changed: who may connect, and what may flow.
@@ -304,6 +369,7 @@ impl Engine {
 
     fn let_in(&self) {
         let allowed = self.admitted.iter().chain(self.leaving.keys());
+        let allowed = allowed.filter(|key| !self.offences.is_out(key));
         self.net.allow(allowed.map(|key| key.0).collect());
     }
 
@@ -344,4 +410,19 @@ impl Engine {
         let member = self.replica.authority().by_key(key);
         member.map_or_else(|| key.short(), |member| member.name.to_string())
     }
+}
+
+/// Whether no honest node of this version sends such bytes.
+fn is_malformed(error: &DecodeError) -> bool {
+    !matches!(error, DecodeError::Version { .. })
+}
+
+fn is_oversized(error: &RequestError) -> bool {
+    matches!(
+        error,
+        RequestError::Malformed {
+            error: FrameError::Oversized { .. },
+            ..
+        }
+    )
 }

@@ -37,7 +37,7 @@ const STREAMS: usize = 64;
 /// Inbound streams of one connection that have not said what they are for.
 const NEGOTIATING: usize = 32;
 /// Connections in their handshake.
-const PENDING_IN: u32 = 64;
+pub(super) const PENDING_IN: u32 = 64;
 const PENDING_OUT: u32 = 32;
 /// Established connections: every peer may have dialled us while we dialled it.
 const ESTABLISHED: u32 = 2 * MAX_PEERS as u32 + 2 * MAX_STRANGERS as u32;

@@ -71,6 +71,13 @@ pub enum ReceiveError {
     },
 }
 
+impl ReceiveError {
+    /// Whether no honest agent begins a stream so, however bad the connection.
+    pub fn is_malformed(&self) -> bool {
+        matches!(self, Self::Garbled(_) | Self::NotAnOpen { .. })
+    }
+}
+
 /// What is received, and with what right.
 pub struct ReceiveJob {
     /// Allows blocks to be written.

@@ -122,12 +122,15 @@ struct Challenge {
     invite: StatementId,
     nonce: [u8; 32],
     until: UnixSecs,
+    /// Rises with each: many may be made within a second.
+    number: u64,
 }
 
 /// The admitter's side: open challenges. Bounded, and empty after a restart.
 #[derive(Default)]
 pub struct Admission {
     open: BTreeMap<PublicKey, Challenge>,
+    made: u64,
 }
 
 /// What the admitter is to do.
@@ -165,18 +168,20 @@ impl Admission {
                 }
                 if self.open.len() >= MAX_CHALLENGES && !self.open.contains_key(&joiner) {
                     let open = self.open.iter();
-                    let oldest = open.min_by_key(|(_, challenge)| challenge.until);
+                    let oldest = open.min_by_key(|(_, challenge)| challenge.number);
                     if let Some(oldest) = oldest.map(|(key, _)| *key) {
                         self.open.remove(&oldest);
                     }
                 }
                 let until = UnixSecs(now.0 + CHALLENGE_SECS);
+                self.made += 1;
                 self.open.insert(
                     joiner,
                     Challenge {
                         invite,
                         nonce,
                         until,
+                        number: self.made,
                     },
                 );
                 let name = authority

@@ -207,7 +207,7 @@ fn a_changed_name_and_a_wrong_secret_are_no_proof() {
 }
 
 #[test]
-fn open_challenges_are_bounded() {
+fn open_challenges_are_bounded_and_the_oldest_is_forgotten() {
     let (op, _) = found(1);
     let mut op = op;
     let token = invite(&mut op, 60, 500, 5_000, &mut vec![]);
@@ -228,6 +228,10 @@ fn open_challenges_are_bounded() {
         ));
     }
     assert_eq!(admission.open.len(), MAX_CHALLENGES);
+    // The oldest were forgotten, though all were made within a second.
+    let newest = 200 - MAX_CHALLENGES as u8..200;
+    let newest: BTreeSet<PublicKey> = newest.map(|seed| key(seed).public()).collect();
+    assert!(admission.open.keys().eq(&newest));
 }
 
 #[test]

@@ -19,7 +19,7 @@ const MAX_LIVE: usize = 4096;
 
 /// Gossip of an agent: the live figures of its sessions. Stored nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progressed(Vec<(JobId, [u64; 5])>);
+pub struct Progressed(pub(super) Vec<(JobId, [u64; 5])>);
 
 impl Wire for Progressed {
     const NAME: &'static str = "progress";

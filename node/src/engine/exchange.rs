@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// revocation, and stop by itself. No block moves meanwhile, and its gossip is refused.
 const FAREWELL_MILLIS: u64 = 1_000;
 /// Answers that may be owed to peers at once.
-const MAX_REPLIES: usize = 256;
+pub(super) const MAX_REPLIES: usize = 256;
 
 impl Engine {
     pub(super) fn step_replica(&mut self, input: Input) {
@@ -282,7 +282,7 @@ impl Engine {
     }
 
     /// Whether the message was what an honest node sends.
-    fn gossiped(&mut self, source: PublicKey, topic: Topic, bytes: &[u8]) -> bool {
+    pub(super) fn gossiped(&mut self, source: PublicKey, topic: Topic, bytes: &[u8]) -> bool {
         if !self.replica.authority().admits(self.now().wall, &source) {
             return false;
         }
@@ -367,7 +367,7 @@ impl Engine {
         self.report.soon();
     }
 
-    fn let_in(&self) {
+    pub(super) fn let_in(&self) {
         let allowed = self.admitted.iter().chain(self.leaving.keys());
         let allowed = allowed.filter(|key| !self.offences.is_out(key));
         self.net.allow(allowed.map(|key| key.0).collect());

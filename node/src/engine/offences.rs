@@ -55,6 +55,12 @@ impl Offences {
         matches!(self.0.get(peer), Some(Standing::Out { .. }))
     }
 
+    /// Whether nothing is held against `peer`.
+    #[cfg(test)]
+    pub fn is_clear(&self, peer: &PublicKey) -> bool {
+        !self.0.contains_key(peer)
+    }
+
     /// Those whose pause is over: they may come back.
     pub fn over(&mut self, now_millis: u64) -> Vec<PublicKey> {
         let back = self.0.iter().filter_map(|(peer, standing)| match standing {

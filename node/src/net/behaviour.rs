@@ -30,7 +30,7 @@ pub(super) const CONNECT: Duration = Duration::from_secs(10);
 /// Enrolments at once on one connection.
 const ENROL_STREAMS: usize = 2;
 /// Sync requests at once on one connection, both ways together.
-const SYNC_STREAMS: usize = 16;
+pub(super) const SYNC_STREAMS: usize = 16;
 /// Streams on one connection, of all protocols: those above, gossip and ping
 /// both ways, block streams, and some in negotiation.
 const STREAMS: usize = 64;

@@ -39,7 +39,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// behind one address that want more at once try again.
 const MAX_PENDING_OF_HOST: usize = super::behaviour::PENDING_IN as usize / 2;
 /// Both ends may dial at once, over TCP and QUIC.
-const MAX_LINKS: usize = 4;
+pub(super) const MAX_LINKS: usize = 4;
 
 /// Why a connection was turned away at the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod kills;
+mod out_of_turn;
 mod world;
 
 use std::fs::{self, File, OpenOptions};

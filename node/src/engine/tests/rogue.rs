@@ -63,7 +63,16 @@ impl Rogue {
     /// With the key of an engine that was stopped.
     pub async fn of_folder(folder: &Path, victims: &[&Running]) -> Self {
         let dir = DataDir::open(folder).unwrap();
-        let (store, header) = Store::open(&dir.store()).unwrap();
+        // Its engine has ended, and its last session lets go of the store a moment later.
+        let (store, header) = soon("the store", async {
+            loop {
+                match Store::open(&dir.store()) {
+                    Ok(opened) => return opened,
+                    Err(_) => pause().await,
+                }
+            }
+        })
+        .await;
         let (identity, replica) = local::restore(&dir, &store, &header).unwrap();
         Self::new(identity, replica, victims).await
     }

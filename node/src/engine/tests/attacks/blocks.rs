@@ -328,6 +328,7 @@ async fn streams_that_never_say_what_they_are_for_end_and_give_their_places_back
                 )
                 .await;
             }
+            std::future::pending::<()>().await;
         });
     }
     assert!(soon("a refusal", open()).await.is_err(), "one more is open");

@@ -80,7 +80,7 @@ impl Rogue {
     pub async fn new(identity: Identity, replica: Replica, victims: &[&Running]) -> Self {
         let tag = local::mesh_tag(&replica.ledger().mesh());
         let network = net::Config::new(&mut identity.seed(), vec![], false, tag);
-        let (net, events) = net::start(network).await.unwrap();
+        let (net, events) = Box::pin(net::start(network)).await.unwrap();
         let mut addresses: BTreeMap<[u8; 32], Vec<Multiaddr>> = BTreeMap::new();
         for victim in victims {
             addresses.insert(victim.key.0, victim.addresses().await);

@@ -76,7 +76,16 @@ pub struct Running {
 impl Running {
     pub async fn start(folder: &Path) -> Self {
         let dir = DataDir::open(folder).unwrap();
-        let lock = dir.lock().unwrap();
+        // A program that another test starts may hold on to it for a moment.
+        let lock = soon("the folder's lock", async {
+            loop {
+                match dir.lock() {
+                    Ok(lock) => return lock,
+                    Err(_) => pause().await,
+                }
+            }
+        })
+        .await;
         let (store, header) = Store::open(&dir.store()).unwrap();
         let (identity, replica) = local::restore(&dir, &store, &header).unwrap();
         let config = Config {

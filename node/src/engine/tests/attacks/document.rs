@@ -153,6 +153,19 @@ async fn an_operator_that_signs_malformed_changes_is_named_and_alters_nothing() 
     takes_the_next_edit(&world, job).await;
 }
 
+/// Has everybody ask for the page, and waits for these words about whoever sent it.
+async fn refused(world: &World, rogue: &Rogue, page: &mesh::Page, words: &'static str) {
+    rogue.answers(page);
+    rogue
+        .announce_until(&empty_page(), &world.replicator, move |engine| {
+            let mut events = engine.events.iter();
+            let fits =
+                |event: &crdt::Event| event.kind == "peer-refused" && event.text.contains(words);
+            events.any(fits).then_some(())
+        })
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_another_author_of_a_member_that_is_no_operator_or_too_large_alters_nothing() {
     let world = World::new().await;
@@ -160,31 +173,6 @@ async fn a_change_of_another_author_of_a_member_that_is_no_operator_or_too_large
     let second = world.hostile("second", &[Role::Operator]).await;
     let mallory = world.hostile("mallory", &[Role::Agent]).await;
     let before = world.replicator.call(document).await;
-    let refused = |page: mesh::Page, rogue: &Rogue, words: &'static str| {
-        let world = &world;
-        rogue.answers(&page);
-        let rogue = rogue.net.clone();
-        async move {
-            let event = world.replicator.event(0, "peer-refused", words);
-            let announcing = async {
-                loop {
-                    let announcement = mesh::Announcement {
-                        heads: page.heads,
-                        statements: vec![],
-                        changes: vec![],
-                        reports: vec![],
-                    };
-                    let bytes = codec::encode(&announcement).unwrap();
-                    rogue.gossip(crate::net::Topic::Heads, bytes).unwrap();
-                    super::super::world::pause().await;
-                }
-            };
-            tokio::select! {
-                () = announcing => unreachable!("it goes on for ever"),
-                _ = event => {}
-            }
-        }
-    };
     // In the operator's name, with a signature of mallory's.
     let log = mallory.replica.document();
     let log = log.entries_after(&world.operator.key, 0, usize::MAX);
@@ -194,14 +182,14 @@ async fn a_change_of_another_author_of_a_member_that_is_no_operator_or_too_large
     let mut page = empty_page();
     page.changes = vec![forged];
     let words = "mallory sent a document change that is forged";
-    refused(page, &mallory, words).await;
+    refused(&world, &mallory, &page, words).await;
 
     // Signed by an operator, and a byte over the limit.
     let endless = vec![0; crdt::log::MAX_CHANGE + 1];
     let mut page = empty_page();
     page.changes = vec![signed(&second.identity, mesh_of(&second), endless)];
     let words = "second sent a document change that is forged";
-    refused(page, &second, words).await;
+    refused(&world, &second, &page, words).await;
 
     // Well made, by somebody who is no operator: it waits for him to become one.
     let raw = raw(&mallory.identity, |chunk| chunk);

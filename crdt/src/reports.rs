@@ -44,7 +44,7 @@ pub enum ReportRefusal {
     /// A list or text is over its limit: its author is at fault.
     #[error("the report of node {0:?} is over its limits")]
     Unsound(NodeId),
-    /// Signed by another key than the node's.
+    /// Signed by another key than the one that the node has now.
     #[error("the report of node {node:?} is signed by {signer:?}, which is not its key")]
     AnotherSigner {
         /// The node.
@@ -115,18 +115,20 @@ impl Reports {
         Ok(())
     }
 
-    /// Leaves out the reports of nodes that are no longer in the mesh, so that all
-    /// nodes keep the same ones, and names them.
+    /// Leaves out the reports of nodes that are no longer in the mesh, or that were
+    /// signed with a key which the node has given up, so that all nodes keep the same
+    /// ones, and names them.
     pub fn drop_departed(&mut self, authority: &Authority, now: UnixSecs) -> Vec<NodeId> {
         let gone: Vec<NodeId> = self
             .kept
-            .keys()
-            .filter(|node| {
-                authority
-                    .member(node)
-                    .is_none_or(|member| !stands(&member.standing, member.not_after, now))
+            .iter()
+            .filter(|(node, kept)| {
+                authority.member(node).is_none_or(|member| {
+                    member.key != kept.signed.signer
+                        || !stands(&member.standing, member.not_after, now)
+                })
             })
-            .copied()
+            .map(|(node, _)| *node)
             .collect();
         for node in &gone {
             self.kept.remove(node);

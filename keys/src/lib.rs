@@ -14,6 +14,9 @@ pub mod invite;
 pub mod ledger;
 pub mod permit;
 pub mod proof;
+pub mod root;
+pub mod rotation;
+pub mod scope;
 pub mod signed;
 pub mod statement;
 
@@ -22,5 +25,7 @@ pub use id::{Epoch, MeshId, MigrationId, NodeId, PublicKey, StatementId, UnixSec
 pub use identity::Identity;
 pub use ledger::Ledger;
 pub use permit::{Denied, Permit, ReceiveBlocks, SendBlocks};
+pub use root::RootKey;
+pub use scope::Scope;
 pub use signed::{Domain, Signature, Signed};
 pub use statement::{Grant, Name, Revocation, Role, Roles, Statement};

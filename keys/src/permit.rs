@@ -34,8 +34,8 @@ pub enum Denied {
     /// The key belongs to no node of this mesh.
     #[error("{} is not enrolled in this mesh", .0.short())]
     NotEnrolled(PublicKey),
-    /// Its enrolment was revoked.
-    #[error("the enrolment of {} was revoked", .0.short())]
+    /// Its enrolment was revoked, or that of who enrolled it.
+    #[error("the enrolment of {} was revoked or has lapsed", .0.short())]
     NodeRevoked(PublicKey),
     /// Its enrolment is over.
     #[error("the enrolment of {} has expired", .0.short())]
@@ -43,6 +43,12 @@ pub enum Denied {
     /// Two nodes claim the same use of an invite.
     #[error("the enrolment of {} is contested: revoke one of the two that used the same invite", .0.short())]
     NodeContested(PublicKey),
+    /// The node has another key by now.
+    #[error("{} is the key of a node that has another one by now", .0.short())]
+    KeyRotated(PublicKey),
+    /// The node's key gave it two different next keys.
+    #[error("two keys claim to be the next one after {}: revoke that node and let it join again", .0.short())]
+    KeyContested(PublicKey),
     /// The node lacks the role.
     #[error("{} is not enrolled as {role}", .node.short())]
     NotInRole {
@@ -181,10 +187,10 @@ impl Authority {
             return Err(Denied::GrantRevoked(grant));
         }
         let terms = &state.grant;
-        if now >= terms.not_after {
+        if now >= state.not_after {
             return Err(Denied::GrantExpired {
                 grant,
-                not_after: terms.not_after,
+                not_after: state.not_after,
             });
         }
         // The enrolment that was named, not another of the same key.
@@ -221,7 +227,7 @@ impl Authority {
             valid_until: ends
                 .into_iter()
                 .flatten()
-                .fold(terms.not_after, UnixSecs::min),
+                .fold(state.not_after, UnixSecs::min),
             direction: PhantomData,
         })
     }

@@ -23,6 +23,10 @@ pub enum Domain {
     Report,
     /// The root of one end of a migrated volume.
     RootProof,
+    /// A node's next key, signed by that key.
+    Rotation,
+    /// The transcript of a recovery, signed by a root key.
+    Recovery,
 }
 
 impl Domain {
@@ -33,6 +37,8 @@ impl Domain {
             Self::Change => b"dunlin/change/1\0",
             Self::Report => b"dunlin/report/1\0",
             Self::RootProof => b"dunlin/root-proof/1\0",
+            Self::Rotation => b"dunlin/rotation/1\0",
+            Self::Recovery => b"dunlin/recovery/1\0",
         }
     }
 

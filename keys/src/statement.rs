@@ -5,6 +5,7 @@
 //! that a revocation can say through which of them they still count.
 
 use crate::id::{MeshId, MigrationId, NodeId, PublicKey, StatementId, UnixSecs, VolumeId};
+use crate::scope::Scope;
 use crate::signed::{Signature, Signed};
 use codec::Wire;
 use serde::{Deserialize, Serialize};
@@ -141,7 +142,7 @@ impl Name {
         &self.0
     }
 
-    fn sound(&self) -> bool {
+    pub(crate) fn sound(&self) -> bool {
         (1..=63).contains(&self.0.len())
             && self
                 .0
@@ -165,6 +166,14 @@ pub struct Position {
     pub hash: [u8; 32],
 }
 
+impl Position {
+    /// Before the first entry.
+    pub const NONE: Self = Self {
+        seq: 0,
+        hash: [0; 32],
+    };
+}
+
 /// The body of every ledger entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -182,7 +191,7 @@ pub struct Entry {
 
 impl Wire for Entry {
     const NAME: &'static str = "statement";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const LIMIT: usize = 8 * 1024;
 }
 
@@ -199,6 +208,8 @@ pub enum Statement {
     Grant(Grant),
     /// Takes back an invite, an enrolment or a grant.
     Revocation(Revocation),
+    /// Gives a node its next key.
+    Rotation(Rotation),
 }
 
 /// Founds a mesh: its id is the mesh id. Signed by the first root key.
@@ -227,6 +238,13 @@ pub struct Invite {
     pub not_after: UnixSecs,
     /// How many nodes may enrol.
     pub uses: u16,
+    /// Key of who countersigns enrolments with it and burns its uses: an operator's
+    /// node, or a root key. Its word is all that an invite signed by a root key needs.
+    pub admitter: PublicKey,
+    /// Sites to which an operator that joins with it is limited.
+    pub scope: Scope,
+    /// End of every enrolment made with it, if they are to have one.
+    pub member_until: Option<UnixSecs>,
 }
 
 /// Makes `subject` a node.
@@ -242,6 +260,8 @@ pub struct Enrolment {
     pub site: Option<Name>,
     /// End of the enrolment, if it has one.
     pub not_after: Option<UnixSecs>,
+    /// Sites to which it is limited as an operator.
+    pub scope: Scope,
     /// How it came to be enrolled.
     pub admission: Admission,
 }
@@ -286,12 +306,36 @@ pub struct Grant {
 pub struct Revocation {
     /// The invite, enrolment or grant.
     pub target: StatementId,
-    /// Last of a revoked operator's statements that still counts.
-    pub honour_statements: Option<Position>,
-    /// Last of a revoked operator's document changes that still counts.
-    pub honour_changes: Option<Position>,
+    /// What still counts of a revoked operator; nothing if it is absent.
+    pub honours: Option<Honoured>,
     /// Why, for people.
     pub reason: String,
+}
+
+/// How far the word of a revoked operator is honoured. What it said with the keys that
+/// it had before `key` counts as far as its rotations say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Honoured {
+    /// The key that the positions are about.
+    pub key: PublicKey,
+    /// Last of its statements that still counts.
+    pub statements: Position,
+    /// Last of its document changes that still counts.
+    pub changes: Position,
+}
+
+/// Gives `node` its next key. Signed by the key it has until then, whose statements
+/// count through this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// The node.
+    pub node: NodeId,
+    /// Its next key.
+    pub key: PublicKey,
+    /// By the next key (see `rotation`).
+    pub proof: Signature,
+    /// Last document change of the key it had that counts.
+    pub honour_changes: Position,
 }
 
 impl Entry {
@@ -316,18 +360,21 @@ impl Statement {
                     && invite.uses > 0
                     && site_ok(&invite.name)
                     && site_ok(&invite.site)
+                    && invite.scope.fits(invite.roles)
             }
             Self::Enrolment(enrolment) => {
                 enrolment.name.sound()
                     && site_ok(&enrolment.site)
                     && enrolment.roles.known()
                     && !enrolment.roles.is_empty()
+                    && enrolment.scope.fits(enrolment.roles)
             }
             Self::Grant(grant) => {
                 (1..=MAX_POOL).contains(&grant.replicators.len())
                     && (1..=MAX_GRANT_VOLUMES).contains(&grant.volumes.len())
             }
             Self::Revocation(revocation) => revocation.reason.len() <= MAX_REASON,
+            Self::Rotation(_) => true,
         }
     }
 }

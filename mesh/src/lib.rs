@@ -12,6 +12,10 @@ pub mod sync;
 #[cfg(test)]
 mod world;
 
-pub use enrol::{Admission, DeniedCode, EnrolReply, EnrolRequest, JoinError, JoinStep, Joiner};
-pub use replica::{Alarm, Changed, Founding, Input, Output, Record, Replica, StateError};
+pub use enrol::{
+    Admission, DeniedCode, EnrolReply, EnrolRequest, JoinError, JoinStep, Joiner, Recoverer,
+};
+pub use replica::{
+    Alarm, Changed, Founding, Input, Output, Record, Recovering, Replica, StateError,
+};
 pub use sync::{Announcement, Heads, Page, Request};

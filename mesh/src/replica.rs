@@ -6,15 +6,16 @@
 //! the roles do with what is agreed.
 
 mod absorb;
+mod admit;
 mod local;
 
-pub use local::{Founding, StateError};
+pub use local::{Founding, Recovering, StateError};
 
-use crate::enrol::{Admission, Decision, DeniedCode, EnrolReply, EnrolRequest, chain_of};
+use crate::enrol::{Admission, EnrolReply, EnrolRequest};
 use crate::sync::{Announcement, Heads, MAX_LISTED, PAGE_BYTES, Page, Request};
 use absorb::News;
 use crdt::{Compared, Document, Reports, SignedChange};
-use keys::{Authority, Identity, Ledger, NodeId, PublicKey, Signed, Statement, UnixSecs};
+use keys::{Authority, Identity, Ledger, NodeId, PublicKey, Signed, UnixSecs};
 use std::collections::BTreeMap;
 
 /// How often a peer with equal or unknown heads is asked.
@@ -83,6 +84,11 @@ pub enum Alarm {
     },
     /// An operator signed a change that breaks the document's rules; it was not taken.
     BrokenChange(crdt::Refusal),
+    /// A key gave its node two different next keys.
+    ContestedKey {
+        /// The node.
+        node: NodeId,
+    },
     /// Changes that counted no longer do, and their authors may want to make them again.
     Orphaned {
         /// How many.
@@ -168,6 +174,14 @@ pub enum Output {
         /// With what.
         page: Page,
     },
+    /// Ask a peer that does not answer, over enrolment, to take note of this node: it
+    /// may not know its key yet. Its answer is of no consequence.
+    Introduce {
+        /// Whom.
+        to: PublicKey,
+        /// The introduction.
+        request: EnrolRequest,
+    },
     /// Answer a stranger.
     AnswerEnrol {
         /// Which question.
@@ -194,6 +208,8 @@ struct Peer {
     asking_until: Option<u64>,
     ask_after: u64,
     next_bucket: u8,
+    /// Whether this node made itself known on this connection.
+    introduced: bool,
 }
 
 /// One node's replica. See the module's page.
@@ -210,6 +226,8 @@ pub struct Replica {
     parked_at: usize,
     admission: Admission,
     peers: BTreeMap<PublicKey, Peer>,
+    /// Version of this node's newest report, with whichever key it was signed.
+    published: u64,
 }
 
 impl Replica {
@@ -304,6 +322,11 @@ impl Replica {
                 if let Some(peer) = self.peers.get_mut(&from) {
                     peer.asking_until = None;
                     peer.ask_after = mono_millis + ASK_AGAIN_MILLIS;
+                    if !std::mem::replace(&mut peer.introduced, true)
+                        && let Some(request) = self.introduction()
+                    {
+                        out.push(Output::Introduce { to: from, request });
+                    }
                 }
             }
             Input::Enrol {
@@ -513,40 +536,6 @@ impl Replica {
         }
         statements.sort_by_key(|signed| self.ledger.rank(&signed.statement_id()));
         next
-    }
-
-    fn enrol(
-        &mut self,
-        wall: UnixSecs,
-        from: PublicKey,
-        request: EnrolRequest,
-        nonce: [u8; 32],
-        out: &mut Vec<Output>,
-    ) -> EnrolReply {
-        let me = self.my_key();
-        let decision = self
-            .admission
-            .step(wall, nonce, me, from, request, &self.authority);
-        let busy = EnrolReply::Denied {
-            code: DeniedCode::Busy,
-        };
-        let id = match decision {
-            Decision::Reply(reply) => return reply,
-            Decision::Again(id) => id,
-            Decision::Enrol(enrolment) => {
-                match self.state(wall, Statement::Enrolment(*enrolment), out) {
-                    Ok(id) => id,
-                    Err(_) => return busy,
-                }
-            }
-        };
-        let Some(recorded) = self.ledger.get(&id) else {
-            return busy;
-        };
-        EnrolReply::Enrolled {
-            enrolment: recorded.signed.clone(),
-            chain: chain_of(&self.ledger, &id),
-        }
     }
 }
 

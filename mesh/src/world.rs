@@ -31,6 +31,11 @@ pub(crate) fn found(seed: u8) -> (Replica, Vec<Record>) {
     Replica::found(key(seed), key(seed + 100), founding, NOW).unwrap()
 }
 
+/// The founder as it is when its root key was taken offline.
+pub(crate) fn keyless(op: Replica) -> Replica {
+    Replica::restore(key(1), None, op.ledger().clone(), vec![], vec![]).unwrap()
+}
+
 /// An invite for one node and the secret that goes with it.
 pub(crate) fn invite(
     op: &mut Replica,
@@ -48,6 +53,9 @@ pub(crate) fn invite(
         site: None,
         not_after,
         uses,
+        admitter: op.my_key(),
+        scope: keys::Scope::Everywhere,
+        member_until: None,
     });
     Token {
         mesh: op.ledger().mesh(),
@@ -164,9 +172,7 @@ pub(crate) fn restored(identity: Identity, records: &[Record]) -> Replica {
         }
     }
     let mut ledger = Ledger::found(statements.remove(0)).unwrap();
-    for signed in statements {
-        ledger.insert(signed).unwrap();
-    }
+    ledger.insert_all(statements).unwrap();
     let changes = changes.into_values().collect();
     let reports = reports.into_values().collect();
     Replica::restore(identity, None, ledger, changes, reports).unwrap()

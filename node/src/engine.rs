@@ -144,6 +144,17 @@ pub struct Engine {
     report: report::Draft,
     inventory: crdt::Inventory,
     fatal: Option<anyhow::Error>,
+    /// The key was changed; when the node begins again with the next one.
+    rotated: Option<u64>,
+}
+
+/// Why a node's run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// Its key was changed: it is to begin again with the next one.
+    KeyChanged,
 }
 
 impl Engine {
@@ -186,6 +197,7 @@ impl Engine {
             report: report::Draft::default(),
             inventory: crate::inventory::read(),
             fatal: None,
+            rotated: None,
         };
         engine.restore_agents()?;
         engine.measure_volumes();
@@ -207,7 +219,7 @@ impl Engine {
         mut messages: mpsc::Receiver<Message>,
         ready: impl FnOnce(&[String]),
         stop: impl Future<Output = ()>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Ended> {
         let mut ready = Some(ready);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -216,9 +228,9 @@ impl Engine {
         self.keep_finished();
         self.authority_changed();
         self.settle();
-        loop {
+        let ended = loop {
             tokio::select! {
-                () = &mut stop => break,
+                () = &mut stop => break Ended::Stopped,
                 Some(event) = net_events.recv() => self.network(event),
                 Some(message) = messages.recv() => self.message(message),
                 _ = ticks.tick() => {
@@ -237,19 +249,27 @@ impl Engine {
                     "the node stopped because it cannot store its state; nothing that was acknowledged is lost; free space or mend the disk, then start it again",
                 ));
             }
-        }
+            let now = self.now().mono_millis;
+            if self.rotated.is_some_and(|at| now >= at) {
+                break Ended::KeyChanged;
+            }
+        };
         self.close().await;
-        Ok(())
+        Ok(ended)
     }
 
     async fn close(&mut self) {
+        self.close_sessions();
+        self.net.clone().shutdown().await;
+    }
+
+    fn close_sessions(&mut self) {
         for slot in self.agents.values_mut() {
             slot.close();
         }
         for receiving in self.receiving.values() {
             receiving.stop(blocks::RefusalCode::ShuttingDown);
         }
-        self.net.clone().shutdown().await;
     }
 
     fn message(&mut self, message: Message) {

@@ -20,9 +20,10 @@ use api::client::{Client, ClientError};
 use cli::outcome::CommandError;
 use cli::screen::Screen;
 use cli::task::{Here, Read, Task};
-use cli::{Cli, Globals, MeshInit};
+use cli::{Cli, Globals, MeshInit, MeshRecover};
 use keys::invite::Token;
 use keys::{Name, Roles};
+use std::path::Path;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -98,6 +99,7 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
     match here {
         Here::MeshInit(args) => {
             let folder = globals.folder()?;
+            let out = args.root_key_out.clone();
             let enrolled = local::init(&folder, init(args)?).map_err(failed)?;
             screen.result(&enrolled, |done, _| {
                 format!(
@@ -107,8 +109,16 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
                     done.roles.join(","),
                     done.folder
                 )
-            })
+            })?;
+            if let Some(file) = out {
+                screen.warn(format!(
+                    "the root key is in {} and nowhere else: move it offline now, and keep it; it makes operators and takes them back, and recovers the mesh when this machine is lost",
+                    file.display()
+                ));
+            }
+            Ok(())
         }
+        Here::MeshRecover(args) => mesh_recover(args, &globals.folder()?, screen).await,
         Here::Join(args) => {
             let folder = globals.folder()?;
             let text = args.invite.resolve(std::io::stdin())?;
@@ -151,6 +161,37 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
     }
 }
 
+async fn mesh_recover(
+    args: MeshRecover,
+    folder: &Path,
+    screen: &mut Screen,
+) -> Result<(), CommandError> {
+    let optional = |text: Option<String>| text.map(|text| sound_name(&text)).transpose();
+    let peer = args.peer.0.parse();
+    let recovery = local::Recovery {
+        root_key: args.root_key,
+        peer: peer.map_err(|error| CommandError::usage(format!("`{}`: {error}", args.peer.0)))?,
+        name: optional(args.name)?.unwrap_or_else(local::host_name),
+        roles: args.role.into_iter().collect(),
+        site: optional(args.site)?,
+    };
+    let recovered = Box::pin(local::recover(folder, recovery)).await;
+    let (enrolled, known) = recovered.map_err(failed)?;
+    screen.result(&enrolled, |done, _| {
+        format!(
+            "mesh {} recovered; this node is {} ({})\nfolder {}\nnext: dunlin run, then `dunlin node list`, and for each operator that is lost `dunlin node revoke NODE --root-key FILE`\n",
+            done.mesh_name,
+            done.node_name,
+            done.roles.join(","),
+            done.folder
+        )
+    })?;
+    if !known {
+        screen.warn("warning: the other node has not taken note of this one yet; it will when this node runs");
+    }
+    Ok(())
+}
+
 fn sound_name(text: &str) -> Result<Name, CommandError> {
     Name::new(text).map_err(|error| CommandError::usage(error.to_string()))
 }
@@ -162,6 +203,7 @@ fn init(args: MeshInit) -> Result<local::Init, CommandError> {
         node: optional(args.node_name)?.unwrap_or_else(local::host_name),
         roles: args.role.into_iter().collect::<Roles>(),
         site: optional(args.site)?,
+        root_key_out: args.root_key_out,
     })
 }
 

@@ -199,6 +199,17 @@ enum Command {
     },
 }
 
+/// The address of a peer and its key, of a multiaddress that ends in its peer id.
+pub fn split_peer(address: &Multiaddr) -> Option<(Multiaddr, PeerKey)> {
+    let mut address = address.clone();
+    match address.pop()? {
+        libp2p::multiaddr::Protocol::P2p(id) if !address.is_empty() => {
+            Some((address, peer::key_of(&id)?))
+        }
+        _ => None,
+    }
+}
+
 /// The libp2p peer id of a key, as text.
 pub fn peer_id_text(key: &PeerKey) -> String {
     peer::id_of(key).to_string()

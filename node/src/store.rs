@@ -149,6 +149,12 @@ impl Store {
         self.write(|txn| shared::put(txn, records))
     }
 
+    /// Says that the state is under another key of the same node now.
+    pub fn set_key(&self, key: PublicKey) -> Result<(), StoreError> {
+        let mesh = self.mesh;
+        self.write(|txn| table::put(txn, HEADER, HEADER_KEY, &StoredHeader { mesh, key }))
+    }
+
     fn write<T>(
         &self,
         run: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>,

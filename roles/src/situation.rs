@@ -207,9 +207,8 @@ impl Situation<'_> {
         let Some((plan, report)) = self.agent_report(migration) else {
             return false;
         };
-        let agent = self.authority.member(&plan.source).map(|member| member.key);
         report.proofs.iter().any(|signed| {
-            Some(signed.signer) == agent
+            self.authority.is_node(plan.source, signed.signer)
                 && signed
                     .open::<RootProof>(Domain::RootProof)
                     .is_ok_and(|proof| proof.migration == *migration && proof.end == End::Source)

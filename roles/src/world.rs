@@ -97,6 +97,7 @@ impl World {
             roles: roles.iter().copied().collect(),
             site: None,
             not_after: None,
+            scope: keys::Scope::Everywhere,
             admission: Admission::Root,
         };
         self.state(1, Statement::Enrolment(enrolment));
@@ -155,8 +156,7 @@ impl World {
     pub(crate) fn revoke(&mut self, signer: u8, target: StatementId) {
         let revocation = Revocation {
             target,
-            honour_statements: None,
-            honour_changes: None,
+            honours: None,
             reason: String::new(),
         };
         self.state(signer, Statement::Revocation(revocation));

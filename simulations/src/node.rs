@@ -291,6 +291,13 @@ impl Node {
                 });
                 ctx.send(at, peer, Packet::Answer(id, Rc::new(encode(&page))));
             }
+            Output::Introduce { to, request } => {
+                let Some(peer) = ctx.index_of(&to) else {
+                    return;
+                };
+                let id = ctx.network.number();
+                ctx.send(at, peer, Packet::Enrol(id, Rc::new(encode(&request))));
+            }
             Output::AnswerEnrol { reply, answer } => {
                 let Some((peer, id)) = self.up().replies.remove(&reply) else {
                     return;

@@ -104,6 +104,9 @@ impl Node {
             site: None,
             not_after,
             uses: 1,
+            admitter: self.identity.public(),
+            scope: keys::Scope::Everywhere,
+            member_until: None,
         });
         let Some(invite) = self.state(ctx, invite)? else {
             return Ok(None);
@@ -211,8 +214,7 @@ impl Node {
         for target in targets {
             let revocation = Statement::Revocation(Revocation {
                 target,
-                honour_statements: None,
-                honour_changes: None,
+                honours: None,
                 reason: "the script says so".into(),
             });
             self.state(ctx, revocation)?;

@@ -16,9 +16,7 @@ use blocks::{
 };
 use crdt::PassSummary;
 use keys::proof::{End, Method};
-use keys::statement::Statement;
-use keys::{Epoch, Permit, PublicKey, SendBlocks, Signed, StatementId};
-use mesh::enrol::chain_of;
+use keys::{Epoch, Permit, SendBlocks, Signed, StatementId};
 use roles::agent::{self, Action, Finished};
 use roles::proof::{self, SealedProof, Subject};
 use roles::{JobId, Ticket};
@@ -155,26 +153,10 @@ impl Node {
     pub fn ticket(&self, job: JobId, epoch: Epoch, permit: &Permit<SendBlocks>) -> Option<Ticket> {
         let ledger = self.replica()?.ledger();
         let grant = ledger.get(&permit.grant())?.signed.clone();
-        let enrolment_of = |key: &PublicKey| {
-            ledger
-                .iter()
-                .find_map(|(id, recorded)| match &recorded.entry.statement {
-                    Statement::Enrolment(stated) if stated.subject == *key => Some(*id),
-                    _ => None,
-                })
-        };
-        let mut support: Vec<Signed> = vec![];
-        for key in [grant.signer, permit.agent(), permit.replicator()] {
-            let Some(id) = enrolment_of(&key) else {
-                continue;
-            };
-            let own = ledger.get(&id).map(|recorded| recorded.signed.clone());
-            for signed in chain_of(ledger, &id).into_iter().chain(own) {
-                if !support.contains(&signed) {
-                    support.push(signed);
-                }
-            }
-        }
+        let ends = [grant.signer, permit.agent(), permit.replicator()];
+        let wanted = ends.iter().flat_map(|key| ledger.origins(key));
+        let support = ledger.chain(wanted, roles::ticket::MAX_STATEMENTS);
+        let support = support.unwrap_or_default();
         Some(Ticket {
             job,
             epoch,

@@ -103,6 +103,26 @@ fn the_report_of_a_revoked_node_is_refused_and_dropped() {
 }
 
 #[test]
+fn a_report_signed_with_a_key_that_was_given_up_is_refused_and_dropped() {
+    let (mut world, node) = world();
+    let mut reports = Reports::new();
+    reports.offer(report(node, 1, "x"), &world.authority(), NOW);
+    world.rotate(5, 6, keys::statement::Position::NONE);
+    let authority = world.authority();
+    let old = reports.offer(report(node, 2, "y"), &authority, NOW);
+    let signer = key(5).public();
+    let refused = ReportRefusal::AnotherSigner { node, signer };
+    assert_eq!(old, ReportOutcome::Refused(refused));
+    assert_eq!(reports.drop_departed(&authority, NOW), [node]);
+    let new = Report::new(node, 2, NOW).seal(&key(6)).unwrap();
+    assert_eq!(
+        reports.offer(new, &authority, NOW),
+        ReportOutcome::New(node)
+    );
+    assert!(reports.drop_departed(&authority, NOW).is_empty());
+}
+
+#[test]
 fn a_report_past_its_limits_is_refused_however_well_it_is_signed() {
     let (world, node) = world();
     let mut report = Report::new(node, 1, NOW);

@@ -6,11 +6,15 @@ use crate::enrolment::Transcript;
 use crate::id::{MigrationId, VolumeId};
 use crate::identity::Identity;
 use crate::invite::Token;
+use crate::ledger::Ledger;
 use crate::ledger::{Inserted, Refused};
 use crate::permit::Move;
 use crate::signed::{Domain, Signed};
-use crate::statement::{Entry, Genesis};
+use crate::statement::{Admission, Enrolment, Entry, Genesis, Honoured, Revocation, Statement};
 use proptest::prelude::*;
+
+mod operators;
+mod rotation;
 
 const NOW: UnixSecs = UnixSecs(1_000);
 const LATER: UnixSecs = UnixSecs(10_000);
@@ -100,6 +104,9 @@ impl World {
                 site: None,
                 not_after: LATER,
                 uses,
+                admitter: signer.public(),
+                scope: Scope::Everywhere,
+                member_until: None,
             }),
         )
     }
@@ -194,6 +201,7 @@ fn enrolment(subject: &Identity, roles: &[Role], admission: Admission) -> Statem
         roles: roles.iter().copied().collect(),
         site: None,
         not_after: None,
+        scope: Scope::Everywhere,
         admission,
     })
 }
@@ -201,8 +209,7 @@ fn enrolment(subject: &Identity, roles: &[Role], admission: Admission) -> Statem
 fn revoke(target: StatementId) -> Statement {
     Statement::Revocation(Revocation {
         target,
-        honour_statements: None,
-        honour_changes: None,
+        honours: None,
         reason: "test".into(),
     })
 }
@@ -368,8 +375,11 @@ fn a_revoked_operator_is_honoured_through_the_named_statement_only() {
         &root,
         Statement::Revocation(Revocation {
             target: node.into(),
-            honour_statements: Some(honoured),
-            honour_changes: None,
+            honours: Some(Honoured {
+                key: operator.public(),
+                statements: honoured,
+                changes: Position::NONE,
+            }),
             reason: "lost laptop".into(),
         }),
     );
@@ -389,10 +399,7 @@ fn a_revoked_operator_is_honoured_through_the_named_statement_only() {
     assert!(authority.permit_send(NOW, &world.asked(first)).is_ok());
     assert_eq!(
         authority.authorship(&operator.public()),
-        Some(Authorship::Through(Position {
-            seq: 0,
-            hash: [0; 32]
-        }))
+        Some(Authorship::Through(Position::NONE))
     );
 }
 
@@ -473,6 +480,22 @@ fn statements_of_strangers_and_of_other_meshes_are_refused() {
     ));
 }
 
+/// A ledger of the same statements that came in another order.
+fn shuffled(world: &World, seed: u64) -> Ledger {
+    let recorded = world.ledger.iter();
+    let mut statements: Vec<Signed> = recorded.map(|(_, one)| one.signed.clone()).collect();
+    let mut state = seed | 1;
+    for at in (1..statements.len()).rev() {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        statements.swap(at, (state >> 33) as usize % (at + 1));
+    }
+    let mut other = Ledger::found(genesis(&world.root)).unwrap();
+    other.insert_all(statements).unwrap();
+    other
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
@@ -484,23 +507,100 @@ proptest! {
         world.state(&operator, revoke(replicator.into()));
         let root = world.root.clone();
         world.state(&root, revoke(grant));
-        let mut statements: Vec<Signed> =
-            world.ledger.iter().map(|(_, recorded)| recorded.signed.clone()).collect();
-        let mut state = seed | 1;
-        for at in (1..statements.len()).rev() {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            statements.swap(at, (state >> 33) as usize % (at + 1));
-        }
-        let mut other = Ledger::found(genesis(&world.root)).unwrap();
-        while !statements.is_empty() {
-            let before = statements.len();
-            statements.retain(|signed| match other.insert(signed.clone()) {
-                Ok(_) => false,
-                Err(refused) => { assert!(refused.may_come_later()); true }
-            });
-            prop_assert!(statements.len() < before);
-        }
+        let other = shuffled(&world, seed);
         prop_assert_eq!(other.digest(), world.ledger.digest());
         prop_assert_eq!(authority(&other), authority(&world.ledger));
+    }
+
+    /// Any mix of all kinds: operators that enrol operators, rotations (contradicting
+    /// ones, too), revocations that honour something, scopes and ends.
+    #[test]
+    fn authority_of_any_history_does_not_depend_on_the_order_of_arrival(
+        steps in prop::collection::vec(any::<[u8; 4]>(), 1..40),
+        seed in any::<u64>(),
+    ) {
+        let mut world = World::new();
+        for step in steps {
+            world.step(step);
+        }
+        let other = shuffled(&world, seed);
+        prop_assert_eq!(other.digest(), world.ledger.digest());
+        prop_assert_eq!(authority(&other), authority(&world.ledger));
+    }
+}
+
+impl World {
+    /// One statement of some kind by somebody about something.
+    fn step(&mut self, [kind, who, what, how]: [u8; 4]) {
+        let member = |at: u8| key(2 + at % 8);
+        let sites = [
+            Scope::Everywhere,
+            Scope::Sites(vec![name("a")]),
+            Scope::Sites(vec![name("a"), name("b")]),
+        ];
+        let (signer, subject) = (member(who), member(what));
+        let node = |world: &Self, identity: &Identity| {
+            let nodes = world.ledger.nodes_of(&identity.public());
+            nodes.into_iter().nth(usize::from(how) % 3)
+        };
+        let statement = match kind % 6 {
+            0 => {
+                let scope = sites[usize::from(how) % 3].clone();
+                let until = (how % 5 == 0).then_some(UnixSecs(5_000 + u64::from(how)));
+                self.operator_by_invite(&signer, &subject, scope, until);
+                return;
+            }
+            1 => {
+                self.node_by_invite(&signer, &subject, how % 3);
+                return;
+            }
+            2 => match node(self, &signer) {
+                Some(node) => self.rotation(node, &signer, &subject, Position::NONE),
+                None => return,
+            },
+            3 => match node(self, &subject) {
+                Some(node) => {
+                    let head = self.ledger.head(&subject.public());
+                    let honours = Honoured {
+                        key: subject.public(),
+                        statements: head,
+                        changes: Position {
+                            seq: u64::from(how),
+                            hash: [how; 32],
+                        },
+                    };
+                    let revocation = Statement::Revocation(Revocation {
+                        target: node.into(),
+                        honours: (how % 3 > 0).then_some(honours),
+                        reason: String::new(),
+                    });
+                    let root = self.root.clone();
+                    self.state(&root, revocation);
+                    return;
+                }
+                None => return,
+            },
+            4 => match self
+                .ledger
+                .iter()
+                .nth(usize::from(what) % self.ledger.len())
+            {
+                Some((id, _)) => revoke(*id),
+                None => return,
+            },
+            _ => {
+                let (agent, replicator) = (self.node(&self.agent), self.node(&self.replicator));
+                Statement::Grant(Grant {
+                    migration: MIGRATION,
+                    agent,
+                    replicators: vec![replicator],
+                    volumes: vec![VOLUME],
+                    not_after: UnixSecs(9_000 + u64::from(how)),
+                })
+            }
+        };
+        // Most of what is tried here nobody may say, or has been said.
+        let signed = self.sign(&signer, statement);
+        let _ = self.ledger.insert(signed);
     }
 }

@@ -5,7 +5,7 @@
 use super::{Alarm, Changed, MAX_PARKED, MAX_PARKED_OF_PEER, Output, Record, Replica};
 use crdt::{Outcome, ReportOutcome, SignedChange};
 use keys::ledger::Inserted;
-use keys::{PublicKey, Signed, UnixSecs};
+use keys::{PublicKey, Signed, Standing, UnixSecs};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What came with one message.
@@ -154,7 +154,15 @@ impl Replica {
         records: &mut Vec<Record>,
         alarms: &mut Vec<Alarm>,
     ) -> bool {
-        self.authority = keys::authority::authority(&self.ledger);
+        let old = std::mem::replace(
+            &mut self.authority,
+            keys::authority::authority(&self.ledger),
+        );
+        let contested = self.authority.members().filter(|member| {
+            let before = old.member(&member.id).map(|member| &member.standing);
+            member.standing == Standing::KeyContested && before != Some(&Standing::KeyContested)
+        });
+        alarms.extend(contested.map(|member| Alarm::ContestedKey { node: member.id }));
         let before = self.document.content_hash();
         let orphans = self.document.rebuild(&self.authority);
         if !orphans.is_empty() {

@@ -7,7 +7,9 @@ use crate::world::{NOW, enrol, found, invite, join, key, restored, talk};
 use crdt::{Desired, EditError, MigrationPlan, Report};
 use keys::ledger::BUCKETS;
 use keys::statement::Grant;
-use keys::{MigrationId, Revocation, VolumeId};
+use keys::{MigrationId, Revocation, Statement, VolumeId};
+
+mod rotation;
 
 fn plan_of(op: &Replica, id: u8) -> MigrationPlan {
     let me = op.me().unwrap();
@@ -49,8 +51,7 @@ fn grant(op: &mut Replica, id: u8, out: &mut Vec<Output>) -> keys::StatementId {
 fn revoke(op: &mut Replica, target: keys::StatementId, out: &mut Vec<Output>) {
     let revocation = Statement::Revocation(Revocation {
         target,
-        honour_statements: None,
-        honour_changes: None,
+        honours: None,
         reason: String::new(),
     });
     op.state(NOW, revocation, out).unwrap();
@@ -503,8 +504,7 @@ fn only_an_operator_states_and_edits() {
     assert_eq!(edited, Err(EditError::NotAnOperator(key(9).public())));
     let revocation = Statement::Revocation(Revocation {
         target: op.me().unwrap().into(),
-        honour_statements: None,
-        honour_changes: None,
+        honours: None,
         reason: String::new(),
     });
     assert_eq!(

@@ -5,6 +5,7 @@
 //! person (`cli`). Ids are lower-case hexadecimal; times are RFC 3339 in UTC; sizes
 //! are bytes.
 
+use super::secret::Secret;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -21,6 +22,79 @@ pub struct InviteCreate {
     pub expires_secs: u64,
     /// How many may enrol with it.
     pub uses: u16,
+    /// Sites to which an operator that joins with it is limited; none for everywhere.
+    #[serde(default)]
+    pub scope: Vec<String>,
+    /// How long from now the enrolments made with it last; for ever without.
+    #[serde(default)]
+    pub valid_for_secs: Option<u64>,
+    /// The text of a root key file, for an operator's invite.
+    #[serde(default)]
+    pub root_key: Option<Secret>,
+}
+
+/// Asks to close an invite.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct InviteRevoke {
+    /// The text of a root key file, where only that may do it.
+    #[serde(default)]
+    pub root_key: Option<Secret>,
+}
+
+/// Asks to expel a node.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct NodeRevoke {
+    /// Why, for the record.
+    pub reason: Option<String>,
+    /// Of an operator: through which of its statements its word still counts: `all` that
+    /// this node holds, `none`, or a number.
+    #[serde(default)]
+    pub honour_through: Option<String>,
+    /// The same for its edits of the plan.
+    #[serde(default)]
+    pub honour_edits: Option<String>,
+    /// The text of a root key file, where only that may do it.
+    #[serde(default)]
+    pub root_key: Option<Secret>,
+}
+
+/// What expelling a node came to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeRevoked {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Of an operator: the last of its statements that counts.
+    pub honoured_statements: Option<u64>,
+    /// Of an operator: the last of its edits that counts.
+    pub honoured_edits: Option<u64>,
+    /// What does not count any more beside the node itself.
+    pub lapsed: Lapsed,
+}
+
+/// What does not count any more.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lapsed {
+    /// Nodes, by name.
+    pub nodes: Vec<String>,
+    /// Invites that were open, by id.
+    pub invites: Vec<String>,
+    /// Grants, by id.
+    pub grants: Vec<String>,
+    /// How many edits of the plan.
+    pub edits: u64,
+}
+
+/// This node's next key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KeyRotated {
+    /// The key.
+    pub key: String,
+    /// Its libp2p peer id.
+    pub peer_id: String,
+    /// Open invites that named the key before, and admit nobody any more.
+    pub closed_invites: Vec<String>,
 }
 
 /// A new invite. The only place where its secret line is ever shown.
@@ -95,11 +169,15 @@ pub struct NodeView {
     pub roles: Vec<String>,
     /// Where it is.
     pub site: Option<String>,
+    /// Sites to which it is limited as an operator.
+    pub scope: Option<String>,
+    /// End of its enrolment, if it has one.
+    pub ends_at: Option<String>,
     /// Its public key.
     pub key: String,
     /// Its libp2p peer id.
     pub peer_id: String,
-    /// `active`, `contested`, `revoked`, `lapsed` or `expired`.
+    /// `active`, `contested`, `key-contested`, `revoked`, `lapsed` or `expired`.
     pub state: String,
     /// Whether it is this node.
     pub this_node: bool,

@@ -5,8 +5,7 @@ use super::{Engine, Message};
 use crate::transfer::{self, Progress, SendCommand, SendEvent, SendJob};
 use crate::views::Live;
 use keys::proof::{End, Method, RootProof};
-use keys::{Domain, Epoch, Permit, SendBlocks, Signed, StatementId, VolumeId};
-use mesh::enrol::chain_of;
+use keys::{Domain, Epoch, Permit, SendBlocks, Signed, VolumeId};
 use roles::agent::{Action, Agent, Finished, Input};
 use roles::proof::Subject;
 use roles::{JobId, Note, Ticket};
@@ -370,20 +369,12 @@ impl Engine {
 
     fn ticket(&self, job: JobId, permit: &Permit<SendBlocks>, epoch: Epoch) -> Option<Ticket> {
         let ledger = self.replica.ledger();
-        let authority = self.replica.authority();
         let grant = ledger.get(&permit.grant())?.signed.clone();
-        let mut support: Vec<Signed> = vec![];
         let ends = [permit.agent(), permit.replicator(), grant.signer];
-        for member in ends.iter().filter_map(|key| authority.by_key(key)) {
-            let enrolment = StatementId::from(member.id);
-            let itself = ledger.get(&enrolment).map(|found| found.signed.clone());
-            for signed in chain_of(ledger, &enrolment).into_iter().chain(itself) {
-                if !support.contains(&signed) {
-                    support.push(signed);
-                }
-            }
-        }
-        support.truncate(roles::ticket::MAX_STATEMENTS);
+        let wanted = ends.iter().flat_map(|key| ledger.origins(key));
+        // Where that is too much the replicator has to know it from elsewhere.
+        let support = ledger.chain(wanted, roles::ticket::MAX_STATEMENTS);
+        let support = support.unwrap_or_default();
         Some(Ticket {
             job,
             epoch,

@@ -1,26 +1,25 @@
 //! What commands ask the node to do: each a method that checks, acts through the
 //! replica, and answers with a view or a refusal that says what is allowed.
 
+mod members;
+
 use super::Engine;
 use crate::api::model::{
-    ActionOptions, ErrorKind, EventQuery, EventView, InviteCreate, InviteCreated, MigrationCreate,
-    MigrationView, VolumeAdd, VolumeView,
+    ActionOptions, ErrorKind, EventQuery, EventView, MigrationCreate, MigrationView, VolumeAdd,
+    VolumeView,
 };
 use crate::store::OfferedVolume;
 use crate::views::{LookupError, find_member, find_migration, find_volume};
 use crdt::{Desired, EditError, MigrationPlan, Stage};
-use keys::invite::Token;
-use keys::statement::Invite;
 use keys::{
-    Grant, Identity, Member, MigrationId, Name, NodeId, Revocation, Role, Roles, Standing,
-    Statement, StatementId, UnixSecs, VolumeId,
+    Grant, Member, MigrationId, Name, NodeId, Revocation, Role, Roles, Standing, Statement,
+    StatementId, UnixSecs, VolumeId,
 };
 use mesh::StateError;
 use mesh::replica::Output;
 use roles::JobId;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
-use zeroize::Zeroizing;
 
 /// How long a grant made by `migration start` lasts.
 const GRANT_SECS: u64 = 30 * 86_400;
@@ -28,8 +27,6 @@ const GRANT_SECS: u64 = 30 * 86_400;
 const MAX_DISKS: usize = crate::net::MAX_STREAMS_PER_PEER - 1;
 /// Events of this node that one answer may hold.
 const MAX_EVENTS: usize = 20_000;
-/// Longest life of an invite.
-const MAX_INVITE_SECS: u64 = 30 * 86_400;
 
 /// Why a call was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +37,9 @@ pub enum CallError {
     /// Not by this node.
     #[error("only an operator may do this, and this node is not one: run it on an operator's node")]
     NotOperator,
+    /// Not with what this node holds or may do.
+    #[error("{0}")]
+    NotAuthorised(String),
     /// The argument is wrong.
     #[error("{0}")]
     Usage(String),
@@ -72,7 +72,7 @@ impl CallError {
             Self::Lookup(LookupError::Ambiguous { .. }) | Self::Usage(_) => ErrorKind::Usage,
             Self::Lookup(LookupError::NotFound { .. }) => ErrorKind::NotFound,
             Self::Lookup(LookupError::NotEnrolled) | Self::Failed(_) => ErrorKind::Failed,
-            Self::NotOperator => ErrorKind::NotAuthorised,
+            Self::NotOperator | Self::NotAuthorised(_) => ErrorKind::NotAuthorised,
             Self::Refused(_) => ErrorKind::Refused,
         }
     }
@@ -82,6 +82,10 @@ impl From<StateError> for CallError {
     fn from(error: StateError) -> Self {
         match error {
             StateError::NotOperator => Self::NotOperator,
+            StateError::NeedsRoot
+            | StateError::AnotherRoot
+            | StateError::OutOfScope { .. }
+            | StateError::NotAdmitted => Self::NotAuthorised(error.to_string()),
             other => Self::Failed(other.to_string()),
         }
     }
@@ -144,106 +148,13 @@ impl Engine {
         self.stored()
     }
 
-    /// Makes an invite; its secret is in the answer and nowhere else.
-    pub fn invite_create(&mut self, asked: &InviteCreate) -> Result<InviteCreated, CallError> {
-        self.require_operator()?;
-        let roles = parse_roles(&asked.roles)?;
-        if roles.has(Role::Operator) {
-            return Err(usage(
-                "an operator cannot be invited yet: only the node that founded the mesh is one",
-            ));
-        }
-        if asked.uses == 0 || !(1..=MAX_INVITE_SECS).contains(&asked.expires_secs) {
-            return Err(usage(
-                "an invite has at least one use and lasts from a second to 30 days",
-            ));
-        }
-        let optional = |text: &Option<String>| text.as_deref().map(Name::new).transpose();
-        let seed = Zeroizing::new(random::<32>()?);
-        let not_after = UnixSecs(self.now().wall.0 + asked.expires_secs);
-        let id = self.state(Statement::Invite(Invite {
-            key: Identity::from_seed(&seed).public(),
-            roles,
-            name: optional(&asked.name).map_err(usage)?,
-            site: optional(&asked.site).map_err(usage)?,
-            not_after,
-            uses: asked.uses,
-        }))?;
-        let mut addresses = self.reachable();
-        addresses.truncate(keys::invite::MAX_ADDRESSES);
-        let token = Token {
-            mesh: self.replica.ledger().mesh(),
-            invite: id,
-            admitter: self.replica.my_key(),
-            addresses: addresses.clone(),
-            not_after,
-            seed: *seed,
-        };
-        let text = token
-            .to_text()
-            .map_err(|error| CallError::Failed(error.to_string()))?;
-        Ok(InviteCreated {
-            invite: text.to_string(),
-            id: id.to_string(),
-            roles: roles.iter().map(|role| role.to_string()).collect(),
-            expires_at: not_after.to_string(),
-            addresses,
-        })
-    }
-
-    /// Takes an invite back.
-    pub fn invite_revoke(&mut self, wanted: &str) -> Result<(), CallError> {
-        self.require_operator()?;
-        let invites = self.replica.authority().invites();
-        let matching: Vec<(StatementId, bool)> = invites
-            .filter(|(id, _)| wanted.len() >= 4 && id.to_string().starts_with(wanted))
-            .map(|(id, state)| (*id, state.revoked))
-            .collect();
-        match matching.as_slice() {
-            [] => Err(CallError::Lookup(LookupError::NotFound {
-                kind: "invite",
-                wanted: wanted.chars().take(80).collect(),
-                list: "dunlin invite list",
-            })),
-            [(_, true)] => Ok(()),
-            [(id, false)] => self.revoke(*id, "invite revoked"),
-            _ => Err(usage(format!(
-                "`{wanted}` could be any of {} invites: give more of the id",
-                matching.len()
-            ))),
-        }
-    }
-
     fn revoke(&mut self, target: StatementId, reason: &str) -> Result<(), CallError> {
-        let mut reason = reason.to_owned();
-        while reason.len() > keys::statement::MAX_REASON {
-            reason.pop();
-        }
         self.state(Statement::Revocation(Revocation {
             target,
-            honour_statements: None,
-            honour_changes: None,
-            reason,
+            honours: None,
+            reason: members::short_reason(reason),
         }))?;
         Ok(())
-    }
-
-    /// Takes a node's enrolment back.
-    pub fn node_revoke(&mut self, wanted: &str, reason: &str) -> Result<(), CallError> {
-        self.require_operator()?;
-        let member = find_member(self.replica.authority(), wanted)?.clone();
-        if member.key == self.replica.my_key() {
-            return Err(CallError::Refused(Refused {
-                action: "revoke",
-                what: format!("node {}", member.name),
-                state: "the operator this command runs on".into(),
-                allowed: "another operator would have to do it".into(),
-            }));
-        }
-        if matches!(member.standing, Standing::Revoked(_)) {
-            return Ok(());
-        }
-        self.revoke(member.id.into(), reason)
     }
 
     /// Offers a device or an image file of this machine as a source disk.
@@ -381,6 +292,7 @@ impl Engine {
     ) -> Result<MigrationView, CallError> {
         self.require_operator()?;
         let plan = self.draft(asked)?;
+        self.require_scope(&plan)?;
         let id = plan.id;
         self.edit(move |edit| edit.create_migration(&plan))?;
         self.view(&id)

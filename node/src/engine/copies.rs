@@ -277,8 +277,17 @@ impl Engine {
             }
         }
         for (migration, denied) in stopped {
-            let text = format!("nothing more is accepted: {denied}");
-            self.tell(Some(migration), Note::error("grant-refused", text));
+            let note = match denied {
+                keys::Denied::KeyRotated(_) => Note::info(
+                    "key-changed",
+                    "one end changed its key; the stream begins again with the next one",
+                ),
+                denied => Note::error(
+                    "grant-refused",
+                    format!("nothing more is accepted: {denied}"),
+                ),
+            };
+            self.tell(Some(migration), note);
         }
     }
 

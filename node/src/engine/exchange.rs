@@ -8,7 +8,7 @@ use crate::net::{Event, FrameError, Refusal, RequestError, Topic};
 use codec::{DecodeError, Wire};
 use keys::PublicKey;
 use libp2p::Multiaddr;
-use mesh::{Alarm, Announcement, EnrolRequest, Input, Output, Page, Request};
+use mesh::{Alarm, Announcement, EnrolReply, EnrolRequest, Input, Output, Page, Request};
 use roles::Note;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,6 +42,7 @@ impl Engine {
                 }
                 Output::Announce(announcement) => self.announce(&announcement),
                 Output::Ask { to, request } => self.ask(to, &request),
+                Output::Introduce { to, request } => self.introduce(to, &request),
                 Output::Answer { reply, page } => self.reply(reply, &page),
                 Output::AnswerEnrol { reply, answer } => self.reply(reply, &answer),
                 Output::Changed(what) => {
@@ -90,6 +91,23 @@ impl Engine {
             let answer = net.request(to.0, bytes).await;
             // A closed inbox means the node is stopping.
             let _ = inbox.send(Message::Answered(to, answer)).await;
+        });
+    }
+
+    /// Shows a peer what makes this node one. If it takes it, it lets this node in when
+    /// it is dialled again; if not, nothing is lost.
+    fn introduce(&self, to: PublicKey, request: &EnrolRequest) {
+        let Ok(bytes) = codec::encode(request) else {
+            return;
+        };
+        let net = self.net.clone();
+        tokio::spawn(async move {
+            let answer = net.enrol(vec![], to.0, bytes).await;
+            let answer = answer.map_err(|error| error.to_string());
+            let reply = answer.and_then(|bytes| {
+                codec::decode::<EnrolReply>(&bytes).map_err(|error| error.to_string())
+            });
+            tracing::debug!("introduced to {}: {reply:?}", to.short());
         });
     }
 
@@ -258,6 +276,7 @@ impl Engine {
             return;
         }
         let before = self.replica.authority().admits(self.now().wall, &from);
+        let introduced = matches!(request, EnrolRequest::Introduce { .. });
         if let Some(reply) = self.owe(reply) {
             self.step_replica(Input::Enrol {
                 from,
@@ -267,8 +286,16 @@ impl Engine {
             });
         }
         if !before && self.replica.authority().admits(self.now().wall, &from) {
-            let text = format!("{} joined with an invite", self.name_of(&from));
-            self.tell(None, Note::info("node-enrolled", text));
+            let name = self.name_of(&from);
+            let (kind, text) = if introduced {
+                (
+                    "node-introduced",
+                    format!("{name} showed that it is a node"),
+                )
+            } else {
+                ("node-enrolled", format!("{name} joined with an invite"))
+            };
+            self.tell(None, Note::info(kind, text));
         }
     }
 
@@ -325,6 +352,16 @@ impl Engine {
                 ),
             ),
             Alarm::BrokenChange(refusal) => return self.broken_change(refusal),
+            Alarm::ContestedKey { node } => (
+                "contested-key",
+                format!(
+                    "node {} gave itself two different next keys: one of them is a thief's; neither is let in until `dunlin node revoke` has taken the node back and it has joined again",
+                    self.replica
+                        .authority()
+                        .member(node)
+                        .map_or_else(|| node.short(), |member| member.name.to_string())
+                ),
+            ),
             Alarm::Orphaned { changes } => (
                 "edits-orphaned",
                 format!(

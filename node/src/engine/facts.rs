@@ -23,6 +23,10 @@ impl Engine {
     }
 
     pub(super) fn settle(&mut self) {
+        // With a key that was given up nothing is done any more.
+        if self.rotated.is_some() {
+            return;
+        }
         for _ in 0..MAX_ROUNDS {
             self.adopt_jobs();
             let acted = self.settle_agents() | self.settle_provisioner();

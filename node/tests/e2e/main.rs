@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod authority;
 mod bad_input;
 mod crashes;
 mod harness;

@@ -90,6 +90,40 @@ fn an_author_that_is_enrolled_again_gets_its_log_back() {
     assert_same(&restarted, &before);
 }
 
+#[test]
+fn an_author_with_a_new_key_goes_on_and_its_old_log_ends_where_it_said() {
+    let mut world = World::of(&[1, 2]);
+    let mut node = Node::new(&world, 2);
+    node.edit(&world, |edit| edit.create_migration(&migration(M1)));
+    node.edit(&world, |edit| edit.rename(M1, "told"));
+    let last = node.head();
+    let mut thief = Node::new(&world, 2);
+    thief.document = node.document.clone();
+    let late = thief.edit(&world, |edit| edit.rename(M1, "stolen"));
+    world.rotate(2, 3, last);
+    node.document.rebuild(&world.authority());
+    assert_eq!(node.document.plan().migrations[&M1].name, "told");
+    // With the old key nothing more is said, by nobody.
+    let (author, seq) = (key(2).public(), 3);
+    let past = Outcome::Refused(Refusal::NotHonoured { author, seq });
+    assert_eq!(node.document.offer(late, &world.authority()), past);
+    let refused = node
+        .document
+        .edit(&key(2), NOW, &world.authority(), |edit| {
+            edit.rename(M1, "no")
+        });
+    assert_eq!(refused, Err(EditError::NotAnOperator(author)));
+    // The new key goes on where the old one ended, and who has both logs agrees.
+    let mut next = Node::new(&world, 3);
+    next.document = node.document.clone();
+    next.edit(&world, |edit| edit.rename(M1, "went on"));
+    sync(&world, &next.document, &mut thief.document);
+    thief.document.rebuild(&world.authority());
+    sync(&world, &next.document, &mut thief.document);
+    assert_same(&thief.document, &next.document);
+    assert_eq!(next.document.plan().migrations[&M1].name, "went on");
+}
+
 /// Two nodes with the same key that both went on after its first change.
 fn forked(world: &World) -> (Node, Node) {
     let mut a = Node::new(world, 2);

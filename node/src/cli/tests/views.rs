@@ -13,6 +13,8 @@ pub fn node() -> NodeView {
         name: "office".into(),
         roles: vec!["operator".into(), "provisioner".into()],
         site: Some("hq".into()),
+        scope: None,
+        ends_at: None,
         key: "k".repeat(8),
         peer_id: "12D3Koo".into(),
         state: "active".into(),

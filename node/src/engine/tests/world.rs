@@ -161,8 +161,7 @@ impl Running {
     pub async fn revoke(&self, target: impl Into<StatementId>) {
         let revocation = keys::Revocation {
             target: target.into(),
-            honour_statements: None,
-            honour_changes: None,
+            honours: None,
             reason: "a test".into(),
         };
         self.state(Statement::Revocation(revocation)).await;
@@ -242,6 +241,7 @@ impl World {
             node: Name::new("operator").unwrap(),
             roles: [Role::Provisioner].into_iter().collect(),
             site: None,
+            root_key_out: None,
         };
         local::init(&founder, init).unwrap();
         let operator = Running::start(&founder).await;
@@ -325,6 +325,7 @@ impl World {
             name: Name::new(name).unwrap(),
             roles: roles.iter().copied().collect(),
             site: None,
+            scope: keys::Scope::Everywhere,
             not_after: None,
             admission: Admission::Root,
         };
@@ -403,6 +404,9 @@ async fn join(operator: &Running, folder: &Path, name: &str) -> Running {
         site: None,
         expires_secs: 600,
         uses: 1,
+        scope: vec![],
+        valid_for_secs: None,
+        root_key: None,
     };
     let created = operator.call(move |engine| engine.invite_create(&asked).unwrap());
     let token = Token::from_text(&created.await.invite).unwrap();

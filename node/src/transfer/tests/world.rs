@@ -72,6 +72,7 @@ pub fn permits() -> (Permit<SendBlocks>, Permit<ReceiveBlocks>) {
             name: name(),
             roles: Role::ALL.into_iter().collect(),
             site: None,
+            scope: keys::Scope::Everywhere,
             not_after: None,
             admission: Admission::Root,
         }),

@@ -23,6 +23,9 @@ async fn invite(operator: &Running, uses: u16) -> Token {
         site: None,
         expires_secs: 600,
         uses,
+        scope: vec![],
+        valid_for_secs: None,
+        root_key: None,
     };
     let created = operator.call(move |engine| engine.invite_create(&asked).unwrap());
     Token::from_text(&created.await.invite).unwrap()

@@ -154,11 +154,17 @@ async fn what_a_revoked_operator_signs_afterwards_moves_nothing_by_whatever_way_
     let enrolment = second.replica.me().unwrap();
     let revocation = Revocation {
         target: enrolment.into(),
-        honour_statements: Some(Position {
-            seq: 1,
-            hash: honest.statement_id().0,
+        honours: Some(keys::statement::Honoured {
+            key: second.identity.public(),
+            statements: Position {
+                seq: 1,
+                hash: honest.statement_id().0,
+            },
+            changes: Position {
+                seq: 0,
+                hash: [0; 32],
+            },
         }),
-        honour_changes: None,
         reason: "a test".into(),
     };
     world.by_root(Statement::Revocation(revocation)).await;

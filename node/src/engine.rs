@@ -13,6 +13,7 @@ mod events;
 mod exchange;
 mod facts;
 mod report;
+mod superseded;
 
 pub use calls::CallError;
 
@@ -33,6 +34,7 @@ use roles::replicator::Replicator;
 use roles::{JobId, Now};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
@@ -139,6 +141,8 @@ pub struct Engine {
     tagged: BTreeMap<provider::VolumeKey, provider::VolumeState>,
     report: report::Draft,
     inventory: crdt::Inventory,
+    /// Ends what reads for long.
+    closing: Arc<AtomicBool>,
     fatal: Option<anyhow::Error>,
 }
 
@@ -179,6 +183,7 @@ impl Engine {
             tagged: BTreeMap::new(),
             report: report::Draft::default(),
             inventory: crate::inventory::read(),
+            closing: Arc::default(),
             fatal: None,
         };
         engine.restore_agents()?;
@@ -237,6 +242,7 @@ impl Engine {
     }
 
     async fn close(&mut self) {
+        self.closing.store(true, Ordering::Relaxed);
         for slot in self.agents.values_mut() {
             slot.close();
         }

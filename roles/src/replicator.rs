@@ -148,16 +148,6 @@ impl Replicator {
             }
             Some(Desired::Started | Desired::Cutover { .. }) => {}
         }
-        if let Some(said) = situation.agent_job(&job)
-            && (ticket.epoch < said.epoch
-                || (ticket.epoch == said.epoch && said.replicator != Some(situation.me)))
-        {
-            let text = format!(
-                "{job}: epoch {} is over or was given to another: its agent is at epoch {}",
-                ticket.epoch, said.epoch
-            );
-            return refuse(RefusalCode::StaleEpoch, text);
-        }
         let had = self.records.get(&job);
         if let Some(record) = had
             && ticket.epoch < record.epoch
@@ -165,6 +155,16 @@ impl Replicator {
             let text = format!(
                 "{job}: epoch {} is over, epoch {} has begun",
                 ticket.epoch, record.epoch
+            );
+            return refuse(RefusalCode::StaleEpoch, text);
+        }
+        if let Some(said) = situation.agent_job(&job)
+            && (ticket.epoch < said.epoch
+                || (ticket.epoch == said.epoch && said.replicator != Some(situation.me)))
+        {
+            let text = format!(
+                "{job}: epoch {} is over or was given to another: its agent is at epoch {}",
+                ticket.epoch, said.epoch
             );
             return refuse(RefusalCode::StaleEpoch, text);
         }

@@ -15,6 +15,7 @@ mod facts;
 mod offences;
 mod repeats;
 mod report;
+mod superseded;
 
 pub use calls::CallError;
 
@@ -35,6 +36,7 @@ use roles::replicator::Replicator;
 use roles::{JobId, Now};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
@@ -143,6 +145,8 @@ pub struct Engine {
     tagged: BTreeMap<provider::VolumeKey, provider::VolumeState>,
     report: report::Draft,
     inventory: crdt::Inventory,
+    /// Ends what reads for long.
+    closing: Arc<AtomicBool>,
     fatal: Option<anyhow::Error>,
     /// The key was changed; when the node begins again with the next one.
     rotated: Option<u64>,
@@ -196,6 +200,7 @@ impl Engine {
             tagged: BTreeMap::new(),
             report: report::Draft::default(),
             inventory: crate::inventory::read(),
+            closing: Arc::default(),
             fatal: None,
             rotated: None,
         };
@@ -264,6 +269,7 @@ impl Engine {
     }
 
     fn close_sessions(&mut self) {
+        self.closing.store(true, Ordering::Relaxed);
         for slot in self.agents.values_mut() {
             slot.close();
         }

@@ -13,8 +13,15 @@
 //!                             finishing ──▶ cut over
 //! ```
 //!
+//! A replicator that is lost is left for the next of the pool, under a higher epoch
+//! (`moving`): from any phase but the last two, back to waiting.
+//!
 //! Not here: reading, hashing and sending (`volumes`, `blocks::source`), and what a
 //! freeze does to the source.
+
+mod moving;
+
+pub use moving::{LONG_SESSION_MILLIS, LOST_MILLIS, MAX_DOUBLINGS};
 
 use crate::note::Note;
 use crate::situation::Facts;
@@ -50,15 +57,17 @@ pub struct Record {
     pub replicator: Option<NodeId>,
     /// Last durable barrier heard of.
     pub barrier: u64,
-    /// Passes completed, with what they sent; the newest few.
+    /// Passes completed under this epoch, with what they sent; the newest few.
     pub passes: Vec<PassSummary>,
+    /// Replicators left since a pass was last completed.
+    pub moves: u32,
     /// Set once, when the volume was cut over.
     pub finished: Option<Finished>,
 }
 
 impl Wire for Record {
     const NAME: &'static str = "agent's record of a volume";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const LIMIT: usize = 64 * 1024;
 }
 
@@ -176,6 +185,7 @@ pub struct Agent {
     /// The last failure told, so that it is told once.
     source_failure: Option<String>,
     quiet_wanted: bool,
+    moving: moving::Watch,
 }
 
 impl Agent {
@@ -187,6 +197,7 @@ impl Agent {
             replicator: None,
             barrier: 0,
             passes: vec![],
+            moves: 0,
             finished: None,
         });
         let phase = if record.finished.is_some() {
@@ -201,7 +212,14 @@ impl Agent {
             failures: 0,
             source_failure: None,
             quiet_wanted: false,
+            moving: moving::Watch::default(),
         }
+    }
+
+    /// With another wait than [`LOST_MILLIS`] before a lost replicator is left.
+    pub fn moving_on_after(mut self, millis: u64) -> Self {
+        self.moving = moving::Watch::new(millis);
+        self
     }
 
     /// What is durable.
@@ -224,12 +242,14 @@ impl Agent {
 
     /// When to give [`Input::Tick`] next, on the monotonic clock.
     pub fn deadline_millis(&self) -> Option<u64> {
-        match self.phase {
+        let phase = match self.phase {
             Phase::Resting { until_millis } | Phase::Held(Hold::Retry { until_millis, .. }) => {
                 Some(until_millis)
             }
             _ => None,
-        }
+        };
+        let lost = self.moving.deadline_millis(self.record.moves);
+        phase.into_iter().chain(lost).min()
     }
 
     /// Takes one input; actions are appended to `out`, to be carried out in order.
@@ -247,10 +267,14 @@ impl Agent {
             Input::SessionReady {
                 barrier,
                 groups_adopted,
-            } => self.session_ready(barrier, groups_adopted, out),
+            } => self.session_ready(now, barrier, groups_adopted, out),
             Input::BarrierReached(barrier) => {
-                self.record.barrier = barrier;
-                out.push(Action::Store(self.record.clone()));
+                // The last words of a session that was closed may be of an older epoch.
+                if self.in_session() {
+                    self.record.barrier = barrier;
+                    self.moving.progressed();
+                    out.push(Action::Store(self.record.clone()));
+                }
             }
             Input::PassDone(summary) => self.pass_done(now, summary, out),
             Input::Finished(finished) => self.finished(finished, out),
@@ -293,6 +317,7 @@ impl Agent {
         if !self.in_session() {
             return;
         }
+        self.moving.session_ended(now);
         let wait = FIRST_RETRY_MILLIS << self.failures.min(8);
         self.failures += 1;
         self.phase = Phase::Held(Hold::Retry {
@@ -301,10 +326,17 @@ impl Agent {
         });
     }
 
-    fn session_ready(&mut self, barrier: u64, groups_adopted: u64, out: &mut Vec<Action>) {
+    fn session_ready(
+        &mut self,
+        now: Now,
+        barrier: u64,
+        groups_adopted: u64,
+        out: &mut Vec<Action>,
+    ) {
         if self.phase != Phase::Connecting {
             return;
         }
+        self.moving.session_began(now);
         self.record.barrier = barrier;
         out.push(Action::Store(self.record.clone()));
         // A first pass that was broken off has no barrier yet, but its blocks are there.
@@ -342,6 +374,8 @@ impl Agent {
         };
         self.failures = 0;
         self.source_failure = None;
+        self.moving.progressed();
+        self.record.moves = 0;
         let clean = summary.blocks == 0;
         let rest = MIN_REST_MILLIS.max(summary.millis);
         let text = format!(
@@ -411,7 +445,12 @@ impl Agent {
         if matches!(self.phase, Phase::CutOver | Phase::Gone) {
             return;
         }
-        match self.hold(now, out) {
+        if self.move_on(now, out) {
+            // What the permit and the target say depends on the choice; they come with
+            // the next facts.
+            return;
+        }
+        match self.hold(now) {
             Err(hold) => {
                 if self.in_session() {
                     out.push(Action::CloseSession);
@@ -446,7 +485,7 @@ impl Agent {
     }
 
     /// Why nothing may move now, or the permit with which it may.
-    fn hold(&mut self, now: Now, out: &mut Vec<Action>) -> Result<Permit<SendBlocks>, Hold> {
+    fn hold(&self, now: Now) -> Result<Permit<SendBlocks>, Hold> {
         let facts = self.facts.as_ref().expect("settle has facts");
         match facts.desired {
             Desired::Created | Desired::Deleted => return Err(Hold::Planned),
@@ -457,19 +496,7 @@ impl Agent {
             return Err(Hold::Source(why.clone()));
         }
         if self.record.replicator.is_none() {
-            let chosen = facts.replicators.first().ok_or(Hold::NoReplicator)?;
-            self.record.epoch = Epoch(self.record.epoch.0 + 1);
-            self.record.replicator = Some(*chosen);
-            out.push(Action::Store(self.record.clone()));
-            let text = format!(
-                "epoch {} goes to replicator {}",
-                self.record.epoch,
-                chosen.short()
-            );
-            out.push(Action::Tell(Note::info("replicator-chosen", text)));
-            // What the permit and the target say depends on the choice; they come
-            // with the next facts.
-            return Err(Hold::NoTarget(None));
+            return Err(Hold::NoReplicator);
         }
         let permit = match &facts.permit {
             Some(Ok(permit)) => permit.clone(),

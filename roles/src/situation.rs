@@ -4,6 +4,7 @@
 //! Not here: any decision. The machines decide; this only looks up.
 
 use crate::agent::Record;
+use crate::launch::{Evidence, opened};
 use crate::{JobId, Now};
 use crdt::plan::{Desired, MigrationPlan, Plan};
 use crdt::report::{JobReport, JobRole, Report, TargetState};
@@ -11,7 +12,7 @@ use crdt::reports::Reports;
 use keys::permit::Move;
 use keys::proof::{End, RootProof};
 use keys::{
-    Authority, Denied, Domain, MigrationId, NodeId, Permit, PublicKey, ReceiveBlocks, Role,
+    Authority, Denied, Epoch, MigrationId, NodeId, Permit, PublicKey, ReceiveBlocks, Role,
     SendBlocks, StatementId,
 };
 
@@ -38,7 +39,7 @@ pub struct Facts {
     /// What the plan wants.
     pub desired: Desired,
     /// The pool, in the plan's order.
-    pub replicators: Vec<NodeId>,
+    pub replicators: Vec<Candidate>,
     /// Whether a grant allows the chosen replicator; none before one is chosen or
     /// while the plan names no grant yet.
     pub permit: Option<Result<Permit<SendBlocks>, Denied>>,
@@ -49,6 +50,17 @@ pub struct Facts {
     pub replicator_connected: bool,
     /// Whether the source can be read, or why not.
     pub source: Result<(), String>,
+}
+
+/// One replicator of the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// The node.
+    pub node: NodeId,
+    /// Whether a grant allows it now.
+    pub is_usable: bool,
+    /// Whether it is connected.
+    pub is_connected: bool,
 }
 
 impl Situation<'_> {
@@ -87,7 +99,7 @@ impl Situation<'_> {
             // A plan that cannot be read is held; one that was deleted says so.
             desired: plan.map_or(Desired::Created, |plan| plan.desired),
             replicators: plan
-                .map(|plan| plan.replicators.clone())
+                .map(|plan| self.candidates(&job, plan, &connected))
                 .unwrap_or_default(),
             permit: replicator.and_then(|member| self.send_permit(&job, &member.key)),
             target: record
@@ -96,6 +108,25 @@ impl Situation<'_> {
             replicator_connected: replicator.is_some_and(|member| connected(&member.key)),
             source,
         }
+    }
+
+    fn candidates(
+        &self,
+        job: &JobId,
+        plan: &MigrationPlan,
+        connected: impl Fn(&PublicKey) -> bool,
+    ) -> Vec<Candidate> {
+        let candidate = |node: &NodeId| {
+            let member = self.authority.member(node);
+            let key = member.map(|member| member.key);
+            let permit = key.and_then(|key| self.send_permit(job, &key));
+            Candidate {
+                node: *node,
+                is_usable: permit.is_some_and(|checked| checked.is_ok()),
+                is_connected: key.is_some_and(|key| connected(&key)),
+            }
+        };
+        plan.replicators.iter().map(candidate).collect()
     }
 
     /// The first of the plan's grants that allows it, or why the last one does not.
@@ -164,6 +195,16 @@ impl Situation<'_> {
         })
     }
 
+    /// What the agent says of a job in its newest report: it owns the epoch.
+    pub fn agent_job(&self, job: &JobId) -> Option<&JobReport> {
+        let (_, report) = self.agent_report(&job.migration)?;
+        report.jobs.iter().find(|found| {
+            found.role == JobRole::Agent
+                && found.migration == job.migration
+                && found.volume == job.volume
+        })
+    }
+
     /// Volumes that this node as provisioner is asked to have: one for each job of
     /// its migrations whose agent has chosen a replicator.
     pub fn wanted_targets(&self) -> Vec<crate::provisioner::Wanted> {
@@ -176,20 +217,18 @@ impl Situation<'_> {
                 continue;
             };
             for volume in &plan.volumes {
-                let job = agent.jobs.iter().find(|job| {
-                    job.role == JobRole::Agent && job.migration == plan.id && job.volume == *volume
-                });
+                let job = JobId {
+                    migration: plan.id,
+                    volume: *volume,
+                };
                 let length = agent.volumes.iter().find(|info| info.id == *volume);
-                if let (Some(job), Some(info)) = (job, length)
-                    && let Some(replicator) = job.replicator
+                if let (Some(said), Some(info)) = (self.agent_job(&job), length)
+                    && let Some(replicator) = said.replicator
                 {
                     wanted.push(crate::provisioner::Wanted {
-                        job: JobId {
-                            migration: plan.id,
-                            volume: *volume,
-                        },
+                        job,
                         provider: plan.provider.clone(),
-                        epoch: job.epoch,
+                        epoch: said.epoch,
                         replicator,
                         length: info.length,
                     });
@@ -208,28 +247,40 @@ impl Situation<'_> {
             return false;
         };
         report.proofs.iter().any(|signed| {
-            self.authority.is_node(plan.source, signed.signer)
-                && signed
-                    .open::<RootProof>(Domain::RootProof)
-                    .is_ok_and(|proof| proof.migration == *migration && proof.end == End::Source)
+            let of_source =
+                |proof: &RootProof| proof.migration == *migration && proof.end == End::Source;
+            self.authority.is_node(plan.source, signed.signer) && opened(signed, of_source).is_some()
         })
     }
 
-    /// Whether the agent has stated the root of this very volume: its copy is sealed.
-    pub fn source_stated(&self, job: &JobId) -> bool {
-        let Some((plan, report)) = self.agent_report(&job.migration) else {
-            return false;
-        };
-        report.proofs.iter().any(|signed| {
-            self.authority.is_node(plan.source, signed.signer)
-                && signed
-                    .open::<RootProof>(Domain::RootProof)
-                    .is_ok_and(|proof| {
-                        proof.migration == job.migration
-                            && proof.volume == job.volume
-                            && proof.end == End::Source
-                    })
-        })
+    /// The epoch of this very volume's copy whose root the agent has stated: that copy is
+    /// sealed.
+    pub fn source_stated(&self, job: &JobId) -> Option<Epoch> {
+        let (plan, report) = self.agent_report(&job.migration)?;
+        let stated = report.proofs.iter().filter_map(|signed| {
+            opened(signed, |proof| {
+                self.authority.is_node(plan.source, signed.signer)
+                    && proof.migration == job.migration
+                    && proof.volume == job.volume
+                    && proof.end == End::Source
+            })
+        });
+        stated.map(|proof| proof.epoch).max()
+    }
+
+    /// Whether the copy of an epoch has completed a pass, by its agent's word.
+    pub fn completed_a_pass(&self, job: &JobId, epoch: Epoch) -> bool {
+        self.agent_job(job)
+            .is_some_and(|said| said.epoch == epoch && !said.passes.is_empty())
+    }
+
+    /// What is known of the copies of a migration.
+    pub fn evidence<'a>(&'a self, plan: &'a MigrationPlan) -> Evidence<'a> {
+        Evidence {
+            plan,
+            authority: self.authority,
+            reports: self.reports,
+        }
     }
 
     /// Whether the agent of this migration may still send or cut over, by its own newest

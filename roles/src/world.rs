@@ -5,7 +5,8 @@
 use crate::situation::Situation;
 use crate::{JobId, Now};
 use crdt::report::{
-    JobReport, JobRole, Report, Stage, TargetState, TargetVolume, VolumeInfo, VolumeKind,
+    JobReport, JobRole, PassSummary, Report, Stage, TargetState, TargetVolume, VolumeInfo,
+    VolumeKind,
 };
 use crdt::{Desired, Document, MigrationPlan, Reports};
 use keys::authority::authority;
@@ -36,6 +37,8 @@ pub(crate) struct World {
     pub(crate) authority: Authority,
     pub(crate) document: Document,
     pub(crate) reports: Reports,
+    /// The pool of the plan and of every grant.
+    pool: Vec<u8>,
     versions: u64,
 }
 
@@ -46,6 +49,11 @@ pub(crate) fn key(seed: u8) -> Identity {
 impl World {
     /// Everybody is enrolled; the migration is planned, and nothing is granted.
     pub(crate) fn new() -> Self {
+        Self::with(&[REPLICATOR], OPERATOR)
+    }
+
+    /// As [`World::new`], with this pool and this provisioner.
+    pub(crate) fn with(pool: &[u8], provisioner: u8) -> Self {
         let root = key(1);
         let entry = Entry {
             seq: 1,
@@ -65,11 +73,12 @@ impl World {
             document: Document::new(ledger.mesh()),
             ledger,
             reports: Reports::new(),
+            pool: pool.to_vec(),
             versions: 0,
         };
         world.enrol(OPERATOR, &[Role::Operator, Role::Provisioner]);
         world.enrol(AGENT, &[Role::Agent]);
-        world.enrol(REPLICATOR, &[Role::Replicator]);
+        world.enrol(REPLICATOR, &[Role::Replicator, Role::Provisioner]);
         world.enrol(OTHER_REPLICATOR, &[Role::Replicator]);
         let plan = MigrationPlan {
             id: JOB.migration,
@@ -77,8 +86,8 @@ impl World {
             source: world.id(AGENT),
             volumes: vec![JOB.volume],
             provider: "fake".into(),
-            provisioner: world.id(OPERATOR),
-            replicators: vec![world.id(REPLICATOR)],
+            provisioner: world.id(provisioner),
+            replicators: world.pool(),
             site: None,
             desired: Desired::Created,
             grants: vec![],
@@ -101,6 +110,10 @@ impl World {
             admission: Admission::Root,
         };
         self.state(1, Statement::Enrolment(enrolment));
+    }
+
+    fn pool(&self) -> Vec<NodeId> {
+        self.pool.iter().map(|seed| self.id(*seed)).collect()
     }
 
     pub(crate) fn id(&self, seed: u8) -> NodeId {
@@ -144,7 +157,7 @@ impl World {
         let grant = Grant {
             migration: JOB.migration,
             agent: self.id(AGENT),
-            replicators: vec![self.id(REPLICATOR)],
+            replicators: self.pool(),
             volumes: vec![JOB.volume],
             not_after: UnixSecs(not_after),
         };
@@ -173,18 +186,35 @@ impl World {
 
     /// What the agent says once it has chosen its replicator.
     pub(crate) fn agent_reports(&mut self, epoch: u64, proofs: Vec<Signed>) {
+        self.agent_is_at(epoch, REPLICATOR, 0, proofs);
+    }
+
+    /// What the agent says once it has chosen and has completed some passes.
+    pub(crate) fn agent_is_at(
+        &mut self,
+        epoch: u64,
+        replicator: u8,
+        passes: u32,
+        proofs: Vec<Signed>,
+    ) {
+        let pass = |pass| PassSummary {
+            pass,
+            blocks: 1,
+            bytes_sent: 1,
+            millis: 1,
+        };
         let job = JobReport {
             migration: JOB.migration,
             volume: JOB.volume,
             role: JobRole::Agent,
             epoch: Epoch(epoch),
-            replicator: Some(self.id(REPLICATOR)),
+            replicator: Some(self.id(replicator)),
             stage: Stage::InitialSync,
             step: "copying".into(),
             detail: None,
             pass: 0,
             barrier: 0,
-            passes: vec![],
+            passes: (1..=passes).map(pass).collect(),
             root: None,
         };
         self.report(AGENT, |report| {
@@ -196,11 +226,22 @@ impl World {
 
     /// What the provisioner says once it has made the volume of an epoch.
     pub(crate) fn target_reported(&mut self, epoch: u64, length: u64, state: TargetState) {
+        self.target_of(epoch, REPLICATOR, length, state);
+    }
+
+    /// The volume of an epoch for a replicator.
+    pub(crate) fn target_of(
+        &mut self,
+        epoch: u64,
+        replicator: u8,
+        length: u64,
+        state: TargetState,
+    ) {
         let target = TargetVolume {
             migration: JOB.migration,
             volume: JOB.volume,
             epoch: Epoch(epoch),
-            replicator: self.id(REPLICATOR),
+            replicator: self.id(replicator),
             path: "/volumes/1".into(),
             length,
             state,
@@ -234,12 +275,21 @@ pub(crate) fn volume() -> VolumeInfo {
 
 /// The signed root of one end.
 pub(crate) fn proof(world: &World, seed: u8, end: End, root: [u8; 32]) -> Signed {
+    proof_of(world, 1, seed, end, root)
+}
+
+/// The signed root of one end, of an epoch's copy.
+pub(crate) fn proof_of(world: &World, epoch: u64, seed: u8, end: End, root: [u8; 32]) -> Signed {
+    let method = match end {
+        End::Witness => Method::ReadBack,
+        End::Source | End::Target => Method::OnArrival,
+    };
     let subject = crate::proof::Subject {
         mesh: world.ledger.mesh(),
         job: JOB,
-        epoch: Epoch(1),
+        epoch: Epoch(epoch),
         length: LENGTH,
         root,
     };
-    crate::proof::sign(&key(seed), &subject, end, Method::OnArrival, NOW.wall)
+    crate::proof::sign(&key(seed), &subject, end, method, NOW.wall)
 }

@@ -35,6 +35,10 @@ pub enum Flaw {
     KeepsWrongTree,
     /// Says that a copy was read back which was not.
     ProvesUnread,
+    /// A replicator that acknowledges what it does not write, and swears to it.
+    WritesNothing,
+    /// An agent that goes on to another replicator without storing the higher epoch.
+    ForgetsEpoch,
 }
 
 /// Something that must never be, and was.
@@ -100,6 +104,10 @@ counts! {
     adopted_groups = "groups adopted";
     barriers = "barriers";
     cut_over = "volumes cut over";
+    nodes_lost = "nodes lost for good";
+    replaced = "replicators replaced";
+    retired = "older volumes deleted";
+    confirmed = "copies confirmed";
 }
 
 /// What every node shares.
@@ -118,6 +126,11 @@ pub struct Context {
     pub cloud: FakeCloud,
     /// Whether nothing goes wrong any more.
     pub calm: bool,
+    /// How long an agent waits for a lost replicator.
+    pub lost_millis: u64,
+    /// The next node that signs a copy's root dies of it, and is not back before this
+    /// long has passed.
+    pub dies_proving: Option<u64>,
     /// The rule that is left out, if one is.
     pub flaw: Option<Flaw>,
     /// Which participant has which key, strangers included.

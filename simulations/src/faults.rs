@@ -337,7 +337,8 @@ impl World {
         let store = &mut node.store;
         let copies = store.copies.iter_mut();
         let copies = copies.map(|(job, copy)| (job, &mut copy.tree));
-        let trees = store.trees.iter_mut().chain(copies);
+        let trees = store.trees.iter_mut().map(|((job, _), tree)| (job, tree));
+        let trees = trees.chain(copies);
         let closed: Vec<_> = trees.filter(|(job, _)| !is_open(job)).collect();
         if let Some((job, tree)) = nth(closed.into_iter(), &mut rng) {
             let block = tree.rot(&mut rng);

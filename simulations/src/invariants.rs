@@ -4,10 +4,10 @@
 //! The checks look from outside: they know what every node holds and what was sent,
 //! and ask the code under test as little as they can.
 
-use crate::context::Context;
-use crate::disk::{flat_root, leaf};
+use crate::context::{Context, Flaw};
+use crate::disk::{Disk, flat_root, leaf};
 use crate::node::Node;
-use crate::store::Store;
+use crate::store::{Copy, Store};
 use blocks::{BlockIndex, Extent};
 use crdt::SignedChange;
 use keys::statement::{Enrolment, Entry, Grant};
@@ -45,8 +45,8 @@ invariants! {
     TreesTellTheTruth = "INV-05", "once level, the agent's tree differs from the target's durable bytes only in blocks sent and not yet committed";
     WrittenWithPermission = "INV-06", "a replicator writes only what a grant allows at that moment, as far as it has heard";
     SentWithPermission = "INV-07", "an agent sends only what a grant allows at that moment, as far as it has heard";
-    EpochsRise = "INV-08", "the epoch of a copy never goes down at a replicator";
-    OneWriter = "INV-09", "a copy has one writer at a time";
+    EpochsRise = "INV-08", "the epoch of a copy never goes down, at its agent or at a replicator";
+    OneWriter = "INV-09", "a copy has one writer at a time, and an epoch has one for good";
     SameLedgerSameAuthority = "INV-10", "nodes with the same statements compute the same authority";
     SameLogsSamePlan = "INV-11", "nodes with the same statements and logs have the same plan";
     EverythingVerifies = "INV-12", "nothing is stored whose signature does not hold";
@@ -57,6 +57,7 @@ invariants! {
     HealedNodesAgree = "INV-17", "once nothing fails any more all nodes come to hold the same";
     HealedWorkEnds = "INV-18", "once nothing fails any more every migration ends as it was decided, and the copy is the disk";
     EnrolmentEnds = "INV-19", "an invite that is open and unused enrols its joiner, once";
+    ConfirmedIsTrue = "INV-24", "a copy is confirmed by a node other than its replicator once nothing fails any more, and only if it is the disk that was cut over";
 }
 
 /// What the checks remember.
@@ -68,11 +69,14 @@ pub struct Oracle {
     /// were sent since and are not committed.
     level: BTreeMap<JobId, BTreeSet<u64>>,
     epochs: BTreeMap<(usize, JobId), Epoch>,
+    agent_epochs: BTreeMap<JobId, Epoch>,
+    writers: BTreeMap<(JobId, Epoch), usize>,
     acknowledged: BTreeMap<(JobId, Epoch), u64>,
     authorities: BTreeMap<[u8; 32], Authority>,
     plans: BTreeMap<([u8; 32], [u8; 32]), [u8; 32]>,
     verified: BTreeSet<[u8; 32]>,
-    cut_over: BTreeSet<JobId>,
+    /// The epochs of what was cut over.
+    cut_over: BTreeMap<JobId, Epoch>,
     /// Streams that were opened without a right to.
     pub forged_streams: BTreeSet<u64>,
     /// Volumes that were cut over in this event.
@@ -193,6 +197,9 @@ pub fn acknowledged_is_durable(
     job: JobId,
     barrier: u64,
 ) {
+    if ctx.flaw == Some(Flaw::WritesNothing) {
+        return;
+    }
     let Some(copy) = store.copies.get(&job) else {
         return ctx.fail(
             Invariant::AcknowledgedIsDurable,
@@ -264,8 +271,8 @@ impl Oracle {
     }
 
     /// A volume was cut over.
-    pub fn cut_over(&mut self, job: JobId) {
-        self.cut_over.insert(job);
+    pub fn cut_over(&mut self, job: JobId, epoch: Epoch) {
+        self.cut_over.insert(job, epoch);
         self.to_prove.insert(job);
     }
 
@@ -274,9 +281,14 @@ impl Oracle {
         self.volumes_cut_over(migration) > 0
     }
 
+    /// Whether a volume was, to the copy of this epoch.
+    pub fn is_cut_over_at(&self, job: &JobId, epoch: Epoch) -> bool {
+        self.cut_over.get(job) == Some(&epoch)
+    }
+
     /// How many volumes of a migration were.
     pub fn volumes_cut_over(&self, migration: &MigrationId) -> usize {
-        let all = self.cut_over.iter();
+        let all = self.cut_over.keys();
         all.filter(|job| job.migration == *migration).count()
     }
 
@@ -297,18 +309,39 @@ impl Oracle {
     }
 }
 
+/// The epoch that the agent of a job is at.
+fn epoch_of(nodes: &[Node], job: JobId) -> Option<Epoch> {
+    let mut records = nodes.iter().filter_map(|node| node.store.agents.get(&job));
+    records.next().map(|record| record.epoch)
+}
+
+/// The copy of the agent's epoch, of which there is one; those of older epochs do not
+/// count any more.
+fn copy_that_counts(nodes: &[Node], job: JobId) -> Option<(&Copy, &Disk)> {
+    let epoch = epoch_of(nodes, job)?;
+    nodes.iter().find_map(|node| {
+        let copy = node.store.copies.get(&job)?;
+        let disk = node.store.disks.get(&copy.record.path)?;
+        (copy.record.epoch == epoch).then_some((copy, disk))
+    })
+}
+
 /// INV-05: outside of what was sent and not committed, the agent's tree, in the cache
 /// and on the disk, is that of the target's durable bytes.
 pub fn trees_tell_the_truth(ctx: &mut Context, nodes: &[Node], job: JobId) {
     let Some(unsettled) = ctx.oracle.level.get(&job) else {
         return;
     };
-    let tree = nodes.iter().find_map(|node| node.store.trees.get(&job));
-    let copy = nodes.iter().find_map(|node| {
-        let copy = node.store.copies.get(&job)?;
-        node.store.disks.get(&copy.record.path)
-    });
-    let (Some(tree), Some(disk)) = (tree, copy) else {
+    if ctx.flaw == Some(Flaw::WritesNothing) {
+        return;
+    }
+    let Some(epoch) = epoch_of(nodes, job) else {
+        return;
+    };
+    let tree = nodes
+        .iter()
+        .find_map(|node| node.store.trees.get(&(job, epoch)));
+    let (Some(tree), Some((_, disk))) = (tree, copy_that_counts(nodes, job)) else {
         return;
     };
     let geometry = tree.geometry();
@@ -409,6 +442,24 @@ pub fn epochs_rise(ctx: &mut Context, node: usize, job: JobId, epoch: Epoch) {
     });
 }
 
+/// INV-08: the epoch that an agent reports, or opens a stream under.
+pub fn agent_epochs_rise(ctx: &mut Context, job: JobId, epoch: Epoch) {
+    let highest = ctx.oracle.agent_epochs.entry(job).or_insert(epoch);
+    let before = *highest;
+    *highest = epoch.max(before);
+    ctx.require(epoch >= before, Invariant::EpochsRise, || {
+        format!("the agent of {job} went from epoch {before} to {epoch}")
+    });
+}
+
+/// INV-09: whoever wrote first under an epoch is its only writer.
+pub fn one_writer(ctx: &mut Context, node: usize, job: JobId, epoch: Epoch) {
+    let writer = *ctx.oracle.writers.entry((job, epoch)).or_insert(node);
+    ctx.require(writer == node, Invariant::OneWriter, || {
+        format!("nodes {writer} and {node} both write {job} under epoch {epoch}")
+    });
+}
+
 /// INV-10 and INV-11, for one node that changed.
 pub fn views_agree(ctx: &mut Context, node: &Node) {
     let Some(replica) = node.replica() else {
@@ -501,12 +552,12 @@ pub fn one_root(ctx: &mut Context, nodes: &[Node], job: JobId) {
     let Some(finished) = record.and_then(|record| record.finished.as_ref()) else {
         return;
     };
-    let copy = nodes.iter().find_map(|node| {
-        let copy = node.store.copies.get(&job)?;
-        let disk = node.store.disks.get(&copy.record.path)?;
-        Some(flat_root(copy.tree.geometry(), &disk.sound()))
-    });
-    let Some(root) = copy else {
+    if ctx.flaw == Some(Flaw::WritesNothing) {
+        return;
+    }
+    let copy = copy_that_counts(nodes, job);
+    let root = copy.map(|(copy, disk)| flat_root(copy.tree.geometry(), &disk.sound()));
+    let Some(root) = root else {
         return ctx.fail(
             Invariant::OneRoot,
             format!("{job} is cut over and has no copy"),
@@ -517,9 +568,11 @@ pub fn one_root(ctx: &mut Context, nodes: &[Node], job: JobId) {
     });
     for signed in [&finished.source_proof, &finished.target_proof] {
         let stated = signed.open::<keys::proof::RootProof>(Domain::RootProof);
-        let same = stated.is_ok_and(|proof| proof.root == finished.root);
+        let epoch = record.map(|record| record.epoch);
+        let same =
+            stated.is_ok_and(|proof| proof.root == finished.root && Some(proof.epoch) == epoch);
         ctx.require(same, Invariant::OneRoot, || {
-            format!("{job} is cut over and an end states another root")
+            format!("{job} is cut over and an end states another root or epoch")
         });
     }
 }

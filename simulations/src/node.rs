@@ -14,6 +14,7 @@ use crate::rng::{Rng, Stream};
 use crate::sending::Sending;
 use crate::store::{Store, Told};
 use codec::Wire;
+use crdt::JobRole;
 use keys::invite::Token;
 use keys::{Identity, MeshId, Name, PublicKey, UnixSecs, VolumeId};
 use mesh::{Announcement, EnrolReply, EnrolRequest, Input, JoinError, JoinStep, Joiner, Output};
@@ -87,6 +88,8 @@ pub struct Node {
     pub up: Option<Up>,
     /// Counts its lives.
     pub life: u32,
+    /// It is dead until then, whatever happens; for good with the last number.
+    pub lost_until: Option<u64>,
     /// How far its wall clock is off.
     pub skew_secs: i64,
     /// Its own pace and nonces.
@@ -569,6 +572,10 @@ impl Node {
         let me = replica.my_key();
         if said.as_ref() == Some(&report) || !replica.authority().admits(now.wall, &me) {
             return Ok(());
+        }
+        for job in report.jobs.iter().filter(|job| job.role == JobRole::Agent) {
+            let (migration, volume) = (job.migration, job.volume);
+            invariants::agent_epochs_rise(ctx, JobId { migration, volume }, job.epoch);
         }
         let mut out = vec![];
         replica

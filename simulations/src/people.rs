@@ -78,8 +78,10 @@ impl World {
             return [Role::Agent].into_iter().collect();
         }
         let receives = |migration: &Migration| migration.replicators.contains(&index);
+        let provisions = |migration: &Migration| migration.provisioner == index;
         match migrations.iter().any(receives) {
             true => [Role::Replicator].into_iter().collect(),
+            false if migrations.iter().any(provisions) => [Role::Provisioner].into_iter().collect(),
             false => [Role::Agent, Role::Replicator].into_iter().collect(),
         }
     }
@@ -207,6 +209,7 @@ impl Node {
             }
             Wish::RevokeAgent => self.revoke_nodes(ctx, &[migration.agent]),
             Wish::RevokeReplicators => self.revoke_nodes(ctx, &migration.replicators),
+            Wish::RevokeOneReplicator => self.revoke_nodes(ctx, &migration.replicators[..1]),
         }
     }
 
@@ -255,14 +258,13 @@ impl Node {
         {
             return Ok(Done::Yes);
         }
-        let (Some(ids), Some(replicators), Some(provisioner)) = (
-            self.ids_of(ctx, &[migration.agent]),
+        let (Some(ids), Some(replicators)) = (
+            self.ids_of(ctx, &[migration.agent, migration.provisioner]),
             self.ids_of(ctx, &migration.replicators),
-            replica.me(),
         ) else {
             return Ok(Done::NotYet);
         };
-        let source = ids[0];
+        let (source, provisioner) = (ids[0], ids[1]);
         let offered = replica.reports().get(&source).is_some_and(|report| {
             let offers =
                 |volume: &keys::VolumeId| report.volumes.iter().any(|info| info.id == *volume);

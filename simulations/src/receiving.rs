@@ -262,7 +262,9 @@ impl Node {
             .get_mut(&path)
             .expect("a copy has a disk")
             .sync();
-        if ctx.flaw != Some(Flaw::ForgetsNotes) {
+        let is_blind =
+            ctx.flaw == Some(Flaw::ForgetsNotes) || ctx.flaw == Some(Flaw::WritesNothing);
+        if !is_blind {
             for block in groups
                 .into_iter()
                 .flat_map(|group| geometry.group_blocks(group))
@@ -397,6 +399,9 @@ impl Node {
                 assert_eq!(held, first.0, "what was checked is what is written");
                 for (block, content) in (held..).zip(contents) {
                     self.deed(ctx)?;
+                    if ctx.flaw == Some(Flaw::WritesNothing) {
+                        continue;
+                    }
                     self.write(ctx, stream, block, content);
                 }
             }
@@ -415,7 +420,7 @@ impl Node {
             }
             Output::ReadBack => {
                 let root = match ctx.flaw {
-                    Some(Flaw::ProvesUnread) => self.copy(job).tree.root(),
+                    Some(Flaw::ProvesUnread | Flaw::WritesNothing) => self.copy(job).tree.root(),
                     _ => self.read_back(job),
                 };
                 self.session(stream)
@@ -477,6 +482,8 @@ impl Node {
         ctx.require(writers == 1, Invariant::OneWriter, || {
             format!("{job} has {writers} writers")
         });
+        let epoch = self.copy(job).record.epoch;
+        invariants::one_writer(ctx, self.index, job, epoch);
         let path = self.copy(job).record.path.clone();
         let disk = self.store.disks.get_mut(&path).expect("a copy has a disk");
         disk.write(block, content);
@@ -514,6 +521,11 @@ impl Node {
         let copy = self.copy(job);
         copy.proof = Some(signed.clone());
         self.deed(ctx)?;
+        if let Some(away) = ctx.dies_proving.take() {
+            self.lost_until = Some(ctx.now.saturating_add(away));
+            let (death, down_millis) = (crate::disk::Death::Power, 0);
+            return Err(Died { death, down_millis });
+        }
         let proof = Self::sealed(signed);
         self.session(stream)
             .inputs

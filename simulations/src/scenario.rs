@@ -40,6 +40,33 @@ pub enum Ending {
     DeletedAfterwards,
 }
 
+/// Who is lost on the way, for good or for longer than anybody waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "who", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Loss {
+    /// The replicator that an agent is at dies.
+    Replicator {
+        /// When.
+        at_millis: u64,
+        /// For how long; for good if a file does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        away_millis: Option<u64>,
+    },
+    /// It dies when it has signed its root, and nobody has heard of it.
+    ReplicatorProving {
+        /// For how long; for good if a file does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        away_millis: Option<u64>,
+    },
+    /// All die but those that the migrations concern, once these know of the cutover.
+    Others {
+        /// And then, once more, the replicator that an agent is at.
+        and_replicator: bool,
+    },
+    /// People revoke the first replicator.
+    Revoked,
+}
+
 /// What people want done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "want", rename_all = "kebab-case", deny_unknown_fields)]
@@ -58,6 +85,8 @@ pub enum Wish {
     RevokeAgent,
     /// Take back the enrolments of its replicators.
     RevokeReplicators,
+    /// Take back the enrolment of the first of its replicators.
+    RevokeOneReplicator,
     /// Switch over.
     Cutover {
         /// Read the copy back.
@@ -87,6 +116,9 @@ pub struct Migration {
     pub agent: usize,
     /// Which nodes may receive.
     pub replicators: Vec<usize>,
+    /// Which makes the volumes; the first node if a file does not say.
+    #[serde(default)]
+    pub provisioner: usize,
     /// The volumes, whose ids follow from their places; ascending.
     #[serde(skip)]
     pub volumes: Vec<VolumeId>,
@@ -126,6 +158,12 @@ pub struct Scenario {
     pub quiet_at_millis: u64,
     /// When nothing goes wrong any more.
     pub heal_at_millis: u64,
+    /// How long an agent waits for a lost replicator.
+    #[serde(default = "usual_wait")]
+    pub lost_millis: u64,
+    /// Who is lost, until it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<Loss>,
     /// What happens to messages and calls by chance.
     #[serde(default)]
     pub chance: Rates,
@@ -140,6 +178,11 @@ pub struct Scenario {
 /// Outlasts everything, on whatever clock.
 pub fn long_grant() -> u64 {
     7 * 86_400
+}
+
+/// Longer than a node is down or cut off, mostly.
+fn usual_wait() -> u64 {
+    12_000
 }
 
 fn no_migration() -> MigrationId {
@@ -170,12 +213,14 @@ impl Scenario {
     /// The nodes that are revoked on the way.
     pub fn outcasts(&self) -> Vec<usize> {
         let migrations = self.migrations.iter();
+        let lost = (self.loss == Some(Loss::Revoked)).then(|| self.migrations[0].replicators[0]);
         migrations
             .flat_map(|migration| match migration.ending {
                 Ending::AgentRevoked => vec![migration.agent],
                 Ending::ReplicatorRevoked => migration.replicators.clone(),
                 _ => vec![],
             })
+            .chain(lost)
             .collect()
     }
 
@@ -187,6 +232,13 @@ impl Scenario {
             _ if index >= self.nodes => "stranger",
             _ if migrations.any(|migration| migration.agent == index) => "agent",
             _ if self.receives(index) => "replicator",
+            _ if self
+                .migrations
+                .iter()
+                .any(|migration| migration.provisioner == index) =>
+            {
+                "provisioner"
+            }
             _ => "member",
         }
     }

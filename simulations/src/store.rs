@@ -6,7 +6,7 @@ use crate::disk::{Death, Disk, StoredTree};
 use crate::rng::Rng;
 use blocks::GroupIndex;
 use crdt::SignedChange;
-use keys::{Identity, Ledger, NodeId, PublicKey, Signed, StatementId};
+use keys::{Epoch, Identity, Ledger, NodeId, PublicKey, Signed, StatementId};
 use mesh::{Record, Replica};
 use roles::{JobId, agent, replicator};
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,8 +60,10 @@ pub struct Store {
     pub reports: BTreeMap<NodeId, Signed>,
     /// This node's work as agent.
     pub agents: BTreeMap<JobId, agent::Record>,
-    /// Its stored trees as agent.
-    pub trees: BTreeMap<JobId, StoredTree>,
+    /// Its stored trees as agent, one for each epoch.
+    pub trees: BTreeMap<(JobId, Epoch), StoredTree>,
+    /// Roots that it signed as a witness.
+    pub witnessed: BTreeMap<JobId, Signed>,
     /// Its work as replicator.
     pub copies: BTreeMap<JobId, Copy>,
     /// Volumes attached here, by their paths.

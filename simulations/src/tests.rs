@@ -77,8 +77,38 @@ fn a_replicator_that_ignores_its_notes_after_a_crash_is_noticed() {
 
 #[test]
 fn ends_that_never_check_open_streams_again_are_noticed() {
-    let noticed = noticed_as(Flaw::NeverRechecks, 80).unwrap();
-    assert!(["INV-06", "INV-07"].contains(&noticed), "{noticed}");
+    // In other worlds the work never ends as it should, which is noticed later.
+    let noticed = (0..80).any(|seed| {
+        let outcome = world::run(&Scenario::draw(seed, 5), None, Some(Flaw::NeverRechecks));
+        let violation = outcome.violation.map(|violation| violation.invariant.id());
+        matches!(violation, Some("INV-06" | "INV-07"))
+    });
+    assert!(noticed);
+}
+
+#[test]
+fn a_replicator_that_swears_to_what_it_did_not_write_is_noticed_by_the_read_back() {
+    let mut noticed = 0;
+    for seed in 0..12 {
+        let outcome = world::run(&Scenario::draw(seed, 5), None, Some(Flaw::WritesNothing));
+        let Some(violation) = outcome.violation else {
+            continue;
+        };
+        assert_eq!(violation.invariant.id(), "INV-24", "{}", violation.text);
+        assert!(
+            violation.text.contains("found that it differs"),
+            "{}",
+            violation.text
+        );
+        noticed += 1;
+    }
+    assert!(noticed > 0);
+}
+
+#[test]
+fn an_agent_that_does_not_raise_the_epoch_when_it_moves_on_is_noticed() {
+    let noticed = noticed_as(Flaw::ForgetsEpoch, 60).unwrap();
+    assert!(["INV-08", "INV-09"].contains(&noticed), "{noticed}");
 }
 
 #[test]

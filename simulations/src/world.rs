@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How often a node looks at its clock.
 const TICK_MILLIS: u64 = 1_000;
 /// How long a healed world may take to end everything.
-const HEALED_MILLIS: u64 = 150_000;
+const HEALED_MILLIS: u64 = 200_000;
 /// Capacity of the cloud, in bytes.
 const CLOUD_BYTES: u64 = 1 << 40;
 
@@ -96,6 +96,8 @@ impl World {
             network: Network::default(),
             cloud: FakeCloud::new(CLOUD_BYTES, Faults::none()),
             calm: false,
+            lost_millis: scenario.lost_millis,
+            dies_proving: None,
             flaw,
             keys: BTreeMap::new(),
             trace: Trace::new(names, view),
@@ -154,6 +156,7 @@ impl World {
             store: Store::default(),
             up: None,
             life: 0,
+            lost_until: None,
             skew_secs: self.scenario.clock_secs[index],
             rng: Rng::of(seed, Stream::Nodes, &[number]),
             fuse: None,
@@ -239,7 +242,11 @@ impl World {
         for stream in self.ctx.network.streams_of(index) {
             self.ctx.break_stream(stream, blocks::CloseReason::Lost);
         }
-        let at = self.ctx.now + down_millis;
+        let soon = self.ctx.now + down_millis;
+        let at = self.nodes[index].lost_until.unwrap_or(soon);
+        if at == u64::MAX {
+            return;
+        }
         self.ctx.network.schedule(at, Event::Start { node: index });
     }
 
@@ -282,12 +289,14 @@ impl World {
             Event::Flush { node, stream } => self.live(node, |node, ctx| node.flush(ctx, stream)),
             Event::Cloud { node, life, call } => {
                 if self.nodes[node].life == life {
-                    self.live(node, |node, ctx| node.call_cloud(ctx, call));
+                    let root = self.root_for(&call);
+                    self.live(node, |node, ctx| node.call_cloud(ctx, call, root));
                 }
             }
             Event::SourceWrite => self.source_write(),
             Event::People => {
                 self.people();
+                self.losses();
                 let at = self.ctx.now + self.people.between(300, 1_200);
                 self.ctx.network.schedule(at, Event::People);
             }
@@ -320,9 +329,14 @@ impl World {
     }
 
     fn start(&mut self, index: usize) {
-        if self.nodes[index].up.is_some() {
+        let now = self.ctx.now;
+        let is_lost = self.nodes[index]
+            .lost_until
+            .is_some_and(|until| now < until);
+        if self.nodes[index].up.is_some() || is_lost {
             return;
         }
+        self.nodes[index].lost_until = None;
         self.ctx.note(index, format_args!("starts"));
         self.nodes[index].boot(&mut self.ctx);
         if self.nodes[index].up.is_none() {

@@ -333,6 +333,11 @@ pub struct JobView {
     pub target_path: Option<String>,
     /// Last durable barrier.
     pub barrier: u64,
+    /// Name of the node other than the replicator that read the copy back after it was
+    /// cut over, and found what both ends state: the copy may be launched.
+    pub confirmed_by: Option<String>,
+    /// Why a copy that was cut over may not be launched, when it may not.
+    pub unconfirmed: Option<String>,
     /// Passes completed, oldest first; the newest few.
     pub passes: Vec<PassView>,
     /// Live figures of the pass that runs, when they are known here.
@@ -374,6 +379,9 @@ pub struct VerifyView {
     pub migration: String,
     /// Whether every volume has two valid, equal roots.
     pub verified: bool,
+    /// Whether every copy was read back by a node other than its replicator, which found
+    /// the same.
+    pub confirmed: bool,
     /// Each volume.
     pub volumes: Vec<VolumeProof>,
 }
@@ -391,8 +399,14 @@ pub struct VolumeProof {
     pub source: Option<ProofView>,
     /// What the replicator signed.
     pub target: Option<ProofView>,
+    /// What a node other than the replicator signed after it had read the copy back.
+    pub witness: Option<ProofView>,
     /// Both are there, both signatures hold, and the roots are equal.
     pub equal: bool,
+    /// All three are there and say the same: the copy may be launched.
+    pub confirmed: bool,
+    /// Why it may not be launched, when it may not.
+    pub unconfirmed: Option<String>,
 }
 
 /// One end's signed root.
@@ -406,6 +420,8 @@ pub struct ProofView {
     pub at: String,
     /// Name of the node that signed.
     pub signed_by: String,
+    /// Fencing epoch of the copy.
+    pub epoch: u64,
     /// Command that prints the same root, to be run on that node's machine.
     pub command: String,
 }

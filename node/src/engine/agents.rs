@@ -6,7 +6,7 @@ use crate::transfer::{self, Progress, SendCommand, SendEvent, SendJob};
 use crate::views::Live;
 use keys::proof::{End, Method, RootProof};
 use keys::{Domain, Epoch, Permit, SendBlocks, Signed, VolumeId};
-use roles::agent::{Action, Agent, Finished, Input};
+use roles::agent::{Action, Agent, Finished, Input, LOST_MILLIS, Record};
 use roles::proof::Subject;
 use roles::{JobId, Note, Ticket};
 use std::cmp::Ordering;
@@ -23,6 +23,8 @@ const COMMANDS: usize = 8;
 const EVENTS: usize = 64;
 /// How long a look at a source is good for.
 const LOOK_MILLIS: u64 = 1_000;
+/// Epochs whose trees are looked for: far more than are left between two sessions.
+const MAX_OLD_TREES: u64 = 64;
 
 /// One source volume in one migration.
 pub(super) struct AgentSlot {
@@ -89,7 +91,7 @@ impl Engine {
     pub(super) fn restore_agents(&mut self) -> anyhow::Result<()> {
         for record in self.store.agents()? {
             let job = record.job;
-            let machine = Agent::new(job, Some(record));
+            let machine = self.machine(job, Some(record));
             self.agents.insert(
                 job,
                 AgentSlot {
@@ -101,6 +103,12 @@ impl Engine {
             );
         }
         Ok(())
+    }
+
+    fn machine(&self, job: JobId, stored: Option<Record>) -> Agent {
+        let wait = self.config.move_on_after;
+        let wait = wait.map_or(LOST_MILLIS, |wait| wait.as_secs() * 1000);
+        Agent::new(job, stored).moving_on_after(wait)
     }
 
     /// A slot for each job of the plan whose source is here.
@@ -124,7 +132,7 @@ impl Engine {
             self.report.soon();
         }
         for job in fresh {
-            let machine = Agent::new(job, None);
+            let machine = self.machine(job, None);
             self.agents.insert(
                 job,
                 AgentSlot {
@@ -273,6 +281,8 @@ impl Engine {
                 return;
             }
         };
+        // Their replicators were left for good.
+        self.remove_trees_below(&job, epoch);
         let (commands, command_receiver) = mpsc::channel(COMMANDS);
         let (events, event_receiver) = mpsc::channel(EVENTS);
         let progress = Arc::new(Progress::default());
@@ -514,18 +524,21 @@ impl Engine {
         }
     }
 
+    fn remove_trees_below(&self, job: &JobId, epoch: Epoch) {
+        let oldest = epoch.0.saturating_sub(MAX_OLD_TREES).max(1);
+        for older in oldest..epoch.0 {
+            remove_state(&self.dir.tree(job, Epoch(older)));
+        }
+    }
+
     fn forget_agent(&mut self, job: JobId) {
-        let epoch = self
-            .agents
-            .get(&job)
-            .map(|slot| slot.machine.record().epoch);
+        let slot = self.agents.get(&job);
+        let epoch = slot.map_or(0, |slot| slot.machine.record().epoch.0);
         self.agents.remove(&job);
         self.live.remove(&job);
         let stored = self.store.delete_agent(job);
         self.must(stored);
-        if let Some(epoch) = epoch {
-            remove_state(&self.dir.tree(&job, epoch));
-        }
+        self.remove_trees_below(&job, Epoch(epoch + 1));
         self.measure_volumes();
         self.report.soon();
     }

@@ -115,6 +115,10 @@ impl Engine {
         } = admitted;
         let job = record.job;
         let copy = self.dir.copy(&job, record.epoch);
+        let had = self.replicator.record(&job).map(|had| had.epoch);
+        if let Some(older) = had.filter(|had| *had < record.epoch) {
+            remove_state(&self.dir.copy(&job, older));
+        }
         if fresh {
             // Before the record says that it was begun: a stored tree of another volume
             // would be believed after a crash. Without one the volume is read.
@@ -291,18 +295,21 @@ impl Engine {
         }
     }
 
-    pub(super) fn forget_deleted_copies(&mut self) {
+    pub(super) fn forget_copies_that_are_over(&mut self) {
         let mut replicator = std::mem::take(&mut self.replicator);
         let records: Vec<Record> = replicator.records().cloned().collect();
         let gone = match self.situation() {
-            Some(situation) => replicator.forget_deleted(&situation),
+            Some(situation) => replicator.forget_over(&situation),
             None => vec![],
         };
         self.replicator = replicator;
         for job in gone {
             if let Some(receiving) = self.receiving.get(&job) {
-                receiving.stop(RefusalCode::NotAuthorised);
+                receiving.stop(RefusalCode::StaleEpoch);
             }
+            let text =
+                format!("{job}: this node's copy is over; what was kept beside it is removed");
+            self.tell(Some(job.migration), Note::info("copy-forgotten", text));
             let stored = self.store.delete_copy(job);
             self.must(stored);
             if let Some(record) = records.iter().find(|record| record.job == job) {

@@ -30,7 +30,7 @@ impl Engine {
         for _ in 0..MAX_ROUNDS {
             self.adopt_jobs();
             let acted = self.settle_agents() | self.settle_provisioner();
-            self.forget_deleted_copies();
+            self.forget_copies_that_are_over();
             if !acted || self.fatal.is_some() {
                 break;
             }

@@ -83,6 +83,7 @@ fn agent_record(job: JobId, barrier: u64) -> agent::Record {
             bytes_sent: 20,
             millis: 30,
         }],
+        moves: 0,
         finished: None,
     }
 }

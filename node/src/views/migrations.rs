@@ -8,9 +8,10 @@ use crate::api::model::{
 use crdt::{
     Desired, JobReport, JobRole, MigrationPlan, Stage, TargetVolume, VolumeInfo, VolumeKind,
 };
-use keys::proof::{End, RootProof};
-use keys::{Domain, PublicKey, VolumeId};
+use keys::VolumeId;
+use keys::proof::End;
 use roles::JobId;
+use roles::launch::{Evidence, Stated};
 
 impl State<'_> {
     /// All migrations that are not deleted, oldest first.
@@ -105,10 +106,13 @@ impl State<'_> {
 
     fn target(&self, plan: &MigrationPlan, volume: &VolumeId) -> Option<&TargetVolume> {
         let report = self.replica.reports().get(&plan.provisioner)?;
-        report
-            .targets
-            .iter()
-            .find(|target| target.migration == plan.id && target.volume == *volume)
+        // What was made for an epoch that is over does not count.
+        let epoch = self.job_report(plan, volume).map(|job| job.epoch);
+        report.targets.iter().find(|target| {
+            target.migration == plan.id
+                && target.volume == *volume
+                && epoch.is_none_or(|epoch| target.epoch == epoch)
+        })
     }
 
     fn stage(&self, plan: &MigrationPlan, volume: &VolumeId) -> Stage {
@@ -124,6 +128,10 @@ impl State<'_> {
             volume: *volume,
         };
         let passes = report.map(|job| job.passes.as_slice()).unwrap_or_default();
+        let is_over = self.stage(plan, volume) == Stage::CutOver;
+        let permission = is_over.then(|| self.evidence(plan).permission(volume));
+        let witness = permission.and_then(Result::ok);
+        let unconfirmed = permission.and_then(Result::err);
         // Figures of a session that has ended say nothing any more.
         let copying = report.is_some_and(|job| job.step == "copying");
         JobView {
@@ -142,6 +150,8 @@ impl State<'_> {
                 .map(|target| target.path.clone())
                 .filter(|path| !path.is_empty()),
             barrier: report.map_or(0, |job| job.barrier),
+            confirmed_by: witness.map(|confirmed| self.name_of(&confirmed.witness())),
+            unconfirmed: unconfirmed.map(|why| why.to_string()),
             passes: passes
                 .iter()
                 .map(|pass| PassView {
@@ -168,24 +178,24 @@ impl State<'_> {
     /// The signed roots of both ends of every volume.
     pub fn verify(&self, wanted: &str) -> Result<VerifyView, LookupError> {
         let plan = find_migration(self.plan(), wanted)?;
-        let proofs = self.proofs(plan);
+        let evidence = self.evidence(plan);
         let volumes: Vec<VolumeProof> = plan
             .volumes
             .iter()
             .map(|volume| {
-                let of = |end: End| {
-                    let mut proofs = proofs.iter();
-                    proofs.find(|(_, proof)| proof.volume == *volume && proof.end == end)
-                };
+                let stated = self.stated_now(&evidence, volume);
+                let of = |end: End| stated.iter().find(|stated| stated.proof.end == end);
                 let (source, target) = (of(End::Source), of(End::Target));
                 let equal = match (source, target) {
-                    (Some((_, source)), Some((_, target))) => {
+                    (Some(source), Some(target)) => {
+                        let (source, target) = (&source.proof, &target.proof);
                         source.root == target.root
                             && source.length == target.length
                             && source.epoch == target.epoch
                     }
                     _ => false,
                 };
+                let permission = evidence.permission(volume);
                 let info = self.volume_info(plan, volume);
                 let source_path = info.map(|info| info.path.clone());
                 let is_device = info.is_some_and(|info| info.kind == VolumeKind::Device);
@@ -195,52 +205,47 @@ impl State<'_> {
                     name: info.map_or_else(|| volume.short(), |info| info.name.clone()),
                     length: source
                         .or(target)
-                        .map(|(_, proof)| proof.length)
+                        .map(|stated| stated.proof.length)
                         .or(info.map(|info| info.length))
                         .unwrap_or(0),
                     source: source.map(|found| self.proof(found, source_path, is_device)),
-                    target: target.map(|found| self.proof(found, target_path, false)),
+                    target: target.map(|found| self.proof(found, target_path.clone(), false)),
+                    witness: of(End::Witness).map(|found| self.proof(found, target_path, false)),
                     equal,
+                    confirmed: permission.is_ok(),
+                    unconfirmed: permission.err().map(|why| why.to_string()),
                 }
             })
             .collect();
         Ok(VerifyView {
             migration: plan.id.to_string(),
             verified: !volumes.is_empty() && volumes.iter().all(|volume| volume.equal),
+            confirmed: !volumes.is_empty() && volumes.iter().all(|volume| volume.confirmed),
             volumes,
         })
     }
 
-    /// Proofs of this migration whose signature holds and whose signer is the node
-    /// that the plan names for that end.
-    fn proofs(&self, plan: &MigrationPlan) -> Vec<(PublicKey, RootProof)> {
-        let authority = self.replica.authority();
-        let reports = self.replica.reports().iter();
-        let mut proofs: Vec<(PublicKey, RootProof)> = reports
-            .flat_map(|(_, report)| report.proofs.iter())
-            .filter_map(|signed| {
-                let proof: RootProof = signed.open(Domain::RootProof).ok()?;
-                let entitled = match proof.end {
-                    End::Source => authority.is_node(plan.source, signed.signer),
-                    End::Target => {
-                        let mut pool = plan.replicators.iter();
-                        pool.any(|node| authority.is_node(*node, signed.signer))
-                    }
-                };
-                let ours = proof.migration == plan.id
-                    && proof.mesh == self.replica.ledger().mesh()
-                    && entitled;
-                ours.then_some((signed.signer, proof))
-            })
-            .collect();
-        // The newest epoch, and within it the newest statement, speaks for an end.
-        proofs.sort_by_key(|(_, proof)| std::cmp::Reverse((proof.epoch, proof.at)));
-        proofs
+    fn evidence<'a>(&'a self, plan: &'a MigrationPlan) -> Evidence<'a> {
+        Evidence {
+            plan,
+            authority: self.replica.authority(),
+            reports: self.replica.reports(),
+        }
+    }
+
+    /// The signed roots that count now: of the epoch that the agent reports, where it is
+    /// known. The newest speaks for its end.
+    fn stated_now(&self, evidence: &Evidence<'_>, volume: &VolumeId) -> Vec<Stated> {
+        let mut stated = evidence.stated(volume);
+        if let Some((epoch, _)) = evidence.current(volume) {
+            stated.retain(|stated| stated.proof.epoch == epoch);
+        }
+        stated
     }
 
     fn proof(
         &self,
-        (signer, proof): &(PublicKey, RootProof),
+        Stated { signer, proof, .. }: &Stated,
         path: Option<String>,
         is_device: bool,
     ) -> ProofView {
@@ -261,6 +266,7 @@ impl State<'_> {
             method: proof.method.to_string(),
             at: proof.at.to_string(),
             signed_by: self.name_of_key(signer),
+            epoch: proof.epoch.0,
             command: format!("{read} | b3sum --no-names"),
         }
     }

@@ -246,6 +246,13 @@ pub fn passes_of(migration: &Value) -> u64 {
     newest.map_or(0, |pass| pass["pass"].as_u64().unwrap())
 }
 
+/// How often a node itself has told of this.
+pub fn count(node: &Node, kind: &str) -> usize {
+    let events = node.events();
+    let own = events.iter().filter(|event| event["node"] == node.name);
+    own.filter(|event| event["kind"] == kind).count()
+}
+
 /// One node: a data folder, a port, and while it runs a process.
 pub struct Node {
     pub name: String,

@@ -10,3 +10,5 @@ mod bad_input;
 mod crashes;
 mod harness;
 mod live_load;
+mod losses;
+mod writing;

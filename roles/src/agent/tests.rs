@@ -1,11 +1,13 @@
 //! The agent's machine, transition by transition.
 #![allow(clippy::unwrap_used)]
 
+mod moving;
+
 use super::*;
 use crate::world::{AGENT, JOB, NOW, OPERATOR, REPLICATOR, World, proof};
 use crdt::report::TargetState;
-use keys::UnixSecs;
 use keys::proof::End;
+use keys::{NodeId, UnixSecs};
 
 /// A way to lose the right to send.
 type Loss = fn(&mut Bench);

@@ -248,11 +248,64 @@ fn copies_of_deleted_migrations_are_forgotten_and_no_others() {
     replicator.stored(admitted.record);
     assert!(
         replicator
-            .forget_deleted(&world.situation(REPLICATOR, NOW))
+            .forget_over(&world.situation(REPLICATOR, NOW))
             .is_empty()
     );
     world.want(Desired::Deleted);
-    let gone = replicator.forget_deleted(&world.situation(REPLICATOR, NOW));
+    let gone = replicator.forget_over(&world.situation(REPLICATOR, NOW));
     assert_eq!(gone, [JOB]);
     assert_eq!(replicator.records().count(), 0);
+}
+
+/// A mesh whose agent has gone on to the other replicator, under epoch 2.
+fn moved_on() -> (World, StatementId) {
+    let mut world = World::with(&[REPLICATOR, OTHER_REPLICATOR], OPERATOR);
+    let grant = world.grant(9_000);
+    world.want(Desired::Started);
+    world.agent_is_at(2, OTHER_REPLICATOR, 0, vec![]);
+    // What the provisioner said before it heard of it.
+    world.target_reported(1, LENGTH, TargetState::Ready);
+    (world, grant)
+}
+
+#[test]
+fn a_replicator_that_comes_back_is_refused_on_the_agents_word_and_forgets_its_copy() {
+    let (world, grant) = moved_on();
+    let stale = ticket(&world, grant, 1);
+    assert_eq!(code(&world, &stale), RefusalCode::StaleEpoch);
+    // Without a record the agent's report is all that it has to go by; with one too.
+    let mut replicator = Replicator::default();
+    replicator.stored(Record {
+        job: JOB,
+        epoch: Epoch(1),
+        path: "/volumes/1".into(),
+        length: LENGTH,
+        barrier: 3,
+        root: [1; 32],
+    });
+    let refused = admit(&world, &replicator, &key(AGENT), &stale).unwrap_err();
+    assert_eq!(refused.code, RefusalCode::StaleEpoch);
+    let gone = replicator.forget_over(&world.situation(REPLICATOR, NOW));
+    assert_eq!(gone, [JOB]);
+    assert!(replicator.record(&JOB).is_none());
+}
+
+#[test]
+fn an_epoch_that_was_given_to_another_is_not_served() {
+    let (mut world, grant) = moved_on();
+    world.target_reported(2, LENGTH, TargetState::Ready);
+    assert_eq!(
+        code(&world, &ticket(&world, grant, 2)),
+        RefusalCode::StaleEpoch
+    );
+    // Its own turn comes with an epoch of its own, of which it may hear from the agent
+    // itself before the mesh tells.
+    world.target_reported(3, LENGTH, TargetState::Ready);
+    let admitted = admit(
+        &world,
+        &Replicator::default(),
+        &key(AGENT),
+        &ticket(&world, grant, 3),
+    );
+    assert!(admitted.unwrap().fresh);
 }

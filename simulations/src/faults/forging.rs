@@ -92,7 +92,7 @@ impl World {
     pub(super) fn forge_stream(&mut self, forgery: StreamForgery, rng: &mut Rng) {
         let mut sessions = self.nodes.iter().enumerate().filter_map(|(index, node)| {
             let (job, session) = node.up.as_ref()?.sending.iter().next()?;
-            let ticket = node.ticket(*job, Epoch(1), &session.permit)?;
+            let ticket = node.ticket(*job, session.epoch, &session.permit)?;
             let length = node.sources[&job.volume].geometry.length();
             Some((index, session.permit.replicator(), ticket, length))
         });
@@ -111,7 +111,7 @@ impl World {
                 (forger, Ticket { grant, ..ticket })
             }
             StreamForgery::Borrowed | StreamForgery::OldEpoch => {
-                let epoch = Epoch(0);
+                let epoch = Epoch(ticket.epoch.0 - 1);
                 (agent, Ticket { epoch, ..ticket })
             }
         };

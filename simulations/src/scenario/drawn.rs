@@ -2,7 +2,7 @@
 //!
 //! Which faults a drawn scenario has is decided in `faults::drawn`.
 
-use super::{At, Ending, Migration, Scenario, Wish, long_grant, no_migration};
+use super::{At, Ending, Loss, Migration, Scenario, Wish, long_grant, no_migration};
 use crate::chance::Rates;
 use crate::faults;
 use crate::rng::{Rng, Stream};
@@ -20,7 +20,10 @@ impl Scenario {
         let heal_at = rng.between(45_000, LAST_FAULT);
         let quiet_at = rng.between(25_000, heal_at);
         let invited_at_millis = (0..nodes).map(|_| rng.between(100, 8_000)).collect();
-        let migrations = migrations(&mut rng, nodes, [quiet_at, heal_at]);
+        // A node that does nothing else makes the volumes, where there is one.
+        let spare = if nodes > 5 && rng.below(2) == 0 { 5 } else { 0 };
+        let mut migrations = migrations(&mut rng, nodes, spare, [quiet_at, heal_at]);
+        let loss = loss(&mut rng, &mut migrations, heal_at);
         let expires = |migration: &Migration| migration.ending == Ending::GrantExpired;
         // A grant that is to expire must not be over before it began.
         let max_skew_secs = match migrations.iter().any(expires) {
@@ -38,6 +41,8 @@ impl Scenario {
             clock_secs,
             quiet_at_millis: quiet_at,
             heal_at_millis: heal_at,
+            lost_millis: rng.between(6_000, 14_000),
+            loss,
             chance: Rates::USUAL,
             migrations,
             faults: vec![],
@@ -53,7 +58,42 @@ pub fn skew(rng: &mut Rng, max_secs: u64) -> i64 {
     rng.below(2 * max_secs + 1).cast_signed() - max_secs.cast_signed()
 }
 
-fn migrations(rng: &mut Rng, nodes: usize, ends: [u64; 2]) -> Vec<Migration> {
+/// Who is lost in a world whose migrations all have to be cut over in spite of it; none
+/// in the others.
+fn loss(rng: &mut Rng, migrations: &mut [Migration], heal_at: u64) -> Option<Loss> {
+    let is_kept = |migration: &Migration| migration.ending == Ending::CutOver;
+    let is_cut = |migration: &Migration| {
+        let ends = is_kept(migration) || migration.ending == Ending::DeletedAfterwards;
+        ends && migration.replicators.len() > 1
+    };
+    if !migrations.iter().all(is_cut) || rng.below(4) == 0 {
+        return None;
+    }
+    let away_millis = (rng.below(2) == 0).then(|| rng.between(20_000, 80_000));
+    let alone = migrations
+        .iter()
+        .all(|migration| is_kept(migration) && migration.provisioner != 0);
+    Some(match rng.below(6) {
+        0..=1 if alone => Loss::Others {
+            and_replicator: rng.below(2) == 0,
+        },
+        0..=2 => Loss::ReplicatorProving { away_millis },
+        3 => {
+            let at_millis = rng.between(10_000, heal_at);
+            let what = Wish::RevokeOneReplicator;
+            let wishes = &mut migrations[0].wishes;
+            let next = wishes.iter().position(|wish| wish.at_millis > at_millis);
+            wishes.insert(next.unwrap_or(wishes.len()), At { at_millis, what });
+            Loss::Revoked
+        }
+        _ => Loss::Replicator {
+            at_millis: rng.between(8_000, heal_at + 8_000),
+            away_millis,
+        },
+    })
+}
+
+fn migrations(rng: &mut Rng, nodes: usize, provisioner: usize, ends: [u64; 2]) -> Vec<Migration> {
     let agents: Vec<usize> = (1..nodes)
         .step_by(2)
         .take(if nodes >= 5 { 2 } else { 1 })
@@ -67,7 +107,7 @@ fn migrations(rng: &mut Rng, nodes: usize, ends: [u64; 2]) -> Vec<Migration> {
         let mut replicators = receivers.clone();
         let first = at % replicators.len();
         replicators.rotate_left(first);
-        migrations.push(migration(rng, agent, replicators, ends));
+        migrations.push(migration(rng, (agent, replicators, provisioner), ends));
     }
     // All others would lose their replicators with it.
     let ends_all = |migration: &Migration| migration.ending == Ending::ReplicatorRevoked;
@@ -79,8 +119,7 @@ fn migrations(rng: &mut Rng, nodes: usize, ends: [u64; 2]) -> Vec<Migration> {
 
 fn migration(
     rng: &mut Rng,
-    agent: usize,
-    replicators: Vec<usize>,
+    (agent, replicators, provisioner): (usize, Vec<usize>, usize),
     [quiet_at, heal_at]: [u64; 2],
 ) -> Migration {
     let ending = match rng.below(20) {
@@ -137,6 +176,7 @@ fn migration(
         id: no_migration(),
         agent,
         replicators,
+        provisioner,
         volumes: vec![],
         volume_bytes,
         wishes: wishes.into_iter().map(at).collect(),

@@ -4,7 +4,7 @@
 //! Everything in a file is checked against the limits here, so that a world never
 //! meets a node that is not there or a time that never comes.
 
-use super::{At, Migration, Scenario};
+use super::{At, Loss, Migration, Scenario};
 use crate::context::Seen;
 use crate::faults::Fault;
 use std::fmt;
@@ -119,6 +119,17 @@ impl Scenario {
         for invited in &self.invited_at_millis {
             within("invited_at_millis", *invited, 0, self.heal_at_millis)?;
         }
+        within("lost_millis", self.lost_millis, 1, MAX_MILLIS)?;
+        if let Some(Loss::Replicator { at_millis, .. }) = self.loss {
+            within("loss.at_millis", at_millis, 0, MAX_MILLIS)?;
+        }
+        if let Some(
+            Loss::Replicator { away_millis, .. } | Loss::ReplicatorProving { away_millis },
+        ) = self.loss
+        {
+            let away = away_millis.unwrap_or(1);
+            within("loss.away_millis", away, 1, MAX_MILLIS)?;
+        }
         if self.migrations.is_empty() || self.migrations.len() > nodes {
             return Err("give at least one [[migration]], and no more than nodes".into());
         }
@@ -137,6 +148,7 @@ impl Scenario {
     fn check_migration(&self, migration: &Migration) -> Result<(), String> {
         let last = self.nodes as u64 - 1;
         within("agent", migration.agent as u64, 1, last)?;
+        within("provisioner", migration.provisioner as u64, 0, last)?;
         if migration.replicators.is_empty() {
             return Err("give at least one of replicators".into());
         }

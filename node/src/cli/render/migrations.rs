@@ -150,6 +150,7 @@ fn about(job: &JobView, page: &mut Page) {
             job.detail.as_ref().map(|why| Piece::new(why, Paint::Warn)),
         ),
         ("copy at", job.target_path.as_ref().map(Into::into)),
+        ("confirmed", confirmation(job)),
     ]);
     if job.passes.is_empty() {
         return;
@@ -164,6 +165,21 @@ fn about(job: &JobView, page: &mut Page) {
         ]);
     }
     page.table(table);
+}
+
+/// Whether a node other than the replicator has read the copy back, once it is cut over.
+fn confirmation(job: &JobView) -> Option<Piece> {
+    if job.stage != "cut-over" {
+        return None;
+    }
+    match (&job.confirmed_by, &job.unconfirmed) {
+        (Some(by), _) => {
+            let text = format!("by {by}, which read the copy back");
+            Some(Piece::new(text, Paint::Good))
+        }
+        (None, Some(why)) => Some(Piece::new(why, Paint::Warn)),
+        (None, None) => None,
+    }
 }
 
 /// What a verb was answered with.

@@ -199,10 +199,11 @@ fn proofs_show_both_roots_and_a_command_for_each_on_its_own_line() {
         [
             "volume vda (7777aaaa), 4.0 GiB = 4294967296 bytes",
             "source  aaaa",
-            "        read in full, signed by web, 2026-01-31T07:59:00Z",
+            "        read in full, signed by web for epoch 1, 2026-01-31T07:59:00Z",
             "copy    aaaa",
-            "        read in full, signed by store, 2026-01-31T07:59:00Z",
+            "        read in full, signed by store for epoch 1, 2026-01-31T07:59:00Z",
             "equal",
+            "not confirmed by another node yet",
             "to prove it, on web:",
             "head -c 4294967296 /web/disk | b3sum",
             "to prove it, on store:",
@@ -212,6 +213,24 @@ fn proofs_show_both_roots_and_a_command_for_each_on_its_own_line() {
     let open = verify::page(&proven(Some("aaaa"), None), &look());
     assert!(open.contains("copy    no signed root yet\n"), "{open}");
     assert!(open.contains("\nnot yet proven\n"), "{open}");
+}
+
+#[test]
+fn a_confirmed_copy_says_by_whom_and_a_migration_shows_it_too() {
+    let mut view = proven(Some("aaaa"), Some("aaaa"));
+    view.volumes[0].witness = Some(proof("cloud", "aaaa"));
+    view.volumes[0].unconfirmed = None;
+    let page = verify::page(&view, &look());
+    assert!(page.contains("witness aaaa\n"), "{page}");
+    let confirmed = "confirmed by cloud, which read the copy back\n";
+    assert!(page.contains(confirmed), "{page}");
+    let mut job = job("cut-over");
+    job.confirmed_by = Some("cloud".into());
+    let page = migrations::page(&migration("cutover", vec![job]), &look());
+    assert!(
+        page.contains("by cloud, which read the copy back"),
+        "{page}"
+    );
 }
 
 #[test]

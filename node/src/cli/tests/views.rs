@@ -86,6 +86,8 @@ pub fn job(stage: &str) -> JobView {
         replicator: Some("store".into()),
         target_path: Some("/srv/cloud/vol-1/data".into()),
         barrier: 3,
+        confirmed_by: None,
+        unconfirmed: None,
         passes: Vec::new(),
         progress: None,
     }
@@ -176,6 +178,7 @@ pub fn proof(by: &str, root: &str) -> ProofView {
         method: "read in full".into(),
         at: "2026-01-31T07:59:00Z".into(),
         signed_by: by.into(),
+        epoch: 1,
         command: format!("head -c 4294967296 /{by}/disk | b3sum"),
     }
 }
@@ -185,13 +188,17 @@ pub fn proven(source: Option<&str>, target: Option<&str>) -> VerifyView {
     VerifyView {
         migration: MIGRATION_ID.into(),
         verified: equal,
+        confirmed: false,
         volumes: vec![VolumeProof {
             volume: VOLUME_ID.into(),
             name: "vda".into(),
             length: 4 * GIB,
             source: source.map(|root| proof("web", root)),
             target: target.map(|root| proof("store", root)),
+            witness: None,
             equal,
+            confirmed: false,
+            unconfirmed: Some("not confirmed by another node yet".into()),
         }],
     }
 }

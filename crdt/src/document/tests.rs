@@ -10,6 +10,8 @@ use keys::{MigrationId, NodeId, StatementId, VolumeId};
 use proptest::prelude::*;
 use std::cell::RefCell;
 
+mod again;
+mod forks;
 mod hostile;
 mod revocation;
 

@@ -72,6 +72,9 @@ pub struct GrantState {
     pub signer: PublicKey,
     /// Taken back.
     pub revoked: bool,
+    /// Whether its signer's log is forked at this statement or before it: it may be the
+    /// word of whoever else holds the key.
+    pub forked: bool,
 }
 
 /// How far the changes of an author of the master document count.
@@ -93,6 +96,7 @@ pub struct Authority {
     invites: BTreeMap<StatementId, InviteState>,
     grants: BTreeMap<StatementId, GrantState>,
     authors: BTreeMap<PublicKey, Authorship>,
+    cloned: BTreeSet<PublicKey>,
 }
 
 /// Computes the authority of a ledger.
@@ -135,6 +139,7 @@ impl<'a> Strata<'a> {
                 invites: BTreeMap::new(),
                 grants: BTreeMap::new(),
                 authors: BTreeMap::new(),
+                cloned: ledger.forks().keys().copied().collect(),
             },
         };
         strata.collect_revocations(Signers::Roots);
@@ -344,6 +349,10 @@ impl<'a> Strata<'a> {
                         grant: grant.clone(),
                         signer: recorded.signed.signer,
                         revoked: self.revoked.contains_key(id),
+                        forked: ledger
+                            .forks()
+                            .get(&recorded.signed.signer)
+                            .is_some_and(|fork| recorded.entry.seq >= *fork),
                     },
                 );
             }
@@ -400,7 +409,21 @@ impl Authority {
         if !member.roles.has(role) {
             return Err(Denied::NotInRole { node: *key, role });
         }
+        if self.is_cloned(key) {
+            return Err(Denied::Cloned(*key));
+        }
         Ok(member)
+    }
+
+    /// Whether `key` is known to be in two places. Its node is still told what is new,
+    /// and may do nothing until it is enrolled anew.
+    pub fn is_cloned(&self, key: &PublicKey) -> bool {
+        self.cloned.contains(key)
+    }
+
+    /// Notes keys that are in two places by other proof than the ledger's.
+    pub fn note_cloned(&mut self, keys: impl IntoIterator<Item = PublicKey>) {
+        self.cloned.extend(keys);
     }
 
     /// Whether `key` is the key of the node that was named as `node`: the same

@@ -43,6 +43,9 @@ pub enum Denied {
     /// Two nodes claim the same use of an invite.
     #[error("the enrolment of {} is contested: revoke one of the two that used the same invite", .0.short())]
     NodeContested(PublicKey),
+    /// The key is in two places.
+    #[error("the key of {} is in use in two places: revoke its enrolment, and join again on the machine that is to stay", .0.short())]
+    Cloned(PublicKey),
     /// The node lacks the role.
     #[error("{} is not enrolled as {role}", .node.short())]
     NotInRole {
@@ -179,6 +182,9 @@ impl Authority {
         let state = self.grant(&grant).ok_or(Denied::UnknownGrant(grant))?;
         if state.revoked {
             return Err(Denied::GrantRevoked(grant));
+        }
+        if state.forked {
+            return Err(Denied::Cloned(state.signer));
         }
         let terms = &state.grant;
         if now >= terms.not_after {

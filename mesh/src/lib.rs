@@ -13,5 +13,5 @@ pub mod sync;
 mod world;
 
 pub use enrol::{Admission, DeniedCode, EnrolReply, EnrolRequest, JoinError, JoinStep, Joiner};
-pub use replica::{Alarm, Changed, Founding, Input, Output, Record, Replica, StateError};
-pub use sync::{Announcement, Heads, Page, Request};
+pub use replica::{Alarm, Changed, Fork, Founding, Input, Output, Record, Replica, StateError};
+pub use sync::{Announcement, Heads, Page, Request, Yours};

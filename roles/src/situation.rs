@@ -238,9 +238,10 @@ impl Situation<'_> {
     pub fn agent_holds_on(&self, migration: &MigrationId) -> bool {
         self.agent_report(migration).is_some_and(|(plan, report)| {
             let stands = self.authority.member(&plan.source).is_some_and(|member| {
-                self.authority
-                    .standing(self.now.wall, &member.key, Role::Agent)
-                    .is_ok()
+                let standing = self
+                    .authority
+                    .standing(self.now.wall, &member.key, Role::Agent);
+                matches!(standing, Ok(_) | Err(Denied::Cloned(_)))
             });
             let mut jobs = report.jobs.iter();
             let listed =

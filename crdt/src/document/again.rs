@@ -49,10 +49,15 @@ impl Document {
                 continue;
             };
             let one = Intent::from([(id, fields)]);
-            if let Some(change) = self.commit(identity, now, authority, &one)? {
-                let seq = self.index.last_seq(&identity.public());
-                again.changes.push((seq, change));
-                again.made.push(id);
+            match self.commit(identity, now, authority, &one) {
+                Ok(None) => {}
+                Ok(Some(change)) => {
+                    let seq = self.index.last_seq(&identity.public());
+                    again.changes.push((seq, change));
+                    again.made.push(id);
+                }
+                // What was made before it stands, and has to be stored.
+                Err(_) => again.lost.push(id),
             }
         }
         Ok(again)

@@ -48,7 +48,9 @@ pub enum EditError {
     #[error("the key of {0:?} is in use in two places: its edits would not count")]
     Cloned(PublicKey),
     /// This node has not heard yet how far its own log goes.
-    #[error("this node has not heard from any peer since it started, and an edit might fork its log")]
+    #[error(
+        "this node has not heard from any peer since it started, and an edit might fork its log"
+    )]
     Unheard,
     /// Automerge did not take it.
     #[error("the edit cannot be written to the document: {0}")]

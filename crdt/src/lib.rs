@@ -9,6 +9,7 @@
 
 mod admission;
 mod chunk;
+pub mod conflicts;
 pub mod document;
 pub mod edit;
 pub mod evidence;
@@ -22,6 +23,7 @@ mod schema;
 mod world;
 
 pub use admission::Refusal;
+pub use conflicts::{Apart, Conflicts};
 pub use document::{Compared, CorruptLog, Document, Fork, MadeAgain, Orphan, Outcome};
 pub use edit::{Edit, EditError};
 pub use evidence::{Evidence, Forked, PairOutcome};

@@ -66,6 +66,9 @@ impl ReportRefusal {
     }
 }
 
+/// A report as it is listed: its version, and the first bytes of its hash.
+pub type Listed = (u64, [u8; 4]);
+
 #[derive(Debug, Clone)]
 struct Kept {
     signed: Signed,
@@ -242,7 +245,7 @@ impl Reports {
 
     /// The newest version of each node that is not forked, with the first bytes of its
     /// hash: what two peers compare. Two of one version are a fork, which nobody may miss.
-    pub fn listed(&self) -> BTreeMap<NodeId, (u64, [u8; 4])> {
+    pub fn listed(&self) -> BTreeMap<NodeId, Listed> {
         let versions = self.versions().into_iter();
         let listed = versions.filter_map(|(node, version)| {
             let hash = blake3::hash(&self.kept.get(&node)?.signed.body);

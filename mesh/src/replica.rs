@@ -16,9 +16,10 @@ pub use local::{Founding, StateError};
 use crate::enrol::{Admission, Decision, DeniedCode, EnrolReply, EnrolRequest, chain_of};
 use crate::sync::{Announcement, Heads, MAX_LISTED, PAGE_BYTES, Page, Request};
 use absorb::News;
+use crdt::reports::Listed;
 use crdt::{Compared, Document, Evidence, Forked, Reports, SignedChange};
-use keys::{Authority, Identity, Ledger, MigrationId, NodeId, PublicKey, Signed, Statement};
 use keys::UnixSecs;
+use keys::{Authority, Identity, Ledger, MigrationId, NodeId, PublicKey, Signed, Statement};
 use own::{Own, Shown};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -458,13 +459,8 @@ impl Replica {
                 let heads = self.document.heads().into_iter();
                 heads.take(MAX_LISTED).collect()
             }),
-            reports: (theirs.reports != ours.reports).then(|| {
-                self.reports
-                    .listed()
-                    .into_iter()
-                    .take(MAX_LISTED)
-                    .collect()
-            }),
+            reports: (theirs.reports != ours.reports)
+                .then(|| self.reports.listed().into_iter().take(MAX_LISTED).collect()),
             forks: (theirs.forks != ours.forks)
                 .then(|| self.forked().into_iter().take(MAX_LISTED).collect()),
         }
@@ -514,9 +510,7 @@ impl Replica {
                 if left == 0 {
                     break;
                 }
-                let lacks = |had: &(u64, [u8; 4])| {
-                    had.0 < version || (had.0 == version && had.1 != tag)
-                };
+                let lacks = |had: &Listed| had.0 < version || (had.0 == version && had.1 != tag);
                 if theirs.get(&node).is_none_or(lacks)
                     && let Some(signed) = self.reports.signed(&node)
                 {
@@ -564,6 +558,11 @@ impl Replica {
         out: &mut Vec<Output>,
     ) -> EnrolReply {
         let me = self.my_key();
+        if !self.own.heard {
+            // It may not know of an invite that it made itself.
+            let code = DeniedCode::Busy;
+            return EnrolReply::Denied { code };
+        }
         let decision = self
             .admission
             .step(wall, nonce, me, from, request, &self.authority);

@@ -6,6 +6,7 @@
 //! (`replica`).
 
 use codec::Wire;
+use crdt::reports::Listed;
 use crdt::{Evidence, Forked, SignedChange};
 use keys::statement::Position;
 use keys::{NodeId, PublicKey, Signed};
@@ -42,7 +43,7 @@ pub struct Request {
     pub logs: Option<Vec<(PublicKey, Position)>>,
     /// For each node, the version of the report held and the first bytes of its hash,
     /// which tell a fork of equal version.
-    pub reports: Option<Vec<(NodeId, (u64, [u8; 4]))>>,
+    pub reports: Option<Vec<(NodeId, Listed)>>,
     /// What is known to be forked.
     pub forks: Option<Vec<Forked>>,
 }
@@ -63,7 +64,10 @@ impl Request {
                 .reports
                 .as_ref()
                 .is_none_or(|all| all.len() <= MAX_LISTED)
-            && self.forks.as_ref().is_none_or(|all| all.len() <= MAX_LISTED)
+            && self
+                .forks
+                .as_ref()
+                .is_none_or(|all| all.len() <= MAX_LISTED)
     }
 }
 

@@ -28,6 +28,10 @@ pub struct Config {
     pub compression: Compression,
     /// Folder of the local cloud's volumes.
     pub local_cloud: Option<PathBuf>,
+    /// Whether the node may write before it has heard from any peer.
+    pub alone: bool,
+    /// Whether the data folder is to be bound to this machine, whatever it was bound to.
+    pub moved: bool,
     /// Addresses of nodes that were learnt when joining.
     pub told: BTreeMap<PublicKey, Vec<String>>,
 }
@@ -92,6 +96,8 @@ impl Config {
             mdns: settings.mdns.unwrap_or(true) && !no_mdns,
             compression: settings.compression,
             local_cloud: settings.local.folder,
+            alone: false,
+            moved: false,
             told: BTreeMap::new(),
         })
     }

@@ -4,7 +4,7 @@
 //! Not here: what they want (`scenario`).
 
 use crate::context::Context;
-use crate::node::{Lived, Node};
+use crate::node::Node;
 use crate::rng::{Rng, Stream};
 use crate::scenario::{At, Migration, Wish};
 use crate::world::World;
@@ -199,15 +199,18 @@ impl Node {
                     .filter(|(_, state)| state.grant.migration == id && !state.revoked)
                     .map(|(grant, _)| *grant)
                     .collect();
-                self.revoke(ctx, grants)?;
-                Ok(Done::Yes)
+                self.revoke(ctx, grants)
             }
             Wish::RevokeAgent => self.revoke_nodes(ctx, &[migration.agent]),
             Wish::RevokeReplicators => self.revoke_nodes(ctx, &migration.replicators),
         }
     }
 
-    fn revoke(&mut self, ctx: &mut Context, targets: Vec<StatementId>) -> Lived {
+    fn revoke(
+        &mut self,
+        ctx: &mut Context,
+        targets: Vec<StatementId>,
+    ) -> Result<Done, crate::node::Died> {
         for target in targets {
             let revocation = Statement::Revocation(Revocation {
                 target,
@@ -215,9 +218,11 @@ impl Node {
                 honour_changes: None,
                 reason: "the script says so".into(),
             });
-            self.state(ctx, revocation)?;
+            if self.state(ctx, revocation)?.is_none() {
+                return Ok(Done::NotYet);
+            }
         }
-        Ok(())
+        Ok(Done::Yes)
     }
 
     fn revoke_nodes(
@@ -228,8 +233,7 @@ impl Node {
         let Some(ids) = self.ids_of(ctx, indexes) else {
             return Ok(Done::NotYet);
         };
-        self.revoke(ctx, ids.into_iter().map(StatementId::from).collect())?;
-        Ok(Done::Yes)
+        self.revoke(ctx, ids.into_iter().map(StatementId::from).collect())
     }
 
     /// The ids of participants as the ledger here has them; none unless all are in it.

@@ -69,7 +69,9 @@ impl Document {
         mut fields: std::collections::BTreeMap<String, Value>,
     ) -> Option<std::collections::BTreeMap<String, Value>> {
         let Some(planned) = self.plan.migrations.get(id) else {
-            let whole = schema::NEEDED.iter().all(|field| fields.contains_key(*field));
+            let whole = schema::NEEDED
+                .iter()
+                .all(|field| fields.contains_key(*field));
             return whole.then_some(fields);
         };
         let wanted = match fields.get(schema::DESIRED) {

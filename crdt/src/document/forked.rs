@@ -146,8 +146,10 @@ impl Document {
     pub fn take_forks(&mut self) -> Vec<(Forked, Evidence)> {
         let authors = std::mem::take(&mut self.fresh_forks);
         let all = self.forks();
-        all.filter(|(forked, _)| matches!(forked, Forked::Changes(author, _) if authors.contains(author)))
-            .collect()
+        all.filter(
+            |(forked, _)| matches!(forked, Forked::Changes(author, _) if authors.contains(author)),
+        )
+        .collect()
     }
 
     /// The lowest fork that is known of each author, with its proof.

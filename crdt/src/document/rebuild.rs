@@ -154,8 +154,7 @@ impl Document {
 
     fn note_all_honoured(&mut self, authority: &Authority) {
         let aside = self.aside.values().map(|change| change.author);
-        let authors: BTreeSet<PublicKey> =
-            self.index.logs().keys().copied().chain(aside).collect();
+        let authors: BTreeSet<PublicKey> = self.index.logs().keys().copied().chain(aside).collect();
         for author in authors {
             self.note_honoured(author, authority);
         }
@@ -249,15 +248,14 @@ fn take_next(
     let found = candidates.get_mut(&seq)?;
     let lowest = found.iter().map(|parsed| parsed.round).min()?;
     found.sort_by_key(|parsed| parsed.round);
-    let (at, causes) =
-        found
-            .iter()
-            .enumerate()
-            .filter(|(_, parsed)| any_round || parsed.round == lowest)
-            .find_map(|(at, parsed)| match index.place(parsed) {
-                Ok(Placement::Next(causes)) => Some((at, causes)),
-                _ => None,
-            })?;
+    let (at, causes) = found
+        .iter()
+        .enumerate()
+        .filter(|(_, parsed)| any_round || parsed.round == lowest)
+        .find_map(|(at, parsed)| match index.place(parsed) {
+            Ok(Placement::Next(causes)) => Some((at, causes)),
+            _ => None,
+        })?;
     Some((found.remove(at), causes))
 }
 

@@ -137,9 +137,8 @@ impl Replica {
     pub fn cloned(&self) -> Vec<(PublicKey, Fork)> {
         let reports = self.reports.forked();
         let reports = reports.filter_map(|node| self.authority.member(&node));
-        let mut all: Vec<(PublicKey, Fork)> = reports
-            .map(|member| (member.key, Fork::Reports))
-            .collect();
+        let mut all: Vec<(PublicKey, Fork)> =
+            reports.map(|member| (member.key, Fork::Reports)).collect();
         let statements = self.ledger.forks().iter();
         all.extend(statements.map(|(signer, seq)| (*signer, Fork::Statements(*seq))));
         all.extend(self.document.forked().filter_map(|forked| match forked {

@@ -11,7 +11,9 @@ use crate::sync::{Announcement, MAX_ANNOUNCEMENT};
 use crdt::{CorruptLog, Document, Edit, EditError, Report, ReportOutcome, Reports, SignedChange};
 use keys::ledger::Refused;
 use keys::statement::{Admission, Enrolment, Entry, Genesis};
-use keys::{Denied, Domain, Identity, Ledger, Name, Role, Roles, Signed, Statement, StatementId, UnixSecs};
+use keys::{
+    Denied, Domain, Identity, Ledger, Name, Role, Roles, Signed, Statement, StatementId, UnixSecs,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a new mesh is founded with.
@@ -36,10 +38,14 @@ pub enum StateError {
     #[error("this node is not an operator of the mesh: run the command on an operator's node")]
     NotOperator,
     /// Its key is known to be in two places.
-    #[error("this node's key is in use in two places, and nothing that it signs now can be trusted: revoke its enrolment, and join again on the machine that is to stay")]
+    #[error(
+        "this node's key is in use in two places, and nothing that it signs now can be trusted: revoke its enrolment, and join again on the machine that is to stay"
+    )]
     Cloned,
     /// It has not heard yet how far its own log goes.
-    #[error("this node has not heard from any peer since it started, and a statement might fork its log")]
+    #[error(
+        "this node has not heard from any peer since it started, and a statement might fork its log"
+    )]
     Unheard,
     /// It does not encode, e.g. a text is too long.
     #[error(transparent)]

@@ -118,9 +118,7 @@ impl Replica {
             return;
         };
         let pair = Box::new([ours, theirs]);
-        let offered = self
-            .reports
-            .offer_fork(pair.clone(), &self.authority, wall);
+        let offered = self.reports.offer_fork(pair.clone(), &self.authority, wall);
         if offered == PairOutcome::New {
             let evidence = Evidence::Reports(pair);
             records.push(Record::Evidence(Forked::Reports(me), evidence.clone()));

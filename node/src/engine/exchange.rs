@@ -6,7 +6,7 @@ use crate::net::{Event, Topic};
 use codec::Wire;
 use keys::PublicKey;
 use libp2p::Multiaddr;
-use mesh::{Alarm, Announcement, EnrolRequest, Input, Output, Page, Request};
+use mesh::{Announcement, EnrolRequest, Input, Output, Page, Request};
 use roles::Note;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,6 +56,9 @@ impl Engine {
         }
         if changed.ledger {
             self.authority_changed();
+        }
+        if changed.plan {
+            self.tell_conflicts();
         }
         if changed.reports {
             self.keep_provisioned_proofs();
@@ -246,39 +249,6 @@ impl Engine {
                 Err(_) => false,
             },
         }
-    }
-
-    fn raise(&mut self, alarm: &Alarm) {
-        let (kind, text) = match alarm {
-            Alarm::ForkedStatements { signer, seq } => (
-                "forked-key",
-                format!(
-                    "{} signed two different statements numbered {seq}: its key or data folder exists twice; stop one and revoke it with `dunlin node revoke`",
-                    self.name_of(signer)
-                ),
-            ),
-            Alarm::ForkedChanges { author, seq } => (
-                "forked-key",
-                format!(
-                    "{} made two different edits numbered {seq}: its key or data folder exists twice; stop one and revoke it with `dunlin node revoke`",
-                    self.name_of(author)
-                ),
-            ),
-            Alarm::ForkedReports { node } => (
-                "forked-key",
-                format!(
-                    "node {} sent two different reports of one version: its key or data folder exists twice; stop one and revoke it with `dunlin node revoke`",
-                    node.short()
-                ),
-            ),
-            Alarm::Orphaned { changes } => (
-                "edits-orphaned",
-                format!(
-                    "{changes} edits of the plan no longer count because their author was revoked; check `dunlin migration list` and make again what is missing"
-                ),
-            ),
-        };
-        self.tell(None, Note::error(kind, text));
     }
 
     /// The enrolled set may have changed: who may connect, and what may flow.

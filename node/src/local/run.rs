@@ -1,6 +1,6 @@
 //! `dunlin run`: the node in the foreground, until it is told to stop.
 
-use super::{mesh_tag, read_told, restore};
+use super::{bind, mesh_tag, read_told, restore};
 use crate::api::server;
 use crate::config::Config;
 use crate::datadir::DataDir;
@@ -24,7 +24,19 @@ pub async fn run(
     let dir = DataDir::open(folder)?;
     let lock = dir.lock()?;
     let (store, header) = Store::open(&dir.store())?;
-    let (identity, replica) = restore(&dir, &store, &header)?;
+    let sys = crate::machine::sys();
+    if !config.moved {
+        crate::machine::check(dir.path(), &sys)?;
+    } else if crate::machine::check(dir.path(), &sys).is_err() {
+        bind(&dir)?;
+    } else {
+        // It is this machine: nothing moved, and a binding that was none is kept.
+        config.moved = false;
+    }
+    let (identity, mut replica) = restore(&dir, &store, &header)?;
+    if config.alone {
+        replica.write_unheard();
+    }
     config.told = read_told(&dir);
     let providers = clouds(&dir, &config, &replica)?;
     let network = net::Config::new(

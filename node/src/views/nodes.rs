@@ -36,8 +36,10 @@ impl State<'_> {
     fn node(&self, member: &Member) -> NodeView {
         let report = self.replica.reports().get(&member.id);
         let this_node = self.me() == Some(member.id);
+        let authority = self.replica.authority();
         let state = match member.standing {
             Standing::Active if member.not_after.is_some_and(|end| self.now >= end) => "expired",
+            Standing::Active if authority.is_cloned(&member.key) => "cloned",
             Standing::Active => "active",
             Standing::Contested => "contested",
             Standing::Revoked(_) => "revoked",

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod bad_input;
+mod clones;
 mod crashes;
 mod harness;
 mod live_load;

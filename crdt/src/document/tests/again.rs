@@ -87,7 +87,11 @@ fn an_edit_made_again_is_no_fork_to_who_has_not_heard_of_the_revocation() {
     unaware.offer_all(all(&traitor.document), &unrevoked);
     assert_eq!(unaware.len(), 5);
     let made = again(&mut honest, &world);
-    let news: Vec<SignedChange> = made.changes.iter().map(|(_, change)| change.clone()).collect();
+    let news: Vec<SignedChange> = made
+        .changes
+        .iter()
+        .map(|(_, change)| change.clone())
+        .collect();
     for outcome in unaware.offer_all(news, &unrevoked) {
         assert_eq!(outcome, Outcome::Parked);
     }
@@ -96,7 +100,9 @@ fn an_edit_made_again_is_no_fork_to_who_has_not_heard_of_the_revocation() {
     assert_same(&unaware, &honest.document);
 
     // And who made them again takes the old ones of others for what they are.
-    let old = traitor.document.entries_after(&key(1).public(), 0, usize::MAX);
+    let old = traitor
+        .document
+        .entries_after(&key(1).public(), 0, usize::MAX);
     honest.document.offer_all(old, &world.authority());
     traitor.document.rebuild(&world.authority());
     assert_eq!(honest.document.forked().count(), 0);

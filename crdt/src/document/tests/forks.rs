@@ -32,8 +32,12 @@ fn what_follows_a_fork_counts_on_neither_side() {
     let theirs = b.document.entries_after(&author, 1, 1);
     let ours = a.document.entries_after(&author, 1, 1);
     let noticed = |outcome| matches!(outcome, Outcome::Fork(Fork { seq: 2, .. }));
-    assert!(noticed(a.document.offer(theirs[0].clone(), &world.authority())));
-    assert!(noticed(b.document.offer(ours[0].clone(), &world.authority())));
+    assert!(noticed(
+        a.document.offer(theirs[0].clone(), &world.authority())
+    ));
+    assert!(noticed(
+        b.document.offer(ours[0].clone(), &world.authority())
+    ));
     assert_same(&a.document, &b.document);
     assert_eq!(a.document.plan().migrations[&M1].name, "shop");
     let known: Vec<Forked> = a.document.forked().collect();

@@ -21,7 +21,11 @@ pub(super) fn records(replica: &Replica) -> Vec<Record> {
     let document = replica.document();
     for author in document.heads().keys() {
         let log = document.entries_after(author, 0, usize::MAX);
-        all.extend((1..).zip(log).map(|(seq, change)| Record::Change(seq, change)));
+        all.extend(
+            (1..)
+                .zip(log)
+                .map(|(seq, change)| Record::Change(seq, change)),
+        );
     }
     for (node, _) in replica.reports().iter() {
         let signed = replica.reports().signed(node).unwrap().clone();
@@ -96,7 +100,9 @@ fn a_node_that_runs_twice_is_stopped_at_both_ends_and_everybody_is_told_once() {
     let out = step(&mut op, announced(key, &second));
     assert_eq!(alarms(&out), [(key, Fork::Reports)]);
     let stored = |output: &Output| match output {
-        Output::Store(records) => records.iter().any(|one| matches!(one, Record::Evidence(..))),
+        Output::Store(records) => records
+            .iter()
+            .any(|one| matches!(one, Record::Evidence(..))),
         _ => false,
     };
     assert!(stored(&out[0]), "durable before it is told: {out:?}");
@@ -109,8 +115,14 @@ fn a_node_that_runs_twice_is_stopped_at_both_ends_and_everybody_is_told_once() {
         assert_eq!(alarms(&told), [(key, Fork::Reports)]);
         let denied = Err(Denied::Cloned(key));
         assert_eq!(node.authority().permit_send(NOW, &asked), denied.clone());
-        assert_eq!(node.authority().recheck(NOW, &permit), Err(Denied::Cloned(key)));
-        assert!(node.authority().admits(NOW, &key), "it is still told what is new");
+        assert_eq!(
+            node.authority().recheck(NOW, &permit),
+            Err(Denied::Cloned(key))
+        );
+        assert!(
+            node.authority().admits(NOW, &key),
+            "it is still told what is new"
+        );
     }
     // Nobody is told again, whatever comes, and nothing is sent again and again.
     for signed in [reported(&first), reported(&second)] {

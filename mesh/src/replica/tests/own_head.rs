@@ -66,7 +66,10 @@ fn an_old_copy_goes_on_after_its_own_newest_entries_and_forks_nothing() {
         honour_changes: None,
         reason: String::new(),
     });
-    assert_eq!(back.state(NOW, revocation, &mut out), Err(StateError::Unheard));
+    assert_eq!(
+        back.state(NOW, revocation, &mut out),
+        Err(StateError::Unheard)
+    );
     assert!(publish(&mut back, "back").is_empty() && out.is_empty());
 
     talk(&mut node, &mut back, 100);
@@ -108,7 +111,10 @@ fn a_peer_that_claims_what_it_does_not_give_holds_nobody_up_beside_an_honest_one
     let mut page = op.page(&back.my_key(), &Request::default());
     let truth = page.clone();
     page.yours.report = u64::MAX;
-    let lie = |from| Input::Answered { from, page: page.clone() };
+    let lie = |from| Input::Answered {
+        from,
+        page: page.clone(),
+    };
     step(&mut back, lie(liar));
     let from = honest;
     step(&mut back, Input::Answered { from, page: truth });
@@ -161,9 +167,9 @@ fn edits_that_rested_on_a_traitors_are_made_again_by_their_author_alone() {
     let stored = out.iter().position(
         |output| matches!(output, Output::Store(records) if matches!(records[0], Record::Change(1, _))),
     );
-    let passed_on = out.iter().position(
-        |output| matches!(output, Output::Announce(news) if !news.changes.is_empty()),
-    );
+    let passed_on = out
+        .iter()
+        .position(|output| matches!(output, Output::Announce(news) if !news.changes.is_empty()));
     assert!(stored.unwrap() < passed_on.unwrap());
     talk(&mut op, &mut node, 100);
     talk(&mut op, &mut traitor, 100);

@@ -334,6 +334,18 @@ impl<'a> Strata<'a> {
         }
     }
 
+    /// Whether its signer's log is forked at this statement or before it. Of an operator
+    /// that was revoked, the revocation says which branch is honoured.
+    fn past_fork(&self, recorded: &Recorded) -> bool {
+        let signer = &recorded.signed.signer;
+        let fork = self.ledger.forks().get(signer);
+        let decided = matches!(
+            self.authority.authors.get(signer),
+            Some(Authorship::Through(_))
+        );
+        !decided && fork.is_some_and(|fork| recorded.entry.seq >= *fork)
+    }
+
     fn collect_grants(&mut self) {
         let ledger = self.ledger;
         for (id, recorded) in ledger.iter() {
@@ -349,10 +361,7 @@ impl<'a> Strata<'a> {
                         grant: grant.clone(),
                         signer: recorded.signed.signer,
                         revoked: self.revoked.contains_key(id),
-                        forked: ledger
-                            .forks()
-                            .get(&recorded.signed.signer)
-                            .is_some_and(|fork| recorded.entry.seq >= *fork),
+                        forked: self.past_fork(recorded),
                     },
                 );
             }

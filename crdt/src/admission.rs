@@ -75,6 +75,15 @@ pub enum Refusal {
         /// The author.
         author: PublicKey,
     },
+    /// Its author has made its edits again since, because what it depends on does not
+    /// count.
+    #[error("change {seq} by {author:?} was made again by its author")]
+    MadeAgain {
+        /// The author.
+        author: PublicKey,
+        /// Its number in the author's log.
+        seq: u64,
+    },
     /// The document is at its limit.
     #[error("the document is full ({MAX_CHANGES} changes)")]
     Full,
@@ -96,6 +105,7 @@ impl Refusal {
             | Self::Unsound { author, .. }
             | Self::NotHonoured { author, .. }
             | Self::Failed { author, .. }
+            | Self::MadeAgain { author, .. }
             | Self::NoRoom { author } => Some(*author),
             Self::Full => None,
         }
@@ -116,6 +126,10 @@ impl Refusal {
 pub(crate) struct Parsed {
     pub(crate) signed: SignedChange,
     pub(crate) change: Change,
+    /// How often its author began again at this number or before it, because changes
+    /// of its own lost what they depend on. Of two changes of one number the one of
+    /// the lower round counts if it can; two of one round are a fork.
+    pub(crate) round: u32,
     ops: Vec<Op>,
 }
 
@@ -162,18 +176,29 @@ pub(crate) fn parse(signed: SignedChange) -> Result<Parsed, Refusal> {
     if change.actor_id().to_bytes() != author.0 {
         return Err(malformed("made by another author than its signer"));
     }
-    if !change.extra_bytes().is_empty() || change.message().is_some() {
-        return Err(malformed("carries more than operations"));
-    }
+    let round = round_of(&change).ok_or(malformed("carries more than operations"))?;
     let parsed = Parsed {
         signed,
         change,
+        round,
         ops: expanded.operations,
     };
     parsed
         .broken_rule()
         .map_or(Ok(()), |rule| Err(unsound(&parsed, rule)))?;
     Ok(parsed)
+}
+
+/// The round is the change's message, in decimal; the first has none.
+fn round_of(change: &Change) -> Option<u32> {
+    if !change.extra_bytes().is_empty() {
+        return None;
+    }
+    let Some(message) = change.message() else {
+        return Some(0);
+    };
+    let round: u32 = message.parse().ok()?;
+    (round > 0 && round.to_string() == *message).then_some(round)
 }
 
 fn unsound(parsed: &Parsed, rule: &'static str) -> Refusal {
@@ -238,6 +263,9 @@ fn map_operation(op: &Op) -> bool {
     action && !op.insert && matches!(&op.key, Key::Map(key) if !key.is_empty())
 }
 
+/// One write of a change: key at the root, then field and value.
+pub(crate) type Write = (String, Option<(String, ScalarValue)>);
+
 /// Where a change belongs.
 #[derive(Debug)]
 pub(crate) enum Placement {
@@ -247,11 +275,18 @@ pub(crate) enum Placement {
     Known,
     /// Something it depends on is not here.
     Waits,
-    /// The log holds another change in its place, or before it.
+    /// The log holds one of a lower round in its place, which it can follow only once
+    /// that one does not count.
+    Later,
+    /// The log holds one of a higher round in its place; this one goes first if all it
+    /// depends on is here.
+    Earlier {
+        /// Whether it is.
+        counts: bool,
+    },
+    /// The log holds another change of the same round in its place.
     Forks {
-        /// Number of the change that is here.
-        seq: u64,
-        /// Its hash.
+        /// Hash of the change that is here.
         ours: ChangeHash,
     },
 }
@@ -297,6 +332,7 @@ struct Placed {
 pub(crate) struct Admitted {
     pub(crate) signed: SignedChange,
     pub(crate) hash: ChangeHash,
+    pub(crate) round: u32,
     causes: Causes,
 }
 
@@ -347,11 +383,13 @@ impl Index {
         if let Some(here) = self.admitted(&author, seq) {
             return Ok(if here.hash == parsed.hash() {
                 Placement::Known
+            } else if parsed.round > here.round {
+                Placement::Later
+            } else if parsed.round < here.round {
+                let counts = self.follows(parsed) && self.causes(parsed).is_ok();
+                Placement::Earlier { counts }
             } else {
-                Placement::Forks {
-                    seq,
-                    ours: here.hash,
-                }
+                Placement::Forks { ours: here.hash }
             });
         }
         let last = self.last_seq(&author);
@@ -366,17 +404,23 @@ impl Index {
             return if all_here {
                 Err(unsound(parsed, "it follows its author's previous change"))
             } else {
-                // It follows some other change with that number.
-                Ok(Placement::Forks {
-                    seq: last,
-                    ours: previous.hash,
-                })
+                // It follows some other change with that number, which shows what the
+                // two are to each other once it comes.
+                Ok(Placement::Waits)
             };
         }
         if !all_here {
             return Ok(Placement::Waits);
         }
         self.causes(parsed).map(Placement::Next)
+    }
+
+    /// Whether all that a change depends on counts, its author's previous one first.
+    fn follows(&self, parsed: &Parsed) -> bool {
+        let deps = parsed.change.deps();
+        let previous = self.admitted(&parsed.author(), parsed.seq() - 1);
+        previous.is_none_or(|previous| deps.contains(&previous.hash))
+            && deps.iter().all(|dep| self.hashes.contains_key(dep))
     }
 
     fn causes(&self, parsed: &Parsed) -> Result<Causes, Refusal> {
@@ -506,9 +550,31 @@ impl Index {
         self.logs.entry(author).or_default().push(Admitted {
             signed: parsed.signed,
             hash,
+            round: parsed.round,
             causes,
         });
         touched
+    }
+
+    /// What an admitted change writes: the key at the root, and the field and value
+    /// below it; the field is none where the entry itself is made.
+    pub(crate) fn writes_of(&self, change: &SignedChange) -> Vec<Write> {
+        let Ok(parsed) = parse(change.clone()) else {
+            return Vec::new();
+        };
+        let written = parsed.ops.iter().filter_map(|op| {
+            let at = place(&op.key).to_owned();
+            match (&op.obj, &op.action) {
+                (ObjectId::Root, OpType::Make(_)) => Some((at, None)),
+                (ObjectId::Id(id), OpType::Put(value)) => {
+                    let object = self.placed.get(&self.number(id)?)?;
+                    let root = self.keys[object.key.0 as usize].clone();
+                    Some((root, Some((at, value.clone()))))
+                }
+                _ => None,
+            }
+        });
+        written.collect()
     }
 
     fn key_number(&mut self, key: &str) -> KeyNumber {

@@ -6,21 +6,24 @@
 //! before `admission` has passed it.
 
 use crate::admission::{self, Causes, Index, Parsed, Placement, Refusal};
-use crate::edit::{Edit, EditError};
+use crate::edit::{Edit, EditError, Value};
 use crate::log::{Digest, MAX_CHANGE, SignedChange};
 use crate::parked::{Parked, Parking};
 use crate::plan::Plan;
 use crate::schema;
 use automerge::transaction::CommitOptions;
 use automerge::{ActorId, Automerge, Change, ChangeHash};
-use keys::authority::Authorship;
-use keys::{Authority, Identity, MeshId, PublicKey, UnixSecs};
+use forked::{Honoured, Pair};
+use keys::{Authority, Identity, MeshId, MigrationId, PublicKey, UnixSecs};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+mod again;
 mod exchange;
+mod forked;
 mod rebuild;
 
+pub use again::MadeAgain;
 pub use exchange::Compared;
 
 /// What offering a change did.
@@ -43,23 +46,27 @@ pub enum Outcome {
 pub struct Fork {
     /// The author.
     pub author: PublicKey,
-    /// The number at which, or before which, the two differ.
+    /// The number of both.
     pub seq: u64,
     /// Hash of the change that is here.
     pub ours: [u8; 32],
-    /// Hash of the change that was offered: it has this number, or the next one and
-    /// does not follow ours.
+    /// Hash of the change that was offered.
     pub theirs: [u8; 32],
 }
 
+/// What is written to which fields of which migrations.
+pub(crate) type Intent = BTreeMap<MigrationId, BTreeMap<String, Value>>;
+
 /// A change that no longer counts because one that it depends on does not. Its author
-/// is to make the edit again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// is to make the edit again: see [`Document::edit_again`].
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Orphan {
     /// Its author.
     pub author: PublicKey,
     /// Its number in the author's log.
     pub seq: u64,
+    /// What it said.
+    pub(crate) intent: Intent,
 }
 
 /// A stored change that is no change: the store was altered.
@@ -84,11 +91,18 @@ pub struct Document {
     aside: BTreeMap<Digest, SignedChange>,
     /// Changes that passed our checks and that automerge did not take.
     failed: HashSet<ChangeHash>,
-    forks: BTreeMap<PublicKey, Fork>,
+    /// The lowest fork that is known of each author.
+    forks: BTreeMap<PublicKey, Pair>,
+    /// Authors whose fork was not handed out yet.
+    fresh_forks: BTreeSet<PublicKey>,
+    /// Changes that lost what they depend on, and were not handed out yet.
+    orphans: Vec<Orphan>,
+    /// The lowest round in which each author may go on, where it is not the first.
+    rounds: BTreeMap<PublicKey, u32>,
     /// Authors whose branch is still to be decided by what is honoured of them.
     undecided: BTreeSet<PublicKey>,
     /// What the view was built under.
-    built_under: BTreeMap<PublicKey, Authorship>,
+    built_under: BTreeMap<PublicKey, Honoured>,
     /// Admitted and not yet handed out to be stored.
     fresh: Vec<(u64, SignedChange)>,
 }
@@ -105,6 +119,9 @@ impl Document {
             aside: BTreeMap::new(),
             failed: HashSet::new(),
             forks: BTreeMap::new(),
+            fresh_forks: BTreeSet::new(),
+            orphans: Vec::new(),
+            rounds: BTreeMap::new(),
             undecided: BTreeSet::new(),
             built_under: BTreeMap::new(),
             fresh: Vec::new(),
@@ -128,6 +145,7 @@ impl Document {
         }
         document.rebuild_view(authority);
         document.fresh.clear();
+        document.orphans.clear();
         Ok(document)
     }
 
@@ -181,20 +199,45 @@ impl Document {
         write: impl FnOnce(&mut Edit<'_>) -> Result<(), EditError>,
     ) -> Result<Option<SignedChange>, EditError> {
         let author = identity.public();
-        if authority.authorship(&author) != Some(Authorship::Full) {
-            return Err(EditError::NotAnOperator(author));
-        }
+        self.may_edit(&author, authority)?;
         let mut edit = Edit::new(&self.plan, author, now);
         write(&mut edit)?;
+        let writes = edit.into_writes();
+        self.commit(identity, now, authority, &writes)
+    }
+
+    fn may_edit(&self, author: &PublicKey, authority: &Authority) -> Result<(), EditError> {
+        let author = *author;
+        match self.honoured(&author, authority) {
+            Some(Honoured::All) => Ok(()),
+            Some(Honoured::Before(seq)) => Err(EditError::Forked { author, seq }),
+            Some(Honoured::Through(_)) | None => Err(EditError::NotAnOperator(author)),
+        }
+    }
+
+    fn commit(
+        &mut self,
+        identity: &Identity,
+        now: UnixSecs,
+        authority: &Authority,
+        writes: &Intent,
+    ) -> Result<Option<SignedChange>, EditError> {
+        let author = identity.public();
         let mut doc = self.doc.clone();
         doc.set_actor(ActorId::from(&author.0[..]));
         let mut transaction = doc.transaction();
-        for (id, fields) in &edit.into_writes() {
+        for (id, fields) in writes {
             schema::write(&mut transaction, id, fields)
                 .map_err(|error| EditError::Unwritable(error.to_string()))?;
         }
         let time = i64::try_from(now.0).unwrap_or(i64::MAX);
-        let (written, _) = transaction.commit_with(CommitOptions::default().with_time(time));
+        let mut options = CommitOptions::default().with_time(time);
+        let last = self.index.log(&author).last().map_or(0, |last| last.round);
+        let round = last.max(self.rounds.get(&author).copied().unwrap_or(0));
+        if round > 0 {
+            options = options.with_message(round.to_string());
+        }
+        let (written, _) = transaction.commit_with(options);
         if written.is_none() {
             return Ok(None);
         }
@@ -208,7 +251,7 @@ impl Document {
             Placement::Next(_) if self.index.is_full() => return Err(Refusal::Full.into()),
             Placement::Next(causes) => {
                 let touched = self.index.append(parsed, causes);
-                self.built_under.insert(author, Authorship::Full);
+                self.note_honoured(author, authority);
                 self.doc = doc;
                 self.refresh(&touched);
             }
@@ -241,9 +284,9 @@ impl Document {
         schema::content_hash(&self.doc)
     }
 
-    /// The first fork seen of each author.
-    pub fn forks(&self) -> impl Iterator<Item = &Fork> {
-        self.forks.values()
+    /// Changes that lost what they depend on since the last call.
+    pub fn take_orphans(&mut self) -> Vec<Orphan> {
+        std::mem::take(&mut self.orphans)
     }
 
     /// How many changes wait, and how many bytes they have.
@@ -270,8 +313,8 @@ impl Document {
         if !change.verified(self.mesh) {
             return Verdict::refused(Refusal::Signature { author });
         }
-        match authority.authorship(&author) {
-            Some(authorship) => self.admit_verified(change, authorship, authority, batch),
+        match self.honoured(&author, authority) {
+            Some(honoured) => self.admit_verified(change, honoured, authority, batch),
             None => Verdict::parked(self.parked.keep_stranger(change), author),
         }
     }
@@ -279,7 +322,7 @@ impl Document {
     fn admit_verified(
         &mut self,
         change: SignedChange,
-        authorship: Authorship,
+        honoured: Honoured,
         authority: &Authority,
         batch: &mut Batch,
     ) -> Verdict {
@@ -296,14 +339,15 @@ impl Document {
             Ok(placement) => placement,
             Err(refusal) => return Verdict::refused(refusal),
         };
-        if !matches!(placement, Placement::Known) && !honours(authorship, seq, hash) {
+        if !matches!(placement, Placement::Known) && !honoured.covers(seq, hash) {
             return Verdict::refused(Refusal::NotHonoured { author, seq });
         }
+        let revoked = matches!(honoured, Honoured::Through(_));
         match placement {
             Placement::Known => Verdict::Not(Outcome::Known),
             Placement::Next(_) if self.index.is_full() => Verdict::refused(Refusal::Full),
             Placement::Next(causes) => {
-                self.built_under.entry(author).or_insert(authorship);
+                self.built_under.entry(author).or_insert(honoured);
                 self.append(parsed, causes, batch);
                 Verdict::Admitted(seq, hash)
             }
@@ -311,15 +355,34 @@ impl Document {
                 Verdict::Not(Outcome::Known)
             }
             Placement::Waits => Verdict::parked(self.parked.keep(seq, parsed.signed), author),
-            Placement::Forks { seq, ours } => {
+            Placement::Later | Placement::Earlier { .. } if revoked => {
+                self.yield_branch(parsed, honoured, authority, batch);
+                Verdict::Not(Outcome::Parked)
+            }
+            Placement::Later => Verdict::parked(self.parked.keep(seq, parsed.signed), author),
+            Placement::Earlier { counts: false } => {
+                Verdict::refused(Refusal::MadeAgain { author, seq })
+            }
+            Placement::Earlier { counts: true } => {
+                self.aside.insert(parsed.signed.digest(), parsed.signed);
+                self.cut(batch, authority);
+                Verdict::Not(Outcome::Admitted)
+            }
+            Placement::Forks { ours } => {
                 let fork = Fork {
                     author,
                     seq,
                     ours: ours.0,
                     theirs: hash.0,
                 };
-                self.forks.entry(author).or_insert(fork);
-                self.yield_branch(parsed, authorship, authority, batch);
+                let here = self.index.admitted(&author, seq);
+                let here = here.expect("it was found in the index just before");
+                let lower = self.keep_pair(Pair::of(here.signed.clone(), &parsed));
+                if revoked {
+                    self.yield_branch(parsed, honoured, authority, batch);
+                } else if lower {
+                    self.cut(batch, authority);
+                }
                 Verdict::Not(Outcome::Fork(fork))
             }
         }
@@ -331,12 +394,12 @@ impl Document {
     fn yield_branch(
         &mut self,
         offered: Parsed,
-        authorship: Authorship,
+        honoured: Honoured,
         authority: &Authority,
         batch: &mut Batch,
     ) {
         let author = offered.author();
-        let Authorship::Through(end) = authorship else {
+        let Honoured::Through(end) = honoured else {
             return;
         };
         let last = self.index.admitted(&author, end.seq);
@@ -385,10 +448,10 @@ impl Document {
         authority: &Authority,
         batch: &mut Batch,
     ) -> bool {
-        let Some(authorship) = authority.authorship(&change.author) else {
+        let Some(honoured) = self.honoured(&change.author, authority) else {
             return false;
         };
-        let verdict = self.admit_verified(change, authorship, authority, batch);
+        let verdict = self.admit_verified(change, honoured, authority, batch);
         matches!(verdict, Verdict::Admitted(..))
     }
 
@@ -444,13 +507,6 @@ fn apply(doc: &mut Automerge, changes: &[Change]) -> bool {
     }
     let applied = catch_unwind(AssertUnwindSafe(|| doc.apply_changes(changes.to_vec())));
     matches!(applied, Ok(Ok(())))
-}
-
-fn honours(authorship: Authorship, seq: u64, hash: ChangeHash) -> bool {
-    match authorship {
-        Authorship::Full => true,
-        Authorship::Through(end) => seq < end.seq || (seq == end.seq && hash.0 == end.hash),
-    }
 }
 
 #[cfg(test)]

@@ -9,8 +9,10 @@
 
 mod admission;
 mod chunk;
+pub mod conflicts;
 pub mod document;
 pub mod edit;
+pub mod evidence;
 pub mod log;
 mod parked;
 pub mod plan;
@@ -21,8 +23,10 @@ mod schema;
 mod world;
 
 pub use admission::Refusal;
-pub use document::{Compared, CorruptLog, Document, Fork, Orphan, Outcome};
+pub use conflicts::{Apart, Conflicts};
+pub use document::{Compared, CorruptLog, Document, Fork, MadeAgain, Orphan, Outcome};
 pub use edit::{Edit, EditError};
+pub use evidence::{Evidence, Forked, PairOutcome};
 pub use log::SignedChange;
 pub use plan::{Conflict, Desired, MigrationPlan, Plan, Problem};
 pub use report::{

@@ -2,6 +2,7 @@
 //!
 //! Not here: what a report says (`report`), and asking peers for newer ones (`mesh`).
 
+use crate::evidence::{Evidence, Forked, PairOutcome};
 use crate::report::Report;
 use keys::authority::Standing;
 use keys::{Authority, Domain, NodeId, PublicKey, Signed, UnixSecs};
@@ -12,9 +13,10 @@ use std::collections::BTreeMap;
 pub enum ReportOutcome {
     /// It is the newest of its node and has replaced the one before.
     New(NodeId),
-    /// The same one, or a newer one, is here.
+    /// The same one, or a newer one, is here, or its node's reports are forked.
     Stale,
-    /// Two reports of one version: the node's key is used in two places. An alarm.
+    /// Two reports of one version: the node's key is used in two places. An alarm; told
+    /// once, and no report of the node is taken any more.
     Fork(ReportFork),
     /// Not accepted.
     Refused(ReportRefusal),
@@ -64,6 +66,9 @@ impl ReportRefusal {
     }
 }
 
+/// A report as it is listed: its version, and the first bytes of its hash.
+pub type Listed = (u64, [u8; 4]);
+
 #[derive(Debug, Clone)]
 struct Kept {
     signed: Signed,
@@ -73,7 +78,10 @@ struct Kept {
 /// The newest report of each node.
 #[derive(Debug, Clone, Default)]
 pub struct Reports {
+    /// Of a forked node, one of its pair.
     kept: BTreeMap<NodeId, Kept>,
+    /// The two reports that show each fork: a fork beats all versions.
+    forks: BTreeMap<NodeId, Box<[Signed; 2]>>,
 }
 
 impl Reports {
@@ -87,25 +95,110 @@ impl Reports {
         if self.known(&signed) {
             return ReportOutcome::Stale;
         }
+        let report = match self.verify(&signed, authority, now) {
+            Ok(report) => report,
+            Err(outcome) => return outcome,
+        };
+        self.keep(Kept { signed, report })
+    }
+
+    fn verify(
+        &self,
+        signed: &Signed,
+        authority: &Authority,
+        now: UnixSecs,
+    ) -> Result<Report, ReportOutcome> {
         let report: Report = match signed.open(Domain::Report) {
             Ok(report) => report,
-            Err(rejected) => return ReportOutcome::Refused(rejected.into()),
+            Err(rejected) => return Err(ReportOutcome::Refused(rejected.into())),
         };
         let node = report.node;
         let signer = signed.signer;
         let Some(member) = authority.member(&node) else {
-            return ReportOutcome::UnknownNode(node);
+            return Err(ReportOutcome::UnknownNode(node));
         };
-        if member.key != signer {
-            return ReportOutcome::Refused(ReportRefusal::AnotherSigner { node, signer });
+        let refusal = if member.key != signer {
+            ReportRefusal::AnotherSigner { node, signer }
+        } else if !stands(&member.standing, member.not_after, now) {
+            ReportRefusal::NotAdmitted(node)
+        } else if !report.sound() {
+            ReportRefusal::Unsound(node)
+        } else {
+            return Ok(report);
+        };
+        Err(ReportOutcome::Refused(refusal))
+    }
+
+    /// Takes in two reports that a peer shows as a fork.
+    pub fn offer_fork(
+        &mut self,
+        pair: Box<[Signed; 2]>,
+        authority: &Authority,
+        now: UnixSecs,
+    ) -> PairOutcome {
+        let mut reports = vec![];
+        for signed in pair.iter() {
+            match self.verify(signed, authority, now) {
+                Ok(report) => reports.push(report),
+                Err(ReportOutcome::Refused(refusal)) if refusal.blames_sender() => {
+                    return PairOutcome::Refused;
+                }
+                Err(_) => return PairOutcome::Unknown,
+            }
         }
-        if !stands(&member.standing, member.not_after, now) {
-            return ReportOutcome::Refused(ReportRefusal::NotAdmitted(node));
+        if !two_of_one_version(&reports) {
+            return PairOutcome::Refused;
         }
-        if !report.sound() {
-            return ReportOutcome::Refused(ReportRefusal::Unsound(node));
+        if self.forks.contains_key(&reports[0].node) {
+            return PairOutcome::Known;
         }
-        self.keep(Kept { signed, report })
+        self.keep_fork(pair, reports);
+        PairOutcome::New
+    }
+
+    /// Puts back a pair that was verified before it was stored.
+    pub fn restore_fork(&mut self, pair: Box<[Signed; 2]>) -> Result<(), codec::DecodeError> {
+        let opened = pair.iter().map(Signed::open_stored);
+        let reports = opened.collect::<Result<Vec<Report>, _>>()?;
+        if two_of_one_version(&reports) {
+            self.keep_fork(pair, reports);
+        }
+        Ok(())
+    }
+
+    /// Of the pair the one with the lower hash is shown.
+    fn keep_fork(&mut self, pair: Box<[Signed; 2]>, reports: Vec<Report>) {
+        let node = reports[0].node;
+        let both = pair.iter().cloned().zip(reports);
+        let shown = both.min_by_key(|(signed, _)| *blake3::hash(&signed.body).as_bytes());
+        let (signed, report) = shown.expect("a pair is two");
+        self.kept.insert(node, Kept { signed, report });
+        self.forks.insert(node, pair);
+    }
+
+    /// The forks that are known, with their proofs.
+    pub fn forks(&self) -> impl Iterator<Item = (Forked, Evidence)> + '_ {
+        self.forks.iter().map(|(node, pair)| {
+            let evidence = Evidence::Reports(pair.clone());
+            (Forked::Reports(*node), evidence)
+        })
+    }
+
+    /// The nodes whose reports are forked.
+    pub fn forked(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.forks.keys().copied()
+    }
+
+    /// Whether the reports of a node are forked.
+    pub fn is_forked(&self, node: &NodeId) -> bool {
+        self.forks.contains_key(node)
+    }
+
+    /// The two reports that show a node's fork.
+    pub fn fork_of(&self, node: &NodeId) -> Option<[Report; 2]> {
+        let pair = self.forks.get(node)?;
+        let [first, second] = &**pair;
+        Some([first.open_stored().ok()?, second.open_stored().ok()?])
     }
 
     /// Puts back a report that was verified before it was stored.
@@ -132,6 +225,7 @@ impl Reports {
             .collect();
         for node in &gone {
             self.kept.remove(node);
+            self.forks.remove(node);
         }
         gone
     }
@@ -151,18 +245,34 @@ impl Reports {
         self.kept.iter().map(|(node, kept)| (node, &kept.report))
     }
 
-    /// The newest version of each node: what two peers compare.
+    /// The newest version of each node that is not forked, with the first bytes of its
+    /// hash: what two peers compare. Two of one version are a fork, which nobody may miss.
+    pub fn listed(&self) -> BTreeMap<NodeId, Listed> {
+        let versions = self.versions().into_iter();
+        let listed = versions.filter_map(|(node, version)| {
+            let hash = blake3::hash(&self.kept.get(&node)?.signed.body);
+            let mut tag = [0; 4];
+            tag.copy_from_slice(&hash.as_bytes()[..4]);
+            Some((node, (version, tag)))
+        });
+        listed.collect()
+    }
+
+    /// The newest version of each node that is not forked.
     pub fn versions(&self) -> BTreeMap<NodeId, u64> {
         self.kept
             .iter()
+            .filter(|(node, _)| !self.forks.contains_key(node))
             .map(|(node, kept)| (*node, kept.report.version))
             .collect()
     }
 
-    /// One digest of all versions and bodies: equal when the reports are equal.
+    /// One digest of all versions and bodies, of forked nodes left out: equal when the
+    /// reports are equal.
     pub fn digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
-        for (node, kept) in &self.kept {
+        let kept = self.kept.iter();
+        for (node, kept) in kept.filter(|(node, _)| !self.forks.contains_key(node)) {
             hasher.update(&node.0);
             hasher.update(&kept.report.version.to_le_bytes());
             hasher.update(blake3::hash(&kept.signed.body).as_bytes());
@@ -175,11 +285,12 @@ impl Reports {
         self.kept.values().any(|kept| kept.signed == *signed)
     }
 
-    /// Of two reports of one version the one with the lower hash is kept, so that
-    /// all nodes end with the same one.
     fn keep(&mut self, offered: Kept) -> ReportOutcome {
         let node = offered.report.node;
         let version = offered.report.version;
+        if self.forks.contains_key(&node) {
+            return ReportOutcome::Stale;
+        }
         let Some(held) = self.kept.get(&node) else {
             self.kept.insert(node, offered);
             return ReportOutcome::New(node);
@@ -196,9 +307,9 @@ impl Reports {
         if ours == theirs {
             return ReportOutcome::Stale;
         }
-        if theirs < ours {
-            self.kept.insert(node, offered);
-        }
+        let held = held.clone();
+        let pair = Box::new([held.signed, offered.signed]);
+        self.keep_fork(pair, vec![held.report, offered.report]);
         ReportOutcome::Fork(ReportFork {
             node,
             version,
@@ -206,6 +317,11 @@ impl Reports {
             theirs,
         })
     }
+}
+
+fn two_of_one_version(reports: &[Report]) -> bool {
+    matches!(reports, [first, second]
+        if first.node == second.node && first.version == second.version && first != second)
 }
 
 fn stands(standing: &Standing, not_after: Option<UnixSecs>, now: UnixSecs) -> bool {

@@ -22,6 +22,16 @@ pub(crate) const POOL: &str = "pool";
 pub(crate) const SITE: &str = "site";
 pub(crate) const DESIRED: &str = "desired";
 pub(crate) const CREATED_AT: &str = "created-at";
+/// Fields that every migration has.
+pub(crate) const NEEDED: [&str; 7] = [
+    NAME,
+    SOURCE,
+    PROVIDER,
+    PROVISIONER,
+    POOL,
+    DESIRED,
+    CREATED_AT,
+];
 const MIGRATION_PREFIX: &str = "m/";
 const VOLUME_PREFIX: &str = "volume/";
 const GRANT_PREFIX: &str = "grant/";

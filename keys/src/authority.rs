@@ -81,6 +81,9 @@ pub struct GrantState {
     pub not_after: UnixSecs,
     /// Taken back.
     pub revoked: bool,
+    /// Whether its signer's log is forked at this statement or before it: it may be the
+    /// word of whoever else holds the key.
+    pub forked: bool,
 }
 
 /// How far the changes of an author of the master document count.
@@ -103,6 +106,7 @@ pub struct Authority {
     invites: BTreeMap<StatementId, InviteState>,
     grants: BTreeMap<StatementId, GrantState>,
     authors: BTreeMap<PublicKey, Authorship>,
+    cloned: BTreeSet<PublicKey>,
 }
 
 impl Authority {
@@ -155,7 +159,21 @@ impl Authority {
         if !member.roles.has(role) {
             return Err(Denied::NotInRole { node: *key, role });
         }
+        if self.is_cloned(key) {
+            return Err(Denied::Cloned(*key));
+        }
         Ok(member)
+    }
+
+    /// Whether `key` is known to be in two places. Its node is still told what is new,
+    /// and may do nothing until it is enrolled anew.
+    pub fn is_cloned(&self, key: &PublicKey) -> bool {
+        self.cloned.contains(key)
+    }
+
+    /// Notes keys that are in two places by other proof than the ledger's.
+    pub fn note_cloned(&mut self, keys: impl IntoIterator<Item = PublicKey>) {
+        self.cloned.extend(keys);
     }
 
     /// Whether `key` is or was a key of this node, so that what it signed with keys that

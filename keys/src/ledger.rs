@@ -113,6 +113,7 @@ pub struct Ledger {
     rotations: BTreeMap<NodeId, usize>,
     entries: BTreeMap<StatementId, Recorded>,
     chains: BTreeMap<PublicKey, BTreeMap<u64, Vec<StatementId>>>,
+    forks: BTreeMap<PublicKey, u64>,
     buckets: Vec<[u8; 32]>,
 }
 
@@ -139,6 +140,7 @@ impl Ledger {
             rotations: BTreeMap::new(),
             entries: BTreeMap::new(),
             chains: BTreeMap::new(),
+            forks: BTreeMap::new(),
             buckets: vec![[0; 32]; BUCKETS],
         };
         ledger.record(
@@ -336,12 +338,14 @@ impl Ledger {
             }
             _ => {}
         }
-        self.chains
-            .entry(recorded.signed.signer)
-            .or_default()
-            .entry(recorded.entry.seq)
-            .or_default()
-            .push(id);
+        let (signer, seq) = (recorded.signed.signer, recorded.entry.seq);
+        let chain = self.chains.entry(signer).or_default();
+        let same_number = chain.entry(seq).or_default();
+        same_number.push(id);
+        if same_number.len() > 1 {
+            let lowest = self.forks.entry(signer).or_insert(seq);
+            *lowest = seq.min(*lowest);
+        }
         self.entries.insert(id, recorded);
         self.buckets[usize::from(id.0[0])] = self.bucket_digest(id.0[0]);
     }
@@ -461,14 +465,15 @@ impl Ledger {
         }
     }
 
-    /// Signers with two different statements of one number: a key in two places.
-    pub fn forks(&self) -> impl Iterator<Item = (PublicKey, u64)> {
-        self.chains.iter().flat_map(|(signer, chain)| {
-            chain
-                .iter()
-                .filter(|(_, ids)| ids.len() > 1)
-                .map(move |(seq, _)| (*signer, *seq))
-        })
+    /// Signers with two different statements of one number, and the lowest such number:
+    /// a key in two places.
+    pub fn forks(&self) -> &BTreeMap<PublicKey, u64> {
+        &self.forks
+    }
+
+    /// Number of the last statement of `signer`; 0 for none.
+    pub fn last_seq(&self, signer: &PublicKey) -> u64 {
+        self.next_position(signer).0 - 1
     }
 
     /// The statements of `signer` that lead up to and include `last`.

@@ -49,6 +49,9 @@ pub enum Denied {
     /// The node's key gave it two different next keys.
     #[error("two keys claim to be the next one after {}: revoke that node and let it join again", .0.short())]
     KeyContested(PublicKey),
+    /// The key is in two places.
+    #[error("the key of {} is in use in two places: revoke its enrolment, and join again on the machine that is to stay", .0.short())]
+    Cloned(PublicKey),
     /// The node lacks the role.
     #[error("{} is not enrolled as {role}", .node.short())]
     NotInRole {
@@ -185,6 +188,9 @@ impl Authority {
         let state = self.grant(&grant).ok_or(Denied::UnknownGrant(grant))?;
         if state.revoked {
             return Err(Denied::GrantRevoked(grant));
+        }
+        if state.forked {
+            return Err(Denied::Cloned(state.signer));
         }
         let terms = &state.grant;
         if now >= state.not_after {

@@ -16,6 +16,6 @@ pub use enrol::{
     Admission, DeniedCode, EnrolReply, EnrolRequest, JoinError, JoinStep, Joiner, Recoverer,
 };
 pub use replica::{
-    Alarm, Changed, Founding, Input, Output, Record, Recovering, Replica, StateError,
+    Alarm, Changed, Fork, Founding, Input, Output, Record, Recovering, Replica, StateError,
 };
-pub use sync::{Announcement, Heads, Page, Request};
+pub use sync::{Announcement, Heads, Page, Request, Yours};

@@ -7,16 +7,21 @@
 
 mod absorb;
 mod admit;
+mod cloned;
 mod local;
+mod own;
 
+pub use cloned::Fork;
 pub use local::{Founding, Recovering, StateError};
 
 use crate::enrol::{Admission, EnrolReply, EnrolRequest};
 use crate::sync::{Announcement, Heads, MAX_LISTED, PAGE_BYTES, Page, Request};
 use absorb::News;
-use crdt::{Compared, Document, Reports, SignedChange};
-use keys::{Authority, Identity, Ledger, NodeId, PublicKey, Signed, UnixSecs};
-use std::collections::BTreeMap;
+use crdt::reports::Listed;
+use crdt::{Compared, Document, Evidence, Forked, Reports, SignedChange};
+use keys::{Authority, Identity, Ledger, MigrationId, NodeId, PublicKey, Signed, UnixSecs};
+use own::{Own, Shown};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How often a peer with equal or unknown heads is asked.
 pub const ASK_MILLIS: u64 = 10_000;
@@ -41,6 +46,9 @@ pub enum Record {
     Change(u64, SignedChange),
     /// The newest report of a node.
     Report(NodeId, Signed),
+    /// Proof of a fork, in the place of another of the same node's reports or author's
+    /// changes.
+    Evidence(Forked, Evidence),
 }
 
 impl Record {
@@ -63,24 +71,12 @@ pub struct Changed {
 /// Something that people must look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Alarm {
-    /// A key made two different statements of one number.
-    ForkedStatements {
+    /// A key is in two places. Raised once for each way in which it shows.
+    Cloned {
         /// The key.
-        signer: PublicKey,
-        /// The number.
-        seq: u64,
-    },
-    /// An author made two different changes of one number.
-    ForkedChanges {
-        /// The author.
-        author: PublicKey,
-        /// The number.
-        seq: u64,
-    },
-    /// A node made two different reports of one version.
-    ForkedReports {
-        /// The node.
-        node: NodeId,
+        key: PublicKey,
+        /// By what it shows.
+        fork: Fork,
     },
     /// An operator signed a change that breaks the document's rules; it was not taken.
     BrokenChange(crdt::Refusal),
@@ -89,10 +85,18 @@ pub enum Alarm {
         /// The node.
         node: NodeId,
     },
-    /// Changes that counted no longer do, and their authors may want to make them again.
+    /// Changes of other authors that counted no longer do; their authors make them again.
     Orphaned {
         /// How many.
         changes: usize,
+    },
+    /// Edits of this node lost what they depend on, and were made again where they
+    /// still apply.
+    MadeAgain {
+        /// Migrations that they are about.
+        made: Vec<MigrationId>,
+        /// Migrations of which an edit could not be made again.
+        lost: Vec<MigrationId>,
     },
 }
 
@@ -210,6 +214,17 @@ struct Peer {
     next_bucket: u8,
     /// Whether this node made itself known on this connection.
     introduced: bool,
+    shown: Shown,
+}
+
+impl Peer {
+    fn gave_no_answer(&mut self, mono_millis: u64) {
+        self.asking_until = None;
+        self.ask_after = mono_millis + ASK_AGAIN_MILLIS;
+        if self.shown == Shown::NotYet {
+            self.shown = Shown::Nothing;
+        }
+    }
 }
 
 /// One node's replica. See the module's page.
@@ -228,6 +243,9 @@ pub struct Replica {
     peers: BTreeMap<PublicKey, Peer>,
     /// Version of this node's newest report, with whichever key it was signed.
     published: u64,
+    own: Own,
+    /// Forks that people were told of.
+    alarmed: BTreeSet<(PublicKey, u8)>,
 }
 
 impl Replica {
@@ -269,12 +287,20 @@ impl Replica {
             ledger: self.ledger.digest(),
             logs: self.document.digest(),
             reports: self.reports.digest(),
+            forks: self.forks_digest(),
         }
     }
 
     /// Takes one input; outputs are appended to `out`, to be carried out in order.
     /// `wall` is for expiry, `mono_millis` for waiting.
     pub fn step(&mut self, wall: UnixSecs, mono_millis: u64, input: Input, out: &mut Vec<Output>) {
+        self.own.since.get_or_insert(wall);
+        self.take(wall, mono_millis, input, out);
+        self.hear();
+        self.make_again(wall, out);
+    }
+
+    fn take(&mut self, wall: UnixSecs, mono_millis: u64, input: Input, out: &mut Vec<Output>) {
         match input {
             Input::Connected(peer) => {
                 self.peers.entry(peer).or_default().ask_after = mono_millis;
@@ -289,11 +315,13 @@ impl Replica {
                     statements,
                     changes,
                     reports,
+                    evidence,
                 } = announcement;
                 let news = News {
                     statements,
                     changes,
                     reports,
+                    evidence,
                 };
                 self.absorb(wall, via, news, out);
                 if heads != self.heads()
@@ -314,14 +342,13 @@ impl Replica {
                     out.push(Output::Blame { peer: from, fault });
                     return;
                 }
-                let page = self.page(&request);
+                let page = self.page(&from, &request);
                 out.push(Output::Answer { reply, page });
             }
             Input::Answered { from, page } => self.answered(wall, mono_millis, from, page, out),
             Input::AskFailed { from } => {
                 if let Some(peer) = self.peers.get_mut(&from) {
-                    peer.asking_until = None;
-                    peer.ask_after = mono_millis + ASK_AGAIN_MILLIS;
+                    peer.gave_no_answer(mono_millis);
                     if !std::mem::replace(&mut peer.introduced, true)
                         && let Some(request) = self.introduction()
                     {
@@ -362,15 +389,19 @@ impl Replica {
             statements,
             changes,
             reports,
+            evidence,
+            yours,
             next_bucket,
         } = page;
         let news = News {
             statements,
             changes,
             reports,
+            evidence,
         };
         let progressed = self.absorb(wall, from, news, out);
         let equal = heads == self.heads();
+        let met = self.holds(&yours);
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
@@ -378,11 +409,17 @@ impl Replica {
         peer.heads = Some(heads);
         peer.asking_until = None;
         peer.next_bucket = next_bucket.unwrap_or(0);
+        let more_to_come = progressed || next_bucket.is_some() || other_heads;
+        if met {
+            peer.shown = Shown::Met;
+        } else if !more_to_come && peer.shown == Shown::NotYet {
+            peer.shown = Shown::Nothing;
+        }
         // Ask again at once only while answers bring something, be it heads not heard of
         // before, so that two nodes that can never agree do not spin.
         peer.ask_after = if equal {
             mono_millis + ASK_MILLIS
-        } else if progressed || next_bucket.is_some() || other_heads {
+        } else if more_to_come {
             mono_millis
         } else {
             mono_millis + ASK_AGAIN_MILLIS
@@ -393,8 +430,7 @@ impl Replica {
     fn ask_due(&mut self, mono_millis: u64, out: &mut Vec<Output>) {
         for peer in self.peers.values_mut() {
             if peer.asking_until.is_some_and(|until| mono_millis >= until) {
-                peer.asking_until = None;
-                peer.ask_after = mono_millis + ASK_AGAIN_MILLIS;
+                peer.gave_no_answer(mono_millis);
             }
         }
         let asking = self
@@ -451,25 +487,27 @@ impl Replica {
                 let heads = self.document.heads().into_iter();
                 heads.take(MAX_LISTED).collect()
             }),
-            reports: (theirs.reports != ours.reports).then(|| {
-                self.reports
-                    .versions()
-                    .into_iter()
-                    .take(MAX_LISTED)
-                    .collect()
-            }),
+            reports: (theirs.reports != ours.reports)
+                .then(|| self.reports.listed().into_iter().take(MAX_LISTED).collect()),
+            forks: (theirs.forks != ours.forks)
+                .then(|| self.forked().into_iter().take(MAX_LISTED).collect()),
         }
     }
 
-    fn page(&self, request: &Request) -> Page {
+    fn page(&self, from: &PublicKey, request: &Request) -> Page {
         let mut left = PAGE_BYTES;
         let mut page = Page {
             heads: self.heads(),
             statements: vec![],
             changes: vec![],
             reports: vec![],
+            evidence: vec![],
+            yours: self.yours(from),
             next_bucket: None,
         };
+        if let Some(known) = &request.forks {
+            page.evidence = self.evidence_beside(known, &mut left);
+        }
         if let Some((theirs, first)) = &request.ledger {
             page.next_bucket = self.add_buckets(theirs, *first, &mut left, &mut page.statements);
         }
@@ -496,11 +534,12 @@ impl Replica {
         }
         if let Some(theirs) = &request.reports {
             let theirs: BTreeMap<_, _> = theirs.iter().copied().collect();
-            for (node, version) in self.reports.versions() {
+            for (node, (version, tag)) in self.reports.listed() {
                 if left == 0 {
                     break;
                 }
-                if theirs.get(&node).is_none_or(|had| *had < version)
+                let lacks = |had: &Listed| had.0 < version || (had.0 == version && had.1 != tag);
+                if theirs.get(&node).is_none_or(lacks)
                     && let Some(signed) = self.reports.signed(&node)
                 {
                     left = left.saturating_sub(signed.body.len() + 128);

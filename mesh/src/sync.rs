@@ -6,7 +6,8 @@
 //! (`replica`).
 
 use codec::Wire;
-use crdt::SignedChange;
+use crdt::reports::Listed;
+use crdt::{Evidence, Forked, SignedChange};
 use keys::statement::Position;
 use keys::{NodeId, PublicKey, Signed};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,8 @@ pub struct Heads {
     pub logs: [u8; 32],
     /// Of the versions of all reports.
     pub reports: [u8; 32],
+    /// Of what is known to be forked.
+    pub forks: [u8; 32],
 }
 
 /// Asks for what the sender lacks. A part that is absent is not asked for.
@@ -38,13 +41,16 @@ pub struct Request {
     pub ledger: Option<(Vec<[u8; 8]>, u8)>,
     /// For each author, the last change held; its hash tells a fork of equal length.
     pub logs: Option<Vec<(PublicKey, Position)>>,
-    /// For each node, the version of the report held.
-    pub reports: Option<Vec<(NodeId, u64)>>,
+    /// For each node, the version of the report held and the first bytes of its hash,
+    /// which tell a fork of equal version.
+    pub reports: Option<Vec<(NodeId, Listed)>>,
+    /// What is known to be forked.
+    pub forks: Option<Vec<Forked>>,
 }
 
 impl Wire for Request {
     const NAME: &'static str = "sync request";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const LIMIT: usize = 512 * 1024;
 }
 
@@ -58,7 +64,26 @@ impl Request {
                 .reports
                 .as_ref()
                 .is_none_or(|all| all.len() <= MAX_LISTED)
+            && self
+                .forks
+                .as_ref()
+                .is_none_or(|all| all.len() <= MAX_LISTED)
     }
+}
+
+/// What the answering node holds of the asking node's own logs: the number of the last
+/// entry of each. An asker that started from an old copy of its data learns from it how
+/// far it had come.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Yours {
+    /// Last statement of its key.
+    pub statement: u64,
+    /// Last change.
+    pub change: u64,
+    /// Version of its report.
+    pub report: u64,
+    /// Last statement of each root key, in the order of the keys: the asker may hold one.
+    pub roots: Vec<u64>,
 }
 
 /// One answer: the answering node's heads, and some of what the asker lacks.
@@ -72,13 +97,17 @@ pub struct Page {
     pub changes: Vec<SignedChange>,
     /// Newer reports.
     pub reports: Vec<Signed>,
+    /// Proofs of forks that the asker does not know of.
+    pub evidence: Vec<Evidence>,
+    /// What the answering node holds of the asker's own.
+    pub yours: Yours,
     /// Bucket to go on with, when the ledger did not fit.
     pub next_bucket: Option<u8>,
 }
 
 impl Wire for Page {
     const NAME: &'static str = "sync page";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const LIMIT: usize = MAX_PAGE;
 }
 
@@ -94,10 +123,12 @@ pub struct Announcement {
     pub changes: Vec<SignedChange>,
     /// New reports.
     pub reports: Vec<Signed>,
+    /// Proofs of forks that were just found.
+    pub evidence: Vec<Evidence>,
 }
 
 impl Wire for Announcement {
     const NAME: &'static str = "announcement";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const LIMIT: usize = MAX_ANNOUNCEMENT;
 }

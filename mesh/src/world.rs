@@ -108,7 +108,9 @@ pub(crate) fn join(op: &mut Replica, seed: u8) -> Replica {
     let token = invite(op, seed + 50, 1, 5_000, &mut vec![]);
     let identity = key(seed);
     let ledger = enrol(op, &identity, token);
-    Replica::restore(identity, None, ledger, vec![], vec![]).unwrap()
+    let mut replica = Replica::restore(identity, None, ledger, vec![], vec![]).unwrap();
+    replica.write_unheard();
+    replica
 }
 
 /// Two connected nodes that talk until both fall silent or `rounds` are over. Returns
@@ -160,6 +162,7 @@ pub(crate) fn restored(identity: Identity, records: &[Record]) -> Replica {
     let mut statements: Vec<Signed> = vec![];
     let mut changes = BTreeMap::new();
     let mut reports = BTreeMap::new();
+    let mut evidence = vec![];
     for record in records {
         match record {
             Record::Statement(signed) => statements.push(signed.clone()),
@@ -169,11 +172,14 @@ pub(crate) fn restored(identity: Identity, records: &[Record]) -> Replica {
             Record::Report(node, signed) => {
                 reports.insert(*node, signed.clone());
             }
+            Record::Evidence(_, pair) => evidence.push(pair.clone()),
         }
     }
     let mut ledger = Ledger::found(statements.remove(0)).unwrap();
     ledger.insert_all(statements).unwrap();
     let changes = changes.into_values().collect();
     let reports = reports.into_values().collect();
-    Replica::restore(identity, None, ledger, changes, reports).unwrap()
+    let mut replica = Replica::restore(identity, None, ledger, changes, reports).unwrap();
+    replica.restore_evidence(evidence);
+    replica
 }

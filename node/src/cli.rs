@@ -232,6 +232,14 @@ pub struct RunArgs {
     /// Do not look for nodes on the local network
     #[arg(long)]
     pub no_mdns: bool,
+    /// Work without having heard from any peer: for edits offline, in a data folder that
+    /// is no old copy
+    #[arg(long)]
+    pub alone: bool,
+    /// Accept this machine for a data folder that was made on another, which is gone for
+    /// good
+    #[arg(long)]
+    pub moved: bool,
 }
 
 /// `dunlin node …`

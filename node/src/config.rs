@@ -34,6 +34,10 @@ pub struct Config {
     pub local_cloud: Option<PathBuf>,
     /// How long this agent waits for a lost replicator before it goes on with the next.
     pub move_on_after: Option<Duration>,
+    /// Whether the node may write before it has heard from any peer.
+    pub alone: bool,
+    /// Whether the data folder is to be bound to this machine, whatever it was bound to.
+    pub moved: bool,
     /// Addresses of nodes that were learnt when joining.
     pub told: BTreeMap<PublicKey, Vec<String>>,
 }
@@ -111,6 +115,8 @@ impl Config {
             mdns: settings.mdns.unwrap_or(true) && !no_mdns,
             compression: settings.compression,
             local_cloud: settings.local.folder,
+            alone: false,
+            moved: false,
             told: BTreeMap::new(),
         })
     }

@@ -6,6 +6,7 @@
 //! when the store fails the node stops, since nothing it would say could be kept.
 
 mod agents;
+mod alarms;
 mod calls;
 mod clouds;
 mod copies;
@@ -17,6 +18,7 @@ mod repeats;
 mod report;
 mod superseded;
 
+pub use alarms::shown_value;
 pub use calls::CallError;
 
 use crate::config::Config;
@@ -141,6 +143,8 @@ pub struct Engine {
     lengths: BTreeMap<VolumeId, u64>,
     proofs: Vec<keys::Signed>,
     events: VecDeque<Event>,
+    conflicts: crdt::Conflicts,
+    binding: Option<crate::machine::Binding>,
     live: BTreeMap<JobId, Live>,
     tagged: BTreeMap<provider::VolumeKey, provider::VolumeState>,
     report: report::Draft,
@@ -176,6 +180,8 @@ impl Engine {
             lengths: BTreeMap::new(),
             proofs: store.proofs()?,
             events,
+            conflicts: crdt::Conflicts::known(parts.replica.document().plan()),
+            binding: crate::machine::bound(parts.dir.path()),
             identity: parts.identity,
             replica: parts.replica,
             dir: parts.dir,
@@ -340,6 +346,7 @@ impl Engine {
             live: &self.live,
             listening: &self.listening,
             events,
+            binding: self.binding.as_ref(),
             now: wall_clock(),
         }
     }

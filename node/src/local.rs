@@ -111,9 +111,17 @@ pub fn init(folder: &Path, init: Init) -> anyhow::Result<Enrolled> {
         // Before the mesh exists: one whose root key could not be kept would have none.
         root::write(out, mesh, name, root)?;
     }
+    bind(&dir)?;
     Store::create(&dir.store(), mesh, key, &records)
         .with_context(|| format!("the mesh was not founded in {}", folder.display()))?;
     enrolled(&replica, folder)
+}
+
+/// Notes which machine the folder is made on, before there is anything to protect.
+fn bind(dir: &DataDir) -> anyhow::Result<()> {
+    crate::machine::bind(dir.path(), &crate::machine::sys())
+        .with_context(|| format!("cannot note the machine in {}", dir.path().display()))?;
+    Ok(())
 }
 
 fn enrolled(replica: &Replica, folder: &Path) -> anyhow::Result<Enrolled> {
@@ -180,7 +188,7 @@ pub(crate) fn restore<D: redb::ReadableDatabase>(
             dir.path().display()
         ),
     };
-    let replica = Replica::restore(
+    let mut replica = Replica::restore(
         identity.clone(),
         root,
         ledger,
@@ -188,6 +196,7 @@ pub(crate) fn restore<D: redb::ReadableDatabase>(
         loaded.reports,
     )
     .with_context(corrupt)?;
+    replica.restore_evidence(loaded.evidence);
     Ok((identity, replica))
 }
 

@@ -11,6 +11,7 @@ mod demo;
 mod engine;
 mod inventory;
 mod local;
+mod machine;
 mod net;
 mod store;
 mod transfer;
@@ -145,14 +146,16 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
         }
         Here::Run(args) => {
             let listen: Vec<String> = args.listen.into_iter().map(|wire| wire.0).collect();
-            let config = config::Config::read(args.config.as_deref(), &listen, args.no_mdns)
+            let mut config = config::Config::read(args.config.as_deref(), &listen, args.no_mdns)
                 .map_err(|error| CommandError::usage(format!("{error:#}")))?;
+            config.alone = args.alone;
+            config.moved = args.moved;
             let folder = globals.folder()?;
             let mut told = Ok(());
             let ended = local::run(&folder, config, |line| {
                 told = screen.out(&format!("{line}\n"));
             });
-            Box::pin(ended).await.map_err(failed)?;
+            Box::pin(ended).await.map_err(not_run)?;
             told
         }
         Here::Demo(args) => Box::pin(demo::run(args, screen)).await,
@@ -205,6 +208,13 @@ fn init(args: MeshInit) -> Result<local::Init, CommandError> {
         site: optional(args.site)?,
         root_key_out: args.root_key_out,
     })
+}
+
+fn not_run(error: anyhow::Error) -> CommandError {
+    match error.downcast_ref::<machine::Elsewhere>() {
+        Some(elsewhere) => CommandError::refused(elsewhere.to_string()),
+        None => failed(error),
+    }
 }
 
 fn failed(error: anyhow::Error) -> CommandError {

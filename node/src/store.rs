@@ -34,7 +34,7 @@ use table::Table;
 
 /// Format of the whole file; raised when a program that knows only the one before
 /// could misread it.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
 /// Memory for the engine's cache, in bytes. Everything is read once at the start and
 /// then kept elsewhere; the engine would take a gibibyte.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
@@ -43,11 +43,12 @@ const HEADER: Table = Table::new("header");
 const HEADER_KEY: &[u8] = b"header";
 
 /// All tables but the header's.
-const TABLES: [Table; 9] = [
+const TABLES: [Table; 10] = [
     shared::STATEMENTS,
     shared::CHANGES,
     shared::SEEN,
     shared::REPORTS,
+    shared::EVIDENCE,
     mine::AGENTS,
     mine::COPIES,
     mine::VOLUMES,

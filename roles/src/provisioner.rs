@@ -116,6 +116,10 @@ pub struct Provisioner {
 impl Provisioner {
     /// Brings what exists in line with the plan; call when anything changed and on a tick.
     pub fn settle(&mut self, situation: &Situation<'_>, out: &mut Vec<Action>) {
+        if situation.authority.is_cloned(&situation.my_key) {
+            // Two of it would make, and remove, behind each other's back.
+            return;
+        }
         let now = situation.now.mono_millis;
         for wanted in situation.wanted_targets() {
             if self.removed.contains(&wanted.job.migration) {

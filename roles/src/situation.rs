@@ -249,7 +249,8 @@ impl Situation<'_> {
         report.proofs.iter().any(|signed| {
             let of_source =
                 |proof: &RootProof| proof.migration == *migration && proof.end == End::Source;
-            self.authority.is_node(plan.source, signed.signer) && opened(signed, of_source).is_some()
+            self.authority.is_node(plan.source, signed.signer)
+                && opened(signed, of_source).is_some()
         })
     }
 
@@ -288,9 +289,10 @@ impl Situation<'_> {
     pub fn agent_holds_on(&self, migration: &MigrationId) -> bool {
         self.agent_report(migration).is_some_and(|(plan, report)| {
             let stands = self.authority.member(&plan.source).is_some_and(|member| {
-                self.authority
-                    .standing(self.now.wall, &member.key, Role::Agent)
-                    .is_ok()
+                let standing = self
+                    .authority
+                    .standing(self.now.wall, &member.key, Role::Agent);
+                matches!(standing, Ok(_) | Err(Denied::Cloned(_)))
             });
             let mut jobs = report.jobs.iter();
             let listed =

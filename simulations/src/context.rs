@@ -27,6 +27,8 @@ pub enum Flaw {
     AnswersStrangers,
     /// Comes back without the changes of the plan.
     ForgetsChanges,
+    /// Writes to its own logs after a start without having heard how far they go.
+    WritesUnheard,
     /// Starts with a damaged record as if it were whole.
     TrustsRecords,
     /// Takes a stored tree as it is, without its checksums.
@@ -90,6 +92,7 @@ counts! {
     rotten_leaves = "leaves of stored trees rotten";
     rotten_records = "stored records rotten";
     refused_starts = "starts refused for a rotten record";
+    old_stores = "old stores put back";
     copies_read_differently = "copies that read back differently";
     clock_jumps = "clocks that jumped";
     recoveries = "copies recovered";

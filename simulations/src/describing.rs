@@ -81,14 +81,20 @@ pub fn records(records: &[Record]) -> String {
     let mut statements = vec![];
     let mut reports = vec![];
     let mut changes = 0;
+    let mut pairs = 0;
     for record in records {
         match record {
             Record::Statement(signed) => statements.push(signed.clone()),
             Record::Report(_, signed) => reports.push(signed.clone()),
             Record::Change(..) => changes += 1,
+            Record::Evidence(..) => pairs += 1,
         }
     }
-    format!(": {}", contents(&statements, changes, &reports))
+    let pairs = match pairs {
+        0 => String::new(),
+        _ => format!("; {pairs} proofs of forks"),
+    };
+    format!(": {}{pairs}", contents(&statements, changes, &reports))
 }
 
 fn contents(statements: &[Signed], changes: usize, reports: &[Signed]) -> String {

@@ -98,6 +98,16 @@ pub enum Fault {
         /// How much later.
         mended_after_millis: u64,
     },
+    /// A node comes back with the copy of what it had stored of the mesh that was made
+    /// at the first such fault, and copies of all others are made that have none. It is
+    /// put back only where all others run and hold the node's newest entries: what nobody
+    /// holds any more nobody can tell it.
+    OldStore {
+        /// Which node.
+        node: usize,
+        /// How long it is down.
+        down_millis: u64,
+    },
     /// A node's disk is slow to make durable what it is told to.
     SlowDisk {
         /// Which node.
@@ -180,6 +190,7 @@ impl Fault {
             | Self::BlockRots { node, .. }
             | Self::LeafRots { node, .. }
             | Self::RecordRots { node, .. }
+            | Self::OldStore { node, .. }
             | Self::SlowDisk { node, .. }
             | Self::ClockJumps { node, .. }
             | Self::StrangerAsks { node }
@@ -208,7 +219,9 @@ impl Fault {
     /// How long it lasts and the like, in milliseconds, by their names.
     pub fn durations(&self) -> Vec<(&'static str, u64)> {
         match self {
-            Self::Dies { down_millis, .. } | Self::DiesAfter { down_millis, .. } => {
+            Self::Dies { down_millis, .. }
+            | Self::DiesAfter { down_millis, .. }
+            | Self::OldStore { down_millis, .. } => {
                 vec![("down_millis", *down_millis)]
             }
             Self::Partition { millis, .. } | Self::OneWay { millis, .. } => {
@@ -229,6 +242,42 @@ impl Fault {
 }
 
 impl World {
+    fn put_old_store_back(&mut self, victim: usize, down_millis: u64) {
+        if self.everybody_holds_what_is_newest_of(victim) && self.nodes[victim].store.put_back() {
+            self.ctx.seen.old_stores += 1;
+            crate::invariants::forgets_what_it_told(&mut self.ctx, victim);
+            self.kill(victim, Death::Process, down_millis);
+        }
+        for node in &mut self.nodes {
+            let replica = node.replica();
+            // A copy from before anybody joined knows of nobody to ask.
+            let others = replica.is_some_and(|replica| replica.authority().members().count() > 1);
+            if others && node.store.old.is_none() {
+                node.store.copy();
+            }
+        }
+    }
+
+    fn everybody_holds_what_is_newest_of(&self, victim: usize) -> bool {
+        let Some(replica) = self.nodes[victim].replica() else {
+            return false;
+        };
+        let (key, me) = (replica.my_key(), replica.me());
+        let root = replica.ledger().roots().first().copied();
+        let newest = |replica: &mesh::Replica| {
+            let ledger = replica.ledger();
+            let report = me.and_then(|me| replica.reports().versions().get(&me).copied());
+            let change = replica.document().heads().get(&key).copied();
+            let roots = root.map(|root| ledger.last_seq(&root));
+            (ledger.last_seq(&key), roots, change, report)
+        };
+        let wanted = newest(replica);
+        self.nodes.iter().all(|node| match node.replica() {
+            Some(replica) => replica.may_write() && newest(replica) == wanted,
+            None => node.store.is_blank(),
+        })
+    }
+
     /// One thing of the list goes wrong.
     pub fn fault(&mut self, at: usize) {
         let fault = self.scenario.faults[at].what.clone();
@@ -272,6 +321,7 @@ impl World {
                 pick,
                 mended_after_millis,
             } => self.rot_record(node, pick, now + mended_after_millis),
+            Fault::OldStore { node, down_millis } => self.put_old_store_back(node, down_millis),
             Fault::SlowDisk {
                 node,
                 millis,

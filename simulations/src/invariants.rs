@@ -72,7 +72,7 @@ pub struct Oracle {
     agent_epochs: BTreeMap<JobId, Epoch>,
     writers: BTreeMap<(JobId, Epoch), usize>,
     acknowledged: BTreeMap<(JobId, Epoch), u64>,
-    authorities: BTreeMap<[u8; 32], Authority>,
+    authorities: BTreeMap<[[u8; 32]; 2], Authority>,
     plans: BTreeMap<([u8; 32], [u8; 32]), [u8; 32]>,
     verified: BTreeSet<[u8; 32]>,
     /// The epochs of what was cut over.
@@ -143,6 +143,11 @@ pub fn told_is_durable(
             *version = report.version.max(*version);
         }
     }
+}
+
+/// Somebody put an old copy back: what the node told since is not its fault to forget.
+pub fn forgets_what_it_told(ctx: &mut Context, node: usize) {
+    ctx.oracle.told.remove(&node);
 }
 
 /// INV-02: a node that has come back holds what it told before.
@@ -466,7 +471,8 @@ pub fn views_agree(ctx: &mut Context, node: &Node) {
         return;
     };
     let ledger = replica.ledger().digest();
-    let known = ctx.oracle.authorities.entry(ledger);
+    let forks = replica.heads().forks;
+    let known = ctx.oracle.authorities.entry([ledger, forks]);
     let authority = known.or_insert_with(|| replica.authority().clone());
     let same = authority == replica.authority();
     ctx.require(same, Invariant::SameLedgerSameAuthority, || {
@@ -495,6 +501,10 @@ pub fn everything_verifies(ctx: &mut Context, node: usize, mesh: MeshId, records
                 evidence(signed),
                 Box::new(|| signed.open::<crdt::Report>(Domain::Report).is_ok()),
             ),
+            Record::Evidence(_, pair) => (
+                codec::encode(pair).expect("what is stored is within its limits"),
+                Box::new(|| pair_verifies(mesh, pair)),
+            ),
             Record::Change(_, change) => {
                 let mut bytes = change.raw.clone();
                 bytes.extend_from_slice(&change.signature.0);
@@ -510,6 +520,16 @@ pub fn everything_verifies(ctx: &mut Context, node: usize, mesh: MeshId, records
             format!("node {node} stores what nobody signed")
         });
         ctx.oracle.verified.insert(id);
+    }
+}
+
+fn pair_verifies(mesh: MeshId, pair: &crdt::Evidence) -> bool {
+    match pair {
+        crdt::Evidence::Reports(pair) => {
+            let holds = |signed: &Signed| signed.open::<crdt::Report>(Domain::Report).is_ok();
+            pair.iter().all(holds)
+        }
+        crdt::Evidence::Changes(pair) => pair.iter().all(|one| change_verifies(mesh, one)),
     }
 }
 

@@ -203,7 +203,12 @@ impl Node {
         let mut up = Up::default();
         if !self.store.is_blank() {
             match self.store.restore(self.identity.clone(), self.root.clone()) {
-                Ok(replica) => up.replica = Some(replica),
+                Ok(mut replica) => {
+                    if ctx.flaw == Some(Flaw::WritesUnheard) {
+                        replica.write_unheard();
+                    }
+                    up.replica = Some(replica);
+                }
                 Err(why) => {
                     let text = format!("node {} cannot start again: {why}", self.index);
                     ctx.fail(Invariant::NothingToldIsForgotten, text);
@@ -328,6 +333,10 @@ impl Node {
             }
             Output::Raise(alarm) => {
                 ctx.note(at, format_args!("raises an alarm: {alarm:?}"));
+                let cloned = matches!(alarm, mesh::Alarm::Cloned { .. });
+                ctx.require(!cloned, Invariant::OnlyTheGuiltyAreBlamed, || {
+                    format!("node {at} raises {alarm:?}, and no key is in two places")
+                });
             }
             Output::Blame { peer, fault } => {
                 self.up().blamed = true;

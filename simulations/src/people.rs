@@ -4,7 +4,7 @@
 //! Not here: what they want (`scenario`).
 
 use crate::context::Context;
-use crate::node::{Lived, Node};
+use crate::node::Node;
 use crate::rng::{Rng, Stream};
 use crate::scenario::{At, Migration, Wish};
 use crate::world::World;
@@ -204,8 +204,7 @@ impl Node {
                     .filter(|(_, state)| state.grant.migration == id && !state.revoked)
                     .map(|(grant, _)| *grant)
                     .collect();
-                self.revoke(ctx, grants)?;
-                Ok(Done::Yes)
+                self.revoke(ctx, grants)
             }
             Wish::RevokeAgent => self.revoke_nodes(ctx, &[migration.agent]),
             Wish::RevokeReplicators => self.revoke_nodes(ctx, &migration.replicators),
@@ -213,16 +212,22 @@ impl Node {
         }
     }
 
-    fn revoke(&mut self, ctx: &mut Context, targets: Vec<StatementId>) -> Lived {
+    fn revoke(
+        &mut self,
+        ctx: &mut Context,
+        targets: Vec<StatementId>,
+    ) -> Result<Done, crate::node::Died> {
         for target in targets {
             let revocation = Statement::Revocation(Revocation {
                 target,
                 honours: None,
                 reason: "the script says so".into(),
             });
-            self.state(ctx, revocation)?;
+            if self.state(ctx, revocation)?.is_none() {
+                return Ok(Done::NotYet);
+            }
         }
-        Ok(())
+        Ok(Done::Yes)
     }
 
     fn revoke_nodes(
@@ -233,8 +238,7 @@ impl Node {
         let Some(ids) = self.ids_of(ctx, indexes) else {
             return Ok(Done::NotYet);
         };
-        self.revoke(ctx, ids.into_iter().map(StatementId::from).collect())?;
-        Ok(Done::Yes)
+        self.revoke(ctx, ids.into_iter().map(StatementId::from).collect())
     }
 
     /// The ids of participants as the ledger here has them; none unless all are in it.

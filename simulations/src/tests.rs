@@ -61,6 +61,11 @@ fn a_node_that_comes_back_without_its_changes_is_noticed() {
 }
 
 #[test]
+fn a_node_that_writes_before_it_has_heard_how_far_its_logs_go_is_noticed() {
+    assert_eq!(noticed_as(Flaw::WritesUnheard, 60), Some("INV-14"));
+}
+
+#[test]
 fn a_replicator_that_acknowledges_before_its_data_is_synced_is_noticed() {
     let noticed = noticed_as(Flaw::SkipsDataSync, 20).unwrap();
     assert!(["INV-03", "INV-05"].contains(&noticed), "{noticed}");

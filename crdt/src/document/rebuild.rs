@@ -1,13 +1,14 @@
 //! Building the view again from the logs: what counts under an authority, and what
 //! is orphaned by it.
 
-use super::{Batch, Document, Orphan, apply, honours};
+use super::again::intent;
+use super::forked::Honoured;
+use super::{Batch, Document, Orphan, apply};
 use crate::admission::{self, Index, Parsed, Placement};
 use crate::log::{Digest, SignedChange};
 use crate::plan::Plan;
 use crate::schema;
 use automerge::{Automerge, ChangeHash};
-use keys::authority::Authorship;
 use keys::{Authority, PublicKey};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -26,20 +27,18 @@ impl Document {
         let stale = self
             .built_under
             .iter()
-            .any(|(author, built)| authority.authorship(author) != Some(*built));
-        let orphans = if stale {
-            self.rebuild_view(authority)
-        } else {
-            Vec::new()
-        };
+            .any(|(author, built)| self.honoured(author, authority) != Some(*built));
+        if stale {
+            self.rebuild_view(authority);
+        }
         let mut batch = Batch::default();
         self.retry(authority, &mut batch);
         self.apply(batch, authority);
-        orphans
+        self.take_orphans()
     }
 
     /// Builds index, document and plan from everything that is here.
-    pub(super) fn rebuild_view(&mut self, authority: &Authority) -> Vec<Orphan> {
+    pub(super) fn rebuild_view(&mut self, authority: &Authority) {
         let before = std::mem::take(&mut self.index);
         let mut everything: Vec<SignedChange> = before
             .logs()
@@ -59,8 +58,10 @@ impl Document {
             }
         }
         self.set_aside(&before, everything);
-        self.note_authorship(authority);
-        orphans(&before, &self.index, authority, &undecided)
+        self.note_all_honoured(authority);
+        self.note_rounds();
+        let orphans = self.orphaned(&before, authority, &undecided);
+        self.orphans.extend(orphans);
     }
 
     fn sort(
@@ -80,10 +81,11 @@ impl Document {
             }
         }
         for (author, candidates) in &mut sorted {
-            match authority.authorship(author) {
+            match self.honoured(author, authority) {
                 None => candidates.clear(),
-                Some(Authorship::Full) => {}
-                Some(Authorship::Through(end)) => {
+                Some(Honoured::All) => {}
+                Some(Honoured::Before(fork)) => candidates.retain(|seq, _| *seq < fork),
+                Some(Honoured::Through(end)) => {
                     if let Some(chain) = chain_to(candidates, end.seq, end.hash) {
                         keep_only(candidates, |parsed| chain.contains(&parsed.hash()));
                     } else if undecided.contains(author) || candidates.contains_key(&end.seq) {
@@ -150,51 +152,110 @@ impl Document {
         });
     }
 
-    fn note_authorship(&mut self, authority: &Authority) {
+    fn note_all_honoured(&mut self, authority: &Authority) {
         let aside = self.aside.values().map(|change| change.author);
-        let authors = self.index.logs().keys().copied().chain(aside);
+        let authors: BTreeSet<PublicKey> = self.index.logs().keys().copied().chain(aside).collect();
         for author in authors {
-            if let Some(authorship) = authority.authorship(&author) {
-                self.built_under.insert(author, authorship);
+            self.note_honoured(author, authority);
+        }
+    }
+
+    pub(super) fn note_honoured(&mut self, author: PublicKey, authority: &Authority) {
+        if let Some(honoured) = self.honoured(&author, authority) {
+            self.built_under.insert(author, honoured);
+        }
+    }
+
+    /// An author that goes on beside changes of its own that do not count now does so
+    /// in a round above theirs.
+    fn note_rounds(&mut self) {
+        self.rounds.clear();
+        for change in self.aside.values() {
+            let author = change.author;
+            if self.built_under.get(&author) != Some(&Honoured::All) {
+                continue;
+            }
+            if let Ok(parsed) = admission::parse(change.clone()) {
+                let round = self.rounds.entry(author).or_default();
+                *round = (*round).max(parsed.round.saturating_add(1));
             }
         }
+    }
+
+    /// What counted before and would still but for what it depends on.
+    fn orphaned(
+        &self,
+        before: &Index,
+        authority: &Authority,
+        undecided: &BTreeSet<PublicKey>,
+    ) -> Vec<Orphan> {
+        let mut orphans = Vec::new();
+        for (author, log) in before.logs() {
+            let Some(honoured) = self.honoured(author, authority) else {
+                continue;
+            };
+            for (seq, entry) in (1..).zip(log) {
+                let held = self.index.admitted(author, seq);
+                let counts = held.is_some_and(|held| held.hash == entry.hash);
+                if !counts && !undecided.contains(author) && honoured.covers(seq, entry.hash) {
+                    orphans.push(Orphan {
+                        author: *author,
+                        seq,
+                        intent: intent(before, &entry.signed),
+                    });
+                }
+            }
+        }
+        orphans
     }
 }
 
 /// Appends candidates to an empty index until no more fit, and returns their order.
+///
+/// Of several with one number the lowest round goes first; a higher one takes its place
+/// only once nothing else fits any more.
 fn index_of(mut sorted: BTreeMap<PublicKey, Candidates>) -> (Index, Vec<automerge::Change>) {
     let mut index = Index::default();
     let mut order = Vec::new();
-    let mut progress = true;
-    while progress {
-        progress = false;
+    let mut any_round = false;
+    loop {
+        let mut progress = false;
         for (author, candidates) in &mut sorted {
             while let Some((parsed, causes)) =
-                take_next(&index, candidates, index.last_seq(author) + 1)
+                take_next(&index, candidates, index.last_seq(author) + 1, any_round)
             {
                 order.push(parsed.change.clone());
                 index.append(parsed, causes);
                 progress = true;
+                if std::mem::take(&mut any_round) {
+                    break;
+                }
             }
         }
+        if !progress && any_round {
+            return (index, order);
+        }
+        any_round = !progress;
     }
-    (index, order)
 }
 
 fn take_next(
     index: &Index,
     candidates: &mut Candidates,
     seq: u64,
+    any_round: bool,
 ) -> Option<(Parsed, admission::Causes)> {
     let found = candidates.get_mut(&seq)?;
-    let (at, causes) =
-        found
-            .iter()
-            .enumerate()
-            .find_map(|(at, parsed)| match index.place(parsed) {
-                Ok(Placement::Next(causes)) => Some((at, causes)),
-                _ => None,
-            })?;
+    let lowest = found.iter().map(|parsed| parsed.round).min()?;
+    found.sort_by_key(|parsed| parsed.round);
+    let (at, causes) = found
+        .iter()
+        .enumerate()
+        .filter(|(_, parsed)| any_round || parsed.round == lowest)
+        .find_map(|(at, parsed)| match index.place(parsed) {
+            Ok(Placement::Next(causes)) => Some((at, causes)),
+            _ => None,
+        })?;
     Some((found.remove(at), causes))
 }
 
@@ -217,28 +278,4 @@ fn keep_only(candidates: &mut Candidates, keep: impl Fn(&Parsed) -> bool) {
         found.retain(&keep);
     }
     candidates.retain(|_, found| !found.is_empty());
-}
-
-fn orphans(
-    before: &Index,
-    after: &Index,
-    authority: &Authority,
-    undecided: &BTreeSet<PublicKey>,
-) -> Vec<Orphan> {
-    let mut orphans = Vec::new();
-    for (author, log) in before.logs() {
-        let Some(authorship) = authority.authorship(author) else {
-            continue;
-        };
-        for (seq, entry) in (1..).zip(log) {
-            let counts = after
-                .admitted(author, seq)
-                .is_some_and(|held| held.hash == entry.hash);
-            if !counts && !undecided.contains(author) && honours(authorship, seq, entry.hash) {
-                let author = *author;
-                orphans.push(Orphan { author, seq });
-            }
-        }
-    }
-    orphans
 }

@@ -50,7 +50,7 @@ fn a_newer_report_replaces_the_one_before_and_an_older_one_does_not() {
 }
 
 #[test]
-fn two_reports_of_one_version_raise_an_alarm_and_all_nodes_keep_the_same_one() {
+fn two_reports_of_one_version_raise_an_alarm_once_and_beat_all_versions() {
     let (world, node) = world();
     let authority = world.authority();
     let (mut a, mut b) = (Reports::new(), Reports::new());
@@ -62,6 +62,59 @@ fn two_reports_of_one_version_raise_an_alarm_and_all_nodes_keep_the_same_one() {
     assert!(forked(b.offer(x, &authority, NOW)));
     assert_eq!(a.digest(), b.digest());
     assert_eq!(a.get(&node), b.get(&node));
+    assert!(a.forked().eq([node]));
+    for later in [report(node, 1, "y"), report(node, 2, "z")] {
+        let offered = a.offer(later, &authority, NOW);
+        assert_eq!(offered, ReportOutcome::Stale);
+    }
+    assert!(a.versions().is_empty());
+}
+
+fn pair(reports: &Reports) -> Box<[Signed; 2]> {
+    match reports.forks().next().unwrap() {
+        (_, Evidence::Reports(pair)) => pair,
+        _ => panic!("reports know of reports alone"),
+    }
+}
+
+#[test]
+fn a_pair_shows_the_fork_to_who_holds_a_newer_report_and_a_false_one_shows_nothing() {
+    let (mut world, node) = world();
+    let other = world.enrol(6, Role::Agent);
+    let authority = world.authority();
+    let (mut a, mut b) = (Reports::new(), Reports::new());
+    let (x, y) = (report(node, 1, "x"), report(node, 1, "y"));
+    a.offer(x.clone(), &authority, NOW);
+    a.offer(y.clone(), &authority, NOW);
+    b.offer(report(node, 9, "newer"), &authority, NOW);
+    let theirs = Report::new(other, 1, NOW).seal(&key(6)).unwrap();
+    let mut forged = y.clone();
+    forged.body[40] ^= 1;
+    for (second, outcome) in [
+        (x.clone(), PairOutcome::Refused),
+        (report(node, 2, "y"), PairOutcome::Refused),
+        (theirs, PairOutcome::Refused),
+        (forged, PairOutcome::Refused),
+        (report(NodeId([9; 32]), 1, "y"), PairOutcome::Unknown),
+    ] {
+        let false_pair = Box::new([x.clone(), second]);
+        assert_eq!(b.offer_fork(false_pair, &authority, NOW), outcome);
+        assert_eq!(b.forked().count(), 0);
+    }
+    let offered = b.offer_fork(pair(&a), &authority, NOW);
+    assert_eq!(offered, PairOutcome::New);
+    let again = b.offer_fork(pair(&a), &authority, NOW);
+    assert_eq!(again, PairOutcome::Known);
+    assert_eq!(a.digest(), b.digest());
+    assert_eq!(a.get(&node), b.get(&node));
+    let mut back = Reports::new();
+    back.restore(report(node, 9, "newer")).unwrap();
+    back.restore_fork(pair(&b)).unwrap();
+    assert_eq!(back.digest(), b.digest());
+    // A node that is expelled is forgotten with its fork.
+    world.revoke(5, None);
+    assert_eq!(b.drop_departed(&world.authority(), NOW), [node]);
+    assert_eq!(b.forked().count(), 0);
 }
 
 #[test]

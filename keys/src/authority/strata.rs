@@ -87,6 +87,7 @@ impl<'a> Strata<'a> {
                 invites: BTreeMap::new(),
                 grants: BTreeMap::new(),
                 authors: BTreeMap::new(),
+                cloned: ledger.forks().keys().copied().collect(),
             },
         }
     }
@@ -430,9 +431,22 @@ impl<'a> Strata<'a> {
                 signer,
                 not_after: until.map_or(grant.not_after, |end| end.min(grant.not_after)),
                 revoked: self.revoked.contains_key(id),
+                forked: self.past_fork(recorded),
             };
             self.authority.grants.insert(*id, state);
         }
+    }
+
+    /// Whether its signer's log is forked at this statement or before it. Of an operator
+    /// that was revoked, the revocation says which branch is honoured.
+    fn past_fork(&self, recorded: &Recorded) -> bool {
+        let signer = &recorded.signed.signer;
+        let fork = self.ledger.forks().get(signer);
+        let decided = matches!(
+            self.authority.authors.get(signer),
+            Some(Authorship::Through(_))
+        );
+        !decided && fork.is_some_and(|fork| recorded.entry.seq >= *fork)
     }
 
     /// Where a grant's agent and replicators are; who is not known is nowhere.

@@ -3,7 +3,7 @@
 //! Not here: whom to ask (`replica`), and what this node makes itself (`local`).
 
 use super::{Alarm, Changed, MAX_PARKED, MAX_PARKED_OF_PEER, Output, Record, Replica};
-use crdt::{Outcome, ReportOutcome, SignedChange};
+use crdt::{Evidence, Forked, Outcome, ReportOutcome, SignedChange};
 use keys::ledger::Inserted;
 use keys::{PublicKey, Signed, Standing, UnixSecs};
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +14,39 @@ pub(super) struct News {
     pub(super) statements: Vec<Signed>,
     pub(super) changes: Vec<SignedChange>,
     pub(super) reports: Vec<Signed>,
+    pub(super) evidence: Vec<Evidence>,
+}
+
+impl News {
+    pub(super) fn statements(statements: Vec<Signed>) -> Self {
+        Self {
+            statements,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn changes(changes: Vec<SignedChange>) -> Self {
+        Self {
+            changes,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn reports(reports: Vec<Signed>) -> Self {
+        Self {
+            reports,
+            ..Self::default()
+        }
+    }
+
+    /// About how many bytes it takes.
+    pub(super) fn size(&self) -> usize {
+        let signed = self.statements.iter().chain(&self.reports);
+        let changes = self.changes.iter();
+        signed.map(|signed| signed.body.len() + 128).sum::<usize>()
+            + changes.map(|change| change.raw.len() + 128).sum::<usize>()
+            + self.evidence.iter().map(Evidence::size).sum::<usize>()
+    }
 }
 
 /// Leaves one blame for each peer: a message full of forgeries is one fault.
@@ -47,7 +80,7 @@ fn within_bounds(mut parked: Vec<(PublicKey, Signed)>) -> Vec<(PublicKey, Signed
 }
 
 impl Replica {
-    /// Whether anything was new. Outputs come in the order store, raise, changed.
+    /// Whether anything was new. Outputs come in the order store, announce, raise, changed.
     pub(super) fn absorb(
         &mut self,
         wall: UnixSecs,
@@ -59,7 +92,9 @@ impl Replica {
         let mut records = vec![];
         let mut changed = Changed::default();
         let mut alarms = vec![];
-        self.absorb_statements(news.statements, from, &mut records, &mut alarms, out);
+        // Forks that this node is the first to see: others are to hear of them at once.
+        let mut found = vec![];
+        self.absorb_statements(news.statements, from, &mut records, out);
         if !records.is_empty() {
             changed.ledger = true;
             changed.plan |= self.authority_changed(wall, &mut records, &mut alarms);
@@ -69,6 +104,7 @@ impl Replica {
             from,
             &mut records,
             &mut alarms,
+            &mut found,
             &mut changed,
             out,
         );
@@ -77,14 +113,25 @@ impl Replica {
             news.reports,
             from,
             &mut records,
-            &mut alarms,
+            &mut found,
             &mut changed,
             out,
         );
+        self.absorb_evidence(wall, news.evidence, from, &mut records, out);
+        self.document_changed(&mut records, &mut alarms, &mut changed, &mut vec![]);
+        self.note_cloned();
+        changed.ledger |= self.raise_forks(&mut alarms);
         blame_once(before, out);
         let progressed = !records.is_empty();
         if progressed {
             out.push(Output::Store(records));
+        }
+        if !found.is_empty() {
+            let news = News {
+                evidence: found,
+                ..News::default()
+            };
+            self.announce(news, out);
         }
         out.extend(alarms.into_iter().map(Output::Raise));
         if changed != Changed::default() {
@@ -98,10 +145,8 @@ impl Replica {
         statements: Vec<Signed>,
         from: PublicKey,
         records: &mut Vec<Record>,
-        alarms: &mut Vec<Alarm>,
         out: &mut Vec<Output>,
     ) {
-        let forks_before = self.ledger.forks().count();
         let mut parked = std::mem::take(&mut self.parked);
         // With the signature, or a forged copy would keep the true one out.
         let name = |signed: &Signed| (signed.statement_id(), signed.signature.0);
@@ -140,10 +185,6 @@ impl Replica {
         self.parked_at = held;
         parked.extend(waiting);
         self.parked = within_bounds(parked);
-        if self.ledger.forks().count() > forks_before {
-            let forks = self.ledger.forks();
-            alarms.extend(forks.map(|(signer, seq)| Alarm::ForkedStatements { signer, seq }));
-        }
     }
 
     /// Makes the authority again, and with it everything that rests on it. Whether
@@ -165,23 +206,44 @@ impl Replica {
         alarms.extend(contested.map(|member| Alarm::ContestedKey { node: member.id }));
         let before = self.document.content_hash();
         let orphans = self.document.rebuild(&self.authority);
-        if !orphans.is_empty() {
-            alarms.push(Alarm::Orphaned {
-                changes: orphans.len(),
-            });
-        }
+        self.sort_orphans(orphans, alarms);
         let admitted = self.document.take_admitted();
         records.extend(admitted.into_iter().map(Record::change));
         self.reports.drop_departed(&self.authority, wall);
+        self.note_cloned();
         self.document.content_hash() != before
     }
 
+    /// Takes out what the document admitted, found forked and lost.
+    fn document_changed(
+        &mut self,
+        records: &mut Vec<Record>,
+        alarms: &mut Vec<Alarm>,
+        changed: &mut Changed,
+        found: &mut Vec<Evidence>,
+    ) {
+        let admitted = self.document.take_admitted();
+        let forks = self.document.take_forks();
+        let orphans = self.document.take_orphans();
+        changed.plan |= !admitted.is_empty() || !forks.is_empty() || !orphans.is_empty();
+        records.extend(admitted.into_iter().map(Record::change));
+        found.extend(forks.iter().map(|(_, evidence)| evidence.clone()));
+        let forks = forks.into_iter();
+        records.extend(forks.map(|(forked, evidence)| Record::Evidence(forked, evidence)));
+        self.sort_orphans(orphans, alarms);
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one message's parts and where each kind of result goes"
+    )]
     fn absorb_changes(
         &mut self,
         changes: Vec<SignedChange>,
         from: PublicKey,
         records: &mut Vec<Record>,
         alarms: &mut Vec<Alarm>,
+        found: &mut Vec<Evidence>,
         changed: &mut Changed,
         out: &mut Vec<Output>,
     ) {
@@ -193,11 +255,7 @@ impl Replica {
         let mut broken = None;
         for outcome in outcomes {
             match outcome {
-                Outcome::Admitted | Outcome::Known | Outcome::Parked => {}
-                Outcome::Fork(fork) => alarms.push(Alarm::ForkedChanges {
-                    author: fork.author,
-                    seq: fork.seq,
-                }),
+                Outcome::Admitted | Outcome::Known | Outcome::Parked | Outcome::Fork(_) => {}
                 Outcome::Refused(refusal) => {
                     if refusal.blames_sender() {
                         let fault = "sent a document change that is forged or malformed";
@@ -209,9 +267,7 @@ impl Replica {
             }
         }
         alarms.extend(broken.map(Alarm::BrokenChange));
-        let admitted = self.document.take_admitted();
-        changed.plan |= !admitted.is_empty();
-        records.extend(admitted.into_iter().map(Record::change));
+        self.document_changed(records, alarms, changed, found);
     }
 
     #[expect(
@@ -224,18 +280,28 @@ impl Replica {
         reports: Vec<Signed>,
         from: PublicKey,
         records: &mut Vec<Record>,
-        alarms: &mut Vec<Alarm>,
+        found: &mut Vec<Evidence>,
         changed: &mut Changed,
         out: &mut Vec<Output>,
     ) {
+        let me = self.me();
         for signed in reports {
             match self.reports.offer(signed.clone(), &self.authority, wall) {
                 ReportOutcome::New(node) => {
                     changed.reports = true;
                     records.push(Record::Report(node, signed));
+                    if me == Some(node) {
+                        self.contradict(wall, records, found);
+                    }
                 }
                 ReportOutcome::Fork(fork) => {
-                    alarms.push(Alarm::ForkedReports { node: fork.node });
+                    changed.reports = true;
+                    let mut forks = self.reports.forks();
+                    let pair = forks.find(|(forked, _)| *forked == Forked::Reports(fork.node));
+                    if let Some((forked, evidence)) = pair {
+                        found.push(evidence.clone());
+                        records.push(Record::Evidence(forked, evidence));
+                    }
                 }
                 ReportOutcome::Refused(refusal) if refusal.blames_sender() => {
                     let fault = "sent a report that is forged or malformed";

@@ -22,6 +22,15 @@ impl Replica {
         out: &mut Vec<Output>,
     ) -> EnrolReply {
         let me = self.my_key();
+        let joins = matches!(
+            request,
+            EnrolRequest::Hello { .. } | EnrolRequest::Prove { .. }
+        );
+        if joins && !self.may_write() {
+            // It may not know of an invite that it made itself.
+            let code = DeniedCode::Busy;
+            return EnrolReply::Denied { code };
+        }
         let decision = self
             .admission
             .step(wall, nonce, me, from, request, &self.authority);

@@ -3,6 +3,8 @@
 //!
 //! Everything here ends in a `Store` followed by an announcement.
 
+use super::absorb::News;
+use super::own::Own;
 use super::{Changed, Output, Record, Replica};
 use crate::enrol::Admission as Challenges;
 use crate::sync::{Announcement, MAX_ANNOUNCEMENT};
@@ -11,10 +13,10 @@ use keys::ledger::Refused;
 use keys::rotation::Change;
 use keys::statement::{Admission, Enrolment, Entry, Genesis, Position, Rotation};
 use keys::{
-    Domain, Identity, Ledger, Name, NodeId, PublicKey, Role, Roles, Scope, Signed, Statement,
-    StatementId, UnixSecs,
+    Denied, Domain, Identity, Ledger, Name, NodeId, PublicKey, Role, Roles, Scope, Signed,
+    Statement, StatementId, UnixSecs,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a new mesh is founded with.
 #[derive(Debug, Clone)]
@@ -67,6 +69,16 @@ pub enum StateError {
     /// This node's key is not one that it could change.
     #[error("this node's key cannot be changed: it is not one that the mesh admits")]
     NotAdmitted,
+    /// Its key is known to be in two places.
+    #[error(
+        "this node's key is in use in two places, and nothing that it signs now can be trusted: revoke its enrolment, and join again on the machine that is to stay"
+    )]
+    Cloned,
+    /// It has not heard yet how far its own log goes.
+    #[error(
+        "this node has not heard from any peer since it started, and a statement might fork its log"
+    )]
+    Unheard,
     /// It does not encode, e.g. a text is too long.
     #[error(transparent)]
     Encode(#[from] codec::EncodeError),
@@ -111,6 +123,7 @@ impl Replica {
         let root = replica.root.clone().expect("it was just given");
         let (_, signed) = replica.sign(&root, wall, enrolment)?;
         replica.authority = keys::authority::authority(&replica.ledger);
+        replica.write_unheard();
         let records = vec![Record::Statement(genesis), Record::Statement(signed)];
         Ok((replica, records))
     }
@@ -153,6 +166,9 @@ impl Replica {
 
     /// Comes back with what was stored. Changes and reports were verified before they
     /// were stored and are not verified again.
+    ///
+    /// It writes nothing of its own before it has heard how far its own logs go: see
+    /// [`Replica::may_write`].
     pub fn restore(
         identity: Identity,
         root: Option<Identity>,
@@ -172,7 +188,7 @@ impl Replica {
         let published = published.map_or(0, |report| report.version);
         // The store keeps the reports of nodes that were revoked since; nobody else does.
         kept.drop_departed(&authority, UnixSecs(0));
-        Ok(Self {
+        let mut replica = Self {
             identity,
             root,
             authority,
@@ -184,7 +200,12 @@ impl Replica {
             admission: Challenges::default(),
             peers: BTreeMap::new(),
             published,
-        })
+            own: Own::default(),
+            alarmed: BTreeSet::new(),
+        };
+        replica.raise_forks(&mut vec![]);
+        replica.hear();
+        Ok(replica)
     }
 
     /// Makes, stores and announces a statement signed by this operator, or by the root
@@ -195,14 +216,22 @@ impl Replica {
         statement: Statement,
         out: &mut Vec<Output>,
     ) -> Result<StatementId, StateError> {
+        if !self.own.heard {
+            return Err(StateError::Unheard);
+        }
         let root_alone = self.root_alone_states(&statement);
         if root_alone && let Some(root) = self.root.clone() {
             return self.make(&root, wall, statement, out);
         }
         let me = self.my_key();
-        self.authority
-            .standing(wall, &me, Role::Operator)
-            .map_err(|_| StateError::NotOperator)?;
+        let takes_back = matches!(statement, Statement::Revocation(_));
+        match self.authority.standing(wall, &me, Role::Operator) {
+            Ok(_) => {}
+            // What stops something cannot do harm, whoever holds the key as well.
+            Err(Denied::Cloned(_)) if takes_back => {}
+            Err(Denied::Cloned(_)) => return Err(StateError::Cloned),
+            Err(_) => return Err(StateError::NotOperator),
+        }
         if root_alone {
             return Err(StateError::NeedsRoot);
         }
@@ -234,6 +263,9 @@ impl Replica {
         out: &mut Vec<Output>,
     ) -> Result<StatementId, StateError> {
         let from = self.my_key();
+        if self.authority.is_cloned(&from) {
+            return Err(StateError::Cloned);
+        }
         let node = self.me().filter(|_| self.authority.admits(wall, &from));
         let node = node.ok_or(StateError::NotAdmitted)?;
         let change = Change {
@@ -260,18 +292,22 @@ impl Replica {
         statement: Statement,
         out: &mut Vec<Output>,
     ) -> Result<StatementId, StateError> {
+        if !self.own.heard {
+            return Err(StateError::Unheard);
+        }
         let (id, signed) = self.sign(signer, wall, statement)?;
         let mut records = vec![Record::Statement(signed.clone())];
         let mut alarms = vec![];
         let plan = self.authority_changed(wall, &mut records, &mut alarms);
         out.push(Output::Store(records));
         out.extend(alarms.into_iter().map(Output::Raise));
-        self.announce(vec![signed], vec![], vec![], out);
+        self.announce(News::statements(vec![signed]), out);
         out.push(Output::Changed(Changed {
             ledger: true,
             plan,
             reports: false,
         }));
+        self.make_again(wall, out);
         Ok(id)
     }
 
@@ -355,6 +391,12 @@ impl Replica {
         out: &mut Vec<Output>,
     ) -> Result<(), EditError> {
         let identity = self.identity.clone();
+        if !self.own.heard {
+            return Err(EditError::Unheard);
+        }
+        if self.authority.is_cloned(&identity.public()) {
+            return Err(EditError::Cloned(identity.public()));
+        }
         let made = self
             .document
             .edit(&identity, wall, &self.authority, change)?;
@@ -362,7 +404,7 @@ impl Replica {
         let heads = self.document.heads();
         let seq = heads.get(&identity.public()).map_or(1, |head| head.seq);
         out.push(Output::Store(vec![Record::Change(seq, made.clone())]));
-        self.announce(vec![], vec![made], vec![], out);
+        self.announce(News::changes(vec![made]), out);
         out.push(Output::Changed(Changed {
             plan: true,
             ..Changed::default()
@@ -370,14 +412,17 @@ impl Replica {
         Ok(())
     }
 
-    /// Stores and announces this node's report under the next version.
+    /// Stores and announces this node's report under the next version. While
+    /// [`Replica::may_write`] says no, nothing is done.
     pub fn publish(
         &mut self,
         wall: UnixSecs,
         mut report: Report,
         out: &mut Vec<Output>,
     ) -> Result<(), StateError> {
-        let Some(me) = self.me() else { return Ok(()) };
+        let Some(me) = self.me().filter(|_| self.own.heard) else {
+            return Ok(());
+        };
         report.node = me;
         report.at = wall;
         let shown = self.reports.get(&me).map_or(0, |old| old.version);
@@ -389,8 +434,9 @@ impl Replica {
             return Ok(());
         }
         self.published = self.reports.get(&me).map_or(0, |new| new.version);
+        self.own.last = signed.open_stored().ok();
         out.push(Output::Store(vec![Record::Report(me, signed.clone())]));
-        self.announce(vec![], vec![], vec![signed], out);
+        self.announce(News::reports(vec![signed]), out);
         out.push(Output::Changed(Changed {
             reports: true,
             ..Changed::default()
@@ -399,35 +445,21 @@ impl Replica {
     }
 
     /// Announces with the content where it fits, and by heads alone where it does not.
-    fn announce(
-        &self,
-        statements: Vec<Signed>,
-        changes: Vec<SignedChange>,
-        reports: Vec<Signed>,
-        out: &mut Vec<Output>,
-    ) {
-        let signed = statements.iter().chain(&reports);
-        let bytes: usize = signed.map(|signed| signed.body.len() + 128).sum::<usize>()
-            + changes
-                .iter()
-                .map(|change| change.raw.len() + 128)
-                .sum::<usize>();
-        let fits = bytes + 1024 < MAX_ANNOUNCEMENT;
-        let heads = self.heads();
-        out.push(Output::Announce(if fits {
-            Announcement {
-                heads,
-                statements,
-                changes,
-                reports,
-            }
-        } else {
-            Announcement {
-                heads,
-                statements: vec![],
-                changes: vec![],
-                reports: vec![],
-            }
+    pub(super) fn announce(&self, news: News, out: &mut Vec<Output>) {
+        let fits = news.size() + 1024 < MAX_ANNOUNCEMENT;
+        let news = if fits { news } else { News::default() };
+        let News {
+            statements,
+            changes,
+            reports,
+            evidence,
+        } = news;
+        out.push(Output::Announce(Announcement {
+            heads: self.heads(),
+            statements,
+            changes,
+            reports,
+            evidence,
         }));
     }
 }

@@ -130,12 +130,13 @@ fn a_ledger_of_many_pages_goes_over_page_by_page_and_no_page_is_too_large() {
         ledger: Some((vec![[0; 8]; BUCKETS], 0)),
         ..Request::default()
     };
-    let page = op.page(&request);
+    let asker = node.my_key();
+    let page = op.page(&asker, &request);
     assert!(page.next_bucket.is_some());
     assert!(codec::encode(&page).unwrap().len() < crate::sync::MAX_PAGE);
     request.ledger = Some((vec![[0; 8]; BUCKETS], page.next_bucket.unwrap()));
     assert!(
-        !op.page(&request)
+        !op.page(&asker, &request)
             .statements
             .iter()
             .any(|signed| page.statements.contains(signed))
@@ -318,6 +319,7 @@ fn an_operator_that_signs_what_breaks_the_rules_raises_an_alarm_and_blames_nobod
         statements: vec![],
         changes: vec![change.clone(), change],
         reports: vec![],
+        evidence: vec![],
     };
     let out = step(&mut node, Input::Announced { via, announcement });
     assert!(blamed(&out).is_empty());
@@ -350,6 +352,7 @@ fn a_peer_with_a_newer_program_is_not_blamed_for_what_is_not_understood() {
         statements: vec![statement],
         changes: vec![],
         reports: vec![newer],
+        evidence: vec![],
     };
     let via = from;
     let out = step(&mut node, Input::Announced { via, announcement });
@@ -403,7 +406,7 @@ fn a_request_with_lists_beyond_their_limits_is_blamed_and_not_answered() {
             ..Request::default()
         },
         Request {
-            reports: Some(vec![(NodeId([1; 32]), 1); MAX_LISTED + 1]),
+            reports: Some(vec![(NodeId([1; 32]), (1, [0; 4])); MAX_LISTED + 1]),
             ..Request::default()
         },
     ] {
@@ -573,6 +576,9 @@ fn a_peer_that_never_answers_is_asked_again_later_and_does_not_block_the_others(
         assert!(asked.contains(peer) || second.contains(peer));
     }
 }
+
+mod clones;
+mod own_head;
 
 mod any_order {
     use super::*;

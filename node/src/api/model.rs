@@ -140,6 +140,11 @@ pub struct StatusView {
     pub version: String,
     /// Whether the node is running; false when the answer comes from stored state.
     pub running: bool,
+    /// What binds the data folder to its machine, or why nothing does.
+    pub machine: String,
+    /// Whether the node may change anything: it runs, and has heard from a peer since it
+    /// started (or is alone in its mesh, or was told to do without).
+    pub may_write: bool,
     /// The mesh's id.
     pub mesh: String,
     /// The mesh's name.
@@ -177,7 +182,7 @@ pub struct NodeView {
     pub key: String,
     /// Its libp2p peer id.
     pub peer_id: String,
-    /// `active`, `contested`, `key-contested`, `revoked`, `lapsed` or `expired`.
+    /// `active`, `cloned`, `contested`, `key-contested`, `revoked`, `lapsed` or `expired`.
     pub state: String,
     /// Whether it is this node.
     pub this_node: bool,

@@ -1,6 +1,7 @@
 //! What commands ask the node to do: each a method that checks, acts through the
 //! replica, and answers with a view or a refusal that says what is allowed.
 
+mod disk_path;
 mod members;
 
 use super::Engine;
@@ -11,15 +12,14 @@ use crate::api::model::{
 use crate::store::OfferedVolume;
 use crate::views::{LookupError, find_member, find_migration, find_volume};
 use crdt::{Desired, EditError, MigrationPlan, Stage};
+use disk_path::{default_name, device_holds};
 use keys::{
-    Grant, Member, MigrationId, Name, NodeId, Revocation, Role, Roles, Standing, Statement,
+    Denied, Grant, Member, MigrationId, Name, NodeId, Revocation, Role, Roles, Standing, Statement,
     StatementId, UnixSecs, VolumeId,
 };
 use mesh::StateError;
 use mesh::replica::Output;
 use roles::JobId;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
 
 /// How long a grant made by `migration start` lasts.
 const GRANT_SECS: u64 = 30 * 86_400;
@@ -40,6 +40,16 @@ pub enum CallError {
     /// Not with what this node holds or may do.
     #[error("{0}")]
     NotAuthorised(String),
+    /// Its key is in two places.
+    #[error(
+        "this node's key is in use in two places, so that nothing it signs now would count: on one of the two machines remove the data folder and join anew, and revoke this enrolment on another operator's node"
+    )]
+    Cloned,
+    /// It may not write yet.
+    #[error(
+        "this node has not heard from any peer since it started; if this data folder is an old copy, writing now would fork its log: wait until `dunlin status` shows a connection, or, to work offline in a folder that is no copy, stop the node and start it with `dunlin run --alone`"
+    )]
+    Unheard,
     /// The argument is wrong.
     #[error("{0}")]
     Usage(String),
@@ -73,7 +83,7 @@ impl CallError {
             Self::Lookup(LookupError::NotFound { .. }) => ErrorKind::NotFound,
             Self::Lookup(LookupError::NotEnrolled) | Self::Failed(_) => ErrorKind::Failed,
             Self::NotOperator | Self::NotAuthorised(_) => ErrorKind::NotAuthorised,
-            Self::Refused(_) => ErrorKind::Refused,
+            Self::Cloned | Self::Unheard | Self::Refused(_) => ErrorKind::Refused,
         }
     }
 }
@@ -86,6 +96,8 @@ impl From<StateError> for CallError {
             | StateError::AnotherRoot
             | StateError::OutOfScope { .. }
             | StateError::NotAdmitted => Self::NotAuthorised(error.to_string()),
+            StateError::Cloned => Self::Cloned,
+            StateError::Unheard => Self::Unheard,
             other => Self::Failed(other.to_string()),
         }
     }
@@ -93,7 +105,11 @@ impl From<StateError> for CallError {
 
 impl From<EditError> for CallError {
     fn from(error: EditError) -> Self {
-        Self::Failed(format!("the plan was not changed: {error}"))
+        match error {
+            EditError::Cloned(_) | EditError::Forked { .. } => Self::Cloned,
+            EditError::Unheard => Self::Unheard,
+            error => Self::Failed(format!("the plan was not changed: {error}")),
+        }
     }
 }
 
@@ -113,8 +129,18 @@ impl Engine {
         let me = self.replica.my_key();
         let authority = self.replica.authority();
         match authority.standing(self.now().wall, &me, Role::Operator) {
-            Ok(_) => Ok(()),
+            Ok(_) if self.replica.may_write() => Ok(()),
+            Ok(_) => Err(CallError::Unheard),
+            Err(Denied::Cloned(_)) => Err(CallError::Cloned),
             Err(_) => Err(CallError::NotOperator),
+        }
+    }
+
+    /// Taking something back is open to an operator whose key is in two places.
+    fn require_revoker(&self) -> Result<(), CallError> {
+        match self.require_operator() {
+            Err(CallError::Cloned) => Ok(()),
+            required => required,
         }
     }
 
@@ -163,13 +189,14 @@ impl Engine {
         let authority = self.replica.authority();
         let member = authority
             .standing(self.now().wall, &me, Role::Agent)
-            .map_err(|_| {
-                CallError::Refused(Refused {
+            .map_err(|denied| match denied {
+                Denied::Cloned(_) => CallError::Cloned,
+                _ => CallError::Refused(Refused {
                     action: "offer",
                     what: asked.path.display().to_string(),
                     state: "on a node that is not an agent".into(),
                     allowed: "join this machine with an invite for the role `agent`".into(),
-                })
+                }),
             })?;
         let server = member.name.to_string();
         let path = std::path::absolute(&asked.path).map_err(usage)?;
@@ -662,40 +689,4 @@ pub fn parse_roles(names: &[String]) -> Result<Roles, CallError> {
         return Err(usage("name at least one role"));
     }
     Ok(roles)
-}
-
-/// Whether `folder` lies on the block device `device` or on a partition of it, as far
-/// as sysfs tells; what is stacked on top (LVM, MD) is not followed.
-fn device_holds(device: &Path, folder: &Path) -> bool {
-    let sysfs = |number: u64| {
-        let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
-        std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()
-    };
-    let (Ok(device), Ok(folder)) = (std::fs::metadata(device), std::fs::metadata(folder)) else {
-        return false;
-    };
-    if !device.file_type().is_block_device() {
-        return false;
-    }
-    match (sysfs(device.rdev()), sysfs(folder.dev())) {
-        (Some(device), Some(holds)) => holds.starts_with(device),
-        _ => false,
-    }
-}
-
-/// A name made from a path's last part.
-fn default_name(path: &Path) -> String {
-    let stem = path.file_name().unwrap_or_default().to_string_lossy();
-    let kept: String = stem
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || "._-".contains(c) {
-                c
-            } else {
-                '-'
-            }
-        })
-        .take(63)
-        .collect();
-    if kept.is_empty() { "disk".into() } else { kept }
 }

@@ -76,6 +76,14 @@ impl Engine {
             env!("CARGO_PKG_VERSION")
         );
         self.tell(None, Note::info("node-started", text));
+        if self.config.moved {
+            let text = "this data folder was made on another machine and was accepted here (`--moved`): if the other one still runs, both will be stopped";
+            self.tell(None, Note::warn("machine-moved", text));
+        }
+        if !self.replica.may_write() {
+            let text = "nothing is changed before a peer has shown how far this node's own log goes; `dunlin run --alone` does without";
+            self.tell(None, Note::info("waits-for-peers", text));
+        }
     }
 
     pub(super) fn sample_progress(&mut self) {

@@ -8,7 +8,7 @@ use crate::net::{Event, FrameError, Refusal, RequestError, Topic};
 use codec::{DecodeError, Wire};
 use keys::PublicKey;
 use libp2p::Multiaddr;
-use mesh::{Alarm, Announcement, EnrolReply, EnrolRequest, Input, Output, Page, Request};
+use mesh::{Announcement, EnrolReply, EnrolRequest, Input, Output, Page, Request};
 use roles::Note;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,6 +59,9 @@ impl Engine {
         }
         if changed.ledger {
             self.authority_changed();
+        }
+        if changed.plan {
+            self.tell_conflicts();
         }
         if changed.reports {
             self.keep_provisioned_proofs();
@@ -326,61 +329,6 @@ impl Engine {
             self.undecodable(source, &error);
             false
         })
-    }
-
-    fn raise(&mut self, alarm: &Alarm) {
-        let (kind, text) = match alarm {
-            Alarm::ForkedStatements { signer, seq } => (
-                "forked-key",
-                format!(
-                    "{} signed two different statements numbered {seq}: its key or data folder exists twice; stop one and revoke it with `dunlin node revoke`",
-                    self.name_of(signer)
-                ),
-            ),
-            Alarm::ForkedChanges { author, seq } => (
-                "forked-key",
-                format!(
-                    "{} made two different edits numbered {seq}: its key or data folder exists twice; stop one and revoke it with `dunlin node revoke`",
-                    self.name_of(author)
-                ),
-            ),
-            Alarm::ForkedReports { node } => (
-                "forked-key",
-                format!(
-                    "node {} sent two different reports of one version: its key or data folder exists twice; stop one and revoke it with `dunlin node revoke`",
-                    node.short()
-                ),
-            ),
-            Alarm::BrokenChange(refusal) => return self.broken_change(refusal),
-            Alarm::ContestedKey { node } => (
-                "contested-key",
-                format!(
-                    "node {} gave itself two different next keys: one of them is a thief's; neither is let in until `dunlin node revoke` has taken the node back and it has joined again",
-                    self.replica
-                        .authority()
-                        .member(node)
-                        .map_or_else(|| node.short(), |member| member.name.to_string())
-                ),
-            ),
-            Alarm::Orphaned { changes } => (
-                "edits-orphaned",
-                format!(
-                    "{changes} edits of the plan no longer count because their author was revoked; check `dunlin migration list` and make again what is missing"
-                ),
-            ),
-        };
-        self.tell(None, Note::error(kind, text));
-    }
-
-    fn broken_change(&mut self, refusal: &crdt::Refusal) {
-        let Some(author) = refusal.author() else {
-            return;
-        };
-        let text = format!(
-            "an edit of the plan signed by {} was refused: {refusal}; find out why, and revoke it with `dunlin node revoke` if it is not yours any more",
-            self.name_of(&author)
-        );
-        self.tell_of(&author, None, Note::error("edit-refused", text));
     }
 
     /// The enrolled set may have changed: who may connect, and what may flow.

@@ -38,7 +38,8 @@ impl Engine {
             .report
             .published_millis
             .is_none_or(|last| now.mono_millis >= last + MIN_GAP_MILLIS);
-        if !self.report.wanted || !rested || self.replica.me().is_none() {
+        let may = self.replica.may_write() && self.replica.me().is_some();
+        if !self.report.wanted || !rested || !may {
             return;
         }
         self.report.wanted = false;

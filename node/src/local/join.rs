@@ -1,7 +1,7 @@
 //! `dunlin join`: the joiner's conversation with the admitting node, over a network
 //! of its own that lasts as long as the command.
 
-use super::{Enrolled, enrolled, fresh_identity, mesh_tag, write_told};
+use super::{Enrolled, bind, enrolled, fresh_identity, mesh_tag, write_told};
 use crate::datadir::{DataDir, KeyFile};
 use crate::engine::wall_clock;
 use crate::net;
@@ -64,6 +64,7 @@ pub async fn join(folder: &Path, joining: Joining) -> anyhow::Result<Enrolled> {
     let records: Vec<Record> = statements.map(Record::Statement).collect();
     let mesh = ledger.mesh();
     let key = identity.public();
+    bind(&dir)?;
     write_told(&dir, token.admitter, &token.addresses)?;
     Store::create(&dir.store(), mesh, key, &records)?;
     let replica = Replica::restore(identity, None, *ledger, vec![], vec![])?;

@@ -1,6 +1,6 @@
 //! `dunlin run`: the node in the foreground, until it is told to stop.
 
-use super::{mesh_tag, read_told, restore, settle_key};
+use super::{bind, mesh_tag, read_told, restore, settle_key};
 use crate::api::server;
 use crate::config::Config;
 use crate::datadir::DataDir;
@@ -29,8 +29,20 @@ pub async fn run(
     let dir = DataDir::open(folder)?;
     let lock = dir.lock()?;
     let (store, header) = Store::open(&dir.store())?;
-    let (identity, replica) = restore(&dir, &store, &header)?;
+    let sys = crate::machine::sys();
+    if !config.moved {
+        crate::machine::check(dir.path(), &sys)?;
+    } else if crate::machine::check(dir.path(), &sys).is_err() {
+        bind(&dir)?;
+    } else {
+        // It is this machine: nothing moved, and a binding that was none is kept.
+        config.moved = false;
+    }
+    let (identity, mut replica) = restore(&dir, &store, &header)?;
     settle_key(&dir, &store, &identity)?;
+    if config.alone {
+        replica.write_unheard();
+    }
     config.told = read_told(&dir);
     let providers = clouds(&dir, &config, &replica)?;
     let network = net::Config::new(

@@ -166,6 +166,8 @@ fn everything_put_is_there_after_reopening_in_the_order_it_came() {
         .put_records(&[
             Record::Statement(signed(1)),
             Record::Report(node, signed(4)),
+            forked(9, 7),
+            forked(8, 7),
         ])
         .unwrap();
     store.put_agent(&agent_record(job(1), 3)).unwrap();
@@ -195,12 +197,23 @@ fn everything_put_is_there_after_reopening_in_the_order_it_came() {
         statements: vec![genesis(), signed(2), signed(1)],
         changes: vec![change(2), change(300)],
         reports: vec![signed(4)],
+        // The lower fork of a log has taken the place of the higher one.
+        evidence: vec![evidence(8)],
     };
     assert_eq!(store.load().unwrap(), expected);
     assert_eq!(store.agents().unwrap(), [agent_record(job(1), 4)]);
     assert_eq!(store.copies().unwrap(), [copy_record(job(2))]);
     assert_eq!(store.volumes().unwrap(), [volume(2)]);
     assert_eq!(store.proofs().unwrap(), [signed(6), signed(5)]);
+}
+
+fn evidence(seq: u32) -> crdt::Evidence {
+    crdt::Evidence::Changes(Box::new([change(seq), change(seq)]))
+}
+
+fn forked(seq: u32, author: u8) -> Record {
+    let author = PublicKey([author; 32]);
+    Record::Evidence(crdt::Forked::Changes(author, u64::from(seq)), evidence(seq))
 }
 
 #[test]

@@ -5,11 +5,12 @@ use super::lookup::{LookupError, find_migration};
 use crate::api::model::{
     JobView, MigrationView, PassView, ProgressView, ProofView, VerifyView, VolumeProof,
 };
+use crate::engine::shown_value;
 use crdt::{
     Desired, JobReport, JobRole, MigrationPlan, Stage, TargetVolume, VolumeInfo, VolumeKind,
 };
-use keys::VolumeId;
 use keys::proof::End;
+use keys::{Denied, VolumeId};
 use roles::JobId;
 use roles::launch::{Evidence, Stated};
 
@@ -70,10 +71,17 @@ impl State<'_> {
                 .conflicts
                 .iter()
                 .map(|conflict| {
-                    let values = conflict.values.join(" or ");
+                    let field = &conflict.field;
+                    let value = |text: &String| shown_value(text, |node| self.name_of(node));
+                    let values: Vec<String> = conflict.values.iter().map(value).collect();
+                    let holds = plan.text_of(field).map(|text| {
+                        let why = crdt::conflicts::why(field);
+                        format!("; {} holds: {why}", value(&text))
+                    });
                     format!(
-                        "operators set {} to {values} apart from each other",
-                        conflict.field
+                        "operators set {field} to {} apart from each other{}",
+                        values.join(" or "),
+                        holds.unwrap_or_default()
                     )
                 })
                 .collect(),
@@ -116,8 +124,20 @@ impl State<'_> {
     }
 
     fn stage(&self, plan: &MigrationPlan, volume: &VolumeId) -> Stage {
-        self.job_report(plan, volume)
-            .map_or(Stage::Enrolled, |job| job.stage)
+        let reported = self.job_report(plan, volume).map(|job| job.stage);
+        match reported {
+            Some(Stage::CutOver) | None => reported.unwrap_or(Stage::Enrolled),
+            Some(_) if self.cloned_source(plan).is_some() => Stage::Stalled,
+            Some(stage) => stage,
+        }
+    }
+
+    /// Why nothing moves when the source's key is in two places: neither of the two is
+    /// believed what it reports of itself.
+    fn cloned_source(&self, plan: &MigrationPlan) -> Option<Denied> {
+        let authority = self.replica.authority();
+        let key = authority.member(&plan.source)?.key;
+        authority.is_cloned(&key).then_some(Denied::Cloned(key))
     }
 
     fn job(&self, plan: &MigrationPlan, volume: &VolumeId) -> JobView {
@@ -140,7 +160,10 @@ impl State<'_> {
             length: info.map_or(0, |info| info.length),
             stage: self.stage(plan, volume).to_string(),
             step: report.map_or_else(|| "planned".into(), |job| job.step.clone()),
-            detail: report.and_then(|job| job.detail.clone()),
+            detail: match self.cloned_source(plan) {
+                Some(denied) => Some(denied.to_string()),
+                None => report.and_then(|job| job.detail.clone()),
+            },
             epoch: report.map_or(0, |job| job.epoch.0),
             replicator: report
                 .and_then(|job| job.replicator)

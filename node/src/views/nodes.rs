@@ -41,8 +41,10 @@ impl State<'_> {
             true => self.replica.my_key(),
             false => member.key,
         };
+        let authority = self.replica.authority();
         let state = match member.standing {
             Standing::Active if member.not_after.is_some_and(|end| self.now >= end) => "expired",
+            Standing::Active if authority.is_cloned(&member.key) => "cloned",
             Standing::Active => "active",
             Standing::Contested => "contested",
             Standing::KeyContested => "key-contested",

@@ -77,6 +77,7 @@ impl Lab {
             port: free_port(),
             extra: vec![],
             user: None,
+            machine: None,
             process: None,
         }
     }
@@ -262,6 +263,8 @@ pub struct Node {
     pub extra: Vec<String>,
     /// The user that its processes run as, when it is not the test's own.
     pub user: Option<u32>,
+    /// A folder like `/sys` of the machine that its processes see, when it is not this one.
+    pub machine: Option<PathBuf>,
     process: Option<Child>,
 }
 
@@ -402,6 +405,9 @@ impl Node {
             .arg("--data-dir")
             .arg(&self.folder)
             .args(args);
+        if let Some(machine) = &self.machine {
+            command.env("DUNLIN_SYS_ROOT", machine);
+        }
         if let Some(user) = self.user {
             command.uid(user).gid(user);
         }

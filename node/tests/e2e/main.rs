@@ -7,6 +7,7 @@
 
 mod authority;
 mod bad_input;
+mod clones;
 mod crashes;
 mod harness;
 mod live_load;

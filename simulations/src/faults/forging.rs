@@ -23,6 +23,7 @@ impl World {
             ledger: Some((vec![[0; 8]; keys::ledger::BUCKETS], 0)),
             logs: Some(vec![]),
             reports: Some(vec![]),
+            forks: Some(vec![]),
         };
         let packet = Packet::Ask(id, Rc::new(encode(&request)));
         let event = Event::Packet {
@@ -59,6 +60,7 @@ impl World {
             statements: vec![],
             changes: vec![],
             reports: vec![],
+            evidence: vec![],
         };
         let mut changes: Vec<_> = changes.collect();
         match forgery {

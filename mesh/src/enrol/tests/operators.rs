@@ -37,7 +37,9 @@ fn second(op: &mut Replica, seed: u8, scope: Scope) -> Replica {
     let invite = op.state_as_root(&key(101), NOW, statement, &mut vec![]);
     let token = token(op, 90, invite.unwrap());
     let ledger = enrol(op, &key(seed), token);
-    Replica::restore(key(seed), None, ledger, vec![], vec![]).unwrap()
+    let mut joined = Replica::restore(key(seed), None, ledger, vec![], vec![]).unwrap();
+    joined.write_unheard();
+    joined
 }
 
 #[test]

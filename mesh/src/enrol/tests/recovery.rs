@@ -57,7 +57,7 @@ fn with_the_root_key_and_any_member_an_operator_is_made_that_revokes_the_lost_on
     assert_eq!(next.heads(), node.heads());
 
     // It goes on where the root's chain ended, and takes back the operator that is lost.
-    assert_eq!(next.ledger().forks().count(), 0);
+    assert_eq!(next.ledger().forks().len(), 0);
     let revocation = Statement::Revocation(Revocation {
         target: lost.into(),
         honours: None,
@@ -68,7 +68,7 @@ fn with_the_root_key_and_any_member_an_operator_is_made_that_revokes_the_lost_on
     talk(&mut next, &mut node, 100);
     assert!(!node.authority().admits(NOW, &key(1).public()));
     assert!(node.authority().admits(NOW, &key(8).public()));
-    assert_eq!(node.ledger().forks().count(), 0);
+    assert_eq!(node.ledger().forks().len(), 0);
 }
 
 #[test]

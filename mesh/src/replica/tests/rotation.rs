@@ -11,14 +11,16 @@ fn back(replica: &Replica, seed: u8) -> Replica {
     let changes = replica.document().heads().into_keys();
     let changes =
         changes.flat_map(|author| replica.document().entries_after(&author, 0, usize::MAX));
-    Replica::restore(
+    let mut back = Replica::restore(
         key(seed),
         None,
         replica.ledger().clone(),
         changes.collect(),
         reports.cloned().collect(),
     )
-    .unwrap()
+    .unwrap();
+    back.write_unheard();
+    back
 }
 
 #[test]
@@ -63,6 +65,7 @@ fn report_versions_go_on_over_a_change_of_keys() {
     let report = stored.reports().signed(&me).unwrap().clone();
     let ledger = node.ledger().clone();
     let mut node = Replica::restore(key(19), None, ledger, vec![], vec![report]).unwrap();
+    node.write_unheard();
     assert!(node.reports().get(&me).is_none());
     publish(&mut node, "y");
     assert_eq!(node.reports().get(&me).unwrap().version, 4);

@@ -11,7 +11,7 @@ use super::{connection, listed, or_unknown};
 fn state(state: &str) -> Piece {
     let paint = match state {
         "active" => Paint::Good,
-        "contested" | "key-contested" => Paint::Bad,
+        "cloned" | "contested" | "key-contested" => Paint::Bad,
         _ => Paint::Warn,
     };
     Piece::new(state, paint)

@@ -147,6 +147,8 @@ pub fn event(node: &str, seq: u64, at: &str) -> EventView {
 pub fn status() -> StatusView {
     StatusView {
         version: "0.1.0".into(),
+        machine: "bound to this machine by its DMI product UUID".into(),
+        may_write: true,
         running: true,
         mesh: "ffeeddccbbaa00112233445566778899".into(),
         mesh_name: "acme".into(),

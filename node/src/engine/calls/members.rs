@@ -137,7 +137,7 @@ impl Engine {
     pub fn invite_revoke(&mut self, wanted: &str, asked: &InviteRevoke) -> Result<(), CallError> {
         let root = self.lent_root(asked.root_key.as_ref())?;
         if root.is_none() {
-            self.require_operator()?;
+            self.require_revoker()?;
         }
         let invites = self.replica.authority().invites();
         let matching: Vec<(StatementId, bool)> = invites
@@ -175,7 +175,7 @@ impl Engine {
     ) -> Result<NodeRevoked, CallError> {
         let root = self.lent_root(asked.root_key.as_ref())?;
         if root.is_none() {
-            self.require_operator()?;
+            self.require_revoker()?;
         }
         let member = find_member(self.replica.authority(), wanted)?.clone();
         if member.key == self.replica.my_key() {

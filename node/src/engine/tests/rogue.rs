@@ -46,6 +46,7 @@ pub const STRANGE: Heads = Heads {
     ledger: [9; 32],
     logs: [9; 32],
     reports: [9; 32],
+    forks: [9; 32],
 };
 
 /// A page that brings nothing.
@@ -55,7 +56,9 @@ pub fn empty_page() -> Page {
         statements: vec![],
         changes: vec![],
         reports: vec![],
+        evidence: vec![],
         next_bucket: None,
+        yours: mesh::Yours::default(),
     }
 }
 
@@ -209,6 +212,7 @@ impl Rogue {
             statements: page.statements,
             changes: page.changes,
             reports: page.reports,
+            evidence: page.evidence,
         });
     }
 

@@ -339,7 +339,9 @@ impl World {
             (ledger, changes.collect::<Vec<_>>())
         });
         let (ledger, changes) = held.await;
-        let replica = Replica::restore(identity.clone(), None, ledger, changes, vec![]).unwrap();
+        let mut replica =
+            Replica::restore(identity.clone(), None, ledger, changes, vec![]).unwrap();
+        replica.write_unheard();
         let victims = [&self.operator, &self.replicator, &self.agent];
         Rogue::new(identity, replica, &victims).await
     }

@@ -232,6 +232,7 @@ fn deletion(second: &mut Rogue, operator: PublicKey, id: MigrationId) -> SignedC
             statements: vec![],
             changes: vec![change.clone()],
             reports: vec![],
+            evidence: vec![],
         };
         let via = second.identity.public();
         let input = mesh::Input::Announced { via, announcement };

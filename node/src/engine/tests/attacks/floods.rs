@@ -135,6 +135,7 @@ async fn a_flood_of_questions_is_answered_within_bounds_and_others_are_too() {
         ledger: Some((vec![[9; 8]; keys::ledger::BUCKETS], 0)),
         logs: Some(vec![]),
         reports: Some(vec![]),
+        forks: Some(vec![]),
     };
     let largest = codec::encode(&largest).unwrap();
     let mut asking = JoinSet::new();
@@ -252,6 +253,7 @@ async fn an_answer_that_is_too_large_or_no_page_costs_its_sender_and_nothing_els
         statements: vec![],
         changes: vec![],
         reports: vec![],
+        evidence: vec![],
     });
     mallory.gossip(Topic::Heads, heads.unwrap());
     let refused = world

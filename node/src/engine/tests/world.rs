@@ -338,7 +338,8 @@ impl World {
             (ledger, changes.collect::<Vec<_>>())
         });
         let (ledger, changes) = held.await;
-        let replica = Replica::restore(identity.clone(), None, ledger, changes, vec![]).unwrap();
+        let replica = Replica::restore(identity.clone(), None, ledger, changes, vec![]);
+        let replica = Box::new(replica.unwrap());
         let victims = [&self.operator, &self.replicator, &self.agent];
         Rogue::new(identity, replica, &victims).await
     }

@@ -33,7 +33,7 @@ struct Script {
 pub struct Rogue {
     pub identity: Identity,
     /// What its node knew when the key was taken.
-    pub replica: Replica,
+    pub replica: Box<Replica>,
     pub net: Net,
     pub victims: Vec<PublicKey>,
     script: Arc<Mutex<Script>>,
@@ -77,10 +77,10 @@ impl Rogue {
         })
         .await;
         let (identity, replica) = local::restore(&dir, &store, &header).unwrap();
-        Self::new(identity, replica, victims).await
+        Self::new(identity, Box::new(replica), victims).await
     }
 
-    pub async fn new(identity: Identity, replica: Replica, victims: &[&Running]) -> Self {
+    pub async fn new(identity: Identity, replica: Box<Replica>, victims: &[&Running]) -> Self {
         let tag = local::mesh_tag(&replica.ledger().mesh());
         let network = net::Config::new(&mut identity.seed(), vec![], false, tag);
         let (net, events) = Box::pin(net::start(network)).await.unwrap();

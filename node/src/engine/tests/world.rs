@@ -339,8 +339,8 @@ impl World {
             (ledger, changes.collect::<Vec<_>>())
         });
         let (ledger, changes) = held.await;
-        let mut replica =
-            Replica::restore(identity.clone(), None, ledger, changes, vec![]).unwrap();
+        let replica = Replica::restore(identity.clone(), None, ledger, changes, vec![]);
+        let mut replica = Box::new(replica.unwrap());
         replica.write_unheard();
         let victims = [&self.operator, &self.replicator, &self.agent];
         Rogue::new(identity, replica, &victims).await

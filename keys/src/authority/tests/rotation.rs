@@ -204,17 +204,26 @@ fn while_an_operators_key_is_contested_only_what_both_follow_counts() {
     world.rotate(&old, &key(22));
     world.operator = key(22);
     let honest = world.grant();
-    let entry = Entry {
+    // The thief's branch: a grant, and then another next key.
+    let terms = world.ledger.get(&before).unwrap().entry.statement.clone();
+    let mut entry = Entry {
         seq,
         previous,
         mesh: Some(world.ledger.mesh()),
-        at: NOW,
-        statement: world.rotation(node, &old, &key(23), Position::NONE),
+        at: LATER,
+        statement: terms,
     };
+    let stolen = Signed::seal(&old, Domain::Statement, &entry).unwrap();
+    let stolen_id = stolen.statement_id();
+    world.ledger.insert(stolen).unwrap();
+    entry.seq += 1;
+    entry.previous = Some(stolen_id);
+    entry.statement = world.rotation(node, &old, &key(23), Position::NONE);
     let forked = Signed::seal(&old, Domain::Statement, &entry).unwrap();
     world.ledger.insert(forked).unwrap();
     let contested = authority(&world.ledger);
     assert!(contested.grant(&before).is_some() && contested.grant(&honest).is_none());
+    assert!(contested.grant(&stolen_id).is_none());
     let through = contested.authorship(&old.public());
     assert_eq!(through, Some(Authorship::Through(Position::NONE)));
     let nothing = Some(Authorship::Through(Position::NONE));

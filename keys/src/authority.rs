@@ -7,6 +7,7 @@
 //! or from the signer of what it takes back.
 
 use crate::id::{MeshId, NodeId, PublicKey, StatementId, UnixSecs};
+use crate::lease::Pair;
 use crate::ledger::{Ledger, Recorded};
 use crate::permit::Denied;
 use crate::statement::{
@@ -429,6 +430,33 @@ impl Authority {
     /// All grants.
     pub fn grants(&self) -> impl Iterator<Item = (&StatementId, &GrantState)> {
         self.grants.iter()
+    }
+
+    /// Every grant that is good at `wall` with every replicator that may use it: neither
+    /// the grant nor one of the two ends was revoked or is over.
+    pub fn live_pairs(&self, wall: UnixSecs) -> impl Iterator<Item = (Pair, &Grant)> {
+        let stands = move |id: &NodeId, role: Role| {
+            self.member(id).is_some_and(|member| {
+                let standing = self.standing(wall, &member.key, role);
+                standing.is_ok_and(|standing| standing.id == *id)
+            })
+        };
+        let live = self.grants.iter().filter(move |(_, state)| {
+            !state.revoked
+                && wall < state.grant.not_after
+                && stands(&state.grant.agent, Role::Agent)
+        });
+        live.flat_map(move |(id, state)| {
+            let pool = state.grant.replicators.iter();
+            let standing = pool.filter(move |node| stands(node, Role::Replicator));
+            standing.map(move |replicator| {
+                let pair = Pair {
+                    grant: *id,
+                    replicator: *replicator,
+                };
+                (pair, &state.grant)
+            })
+        })
     }
 
     /// How far the document changes of `author` count; none if it was never an operator.

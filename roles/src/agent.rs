@@ -39,6 +39,37 @@ pub const READY_PASS_MILLIS: u64 = 60_000;
 /// Summaries kept of past passes.
 pub const MAX_SUMMARIES: usize = 16;
 
+/// The step in which nothing is missing but a word of an operator.
+const WAITING: &str = "waiting for an operator";
+
+/// What is said of work while its lease is over and its autonomy is not.
+pub const ON_AUTONOMY: &str = "runs on the autonomy of its grant: no operator's node has renewed the lease; start one that this node can reach";
+
+/// What people are told when a permit comes to rest on autonomy, or does so no more.
+pub fn autonomy_note<Direction>(
+    was_on_autonomy: bool,
+    now: Now,
+    permit: &Permit<Direction>,
+) -> Option<Note> {
+    match (was_on_autonomy, permit.is_on_autonomy(now)) {
+        (false, true) => {
+            let span = permit.span();
+            let text = format!(
+                "grant {}: no operator's node has renewed its lease of {} s; work goes on for up to {} s more, in which a revocation may go unheard: start an operator's node that this node can reach",
+                permit.grant().short(),
+                span.lease_secs,
+                span.autonomy_secs,
+            );
+            Some(Note::warn("on-autonomy", text))
+        }
+        (true, false) => {
+            let text = format!("grant {}: its lease was renewed", permit.grant().short());
+            Some(Note::info("lease-renewed", text))
+        }
+        _ => None,
+    }
+}
+
 /// What must survive a crash of the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -176,6 +207,8 @@ pub struct Agent {
     /// The last failure told, so that it is told once.
     source_failure: Option<String>,
     quiet_wanted: bool,
+    /// The lease was not renewed in time, and people were told that work goes on.
+    on_autonomy: bool,
 }
 
 impl Agent {
@@ -201,6 +234,7 @@ impl Agent {
             failures: 0,
             source_failure: None,
             quiet_wanted: false,
+            on_autonomy: false,
         }
     }
 
@@ -259,7 +293,12 @@ impl Agent {
                     "the replicator refused volume {}: {code}",
                     self.record.job.volume.short()
                 );
-                out.push(Action::Tell(Note::warn("refused-by-replicator", text)));
+                // Its lease comes a moment after that of this end, or it tells people itself.
+                let note = match code {
+                    RefusalCode::NoLease => Note::info("refused-by-replicator", text),
+                    _ => Note::warn("refused-by-replicator", text),
+                };
+                out.push(Action::Tell(note));
                 self.lost(now, format!("refused by the replicator: {code}"));
             }
             Input::SessionLost(why) => {
@@ -423,8 +462,17 @@ impl Agent {
                     self.phase = Phase::Held(hold);
                 }
             }
-            Ok(permit) => self.advance(now, permit, out),
+            Ok(permit) => {
+                self.tell_of_autonomy(now, &permit, out);
+                self.advance(now, permit, out);
+            }
         }
+    }
+
+    fn tell_of_autonomy(&mut self, now: Now, permit: &Permit<SendBlocks>, out: &mut Vec<Action>) {
+        let note = autonomy_note(self.on_autonomy, now, permit);
+        self.on_autonomy = permit.is_on_autonomy(now);
+        out.extend(note.map(Action::Tell));
     }
 
     fn advance(&mut self, now: Now, permit: Permit<SendBlocks>, out: &mut Vec<Action>) {
@@ -514,11 +562,10 @@ impl Agent {
         } else {
             Stage::Replicating
         };
+        let autonomy = || self.on_autonomy.then(|| ON_AUTONOMY.to_owned());
         let waiting_for_quiet = || {
-            self.quiet_wanted.then(|| {
-                "waits until a whole pass finds nothing new: stop or freeze what writes to the source"
-                    .to_owned()
-            })
+            let quiet = "waits until a whole pass finds nothing new: stop or freeze what writes to the source";
+            self.quiet_wanted.then(|| quiet.to_owned()).or(autonomy())
         };
         match &self.phase {
             // A session that is opened again at once is not worth a word.
@@ -526,10 +573,10 @@ impl Agent {
                 (running, "connecting", None)
             }
             Phase::Held(hold) => hold.standing(running),
-            Phase::Connecting => (running, "comparing", None),
+            Phase::Connecting => (running, "comparing", autonomy()),
             Phase::Passing { .. } => (running, "copying", waiting_for_quiet()),
-            Phase::Resting { .. } => (running, "resting", None),
-            Phase::Finishing => (Stage::CuttingOver, "proving", None),
+            Phase::Resting { .. } => (running, "resting", autonomy()),
+            Phase::Finishing => (Stage::CuttingOver, "proving", autonomy()),
             Phase::CutOver => (Stage::CutOver, "done", None),
             Phase::Gone => (Stage::Enrolled, "deleted", None),
         }
@@ -540,6 +587,12 @@ impl Hold {
     fn note(&self) -> Option<Note> {
         match self {
             Self::Paused => Some(Note::info("paused", "paused by the plan; nothing is sent")),
+            // An operator's answer is usually under way.
+            Self::Denied(Denied::NotVouched { .. }) => None,
+            Self::Denied(denied @ Denied::LeaseOver { .. }) => {
+                let text = format!("nothing is sent: {denied}");
+                Some(Note::error("lease-over", text))
+            }
             Self::Denied(denied) => {
                 let text = format!(
                     "nothing is sent: {denied}; have an operator start the migration again"
@@ -564,6 +617,12 @@ impl Hold {
         match self {
             Self::Planned => (Stage::Enrolled, "planned", None),
             Self::Paused => (Stage::Paused, "paused", None),
+            Self::Denied(denied @ Denied::NotVouched { .. }) => {
+                (running, WAITING, Some(denied.to_string()))
+            }
+            Self::Denied(denied @ Denied::LeaseOver { .. }) => {
+                (Stage::Stalled, WAITING, Some(denied.to_string()))
+            }
             Self::Denied(denied) => (Stage::Stalled, "refused", Some(denied.to_string())),
             Self::NoReplicator => (
                 Stage::Failed,

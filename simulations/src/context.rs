@@ -26,6 +26,10 @@ pub enum Flaw {
     AnswersStrangers,
     /// Comes back without the changes of the plan.
     ForgetsChanges,
+    /// Counts a lease from when the answer is looked at.
+    LeasesFromReceipt,
+    /// Goes on vouching for the last that it vouched for.
+    VouchesForEver,
 }
 
 /// Something that must never be, and was.
@@ -86,11 +90,19 @@ pub struct Seen {
     pub barriers: u64,
     /// Volumes cut over.
     pub cut_over: u64,
+    /// Leases that became longer.
+    pub leases_renewed: u64,
+    /// Streams that ended with a lease.
+    pub leases_over: u64,
+    /// Blocks that moved while a revocation was known to its operator alone.
+    pub moved_unheard: u64,
+    /// Revocations that the ends were cut off from.
+    pub cut_off_revocations: u64,
 }
 
 impl Seen {
     /// Every count with its name.
-    pub fn table(&self) -> [(&'static str, u64); 23] {
+    pub fn table(&self) -> [(&'static str, u64); 27] {
         [
             ("messages lost", self.lost),
             ("messages delayed", self.delayed),
@@ -115,6 +127,10 @@ impl Seen {
             ("groups adopted", self.adopted_groups),
             ("barriers", self.barriers),
             ("volumes cut over", self.cut_over),
+            ("leases renewed", self.leases_renewed),
+            ("streams ended by a lease", self.leases_over),
+            ("blocks moved unheard", self.moved_unheard),
+            ("revocations cut off", self.cut_off_revocations),
         ]
     }
 
@@ -143,6 +159,10 @@ impl Seen {
         self.adopted_groups += other.adopted_groups;
         self.barriers += other.barriers;
         self.cut_over += other.cut_over;
+        self.leases_renewed += other.leases_renewed;
+        self.leases_over += other.leases_over;
+        self.moved_unheard += other.moved_unheard;
+        self.cut_off_revocations += other.cut_off_revocations;
     }
 }
 

@@ -6,6 +6,7 @@
 use crate::disk::Death;
 use crate::network::{Event, Packet};
 use crate::node::encode;
+use crate::scenario::Migration;
 use crate::world::World;
 use blocks::{CloseReason, Root, ToTarget};
 use keys::{Epoch, Signed};
@@ -79,6 +80,22 @@ impl World {
         for from in 0..nodes {
             for to in 0..nodes {
                 if side[from] != side[to] {
+                    self.ctx.network.cut(from, to, until);
+                }
+            }
+        }
+    }
+
+    /// Lets the ends of a migration reach each other and nobody else, until their leases
+    /// are over and somewhat longer.
+    pub fn cut_off_ends(&mut self, migration: &Migration) {
+        self.ctx.seen.cut_off_revocations += 1;
+        let longest = migration.span.exposure_secs().min(60) * 1000;
+        let until = self.ctx.now + longest + 8_000;
+        let is_end = |node: usize| migration.agent == node || migration.replicators.contains(&node);
+        for from in 0..self.scenario.nodes {
+            for to in 0..self.scenario.nodes {
+                if is_end(from) != is_end(to) {
                     self.ctx.network.cut(from, to, until);
                 }
             }

@@ -14,10 +14,13 @@ use crate::sending::Sending;
 use crate::store::{Store, Told};
 use codec::Wire;
 use keys::invite::Token;
-use keys::{Identity, MeshId, Name, PublicKey, UnixSecs, VolumeId};
+use keys::lease::Boot;
+use keys::{Identity, Leases, MeshId, Name, PublicKey, UnixSecs, VolumeId};
 use mesh::{Announcement, EnrolReply, EnrolRequest, Input, JoinError, JoinStep, Joiner, Output};
 use mesh::{DeniedCode, Page, Record, Replica, Request};
-use roles::{JobId, Note, Now, agent::Agent, provisioner::Provisioner, replicator::Replicator};
+use roles::{
+    JobId, Note, Now, Vouching, agent::Agent, provisioner::Provisioner, replicator::Replicator,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -72,6 +75,11 @@ pub struct Node {
     pub life: u32,
     /// How far its wall clock is off.
     pub skew_secs: i64,
+    /// Which run of the machine it is: another one after every loss of power.
+    pub boot: Boot,
+    /// What its clock that does not jump is ahead of the world's; its own, so that
+    /// nobody can compare it with another node's.
+    pub ahead_millis: i64,
     /// Outputs that it may carry out before it dies.
     pub fuse: Option<u64>,
     /// The next sync fails, for want of room or otherwise.
@@ -107,6 +115,10 @@ pub struct Up {
     pub receiving: BTreeMap<u64, Receiving>,
     /// The provisioner's machine.
     pub provisioner: Provisioner,
+    /// The leases that it holds.
+    pub leases: Leases,
+    /// The operator's answers to pulses.
+    pub vouching: Vouching,
 }
 
 impl Node {
@@ -127,8 +139,7 @@ impl Node {
         let right = BEGINNING + ctx.now / 1000;
         Now {
             wall: UnixSecs(right.saturating_add_signed(self.skew_secs)),
-            // Its own start, so that nobody can compare it with another node's.
-            mono_millis: ctx.now + 1_000_000 * (self.index as u64 + 1),
+            mono_millis: ctx.now.saturating_add_signed(self.ahead_millis),
         }
     }
 
@@ -174,6 +185,9 @@ impl Node {
         }
         let records = self.store.copies.values().map(|copy| copy.record.clone());
         up.replicator = Replicator::new(records);
+        if let Some(stored) = self.store.leases.clone() {
+            up.leases = Leases::restore(stored, self.now(ctx), self.boot);
+        }
         up.dirty = true;
         self.up = Some(up);
         ctx.oracle.changed.insert(self.index);
@@ -291,6 +305,9 @@ impl Node {
     fn keep(&mut self, ctx: &mut Context, records: Vec<Record>) {
         if let Some(mesh) = self.replica().map(|replica| replica.ledger().mesh()) {
             invariants::everything_verifies(ctx, self.index, mesh, &records);
+        }
+        if let Some(replica) = self.replica() {
+            invariants::only_the_good_is_vouched_for(ctx, replica, &records);
         }
         let (at, count) = (self.index, records.len());
         ctx.trace
@@ -502,9 +519,10 @@ impl Node {
     /// Publishes a report when it would say something new.
     fn publish(&mut self, ctx: &mut Context) -> Lived {
         let now = self.now(ctx);
-        let Some(report) = self.report() else {
+        let Some(mut report) = self.report() else {
             return Ok(());
         };
+        report.renewals = self.renewals(now);
         let replica = self
             .up()
             .replica
@@ -516,6 +534,12 @@ impl Node {
             at: UnixSecs(0),
             ..published.clone()
         });
+        if ctx.flaw == Some(Flaw::VouchesForEver)
+            && report.renewals.is_empty()
+            && let Some(said) = &said
+        {
+            report.renewals.clone_from(&said.renewals);
+        }
         let me = replica.my_key();
         if said.as_ref() == Some(&report) || !replica.authority().admits(now.wall, &me) {
             return Ok(());

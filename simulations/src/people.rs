@@ -13,7 +13,7 @@ use keys::statement::{Grant, Invite};
 use keys::{Identity, NodeId, Revocation, Role, Roles, Statement, StatementId, UnixSecs};
 
 /// How long an invite is open.
-const INVITE_SECS: u64 = 3_600;
+const INVITE_SECS: u64 = 10 * 86_400;
 
 /// Whether what people wanted is done, or has to wait.
 #[derive(PartialEq, Eq)]
@@ -38,6 +38,13 @@ impl World {
             };
             if self.ctx.now < due {
                 continue;
+            }
+            let revokes = matches!(
+                wish,
+                Wish::RevokeGrants | Wish::RevokeAgent | Wish::RevokeReplicators
+            );
+            if revokes && migration.is_cut_off {
+                self.cut_off_ends(&migration);
             }
             let mut done = Done::NotYet;
             self.live(0, |node, ctx| {
@@ -307,6 +314,8 @@ impl Node {
             replicators,
             volumes: migration.volumes.clone(),
             not_after: UnixSecs(now.wall.0 + migration.grant_secs),
+            lease_secs: migration.span.lease_secs,
+            autonomy_secs: migration.span.autonomy_secs,
         });
         let Some(grant) = self.state(ctx, grant)? else {
             return Ok(Done::NotYet);

@@ -4,6 +4,7 @@
 //! Not here: what goes wrong meanwhile (`faults`), and doing it (`people`).
 
 use crate::rng::Rng;
+use keys::lease::Span;
 use keys::{MigrationId, VolumeId};
 
 /// Latest time at which anything goes wrong, in milliseconds.
@@ -76,6 +77,11 @@ pub struct Migration {
     pub ending: Ending,
     /// How long its grant is to last.
     pub grant_secs: u64,
+    /// How long its leases last, and how much longer work goes on without one.
+    pub span: Span,
+    /// Whether the agent and the replicators are cut off from everybody else when their
+    /// right is taken back.
+    pub is_cut_off: bool,
 }
 
 /// The whole of a world's script.
@@ -126,7 +132,7 @@ impl Scenario {
         let expires = |migration: &Migration| migration.ending == Ending::GrantExpired;
         let max_skew_secs = match migrations.iter().any(expires) {
             true => 15,
-            false => 180,
+            false => 86_400,
         };
         Self {
             nodes,
@@ -203,11 +209,12 @@ fn migration(
             wishes.push((cut_at, Wish::Delete));
         }
     }
-    // Nobody may cut over what they lost the right to move, once they have heard of it.
-    if matches!(
+    let revoked = matches!(
         ending,
         Ending::GrantRevoked | Ending::AgentRevoked | Ending::ReplicatorRevoked
-    ) {
+    );
+    // Nobody may cut over what they lost the right to move, once they have heard of it.
+    if revoked {
         wishes.push((heal_at + HEARD_MILLIS, cutover));
     }
     Migration {
@@ -219,7 +226,25 @@ fn migration(
         ending,
         grant_secs: match ending {
             Ending::GrantExpired => rng.between(20, 50),
-            _ => 86_400,
+            _ => 30 * 86_400,
+        },
+        span: span(rng, revoked),
+        is_cut_off: revoked && rng.below(3) > 0,
+    }
+}
+
+/// Usually what `migration start` gives, and often so short that it counts in a world
+/// of a few minutes.
+fn span(rng: &mut Rng, revoked: bool) -> Span {
+    let short = if revoked { 800 } else { 300 };
+    match rng.happens(short) {
+        true => Span {
+            lease_secs: rng.between(8, 21),
+            autonomy_secs: [0, rng.below(21)][rng.index(2)],
+        },
+        false => Span {
+            lease_secs: 3_600,
+            autonomy_secs: 7 * 86_400,
         },
     }
 }

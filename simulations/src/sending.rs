@@ -405,7 +405,7 @@ impl Node {
             let (Some(cursor), true, true) = (session.cursor, is_current, may_send) else {
                 return Ok(());
             };
-            if now.wall >= session.permit.valid_until() && ctx.flaw != Some(Flaw::NeverRechecks) {
+            if !session.permit.holds(now) && ctx.flaw != Some(Flaw::NeverRechecks) {
                 self.up().dirty = true;
                 break;
             }
@@ -530,6 +530,19 @@ impl Node {
             job,
             [&agent, &replicator],
         );
+        self.moved_within_lease(ctx, grant, replicator);
+    }
+
+    /// INV-23 for a block that moves at this end.
+    pub(crate) fn moved_within_lease(
+        &self,
+        ctx: &mut Context,
+        grant: StatementId,
+        replicator: PublicKey,
+    ) {
+        if let Some(replica) = self.replica() {
+            invariants::moved_within_lease(ctx, replica, grant, &replicator);
+        }
     }
 
     /// A proof as it travels.

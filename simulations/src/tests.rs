@@ -73,7 +73,18 @@ fn a_replicator_that_ignores_its_notes_after_a_crash_is_noticed() {
 #[test]
 fn ends_that_never_check_open_streams_again_are_noticed() {
     let noticed = noticed_as(Flaw::NeverRechecks, 80).unwrap();
-    assert!(["INV-06", "INV-07"].contains(&noticed), "{noticed}");
+    let known = ["INV-06", "INV-07", "INV-23"];
+    assert!(known.contains(&noticed), "{noticed}");
+}
+
+#[test]
+fn a_lease_that_counts_from_the_receipt_of_an_answer_is_noticed() {
+    assert_eq!(noticed_as(Flaw::LeasesFromReceipt, 60), Some("INV-23"));
+}
+
+#[test]
+fn an_operator_that_vouches_for_what_it_knows_to_be_revoked_is_noticed() {
+    assert_eq!(noticed_as(Flaw::VouchesForEver, 60), Some("INV-23"));
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::scenario::Scenario;
 use crate::store::Store;
 use crate::trace::Trace;
 use blocks::{BLOCK_SIZE, Geometry};
+use keys::lease::Boot;
 use keys::{Identity, Name, Role, VolumeId};
 use mesh::{Founding, Replica};
 use provider::fake::{FakeCloud, Faults};
@@ -120,8 +121,7 @@ impl World {
         if index == forger {
             self.ctx.oracle.forgers.insert(identity.public());
         }
-        let skew = self.scenario.max_skew_secs;
-        let skew_secs = rng.below(2 * skew + 1).cast_signed() - skew.cast_signed();
+        let skew_secs = skew(rng, self.scenario.max_skew_secs);
         let volumes: Vec<VolumeId> = self
             .scenario
             .migrations
@@ -142,6 +142,8 @@ impl World {
             up: None,
             life: 0,
             skew_secs,
+            boot: Boot(rng.bytes()),
+            ahead_millis: 1_000_000 * (index as i64 + 1),
             fuse: None,
             sync_fails: None,
             token: None,
@@ -219,12 +221,28 @@ impl World {
             .trace
             .line(now, format_args!("n{index} dies: {death:?}"));
         self.nodes[index].die(&mut self.ctx, death);
+        if death == Death::Power {
+            self.reboot(index);
+        }
         for stream in self.ctx.network.streams_of(index) {
             self.ctx.break_stream(stream, blocks::CloseReason::Lost);
         }
         let longest = if self.ctx.calm { 500 } else { 7_000 };
         let at = now + self.ctx.rng.between(200, longest);
         self.ctx.network.schedule(at, Event::Start { node: index });
+    }
+
+    /// Another run of the machine: its clock that does not jump begins anew, and its wall
+    /// clock comes back as something else.
+    fn reboot(&mut self, index: usize) {
+        let max_skew_secs = self.scenario.max_skew_secs;
+        let (node, rng) = (&mut self.nodes[index], &mut self.ctx.rng);
+        node.boot = Boot(rng.bytes());
+        node.ahead_millis = 3_000 - self.ctx.now.cast_signed();
+        // A grant that ends by the wall clock may not come to life again.
+        if max_skew_secs >= 86_400 {
+            node.skew_secs = skew(rng, max_skew_secs);
+        }
     }
 
     fn step(&mut self, event: Event) {
@@ -409,6 +427,11 @@ impl World {
         }
         at
     }
+}
+
+/// How far a wall clock is off.
+fn skew(rng: &mut Rng, max_secs: u64) -> i64 {
+    rng.below(2 * max_secs + 1).cast_signed() - max_secs.cast_signed()
 }
 
 fn kind(packet: &Packet) -> &'static str {

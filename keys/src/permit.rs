@@ -168,9 +168,22 @@ impl<Direction> Permit<Direction> {
         self.replicator
     }
 
-    /// Whether a block may move without a new check. Cheap: ask before each.
+    /// Whether a block may move without a new check, or why not. Cheap: ask before each.
+    pub fn check(&self, now: Now) -> Result<(), Denied> {
+        let grant = self.grant;
+        if now.wall >= self.valid_until {
+            let not_after = self.valid_until;
+            return Err(Denied::GrantExpired { grant, not_after });
+        }
+        match self.lease.is_older(now, self.lease.span.exposure_secs()) {
+            true => Err(Denied::LeaseOver { grant }),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a block may move without a new check.
     pub fn holds(&self, now: Now) -> bool {
-        now.wall < self.valid_until && !self.lease.is_older(now, self.lease.span.exposure_secs())
+        self.check(now).is_ok()
     }
 
     /// Whether the lease is over and only the autonomy of the grant lets work go on.
@@ -290,9 +303,6 @@ impl Authority {
             },
             direction: PhantomData,
         };
-        match permit.holds(now) {
-            true => Ok(permit),
-            false => Err(Denied::LeaseOver { grant }),
-        }
+        permit.check(now).map(|()| permit)
     }
 }

@@ -34,6 +34,8 @@ pub const FIRST_RETRY_MILLIS: u64 = 500;
 pub const LONGEST_RETRY_MILLIS: u64 = 15_000;
 /// Sessions lost in a row before the work counts as stalled.
 pub const STALLED_AFTER: u32 = 3;
+/// An operator's first word on a grant is waited for so long before people are told.
+pub const UNVOUCHED_MILLIS: u64 = 5_000;
 /// A migration is ready for cutover once a pass takes no longer than this.
 pub const READY_PASS_MILLIS: u64 = 60_000;
 /// Summaries kept of past passes.
@@ -189,6 +191,7 @@ enum Hold {
     Planned,
     Paused,
     Denied(Denied),
+    Unvouched { until_millis: u64 },
     NoReplicator,
     NoTarget(Option<String>),
     NotConnected,
@@ -259,7 +262,8 @@ impl Agent {
     /// When to give [`Input::Tick`] next, on the monotonic clock.
     pub fn deadline_millis(&self) -> Option<u64> {
         match self.phase {
-            Phase::Resting { until_millis } | Phase::Held(Hold::Retry { until_millis, .. }) => {
+            Phase::Resting { until_millis }
+            | Phase::Held(Hold::Retry { until_millis, .. } | Hold::Unvouched { until_millis }) => {
                 Some(until_millis)
             }
             _ => None,
@@ -521,6 +525,9 @@ impl Agent {
         }
         let permit = match &facts.permit {
             Some(Ok(permit)) => permit.clone(),
+            Some(Err(denied @ Denied::NotVouched { .. })) => {
+                return Err(self.unvouched(now, *denied));
+            }
             Some(Err(denied)) => return Err(Hold::Denied(*denied)),
             None => return Err(Hold::NoTarget(None)),
         };
@@ -543,6 +550,21 @@ impl Agent {
             });
         }
         Ok(permit)
+    }
+
+    /// An operator's answer is usually under way; only one that stays away is told.
+    fn unvouched(&self, now: Now, denied: Denied) -> Hold {
+        match &self.phase {
+            Phase::Held(Hold::Unvouched { until_millis }) if now.mono_millis < *until_millis => {
+                Hold::Unvouched {
+                    until_millis: *until_millis,
+                }
+            }
+            Phase::Held(Hold::Unvouched { .. } | Hold::Denied(_)) => Hold::Denied(denied),
+            _ => Hold::Unvouched {
+                until_millis: now.mono_millis + UNVOUCHED_MILLIS,
+            },
+        }
     }
 
     /// Where it stands, for people: stage, named step, and why it waits.
@@ -587,11 +609,9 @@ impl Hold {
     fn note(&self) -> Option<Note> {
         match self {
             Self::Paused => Some(Note::info("paused", "paused by the plan; nothing is sent")),
-            // An operator's answer is usually under way.
-            Self::Denied(Denied::NotVouched { .. }) => None,
-            Self::Denied(denied @ Denied::LeaseOver { .. }) => {
+            Self::Denied(denied @ (Denied::NotVouched { .. } | Denied::LeaseOver { .. })) => {
                 let text = format!("nothing is sent: {denied}");
-                Some(Note::error("lease-over", text))
+                Some(Note::error("no-lease", text))
             }
             Self::Denied(denied) => {
                 let text = format!(
@@ -609,7 +629,9 @@ impl Hold {
                 "replicator-unreachable",
                 "the replicator is not connected; it is tried again all the time",
             )),
-            Self::Planned | Self::NoTarget(None) | Self::Retry { .. } => None,
+            Self::Planned | Self::Unvouched { .. } | Self::NoTarget(None) | Self::Retry { .. } => {
+                None
+            }
         }
     }
 
@@ -617,10 +639,8 @@ impl Hold {
         match self {
             Self::Planned => (Stage::Enrolled, "planned", None),
             Self::Paused => (Stage::Paused, "paused", None),
-            Self::Denied(denied @ Denied::NotVouched { .. }) => {
-                (running, WAITING, Some(denied.to_string()))
-            }
-            Self::Denied(denied @ Denied::LeaseOver { .. }) => {
+            Self::Unvouched { .. } => (running, WAITING, None),
+            Self::Denied(denied @ (Denied::NotVouched { .. } | Denied::LeaseOver { .. })) => {
                 (Stage::Stalled, WAITING, Some(denied.to_string()))
             }
             Self::Denied(denied) => (Stage::Stalled, "refused", Some(denied.to_string())),

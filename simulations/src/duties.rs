@@ -149,6 +149,10 @@ impl Node {
             facts
         });
         let Some(facts) = facts else { return Ok(()) };
+        let over = matches!(facts.permit, Some(Err(Denied::LeaseOver { .. })));
+        if over && self.up().sending.contains_key(&job) {
+            ctx.seen.leases_over += 1;
+        }
         if let (Some(Ok(permit)), Some(session)) = (&facts.permit, self.up().sending.get_mut(&job))
             && permit.grant() == session.permit.grant()
         {

@@ -10,7 +10,8 @@ use crate::store::OfferedVolume;
 use crate::views::{LookupError, find_member, find_migration, find_volume};
 use crdt::{Desired, EditError, MigrationPlan, Stage};
 use keys::invite::Token;
-use keys::statement::Invite;
+use keys::lease::Span;
+use keys::statement::{Invite, MAX_AUTONOMY_SECS, MAX_LEASE_SECS, MIN_LEASE_SECS};
 use keys::{
     Grant, Identity, Member, MigrationId, Name, NodeId, Revocation, Role, Roles, Standing,
     Statement, StatementId, UnixSecs, VolumeId,
@@ -24,6 +25,10 @@ use zeroize::Zeroizing;
 
 /// How long a grant made by `migration start` lasts.
 const GRANT_SECS: u64 = 30 * 86_400;
+/// How long its leases last: an operator's node may be restarted without a word.
+const LEASE_SECS: u64 = 3_600;
+/// How much longer work goes on: an operator's laptop may be away for a week.
+const AUTONOMY_SECS: u64 = 7 * 86_400;
 /// Disks of one migration: each has a stream, and one is left to take over another.
 const MAX_DISKS: usize = crate::net::MAX_STREAMS_PER_PEER - 1;
 /// Events of this node that one answer may hold.
@@ -563,6 +568,7 @@ impl Engine {
         &mut self,
         wanted: &str,
         resume: bool,
+        options: ActionOptions,
     ) -> Result<MigrationView, CallError> {
         self.require_operator()?;
         let plan = find_migration(self.replica.document().plan(), wanted)?.clone();
@@ -582,18 +588,7 @@ impl Engine {
             }
             Desired::Created | Desired::Paused | Desired::Started => {}
         }
-        let grant = if self.holds_grant(&plan) {
-            None
-        } else {
-            let not_after = UnixSecs(self.now().wall.0 + GRANT_SECS);
-            Some(self.state(Statement::Grant(Grant {
-                migration: plan.id,
-                agent: plan.source,
-                replicators: plan.replicators.clone(),
-                volumes: plan.volumes.clone(),
-                not_after,
-            }))?)
-        };
+        let grant = self.grant_for(&plan, options)?;
         let id = plan.id;
         self.edit(move |edit| {
             if let Some(grant) = grant {
@@ -604,14 +599,50 @@ impl Engine {
         self.view(&plan.id)
     }
 
-    /// Whether a grant of the plan still covers all of it.
-    fn holds_grant(&self, plan: &MigrationPlan) -> bool {
+    /// Signs a new grant unless one of the plan still covers all of it, with the leases
+    /// that are asked for. Where other leases are asked for, the old grants are revoked:
+    /// they would go on exposing what they did.
+    fn grant_for(
+        &mut self,
+        plan: &MigrationPlan,
+        options: ActionOptions,
+    ) -> Result<Option<StatementId>, CallError> {
+        let good = self.good_grants(plan);
+        let asked = |span: &Span| {
+            let as_asked = |asked: Option<u64>, had: u64| asked.is_none_or(|asked| asked == had);
+            as_asked(options.lease_secs, span.lease_secs)
+                && as_asked(options.autonomy_secs, span.autonomy_secs)
+        };
+        if !good.is_empty() && good.iter().all(|(_, span)| asked(span)) {
+            return Ok(None);
+        }
+        let grant = Grant {
+            migration: plan.id,
+            agent: plan.source,
+            replicators: plan.replicators.clone(),
+            volumes: plan.volumes.clone(),
+            not_after: UnixSecs(self.now().wall.0 + GRANT_SECS),
+            lease_secs: options.lease_secs.unwrap_or(LEASE_SECS),
+            autonomy_secs: options.autonomy_secs.unwrap_or(AUTONOMY_SECS),
+        };
+        check_leases(&grant)?;
+        for (old, _) in good {
+            self.revoke(old, "replaced by a grant with other leases")?;
+        }
+        self.state(Statement::Grant(grant)).map(Some)
+    }
+
+    /// Grants of the plan that cover all of it.
+    fn good_grants(&self, plan: &MigrationPlan) -> Vec<(StatementId, Span)> {
         let now = self.now().wall;
-        plan.grants.iter().any(|id| {
-            self.replica.authority().grant(id).is_some_and(|state| {
-                !state.revoked && now < state.grant.not_after && state.grant.volumes == plan.volumes
-            })
-        })
+        let grants = plan.grants.iter().filter_map(|id| {
+            let state = self.replica.authority().grant(id)?;
+            let good = !state.revoked
+                && now < state.grant.not_after
+                && state.grant.volumes == plan.volumes;
+            good.then(|| (*id, state.grant.span()))
+        });
+        grants.collect()
     }
 
     /// Stops blocks from moving.
@@ -719,6 +750,24 @@ fn refused(action: &'static str, plan: &MigrationPlan, state: &str, allowed: &st
         state: state.into(),
         allowed: allowed.into(),
     })
+}
+
+/// Whether lease and autonomy are within what a grant may have.
+fn check_leases(grant: &Grant) -> Result<(), CallError> {
+    let lease = MIN_LEASE_SECS..=MAX_LEASE_SECS;
+    if !lease.contains(&grant.lease_secs) {
+        return Err(usage(format!(
+            "a lease lasts from {MIN_LEASE_SECS} s to {} days",
+            MAX_LEASE_SECS / 86_400
+        )));
+    }
+    if grant.autonomy_secs > MAX_AUTONOMY_SECS {
+        return Err(usage(format!(
+            "autonomy lasts at most {} days",
+            MAX_AUTONOMY_SECS / 86_400
+        )));
+    }
+    Ok(())
 }
 
 fn active_in(member: &Member, role: Role) -> Result<(), CallError> {

@@ -19,10 +19,12 @@ impl Engine {
             plan: self.replica.document().plan(),
             authority: self.replica.authority(),
             reports: self.replica.reports(),
+            leases: &self.leases,
         })
     }
 
     pub(super) fn settle(&mut self) {
+        self.settle_leases();
         for _ in 0..MAX_ROUNDS {
             self.adopt_jobs();
             let acted = self.settle_agents() | self.settle_provisioner();

@@ -14,8 +14,11 @@ use blocks::{BlockIndex, Encoding, Geometry, Leaf, RefusalCode, Root, ToSource, 
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
-use self::world::{BLOCK, Wire, World, last_of, noise, pair, until};
+use self::world::{
+    BLOCK, LEASE_SECS, Wire, World, granted, last_of, noise, pair, permits, permits_since, until,
+};
 use super::*;
+use crate::clock;
 
 const MIB: usize = 1 << 20;
 
@@ -342,16 +345,17 @@ async fn no_block_is_written_once_authority_is_withdrawn() {
     let sending = job.progress.clone();
     tokio::spawn(send(near, job, orders, tell));
     let open = read_open(&mut far).await.unwrap();
-    let (stop, stopped) = watch::channel(None);
+    let (leave, given) = granted();
     // A queue that nobody empties holds the desk up while extents pile up.
     let (tell, mut received) = mpsc::channel(1);
     let job = world.receive_job(open);
     let receiving = job.progress.clone();
-    tokio::spawn(receive(far, job, stopped, tell));
+    tokio::spawn(receive(far, job, given, tell));
     let begin = SendCommand::BeginPass { pass: 1 };
     commands.send(begin).await.unwrap();
     until(|| sending.blocks_sent.load(Relaxed) >= 64).await;
-    stop.send(Some(RefusalCode::Revoked)).unwrap();
+    let revoked = Leave::Withdrawn(RefusalCode::Revoked);
+    leave.send(revoked).unwrap();
     let last = last_of(&mut received).await;
     let Some(ReceiveEvent::Refused(RefusalCode::Revoked, _)) = last else {
         panic!("{last:?}");
@@ -361,6 +365,84 @@ async fn no_block_is_written_once_authority_is_withdrawn() {
     assert!(blocks::is_zero(&target));
     let last = last_of(&mut sent).await;
     assert_eq!(last, Some(SendEvent::Refused(RefusalCode::Revoked)));
+}
+
+/// A moment on the clock that does not jump from which a lease has `left_millis` left.
+fn lease_with(left_millis: u64) -> u64 {
+    clock::now().mono_millis + left_millis - LEASE_SECS * 1000
+}
+
+#[tokio::test]
+async fn no_block_is_written_after_the_lease_even_if_nobody_looks_at_it() {
+    let world = World::new(8 * MIB);
+    let (near, mut far) = pair().await;
+    let (commands, orders) = mpsc::channel(8);
+    let (tell, mut sent) = mpsc::channel(64);
+    let job = world.send_job();
+    let sending = job.progress.clone();
+    tokio::spawn(send(near, job, orders, tell));
+    let open = read_open(&mut far).await.unwrap();
+    let ends = clock::now().mono_millis + 1_500;
+    let permit = permits_since(lease_with(1_500)).1;
+    // Nobody withdraws it, and nobody renews it.
+    let (_leave, given) = watch::channel(Leave::Granted(permit));
+    // A queue that nobody empties holds the desk up while extents pile up.
+    let (tell, mut received) = mpsc::channel(1);
+    let job = world.receive_job(open);
+    let receiving = job.progress.clone();
+    tokio::spawn(receive(far, job, given, tell));
+    let begin = SendCommand::BeginPass { pass: 1 };
+    commands.send(begin).await.unwrap();
+    until(|| sending.blocks_sent.load(Relaxed) >= 64).await;
+    until(|| clock::now().mono_millis > ends).await;
+    let last = last_of(&mut received).await;
+    let Some(ReceiveEvent::Refused(RefusalCode::NoLease, _)) = last else {
+        panic!("{last:?}");
+    };
+    assert_eq!(receiving.blocks_sent.load(Relaxed), 0);
+    assert!(blocks::is_zero(&fs::read(world.target()).unwrap()));
+    let last = last_of(&mut sent).await;
+    assert_eq!(last, Some(SendEvent::Refused(RefusalCode::NoLease)));
+}
+
+#[tokio::test]
+async fn nothing_is_sent_after_the_lease_and_a_renewed_one_lets_it_go_on() {
+    let world = World::new(8 * MIB);
+    let (near, mut far) = pair().await;
+    let (commands, orders) = mpsc::channel(8);
+    let (tell, mut sent) = mpsc::channel(64);
+    let ends = clock::now().mono_millis + 500;
+    let over = permits_since(lease_with(500)).0;
+    let (renew, permit) = watch::channel(over);
+    let job = SendJob {
+        permit,
+        ..world.send_job()
+    };
+    let progress = job.progress.clone();
+    tokio::spawn(send(near, job, orders, tell));
+    let open = read_open(&mut far).await.unwrap();
+    let (_leave, given) = granted();
+    let (tell, mut received) = mpsc::channel(64);
+    tokio::spawn(receive(far, world.receive_job(open), given, tell));
+    until(|| clock::now().mono_millis > ends).await;
+    let begin = SendCommand::BeginPass { pass: 1 };
+    commands.send(begin).await.unwrap();
+    let last = last_of(&mut sent).await;
+    assert_eq!(last, Some(SendEvent::Closed));
+    assert_eq!(progress.blocks_sent.load(Relaxed), 0);
+    let last = last_of(&mut received).await;
+    assert!(matches!(last, Some(ReceiveEvent::Ended(_))), "{last:?}");
+    drop(renew);
+
+    let (near, far) = pair().await;
+    let over = permits_since(lease_with(500)).0;
+    let (renew, permit) = watch::channel(over);
+    renew.send(permits().0).unwrap();
+    let mut running = world.start_with(near, far, permit).await;
+    until(|| clock::now().mono_millis > ends + 1_000).await;
+    assert_eq!(running.pass(1).await.blocks, 128);
+    running.close().await;
+    world.assert_equal();
 }
 
 #[tokio::test]
@@ -426,8 +508,8 @@ async fn receiving(world: &World) -> (Wire, mpsc::Receiver<ReceiveEvent>) {
     near.write_all(&begin.encode(0).unwrap()).await.unwrap();
     let open = read_open(&mut far).await.unwrap();
     let (tell, received) = mpsc::channel(64);
-    let (_, stop) = watch::channel(None);
-    tokio::spawn(receive(far, world.receive_job(open), stop, tell));
+    let (_, given) = granted();
+    tokio::spawn(receive(far, world.receive_job(open), given, tell));
     (near, received)
 }
 

@@ -8,4 +8,5 @@
 mod bad_input;
 mod crashes;
 mod harness;
+mod leases;
 mod live_load;

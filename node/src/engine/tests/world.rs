@@ -2,7 +2,7 @@
 //! the hands of somebody who speaks on the wire as he likes.
 
 use super::super::{Engine, Handle, Parts};
-use crate::api::model::{InviteCreate, MigrationCreate, VolumeAdd};
+use crate::api::model::{ActionOptions, InviteCreate, MigrationCreate, VolumeAdd};
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::local::{self, Init, Joining};
@@ -240,7 +240,11 @@ impl World {
         })
         .await;
         self.operator
-            .call(|engine| engine.migration_start("m", false).unwrap())
+            .call(|engine| {
+                engine
+                    .migration_start("m", false, ActionOptions::default())
+                    .unwrap()
+            })
             .await;
         until("the first pass", &self.agent, |engine| {
             let mut slots = engine.agents.iter();

@@ -90,6 +90,8 @@ pub struct Seen {
     pub barriers: u64,
     /// Volumes cut over.
     pub cut_over: u64,
+    /// Wall clocks set while their nodes ran.
+    pub clocks_set: u64,
     /// Leases that became longer.
     pub leases_renewed: u64,
     /// Streams that ended with a lease.
@@ -102,7 +104,7 @@ pub struct Seen {
 
 impl Seen {
     /// Every count with its name.
-    pub fn table(&self) -> [(&'static str, u64); 27] {
+    pub fn table(&self) -> [(&'static str, u64); 28] {
         [
             ("messages lost", self.lost),
             ("messages delayed", self.delayed),
@@ -127,6 +129,7 @@ impl Seen {
             ("groups adopted", self.adopted_groups),
             ("barriers", self.barriers),
             ("volumes cut over", self.cut_over),
+            ("clocks set", self.clocks_set),
             ("leases renewed", self.leases_renewed),
             ("streams ended by a lease", self.leases_over),
             ("blocks moved unheard", self.moved_unheard),
@@ -159,6 +162,7 @@ impl Seen {
         self.adopted_groups += other.adopted_groups;
         self.barriers += other.barriers;
         self.cut_over += other.cut_over;
+        self.clocks_set += other.clocks_set;
         self.leases_renewed += other.leases_renewed;
         self.leases_over += other.leases_over;
         self.moved_unheard += other.moved_unheard;

@@ -7,7 +7,7 @@ use crate::disk::Death;
 use crate::network::{Event, Packet};
 use crate::node::encode;
 use crate::scenario::Migration;
-use crate::world::World;
+use crate::world::{DAY_SECS, World, skew};
 use blocks::{CloseReason, Root, ToTarget};
 use keys::{Epoch, Signed};
 use mesh::{Announcement, Request};
@@ -52,7 +52,8 @@ impl World {
                     node.sync_fails = Some(full);
                 }
             }
-            80..=84 => self.ctx.network.garble_next = true,
+            80..=82 => self.ctx.network.garble_next = true,
+            83..=84 => self.jump_clock(victim),
             85..=89 => self.stranger_asks(victim),
             90..=94 => self.forge_gossip(victim),
             _ => self.forge_stream(),
@@ -99,6 +100,16 @@ impl World {
                     self.ctx.network.cut(from, to, until);
                 }
             }
+        }
+    }
+
+    /// Somebody sets the wall clock of a node that runs. A grant that ends by the wall
+    /// clock may not come to life again.
+    fn jump_clock(&mut self, victim: usize) {
+        let max_skew_secs = self.scenario.max_skew_secs;
+        if max_skew_secs >= DAY_SECS {
+            self.ctx.seen.clocks_set += 1;
+            self.nodes[victim].skew_secs = skew(&mut self.ctx.rng, max_skew_secs);
         }
     }
 

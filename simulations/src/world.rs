@@ -25,6 +25,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const TICK_MILLIS: u64 = 1_000;
 /// How long a healed world may take to end everything.
 const HEALED_MILLIS: u64 = 150_000;
+/// A day.
+pub const DAY_SECS: u64 = 86_400;
 /// Capacity of the cloud, in bytes.
 const CLOUD_BYTES: u64 = 1 << 40;
 
@@ -240,7 +242,7 @@ impl World {
         node.boot = Boot(rng.bytes());
         node.ahead_millis = 3_000 - self.ctx.now.cast_signed();
         // A grant that ends by the wall clock may not come to life again.
-        if max_skew_secs >= 86_400 {
+        if max_skew_secs >= DAY_SECS {
             node.skew_secs = skew(rng, max_skew_secs);
         }
     }
@@ -430,7 +432,7 @@ impl World {
 }
 
 /// How far a wall clock is off.
-fn skew(rng: &mut Rng, max_secs: u64) -> i64 {
+pub fn skew(rng: &mut Rng, max_secs: u64) -> i64 {
     rng.below(2 * max_secs + 1).cast_signed() - max_secs.cast_signed()
 }
 

@@ -200,10 +200,10 @@ pub struct ActionOptions {
     #[serde(default)]
     pub prove_full: bool,
     /// How long an end may use the grant without hearing from an operator's node.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_secs: Option<u64>,
     /// How much longer work goes on after that.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autonomy_secs: Option<u64>,
 }
 

@@ -1,6 +1,8 @@
 //! What commands ask the node to do: each a method that checks, acts through the
 //! replica, and answers with a view or a refusal that says what is allowed.
 
+mod start;
+
 use super::Engine;
 use crate::api::model::{
     ActionOptions, ErrorKind, EventQuery, EventView, InviteCreate, InviteCreated, MigrationCreate,
@@ -10,11 +12,10 @@ use crate::store::OfferedVolume;
 use crate::views::{LookupError, find_member, find_migration, find_volume};
 use crdt::{Desired, EditError, MigrationPlan, Stage};
 use keys::invite::Token;
-use keys::lease::Span;
-use keys::statement::{Invite, MAX_AUTONOMY_SECS, MAX_LEASE_SECS, MIN_LEASE_SECS};
+use keys::statement::Invite;
 use keys::{
-    Grant, Identity, Member, MigrationId, Name, NodeId, Revocation, Role, Roles, Standing,
-    Statement, StatementId, UnixSecs, VolumeId,
+    Identity, Member, MigrationId, Name, NodeId, Revocation, Role, Roles, Standing, Statement,
+    StatementId, UnixSecs, VolumeId,
 };
 use mesh::StateError;
 use mesh::replica::Output;
@@ -23,12 +24,6 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use zeroize::Zeroizing;
 
-/// How long a grant made by `migration start` lasts.
-const GRANT_SECS: u64 = 30 * 86_400;
-/// How long its leases last: an operator's node may be restarted without a word.
-const LEASE_SECS: u64 = 3_600;
-/// How much longer work goes on: an operator's laptop may be away for a week.
-const AUTONOMY_SECS: u64 = 7 * 86_400;
 /// Disks of one migration: each has a stream, and one is left to take over another.
 const MAX_DISKS: usize = crate::net::MAX_STREAMS_PER_PEER - 1;
 /// Events of this node that one answer may hold.
@@ -563,88 +558,6 @@ impl Engine {
         Ok(self.with_state(|state| state.migration_by(&id))?)
     }
 
-    /// Lets blocks move, or move again.
-    pub fn migration_start(
-        &mut self,
-        wanted: &str,
-        resume: bool,
-        options: ActionOptions,
-    ) -> Result<MigrationView, CallError> {
-        self.require_operator()?;
-        let plan = find_migration(self.replica.document().plan(), wanted)?.clone();
-        let action = if resume { "resume" } else { "start" };
-        match plan.desired {
-            Desired::Deleted => return Err(refused(action, &plan, "deleted", "create a new one")),
-            Desired::Cutover { .. } => {
-                return Err(refused(
-                    action,
-                    &plan,
-                    "cutting over or cut over",
-                    "pause it first to take the cutover back, as long as it is not cut over",
-                ));
-            }
-            Desired::Created if resume => {
-                return Err(refused(action, &plan, "not started", "start it instead"));
-            }
-            Desired::Created | Desired::Paused | Desired::Started => {}
-        }
-        let grant = self.grant_for(&plan, options)?;
-        let id = plan.id;
-        self.edit(move |edit| {
-            if let Some(grant) = grant {
-                edit.add_grant(id, grant)?;
-            }
-            edit.set_desired(id, Desired::Started)
-        })?;
-        self.view(&plan.id)
-    }
-
-    /// Signs a new grant unless one of the plan still covers all of it, with the leases
-    /// that are asked for. Where other leases are asked for, the old grants are revoked:
-    /// they would go on exposing what they did.
-    fn grant_for(
-        &mut self,
-        plan: &MigrationPlan,
-        options: ActionOptions,
-    ) -> Result<Option<StatementId>, CallError> {
-        let good = self.good_grants(plan);
-        let asked = |span: &Span| {
-            let as_asked = |asked: Option<u64>, had: u64| asked.is_none_or(|asked| asked == had);
-            as_asked(options.lease_secs, span.lease_secs)
-                && as_asked(options.autonomy_secs, span.autonomy_secs)
-        };
-        if !good.is_empty() && good.iter().all(|(_, span)| asked(span)) {
-            return Ok(None);
-        }
-        let grant = Grant {
-            migration: plan.id,
-            agent: plan.source,
-            replicators: plan.replicators.clone(),
-            volumes: plan.volumes.clone(),
-            not_after: UnixSecs(self.now().wall.0 + GRANT_SECS),
-            lease_secs: options.lease_secs.unwrap_or(LEASE_SECS),
-            autonomy_secs: options.autonomy_secs.unwrap_or(AUTONOMY_SECS),
-        };
-        check_leases(&grant)?;
-        for (old, _) in good {
-            self.revoke(old, "replaced by a grant with other leases")?;
-        }
-        self.state(Statement::Grant(grant)).map(Some)
-    }
-
-    /// Grants of the plan that cover all of it.
-    fn good_grants(&self, plan: &MigrationPlan) -> Vec<(StatementId, Span)> {
-        let now = self.now().wall;
-        let grants = plan.grants.iter().filter_map(|id| {
-            let state = self.replica.authority().grant(id)?;
-            let good = !state.revoked
-                && now < state.grant.not_after
-                && state.grant.volumes == plan.volumes;
-            good.then(|| (*id, state.grant.span()))
-        });
-        grants.collect()
-    }
-
     /// Stops blocks from moving.
     pub fn migration_pause(&mut self, wanted: &str) -> Result<MigrationView, CallError> {
         self.require_operator()?;
@@ -750,24 +663,6 @@ fn refused(action: &'static str, plan: &MigrationPlan, state: &str, allowed: &st
         state: state.into(),
         allowed: allowed.into(),
     })
-}
-
-/// Whether lease and autonomy are within what a grant may have.
-fn check_leases(grant: &Grant) -> Result<(), CallError> {
-    let lease = MIN_LEASE_SECS..=MAX_LEASE_SECS;
-    if !lease.contains(&grant.lease_secs) {
-        return Err(usage(format!(
-            "a lease lasts from {MIN_LEASE_SECS} s to {} days",
-            MAX_LEASE_SECS / 86_400
-        )));
-    }
-    if grant.autonomy_secs > MAX_AUTONOMY_SECS {
-        return Err(usage(format!(
-            "autonomy lasts at most {} days",
-            MAX_AUTONOMY_SECS / 86_400
-        )));
-    }
-    Ok(())
 }
 
 fn active_in(member: &Member, role: Role) -> Result<(), CallError> {

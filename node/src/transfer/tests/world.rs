@@ -34,8 +34,8 @@ use crate::transfer::*;
 pub const BLOCK: usize = blocks::BLOCK_SIZE;
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long the permits hold.
-pub const LEASE_SECS: u64 = 3_600;
+/// How long the permits hold: longer than any test, and less than a machine is up.
+pub const LEASE_SECS: u64 = 120;
 
 /// The permits of a node that is its own operator, agent and replicator.
 pub fn permits() -> (Permit<SendBlocks>, Permit<ReceiveBlocks>) {
@@ -359,28 +359,39 @@ impl World {
         far: Wire,
         change: impl FnOnce(&mut ReceiveJob),
     ) -> Running {
-        self.start_jobs(near, far, self.send_job(), change).await
+        let (leave, given) = granted();
+        let job = self.send_job();
+        let mut running = self.start_jobs((near, far), job, (given, 64), change).await;
+        running._leave = Some(leave);
+        running
     }
 
     /// Starts both ends, with the agent's permit from elsewhere.
-    pub async fn start_with(
-        &self,
-        near: Wire,
-        far: Wire,
-        permit: watch::Receiver<Permit<SendBlocks>>,
-    ) -> Running {
+    pub async fn start_with(&self, permit: watch::Receiver<Permit<SendBlocks>>) -> Running {
         let job = SendJob {
             permit,
             ..self.send_job()
         };
-        self.start_jobs(near, far, job, |_| {}).await
+        let (leave, given) = granted();
+        let mut running = self
+            .start_jobs(pair().await, job, (given, 64), |_| {})
+            .await;
+        running._leave = Some(leave);
+        running
+    }
+
+    /// Starts both ends, with the replicator's leave from elsewhere. A queue of events
+    /// that nobody empties holds its desk up while extents pile up.
+    pub async fn start_held_up(&self, given: watch::Receiver<Leave>) -> Running {
+        let job = self.send_job();
+        self.start_jobs(pair().await, job, (given, 1), |_| {}).await
     }
 
     async fn start_jobs(
         &self,
-        near: Wire,
-        mut far: Wire,
+        (near, mut far): (Wire, Wire),
         job: SendJob,
+        (given, queue): (watch::Receiver<Leave>, usize),
         change: impl FnOnce(&mut ReceiveJob),
     ) -> Running {
         let (commands, orders) = mpsc::channel(8);
@@ -389,8 +400,7 @@ impl World {
         let sender = tokio::spawn(send(near, job, orders, tell));
         let open = read_open(&mut far).await.unwrap();
         assert_eq!(open.ticket, b"ticket");
-        let (leave, given) = granted();
-        let (tell, received) = mpsc::channel(64);
+        let (tell, received) = mpsc::channel(queue);
         let mut job = self.receive_job(open);
         change(&mut job);
         let receiving = job.progress.clone();
@@ -401,7 +411,7 @@ impl World {
             received,
             sending,
             receiving,
-            _leave: leave,
+            _leave: None,
             sender,
             receiver,
             seen: Arc::default(),
@@ -432,7 +442,7 @@ pub struct Running {
     pub received: mpsc::Receiver<ReceiveEvent>,
     pub sending: Arc<Progress>,
     pub receiving: Arc<Progress>,
-    _leave: watch::Sender<Leave>,
+    _leave: Option<watch::Sender<Leave>>,
     pub sender: JoinHandle<()>,
     pub receiver: JoinHandle<()>,
     seen: Arc<Mutex<u64>>,

@@ -43,7 +43,7 @@ const HEADER: Table = Table::new("header");
 const HEADER_KEY: &[u8] = b"header";
 
 /// All tables but the header's.
-const TABLES: [Table; 9] = [
+const TABLES: [Table; 10] = [
     shared::STATEMENTS,
     shared::CHANGES,
     shared::SEEN,
@@ -52,6 +52,7 @@ const TABLES: [Table; 9] = [
     mine::COPIES,
     mine::VOLUMES,
     mine::PROOFS,
+    mine::LEASES,
     event::EVENTS,
 ];
 

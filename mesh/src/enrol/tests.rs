@@ -234,7 +234,8 @@ fn open_challenges_are_bounded_and_the_oldest_is_forgotten() {
     assert_eq!(admission.open.len(), MAX_CHALLENGES);
     // The oldest were forgotten, though all were made within a second.
     let newest = 200 - MAX_CHALLENGES as u8..200;
-    let newest: std::collections::BTreeSet<PublicKey> = newest.map(|seed| key(seed).public()).collect();
+    let newest: std::collections::BTreeSet<PublicKey> =
+        newest.map(|seed| key(seed).public()).collect();
     assert!(admission.open.keys().eq(&newest));
 }
 

@@ -9,6 +9,7 @@ mod authority;
 mod bad_input;
 mod crashes;
 mod harness;
+mod leases;
 mod live_load;
 mod losses;
 mod writing;

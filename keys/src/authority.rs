@@ -11,6 +11,7 @@ mod strata;
 pub use strata::authority;
 
 use crate::id::{MeshId, NodeId, PublicKey, StatementId, UnixSecs};
+use crate::lease::Pair;
 use crate::permit::Denied;
 use crate::scope::Scope;
 use crate::statement::{Grant, Invite, Name, Position, Role, Roles};
@@ -202,6 +203,44 @@ impl Authority {
     /// All grants.
     pub fn grants(&self) -> impl Iterator<Item = (&StatementId, &GrantState)> {
         self.grants.iter()
+    }
+
+    /// Every grant that is good at `wall` with every replicator that may use it: neither
+    /// the grant nor one of the two ends was revoked or is over.
+    pub fn live_pairs(&self, wall: UnixSecs) -> impl Iterator<Item = (Pair, &Grant)> {
+        let stands = move |id: &NodeId, role: Role| {
+            self.member(id).is_some_and(|member| {
+                let standing = self.standing(wall, &member.key, role);
+                standing.is_ok_and(|standing| standing.id == *id)
+            })
+        };
+        let live = self.grants.iter().filter(move |(_, state)| {
+            !state.revoked && wall < state.not_after && stands(&state.grant.agent, Role::Agent)
+        });
+        live.flat_map(move |(id, state)| {
+            let pool = state.grant.replicators.iter();
+            let standing = pool.filter(move |node| stands(node, Role::Replicator));
+            standing.map(move |replicator| {
+                let pair = Pair {
+                    grant: *id,
+                    replicator: *replicator,
+                };
+                (pair, &state.grant)
+            })
+        })
+    }
+
+    /// Whether an operator with this scope has a word in what a pair may do: as with the
+    /// grant itself, the sites of its agent and of its whole pool decide.
+    pub fn is_within(&self, scope: &Scope, pair: &Pair) -> bool {
+        let Some(state) = self.grant(&pair.grant) else {
+            return *scope == Scope::Everywhere;
+        };
+        let pool = state.grant.replicators.iter();
+        pool.chain([&state.grant.agent]).all(|node| {
+            let site = self.member(node).and_then(|member| member.site.as_ref());
+            scope.has(site)
+        })
     }
 
     /// How far the document changes of `author` count; none if it was never an operator.

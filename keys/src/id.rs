@@ -82,6 +82,11 @@ id!(
     /// A source volume: random, made by the agent that offers it.
     VolumeId, 16, "volume id"
 );
+id!(
+    /// A mark that a node made at a moment it remembers: random, so that nobody can
+    /// answer it before it was made.
+    Pulse, 16, "pulse"
+);
 
 impl From<StatementId> for NodeId {
     fn from(id: StatementId) -> Self {

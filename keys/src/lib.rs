@@ -11,6 +11,7 @@ pub mod enrolment;
 pub mod id;
 pub mod identity;
 pub mod invite;
+pub mod lease;
 pub mod ledger;
 pub mod permit;
 pub mod proof;
@@ -21,8 +22,11 @@ pub mod signed;
 pub mod statement;
 
 pub use authority::{Authority, Member, Standing};
-pub use id::{Epoch, MeshId, MigrationId, NodeId, PublicKey, StatementId, UnixSecs, VolumeId};
+pub use id::{
+    Epoch, MeshId, MigrationId, NodeId, PublicKey, Pulse, StatementId, UnixSecs, VolumeId,
+};
 pub use identity::Identity;
+pub use lease::{Leases, Now};
 pub use ledger::Ledger;
 pub use permit::{Denied, Permit, ReceiveBlocks, SendBlocks};
 pub use root::RootKey;

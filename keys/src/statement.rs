@@ -5,6 +5,7 @@
 //! that a revocation can say through which of them they still count.
 
 use crate::id::{MeshId, MigrationId, NodeId, PublicKey, StatementId, UnixSecs, VolumeId};
+use crate::lease::Span;
 use crate::scope::Scope;
 use crate::signed::{Signature, Signed};
 use codec::Wire;
@@ -18,6 +19,12 @@ pub const MAX_POOL: usize = 16;
 pub const MAX_GRANT_VOLUMES: usize = 64;
 /// Most root keys of a mesh.
 pub const MAX_ROOTS: usize = 8;
+/// Shortest lease of a grant: an answer of an operator must fit into half of it.
+pub const MIN_LEASE_SECS: u64 = 2;
+/// Longest lease of a grant.
+pub const MAX_LEASE_SECS: u64 = 7 * 86_400;
+/// Longest autonomy of a grant.
+pub const MAX_AUTONOMY_SECS: u64 = 90 * 86_400;
 /// Longest text of a revocation's reason, in bytes.
 pub const MAX_REASON: usize = 256;
 
@@ -299,6 +306,10 @@ pub struct Grant {
     pub volumes: Vec<VolumeId>,
     /// End of the grant.
     pub not_after: UnixSecs,
+    /// How long an end may use it without hearing from an operator's node.
+    pub lease_secs: u64,
+    /// How much longer, for sites where no operator's node will be.
+    pub autonomy_secs: u64,
 }
 
 /// Takes back a statement from above on the same chain.
@@ -338,6 +349,16 @@ pub struct Rotation {
     pub honour_changes: Position,
 }
 
+impl Grant {
+    /// How long its leases last.
+    pub fn span(&self) -> Span {
+        Span {
+            lease_secs: self.lease_secs,
+            autonomy_secs: self.autonomy_secs,
+        }
+    }
+}
+
 impl Entry {
     /// Whether every field is within its limits.
     pub fn sound(&self) -> bool {
@@ -372,6 +393,8 @@ impl Statement {
             Self::Grant(grant) => {
                 (1..=MAX_POOL).contains(&grant.replicators.len())
                     && (1..=MAX_GRANT_VOLUMES).contains(&grant.volumes.len())
+                    && (MIN_LEASE_SECS..=MAX_LEASE_SECS).contains(&grant.lease_secs)
+                    && grant.autonomy_secs <= MAX_AUTONOMY_SECS
             }
             Self::Revocation(revocation) => revocation.reason.len() <= MAX_REASON,
             Self::Rotation(_) => true,

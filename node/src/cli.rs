@@ -32,7 +32,7 @@ use clap::builder::{NonEmptyStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use keys::Role;
 
-use value::{InviteText, Since, WireAddress, bytes, duration};
+use value::{InviteText, Since, WireAddress, bytes, duration, duration_or_none};
 
 /// Moves running servers' disks to any cloud, from peer to peer.
 #[derive(Debug, Parser)]
@@ -316,7 +316,7 @@ pub enum MigrationCommand {
     /// Show what happened in a migration
     Log(OneId),
     /// Let blocks move
-    Start(Steer),
+    Start(StartArgs),
     /// Hold it; what is durable stays
     Pause(Steer),
     /// Go on after a pause
@@ -369,6 +369,20 @@ pub struct Steer {
     /// Wait until it is so
     #[arg(long)]
     pub wait: bool,
+}
+
+/// `dunlin migration start`
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    /// Which migration, and whether to wait
+    #[command(flatten)]
+    pub steer: Steer,
+    /// How long each end goes on without hearing from an operator's node [default: 1h]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub lease: Option<Duration>,
+    /// How much longer it goes on after that, with a warning; 0 for not at all [default: 7d]
+    #[arg(long, value_name = "DURATION", value_parser = duration_or_none)]
+    pub autonomy: Option<Duration>,
 }
 
 /// How a copy is proven at cutover.

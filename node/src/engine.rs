@@ -13,14 +13,17 @@ mod copies;
 mod events;
 mod exchange;
 mod facts;
+mod leases;
 mod offences;
 mod repeats;
 mod report;
 mod superseded;
 
+pub use crate::clock::wall_clock;
 pub use alarms::shown_value;
 pub use calls::CallError;
 
+use crate::clock;
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::net::{self, Net};
@@ -30,16 +33,16 @@ use crate::views::{Live, State};
 use agents::AgentSlot;
 use copies::Receiving;
 use crdt::Event;
-use keys::{Identity, PublicKey, UnixSecs, VolumeId};
+use keys::lease::Boot;
+use keys::{Identity, Leases, PublicKey, VolumeId};
 use mesh::Replica;
 use provider::Provider;
 use roles::provisioner::Provisioner;
 use roles::replicator::Replicator;
-use roles::{JobId, Now};
+use roles::{JobId, Now, Vouching};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
 /// Messages that may wait for the engine.
@@ -123,7 +126,6 @@ pub struct Engine {
     replica: Replica,
     net: Net,
     config: Config,
-    started: Instant,
     inbox: mpsc::Sender<Message>,
     connected: BTreeSet<PublicKey>,
     admitted: BTreeSet<PublicKey>,
@@ -148,6 +150,9 @@ pub struct Engine {
     live: BTreeMap<JobId, Live>,
     tagged: BTreeMap<provider::VolumeKey, provider::VolumeState>,
     report: report::Draft,
+    boot: Boot,
+    leases: Leases,
+    vouching: Vouching,
     inventory: crdt::Inventory,
     /// Ends what reads for long.
     closing: Arc<AtomicBool>,
@@ -174,6 +179,10 @@ impl Engine {
         let (net, net_events) = parts.net;
         let store = parts.store;
         let events = store.newest_events(RECENT_EVENTS, None)?.into();
+        let boot = clock::boot()?;
+        let leases = store.leases()?;
+        let leases = leases.map(|stored| Leases::restore(stored, clock::now(), boot));
+        let leases = leases.unwrap_or_default();
         let mut engine = Self {
             replicator: Replicator::new(store.copies()?),
             volumes: store.volumes()?,
@@ -190,7 +199,6 @@ impl Engine {
             store,
             net,
             inbox,
-            started: Instant::now(),
             connected: BTreeSet::new(),
             admitted: BTreeSet::new(),
             leaving: BTreeMap::new(),
@@ -205,6 +213,9 @@ impl Engine {
             live: BTreeMap::new(),
             tagged: BTreeMap::new(),
             report: report::Draft::default(),
+            boot,
+            leases,
+            vouching: Vouching::default(),
             inventory: crate::inventory::read(),
             closing: Arc::default(),
             fatal: None,
@@ -280,7 +291,7 @@ impl Engine {
             slot.close();
         }
         for receiving in self.receiving.values() {
-            receiving.stop(blocks::RefusalCode::ShuttingDown);
+            receiving.withdraw(blocks::RefusalCode::ShuttingDown);
         }
     }
 
@@ -308,10 +319,7 @@ impl Engine {
     }
 
     pub(crate) fn now(&self) -> Now {
-        Now {
-            wall: wall_clock(),
-            mono_millis: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        }
+        clock::now()
     }
 
     fn number(&mut self) -> u64 {
@@ -350,12 +358,6 @@ impl Engine {
             now: wall_clock(),
         }
     }
-}
-
-/// The wall clock; before 1970 it says 1970.
-pub fn wall_clock() -> UnixSecs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    UnixSecs(since.map_or(0, |elapsed| elapsed.as_secs()))
 }
 
 #[cfg(test)]

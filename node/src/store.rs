@@ -43,7 +43,7 @@ const HEADER: Table = Table::new("header");
 const HEADER_KEY: &[u8] = b"header";
 
 /// All tables but the header's.
-const TABLES: [Table; 10] = [
+const TABLES: [Table; 11] = [
     shared::STATEMENTS,
     shared::CHANGES,
     shared::SEEN,
@@ -53,6 +53,7 @@ const TABLES: [Table; 10] = [
     mine::COPIES,
     mine::VOLUMES,
     mine::PROOFS,
+    mine::LEASES,
     event::EVENTS,
 ];
 

@@ -38,7 +38,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 pub use compress::Compression;
 pub use receive::{
-    Commit, OpenFrame, Prove, ReceiveError, ReceiveEvent, ReceiveJob, read_open, receive, refuse,
+    Commit, Leave, OpenFrame, Prove, ReceiveError, ReceiveEvent, ReceiveJob, read_open, receive,
+    refuse,
 };
 pub use send::{SendCommand, SendEvent, SendJob, send};
 

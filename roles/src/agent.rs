@@ -41,10 +41,43 @@ pub const FIRST_RETRY_MILLIS: u64 = 500;
 pub const LONGEST_RETRY_MILLIS: u64 = 15_000;
 /// Sessions lost in a row before the work counts as stalled.
 pub const STALLED_AFTER: u32 = 3;
+/// An operator's first word on a grant is waited for so long before people are told.
+pub const UNVOUCHED_MILLIS: u64 = 5_000;
 /// A migration is ready for cutover once a pass takes no longer than this.
 pub const READY_PASS_MILLIS: u64 = 60_000;
 /// Summaries kept of past passes.
 pub const MAX_SUMMARIES: usize = 16;
+
+/// The step in which nothing is missing but a word of an operator.
+const WAITING: &str = "waiting for an operator";
+
+/// What is said of work while its lease is over and its autonomy is not.
+pub const ON_AUTONOMY: &str = "runs on the autonomy of its grant: no operator's node has renewed the lease; start one that this node can reach";
+
+/// What people are told when a permit comes to rest on autonomy, or does so no more.
+pub fn autonomy_note<Direction>(
+    was_on_autonomy: bool,
+    now: Now,
+    permit: &Permit<Direction>,
+) -> Option<Note> {
+    match (was_on_autonomy, permit.is_on_autonomy(now)) {
+        (false, true) => {
+            let span = permit.span();
+            let text = format!(
+                "grant {}: no operator's node has renewed its lease of {} s; work goes on for up to {} s more, in which a revocation may go unheard: start an operator's node that this node can reach",
+                permit.grant().short(),
+                span.lease_secs,
+                span.autonomy_secs,
+            );
+            Some(Note::warn("on-autonomy", text))
+        }
+        (true, false) => {
+            let text = format!("grant {}: its lease was renewed", permit.grant().short());
+            Some(Note::info("lease-renewed", text))
+        }
+        _ => None,
+    }
+}
 
 /// What must survive a crash of the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +200,7 @@ enum Hold {
     Planned,
     Paused,
     Denied(Denied),
+    Unvouched { until_millis: u64 },
     NoReplicator,
     NoTarget(Option<String>),
     NotConnected,
@@ -186,6 +220,8 @@ pub struct Agent {
     source_failure: Option<String>,
     quiet_wanted: bool,
     moving: moving::Watch,
+    /// The lease was not renewed in time, and people were told that work goes on.
+    on_autonomy: bool,
 }
 
 impl Agent {
@@ -213,6 +249,7 @@ impl Agent {
             source_failure: None,
             quiet_wanted: false,
             moving: moving::Watch::default(),
+            on_autonomy: false,
         }
     }
 
@@ -243,7 +280,8 @@ impl Agent {
     /// When to give [`Input::Tick`] next, on the monotonic clock.
     pub fn deadline_millis(&self) -> Option<u64> {
         let phase = match self.phase {
-            Phase::Resting { until_millis } | Phase::Held(Hold::Retry { until_millis, .. }) => {
+            Phase::Resting { until_millis }
+            | Phase::Held(Hold::Retry { until_millis, .. } | Hold::Unvouched { until_millis }) => {
                 Some(until_millis)
             }
             _ => None,
@@ -283,7 +321,12 @@ impl Agent {
                     "the replicator refused volume {}: {code}",
                     self.record.job.volume.short()
                 );
-                out.push(Action::Tell(Note::warn("refused-by-replicator", text)));
+                // Its lease comes a moment after that of this end, or it tells people itself.
+                let note = match code {
+                    RefusalCode::NoLease => Note::info("refused-by-replicator", text),
+                    _ => Note::warn("refused-by-replicator", text),
+                };
+                out.push(Action::Tell(note));
                 self.lost(now, format!("refused by the replicator: {code}"));
             }
             Input::SessionLost(why) => {
@@ -462,8 +505,17 @@ impl Agent {
                     self.phase = Phase::Held(hold);
                 }
             }
-            Ok(permit) => self.advance(now, permit, out),
+            Ok(permit) => {
+                self.tell_of_autonomy(now, &permit, out);
+                self.advance(now, permit, out);
+            }
         }
+    }
+
+    fn tell_of_autonomy(&mut self, now: Now, permit: &Permit<SendBlocks>, out: &mut Vec<Action>) {
+        let note = autonomy_note(self.on_autonomy, now, permit);
+        self.on_autonomy = permit.is_on_autonomy(now);
+        out.extend(note.map(Action::Tell));
     }
 
     fn advance(&mut self, now: Now, permit: Permit<SendBlocks>, out: &mut Vec<Action>) {
@@ -500,6 +552,9 @@ impl Agent {
         }
         let permit = match &facts.permit {
             Some(Ok(permit)) => permit.clone(),
+            Some(Err(denied @ Denied::NotVouched { .. })) => {
+                return Err(self.unvouched(now, *denied));
+            }
             Some(Err(denied)) => return Err(Hold::Denied(*denied)),
             None => return Err(Hold::NoTarget(None)),
         };
@@ -524,6 +579,21 @@ impl Agent {
         Ok(permit)
     }
 
+    /// An operator's answer is usually under way; only one that stays away is told.
+    fn unvouched(&self, now: Now, denied: Denied) -> Hold {
+        match &self.phase {
+            Phase::Held(Hold::Unvouched { until_millis }) if now.mono_millis < *until_millis => {
+                Hold::Unvouched {
+                    until_millis: *until_millis,
+                }
+            }
+            Phase::Held(Hold::Unvouched { .. } | Hold::Denied(_)) => Hold::Denied(denied),
+            _ => Hold::Unvouched {
+                until_millis: now.mono_millis + UNVOUCHED_MILLIS,
+            },
+        }
+    }
+
     /// Where it stands, for people: stage, named step, and why it waits.
     pub fn standing(&self) -> (Stage, &'static str, Option<String>) {
         let passed = self.record.passes.len();
@@ -541,11 +611,10 @@ impl Agent {
         } else {
             Stage::Replicating
         };
+        let autonomy = || self.on_autonomy.then(|| ON_AUTONOMY.to_owned());
         let waiting_for_quiet = || {
-            self.quiet_wanted.then(|| {
-                "waits until a whole pass finds nothing new: stop or freeze what writes to the source"
-                    .to_owned()
-            })
+            let quiet = "waits until a whole pass finds nothing new: stop or freeze what writes to the source";
+            self.quiet_wanted.then(|| quiet.to_owned()).or(autonomy())
         };
         match &self.phase {
             // A session that is opened again at once is not worth a word.
@@ -553,10 +622,10 @@ impl Agent {
                 (running, "connecting", None)
             }
             Phase::Held(hold) => hold.standing(running),
-            Phase::Connecting => (running, "comparing", None),
+            Phase::Connecting => (running, "comparing", autonomy()),
             Phase::Passing { .. } => (running, "copying", waiting_for_quiet()),
-            Phase::Resting { .. } => (running, "resting", None),
-            Phase::Finishing => (Stage::CuttingOver, "proving", None),
+            Phase::Resting { .. } => (running, "resting", autonomy()),
+            Phase::Finishing => (Stage::CuttingOver, "proving", autonomy()),
             Phase::CutOver => (Stage::CutOver, "done", None),
             Phase::Gone => (Stage::Enrolled, "deleted", None),
         }
@@ -567,6 +636,10 @@ impl Hold {
     fn note(&self) -> Option<Note> {
         match self {
             Self::Paused => Some(Note::info("paused", "paused by the plan; nothing is sent")),
+            Self::Denied(denied @ (Denied::NotVouched { .. } | Denied::LeaseOver { .. })) => {
+                let text = format!("nothing is sent: {denied}");
+                Some(Note::error("no-lease", text))
+            }
             Self::Denied(denied) => {
                 let text = format!(
                     "nothing is sent: {denied}; have an operator start the migration again"
@@ -583,7 +656,9 @@ impl Hold {
                 "replicator-unreachable",
                 "the replicator is not connected; it is tried again all the time",
             )),
-            Self::Planned | Self::NoTarget(None) | Self::Retry { .. } => None,
+            Self::Planned | Self::Unvouched { .. } | Self::NoTarget(None) | Self::Retry { .. } => {
+                None
+            }
         }
     }
 
@@ -591,6 +666,10 @@ impl Hold {
         match self {
             Self::Planned => (Stage::Enrolled, "planned", None),
             Self::Paused => (Stage::Paused, "paused", None),
+            Self::Unvouched { .. } => (running, WAITING, None),
+            Self::Denied(denied @ (Denied::NotVouched { .. } | Denied::LeaseOver { .. })) => {
+                (Stage::Stalled, WAITING, Some(denied.to_string()))
+            }
             Self::Denied(denied) => (Stage::Stalled, "refused", Some(denied.to_string())),
             Self::NoReplicator => (
                 Stage::Failed,

@@ -248,6 +248,7 @@ pub fn code_for(denied: &Denied) -> RefusalCode {
     match denied {
         Denied::NodeRevoked(_) | Denied::GrantRevoked(_) => RefusalCode::Revoked,
         Denied::NodeExpired(_) | Denied::GrantExpired { .. } => RefusalCode::Expired,
+        Denied::NotVouched { .. } | Denied::LeaseOver { .. } => RefusalCode::NoLease,
         Denied::NotCovered { .. } => RefusalCode::WrongVolume,
         _ => RefusalCode::NotAuthorised,
     }
@@ -256,10 +257,12 @@ pub fn code_for(denied: &Denied) -> RefusalCode {
 fn refuse_denied(job: JobId, from: PublicKey, denied: Denied) -> Refusal {
     let code = code_for(&denied);
     let text = format!("{job}: stream of {} refused: {denied}", from.short());
-    Refusal {
-        code,
-        note: Note::error("grant-refused", text),
-    }
+    let note = match denied {
+        // An operator's answer is usually under way.
+        Denied::NotVouched { .. } => Note::info("stream-refused", text),
+        _ => Note::error("grant-refused", text),
+    };
+    Refusal { code, note }
 }
 
 #[cfg(test)]

@@ -7,14 +7,16 @@ use crate::agent::Record;
 use crate::launch::{Evidence, opened};
 use crate::{JobId, Now};
 use crdt::plan::{Desired, MigrationPlan, Plan};
-use crdt::report::{JobReport, JobRole, Report, TargetState};
+use crdt::report::{JobReport, JobRole, Report, Stage, TargetState};
 use crdt::reports::Reports;
+use keys::lease::{Pair, Span};
 use keys::permit::Move;
 use keys::proof::{End, RootProof};
 use keys::{
-    Authority, Denied, Epoch, MigrationId, NodeId, Permit, PublicKey, ReceiveBlocks, Role,
-    SendBlocks, StatementId,
+    Authority, Denied, Epoch, Grant, Leases, Member, MigrationId, NodeId, Permit, PublicKey,
+    ReceiveBlocks, Role, SendBlocks, StatementId, VolumeId,
 };
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What this node knows at one moment.
 #[derive(Clone, Copy)]
@@ -31,6 +33,8 @@ pub struct Situation<'a> {
     pub authority: &'a Authority,
     /// The newest report of every node, this one's own included.
     pub reports: &'a Reports,
+    /// The leases that this node holds.
+    pub leases: &'a Leases,
 }
 
 /// What the agent's machine is told about one job.
@@ -138,7 +142,7 @@ impl Situation<'_> {
         let mut last = None;
         for grant in &self.migration(job)?.grants {
             let asked = self.asked(job, *grant, self.my_key, *replicator);
-            let checked = self.authority.permit_send(self.now.wall, &asked);
+            let checked = self.authority.permit_send(self.now, self.leases, &asked);
             if checked.is_ok() {
                 return Some(checked);
             }
@@ -155,7 +159,7 @@ impl Situation<'_> {
         agent: PublicKey,
     ) -> Result<Permit<ReceiveBlocks>, Denied> {
         let asked = self.asked(job, grant, agent, self.my_key);
-        self.authority.permit_receive(self.now.wall, &asked)
+        self.authority.permit_receive(self.now, self.leases, &asked)
     }
 
     fn asked(
@@ -172,6 +176,49 @@ impl Situation<'_> {
             agent,
             replicator,
         }
+    }
+
+    /// This node, if it is an operator that counts.
+    pub fn operator(&self) -> Option<&Member> {
+        let standing = self
+            .authority
+            .standing(self.now.wall, &self.my_key, Role::Operator);
+        standing.ok().filter(|member| member.id == self.me)
+    }
+
+    /// What may be used now: good grants, with each of their replicators, of migrations
+    /// that were neither deleted nor cut over.
+    pub fn live_pairs(&self) -> impl Iterator<Item = (Pair, &Grant)> {
+        let plans = self.plan.migrations.values();
+        let over = plans.filter(|plan| self.is_over(plan));
+        // What is not in the plan here yet is not over.
+        let over: BTreeSet<MigrationId> = over.map(|plan| plan.id).collect();
+        let pairs = self.authority.live_pairs(self.now.wall);
+        pairs.filter(move |(_, grant)| !over.contains(&grant.migration))
+    }
+
+    /// What this node may use, and how long its leases last.
+    pub fn wanted_leases(&self) -> BTreeMap<Pair, Span> {
+        let mine = self
+            .live_pairs()
+            .filter(|(pair, grant)| grant.agent == self.me || pair.replicator == self.me);
+        mine.map(|(pair, grant)| (pair, grant.span())).collect()
+    }
+
+    /// Whether nothing of a migration will move any more, by the plan or by its agent.
+    fn is_over(&self, plan: &MigrationPlan) -> bool {
+        let report = self.reports.get(&plan.source);
+        let cut_over = |volume: &VolumeId| {
+            report.is_some_and(|report| {
+                report.jobs.iter().any(|job| {
+                    job.role == JobRole::Agent
+                        && job.migration == plan.id
+                        && job.volume == *volume
+                        && job.stage == Stage::CutOver
+                })
+            })
+        };
+        plan.desired == Desired::Deleted || plan.volumes.iter().all(cut_over)
     }
 
     /// Whether the provisioner has made the volume of the record's epoch.

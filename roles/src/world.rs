@@ -10,13 +10,15 @@ use crdt::report::{
 };
 use crdt::{Desired, Document, MigrationPlan, Reports};
 use keys::authority::authority;
+use keys::lease::{Pair, Renewal, Span};
 use keys::ledger::Inserted;
 use keys::proof::{End, Method};
 use keys::statement::{Admission, Enrolment, Entry, Genesis, Grant};
 use keys::{
-    Authority, Domain, Epoch, Identity, Ledger, MigrationId, Name, NodeId, Revocation, Role,
-    Signed, Statement, StatementId, UnixSecs, VolumeId,
+    Authority, Domain, Epoch, Identity, Leases, Ledger, MigrationId, Name, NodeId, Pulse,
+    Revocation, Role, Signed, Statement, StatementId, UnixSecs, VolumeId,
 };
+use std::collections::BTreeMap;
 
 pub(crate) const NOW: Now = Now {
     wall: UnixSecs(1_000),
@@ -25,6 +27,10 @@ pub(crate) const NOW: Now = Now {
 pub(crate) const JOB: JobId = JobId {
     migration: MigrationId([9; 16]),
     volume: VolumeId([8; 16]),
+};
+pub(crate) const SPAN: Span = Span {
+    lease_secs: 3_600,
+    autonomy_secs: 1_800,
 };
 pub(crate) const LENGTH: u64 = 1 << 20;
 pub(crate) const OPERATOR: u8 = 2;
@@ -37,8 +43,9 @@ pub(crate) struct World {
     pub(crate) authority: Authority,
     pub(crate) document: Document,
     pub(crate) reports: Reports,
-    /// The pool of the plan and of every grant.
+    /// The pool of the plan and of its grants.
     pool: Vec<u8>,
+    pub(crate) leases: Leases,
     versions: u64,
 }
 
@@ -74,6 +81,7 @@ impl World {
             ledger,
             reports: Reports::new(),
             pool: pool.to_vec(),
+            leases: Leases::new(),
             versions: 0,
         };
         world.enrol(OPERATOR, &[Role::Operator, Role::Provisioner]);
@@ -99,7 +107,7 @@ impl World {
         world
     }
 
-    fn enrol(&mut self, seed: u8, roles: &[Role]) {
+    pub(crate) fn enrol(&mut self, seed: u8, roles: &[Role]) {
         let enrolment = Enrolment {
             subject: key(seed).public(),
             name: Name::new("node").unwrap(),
@@ -154,16 +162,57 @@ impl World {
 
     /// A grant for the job, which ends at `not_after`, listed in the plan.
     pub(crate) fn grant(&mut self, not_after: u64) -> StatementId {
+        let pool = self.pool();
+        let id = self.sign_grant(pool, not_after);
+        self.edit(|edit| edit.add_grant(JOB.migration, id));
+        self.vouch(NOW);
+        id
+    }
+
+    /// A grant for the job to another pool, which the plan does not list.
+    pub(crate) fn grant_to(&mut self, pool: Vec<NodeId>) -> StatementId {
+        self.sign_grant(pool, 1_000_000)
+    }
+
+    fn sign_grant(&mut self, replicators: Vec<NodeId>, not_after: u64) -> StatementId {
         let grant = Grant {
             migration: JOB.migration,
             agent: self.id(AGENT),
-            replicators: self.pool(),
+            replicators,
             volumes: vec![JOB.volume],
             not_after: UnixSecs(not_after),
+            lease_secs: SPAN.lease_secs,
+            autonomy_secs: SPAN.autonomy_secs,
         };
-        let id = self.state(OPERATOR, Statement::Grant(grant));
-        self.edit(|edit| edit.add_grant(JOB.migration, id));
-        id
+        self.state(OPERATOR, Statement::Grant(grant))
+    }
+
+    /// The operator's node confirms every good grant to a pulse made at `now`; all nodes
+    /// of this world hold the same leases.
+    pub(crate) fn vouch(&mut self, now: Now) {
+        self.vouch_for(now, &[REPLICATOR, OTHER_REPLICATOR]);
+    }
+
+    /// As [`World::vouch`], and for these replicators only.
+    pub(crate) fn vouch_for(&mut self, now: Now, replicators: &[u8]) {
+        let replicators: Vec<NodeId> = replicators.iter().map(|seed| self.id(*seed)).collect();
+        let pairs: BTreeMap<Pair, Span> = self
+            .authority
+            .live_pairs(now.wall)
+            .filter(|(pair, _)| replicators.contains(&pair.replicator))
+            .map(|(pair, grant)| (pair, grant.span()))
+            .collect();
+        let renewal = Renewal {
+            holder: self.id(AGENT),
+            pulse: Pulse([1; 16]),
+            pairs: pairs.keys().copied().collect(),
+        };
+        let from = (self.id(OPERATOR), &[renewal][..]);
+        self.leases = Leases::new();
+        self.leases.pulse(now, Pulse([1; 16]));
+        let me = self.id(AGENT);
+        self.leases
+            .hear(&self.authority, now.wall, (me, &pairs), from);
     }
 
     pub(crate) fn revoke(&mut self, signer: u8, target: StatementId) {
@@ -257,6 +306,7 @@ impl World {
             plan: self.document.plan(),
             authority: &self.authority,
             reports: &self.reports,
+            leases: &self.leases,
         }
     }
 }

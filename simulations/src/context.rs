@@ -41,6 +41,10 @@ pub enum Flaw {
     WritesNothing,
     /// An agent that goes on to another replicator without storing the higher epoch.
     ForgetsEpoch,
+    /// Counts a lease from when the answer is looked at.
+    LeasesFromReceipt,
+    /// Goes on vouching for the last that it vouched for.
+    VouchesForEver,
 }
 
 /// Something that must never be, and was.
@@ -111,6 +115,11 @@ counts! {
     replaced = "replicators replaced";
     retired = "older volumes deleted";
     confirmed = "copies confirmed";
+    clocks_off_after_boot = "clocks off otherwise after a boot";
+    leases_renewed = "leases renewed";
+    leases_over = "streams ended by a lease";
+    moved_unheard = "blocks moved unheard";
+    cut_off_revocations = "revocations cut off";
 }
 
 /// What every node shares.

@@ -9,8 +9,9 @@ use crate::network::{CloudCall, Event};
 use crate::node::{Lived, Node};
 use crdt::report::{JobReport, JobRole, Stage, VolumeInfo, VolumeKind};
 use crdt::{Desired, Report};
+use keys::lease::{MAX_PULSES, Renewal};
 use keys::proof::{End, Method};
-use keys::{Denied, Epoch, MigrationId, UnixSecs};
+use keys::{Denied, Epoch, MigrationId, Pulse, UnixSecs};
 use provider::{AttachTo, HolderId, MigrationTag, Provider, VolumeKey, VolumeSpec, VolumeTag};
 use roles::proof::{self, Subject};
 use roles::provisioner::{self, Reading, Superseded, Wanted};
@@ -37,16 +38,67 @@ impl Node {
             plan: replica.document().plan(),
             authority: replica.authority(),
             reports: replica.reports(),
+            leases: &self.up.as_ref()?.leases,
         };
         Some(with(&situation))
     }
 
     /// Everything that follows from what this node knows now.
     pub fn duties(&mut self, ctx: &mut Context) -> Lived {
+        self.lease_duties(ctx)?;
         self.agent_duties(ctx)?;
         self.recheck_streams(ctx)?;
         self.forget_over(ctx)?;
         self.provision(ctx)
+    }
+
+    /// Hears what operators vouch for, makes a pulse when one is due, and as an operator
+    /// sees whom to answer; the next tick publishes it.
+    fn lease_duties(&mut self, ctx: &mut Context) -> Lived {
+        let now = self.now(ctx);
+        let mut leases = std::mem::take(&mut self.up().leases);
+        let heard = self.with_situation(now, |situation| {
+            let (me, wanted) = (situation.me, situation.wanted_leases());
+            let mut longer = false;
+            for (node, report) in situation.reports.iter() {
+                if ctx.flaw == Some(Flaw::LeasesFromReceipt) {
+                    let mine = report
+                        .renewals
+                        .iter()
+                        .filter(|renewal| renewal.holder == me);
+                    for renewal in mine {
+                        (0..MAX_PULSES).for_each(|_| leases.pulse(now, renewal.pulse));
+                    }
+                }
+                let from = (*node, &report.renewals[..]);
+                longer |= leases.hear(situation.authority, now.wall, (me, &wanted), from);
+            }
+            leases.retain(&wanted);
+            (longer, leases.pulse_due(now, &wanted))
+        });
+        let (longer, due) = heard.unwrap_or_default();
+        if due {
+            leases.pulse(now, Pulse(self.rng.bytes()));
+        }
+        let stored = leases.snapshot(now, self.boot);
+        self.up().leases = leases;
+        if longer {
+            self.deed(ctx)?;
+            ctx.seen.leases_renewed += 1;
+            self.store.leases = Some(stored);
+        }
+        let mut vouching = std::mem::take(&mut self.up().vouching);
+        let _ = self.with_situation(now, |situation| vouching.settle(situation));
+        self.up().vouching = vouching;
+        Ok(())
+    }
+
+    /// What this node vouches for as an operator.
+    pub fn renewals(&mut self, now: Now) -> Vec<Renewal> {
+        let mut vouching = std::mem::take(&mut self.up().vouching);
+        let renewals = self.with_situation(now, |situation| vouching.renewals(situation));
+        self.up().vouching = vouching;
+        renewals.unwrap_or_default()
     }
 
     fn agent_duties(&mut self, ctx: &mut Context) -> Lived {
@@ -99,33 +151,31 @@ impl Node {
             }
             facts
         });
-        match facts {
-            Some(facts) => self.agent_input(ctx, job, agent::Input::Facts(facts)),
-            None => Ok(()),
+        let Some(facts) = facts else { return Ok(()) };
+        let over = matches!(facts.permit, Some(Err(Denied::LeaseOver { .. })));
+        if over && self.up().sending.contains_key(&job) {
+            ctx.seen.leases_over += 1;
         }
+        if let (Some(Ok(permit)), Some(session)) = (&facts.permit, self.up().sending.get_mut(&job))
+            && permit.grant() == session.permit.grant()
+        {
+            session.permit = permit.clone();
+        }
+        self.agent_input(ctx, job, agent::Input::Facts(facts))
     }
 
-    /// Ends the sessions that are no longer allowed.
+    /// Ends the sessions that are no longer allowed, and lets the others go on.
     fn recheck_streams(&mut self, ctx: &mut Context) -> Lived {
         if ctx.flaw == Some(Flaw::NeverRechecks) {
             return Ok(());
         }
-        let now = self.now(ctx);
-        let Some(up) = &self.up else { return Ok(()) };
-        let denied: Vec<(u64, Denied)> = self
-            .with_situation(now, |situation| {
-                let open = up.receiving.iter();
-                open.filter_map(|(stream, session)| {
-                    let checked = situation.authority.recheck(now.wall, &session.permit);
-                    Some((*stream, checked.err()?))
-                })
-                .collect()
-            })
-            .unwrap_or_default();
-        for (stream, denied) in denied {
-            let text = format!("a stream was ended: {denied}");
-            self.tell(ctx, Note::error("grant-refused", text));
-            self.refuse_session(ctx, stream, denied)?;
+        let streams: Vec<u64> = self.up().receiving.keys().copied().collect();
+        for stream in streams {
+            if let Some(denied) = self.recheck_stream(ctx, stream) {
+                let text = format!("a stream was ended: {denied}");
+                self.tell(ctx, Note::error("grant-refused", text));
+                self.refuse_session(ctx, stream, denied)?;
+            }
         }
         Ok(())
     }
@@ -302,6 +352,7 @@ impl Node {
         }
         report.targets = up.provisioner.targets();
         report.proofs.extend(self.store.witnessed.values().cloned());
+        report.pulse = up.leases.newest_pulse();
         Some(report)
     }
 }

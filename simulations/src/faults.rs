@@ -14,10 +14,15 @@ use crate::disk::Death;
 use crate::network::{Event, Garble};
 use crate::node::Fuse;
 use crate::rng::Rng;
-use crate::scenario::line;
+use crate::scenario::{Migration, line};
 use crate::world::World;
 use blocks::CloseReason;
 use serde::{Deserialize, Serialize};
+
+/// Longest time for which the ends of a migration are cut off, and how much longer than
+/// their leases: so that these end while nobody reaches them.
+const LONGEST_CUT_SECS: u64 = 60;
+const AFTER_LEASE_MILLIS: u64 = 8_000;
 
 /// One thing that goes wrong. `pick` chooses among what is there at that moment, by
 /// any number; where nothing is, nothing happens.
@@ -360,6 +365,19 @@ impl World {
                 self.ctx.network.cut(*from, *to, until);
             }
         }
+    }
+
+    /// Lets the ends of a migration reach each other and nobody else, until their leases
+    /// are over and somewhat longer.
+    pub fn cut_off_ends(&mut self, migration: &Migration) {
+        self.ctx.seen.cut_off_revocations += 1;
+        let longest = migration.lease_secs + migration.autonomy_secs;
+        let until = self.ctx.now + longest.min(LONGEST_CUT_SECS) * 1000 + AFTER_LEASE_MILLIS;
+        let is_end =
+            |node: &usize| migration.agent == *node || migration.replicators.contains(node);
+        let (ends, others): (Vec<usize>, Vec<usize>) = (0..self.scenario.nodes).partition(is_end);
+        self.cut(&ends, &others, until);
+        self.cut(&others, &ends, until);
     }
 
     fn rot_block(&mut self, node: usize, pick: u64) {

@@ -10,10 +10,11 @@ use crate::node::Node;
 use crate::store::{Copy, Store};
 use blocks::{BlockIndex, Extent};
 use crdt::SignedChange;
+use keys::lease::{Pair, Renewal};
 use keys::statement::{Enrolment, Entry, Grant};
 use keys::{Authority, Domain, Epoch, Ledger, NodeId, PublicKey, Signed, Statement, StatementId};
-use keys::{MeshId, MigrationId, UnixSecs};
-use mesh::Record;
+use keys::{MeshId, MigrationId, Pulse, Role, UnixSecs};
+use mesh::{Record, Replica};
 use roles::JobId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,6 +58,7 @@ invariants! {
     HealedNodesAgree = "INV-17", "once nothing fails any more all nodes come to hold the same";
     HealedWorkEnds = "INV-18", "once nothing fails any more every migration ends as it was decided, and the copy is the disk";
     EnrolmentEnds = "INV-19", "an invite that is open and unused enrols its joiner, once";
+    MovedWithinLease = "INV-23", "no block moves later than lease and autonomy after an operator that had not heard of a revocation vouched for it";
     ConfirmedIsTrue = "INV-24", "a copy is confirmed by a node other than its replicator once nothing fails any more, and only if it is the disk that was cut over";
 }
 
@@ -77,6 +79,12 @@ pub struct Oracle {
     verified: BTreeSet<[u8; 32]>,
     /// The epochs of what was cut over.
     cut_over: BTreeMap<JobId, Epoch>,
+    /// When an operator first answered a pulse for a pair: the last such moment of each
+    /// holder and pair.
+    vouched: BTreeMap<(NodeId, Pair), u64>,
+    answered: BTreeSet<(NodeId, NodeId, Pulse, Pair)>,
+    /// Grants and enrolments whose revocation an operator has stored.
+    revoked: BTreeSet<StatementId>,
     /// Streams that were opened without a right to.
     pub forged_streams: BTreeSet<u64>,
     /// Volumes that were cut over in this event.
@@ -393,6 +401,7 @@ fn forbidden(
         replicators,
         volumes,
         not_after,
+        ..
     } = terms;
     if revoked(&grant) {
         return Some("the grant was revoked".into());
@@ -435,6 +444,111 @@ pub fn moved_with_permission(
             format!("node {node} moved a block of {job}: {why}"),
         );
     }
+}
+
+/// INV-23, the operator's half: a report that is stored by its own node vouches for
+/// nothing whose revocation that node holds. Notes when, for the other half.
+pub fn only_the_good_is_vouched_for(ctx: &mut Context, replica: &Replica, records: &[Record]) {
+    let Some(me) = replica.me() else { return };
+    let is_operator = enrolled_as_operator(replica.ledger(), me);
+    for record in records {
+        match record {
+            Record::Statement(signed) if is_operator => {
+                if let Ok(entry) = signed.open_stored::<Entry>()
+                    && let Statement::Revocation(revocation) = entry.statement
+                {
+                    ctx.oracle.revoked.insert(revocation.target);
+                }
+            }
+            Record::Report(node, signed) if *node == me => {
+                if let Ok(report) = signed.open_stored::<crdt::Report>() {
+                    note_vouched(ctx, replica, me, &report.renewals);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn enrolled_as_operator(ledger: &Ledger, node: NodeId) -> bool {
+    let enrolment = ledger.get(&StatementId::from(node));
+    enrolment.is_some_and(|recorded| {
+        matches!(&recorded.entry.statement,
+            Statement::Enrolment(enrolment) if enrolment.roles.has(Role::Operator))
+    })
+}
+
+fn note_vouched(ctx: &mut Context, replica: &Replica, me: NodeId, renewals: &[Renewal]) {
+    let ledger = replica.ledger();
+    let revoked = revoked_in(ledger);
+    for renewal in renewals {
+        for pair in &renewal.pairs {
+            let agent = grant_in(ledger, &pair.grant).map(|grant| StatementId::from(grant.agent));
+            let ends = [Some(pair.grant), agent, Some(pair.replicator.into())];
+            let gone = ends.into_iter().flatten().find(|end| revoked.contains(end));
+            ctx.require(gone.is_none(), Invariant::MovedWithinLease, || {
+                format!("operator {me:?} vouches for {pair:?} and knows that {gone:?} was revoked")
+            });
+            let answer = (me, renewal.holder, renewal.pulse, *pair);
+            // The same answer again is worth no more than when it was first given.
+            if ctx.oracle.answered.insert(answer) {
+                let now = ctx.now;
+                ctx.oracle.vouched.insert((renewal.holder, *pair), now);
+            }
+        }
+    }
+}
+
+fn revoked_in(ledger: &Ledger) -> BTreeSet<StatementId> {
+    let revocations = ledger.iter();
+    revocations
+        .filter_map(|(_, recorded)| match &recorded.entry.statement {
+            Statement::Revocation(revocation) => Some(revocation.target),
+            _ => None,
+        })
+        .collect()
+}
+
+fn grant_in<'a>(ledger: &'a Ledger, id: &StatementId) -> Option<&'a Grant> {
+    match &ledger.get(id)?.entry.statement {
+        Statement::Grant(grant) => Some(grant),
+        _ => None,
+    }
+}
+
+/// INV-23: a block that moves at this end, by the true time.
+pub fn moved_within_lease(
+    ctx: &mut Context,
+    replica: &Replica,
+    grant: StatementId,
+    replicator: &PublicKey,
+) {
+    let (Some(me), Some(terms)) = (replica.me(), grant_in(replica.ledger(), &grant)) else {
+        return;
+    };
+    let mut pool = terms.replicators.iter();
+    let named = pool.find(|node| {
+        let enrolment = replica.ledger().get(&StatementId::from(**node));
+        enrolment.is_some_and(|recorded| {
+            matches!(&recorded.entry.statement,
+                Statement::Enrolment(enrolment) if enrolment.subject == *replicator)
+        })
+    });
+    let Some(replicator) = named.copied() else {
+        return;
+    };
+    let pair = Pair { grant, replicator };
+    let ends = [grant, terms.agent.into(), replicator.into()];
+    if ends.iter().any(|end| ctx.oracle.revoked.contains(end)) {
+        ctx.seen.moved_unheard += 1;
+    }
+    let now = ctx.now;
+    let exposed_millis = (terms.lease_secs + terms.autonomy_secs) * 1000;
+    let vouched = ctx.oracle.vouched.get(&(me, pair)).copied();
+    let within = vouched.is_some_and(|at| now < at + exposed_millis);
+    ctx.require(within, Invariant::MovedWithinLease, || {
+        format!("{me:?} moves a block under {pair:?}, vouched for at {vouched:?}, good for {exposed_millis} ms")
+    });
 }
 
 /// INV-08: the epoch of a copy.
@@ -556,13 +670,7 @@ pub fn enrolled(ledger: &Ledger, key: &PublicKey) -> bool {
             Statement::Enrolment(Enrolment { subject, .. }) if subject == key)
         .then_some(*id)
     });
-    let revoked: BTreeSet<StatementId> = ledger
-        .iter()
-        .filter_map(|(_, recorded)| match &recorded.entry.statement {
-            Statement::Revocation(revocation) => Some(revocation.target),
-            _ => None,
-        })
-        .collect();
+    let revoked = revoked_in(ledger);
     ids.any(|id| !revoked.contains(&id))
 }
 

@@ -14,7 +14,7 @@ use keys::statement::{Grant, Invite};
 use keys::{Identity, NodeId, Revocation, Role, Roles, Statement, StatementId, UnixSecs};
 
 /// How long an invite is open: longer than any clock is off.
-const INVITE_SECS: u64 = 7 * 86_400;
+const INVITE_SECS: u64 = 10 * 86_400;
 
 /// Whether what people wanted is done, or has to wait.
 #[derive(PartialEq, Eq)]
@@ -43,6 +43,16 @@ impl World {
             };
             if self.ctx.now < due {
                 continue;
+            }
+            let revokes = matches!(
+                wish,
+                Wish::RevokeGrants
+                    | Wish::RevokeAgent
+                    | Wish::RevokeReplicators
+                    | Wish::RevokeOneReplicator
+            );
+            if revokes && migration.is_cut_off && !self.ctx.calm {
+                self.cut_off_ends(&migration);
             }
             let mut done = Done::NotYet;
             self.live(0, |node, ctx| {
@@ -319,6 +329,8 @@ impl Node {
             replicators,
             volumes: migration.volumes.clone(),
             not_after: UnixSecs(now.wall.0 + migration.grant_secs),
+            lease_secs: migration.lease_secs,
+            autonomy_secs: migration.autonomy_secs,
         });
         let Some(grant) = self.state(ctx, grant)? else {
             return Ok(Done::NotYet);

@@ -126,9 +126,19 @@ pub struct Migration {
     pub volume_bytes: Vec<u64>,
     /// How it is to end.
     pub ending: Ending,
-    /// How long its grant is to last; a week if a file does not say.
+    /// How long its grant is to last; 30 days if a file does not say.
     #[serde(default = "long_grant")]
     pub grant_secs: u64,
+    /// How long its leases last; an hour if a file does not say.
+    #[serde(default = "usual_lease")]
+    pub lease_secs: u64,
+    /// How much longer work goes on without one; a week if a file does not say.
+    #[serde(default = "usual_autonomy")]
+    pub autonomy_secs: u64,
+    /// Whether the agent and the replicators are cut off from everybody else when their
+    /// right is taken back, until their leases are over.
+    #[serde(default)]
+    pub is_cut_off: bool,
     /// What is wanted, in order, and not before when.
     #[serde(rename = "wish", default)]
     pub wishes: VecDeque<At<Wish>>,
@@ -154,6 +164,10 @@ pub struct Scenario {
     /// How far each one's wall clock is off at the beginning; right if a file has none.
     #[serde(default)]
     pub clock_secs: Vec<i64>,
+    /// How far a wall clock is off at most when its machine boots again, by chance; with 0
+    /// it comes back as it was.
+    #[serde(default)]
+    pub boot_clock_secs: u64,
     /// When the last write to a source happens.
     pub quiet_at_millis: u64,
     /// When nothing goes wrong any more.
@@ -177,6 +191,16 @@ pub struct Scenario {
 
 /// Outlasts everything, on whatever clock.
 pub fn long_grant() -> u64 {
+    30 * 86_400
+}
+
+/// As `migration start` has it.
+fn usual_lease() -> u64 {
+    3_600
+}
+
+/// As `migration start` has it.
+fn usual_autonomy() -> u64 {
     7 * 86_400
 }
 

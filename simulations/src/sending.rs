@@ -16,7 +16,7 @@ use blocks::{
 };
 use crdt::PassSummary;
 use keys::proof::{End, Method};
-use keys::{Epoch, Permit, SendBlocks, Signed, StatementId};
+use keys::{Epoch, Permit, PublicKey, SendBlocks, Signed, StatementId};
 use roles::agent::{self, Action, Finished};
 use roles::proof::{self, SealedProof, Subject};
 use roles::{JobId, Ticket};
@@ -426,7 +426,7 @@ impl Node {
             let (Some(cursor), true, true) = (session.cursor, is_current, may_send) else {
                 return Ok(());
             };
-            if now.wall >= session.permit.valid_until() && ctx.flaw != Some(Flaw::NeverRechecks) {
+            if !session.permit.holds(now) && ctx.flaw != Some(Flaw::NeverRechecks) {
                 self.up().dirty = true;
                 break;
             }
@@ -560,6 +560,19 @@ impl Node {
             job,
             [&agent, &replicator],
         );
+        self.moved_within_lease(ctx, grant, replicator);
+    }
+
+    /// INV-23 for a block that moves at this end.
+    pub(crate) fn moved_within_lease(
+        &self,
+        ctx: &mut Context,
+        grant: StatementId,
+        replicator: PublicKey,
+    ) {
+        if let Some(replica) = self.replica() {
+            invariants::moved_within_lease(ctx, replica, grant, &replicator);
+        }
     }
 
     /// A proof as it travels.

@@ -6,6 +6,7 @@ use crate::disk::{Death, Disk, StoredTree};
 use crate::rng::Rng;
 use blocks::GroupIndex;
 use crdt::{Evidence, Forked, SignedChange};
+use keys::lease::Snapshot;
 use keys::{Epoch, Identity, Ledger, NodeId, PublicKey, Signed, StatementId};
 use mesh::{Record, Replica};
 use roles::{JobId, agent, replicator};
@@ -81,6 +82,8 @@ pub struct Store {
     pub copies: BTreeMap<JobId, Copy>,
     /// Volumes attached here, by their paths.
     pub disks: BTreeMap<String, Disk>,
+    /// The leases it holds.
+    pub leases: Option<Snapshot>,
     /// What people were told.
     pub events: Vec<Told>,
     rotten: Option<Rotten>,

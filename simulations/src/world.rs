@@ -12,10 +12,11 @@ use crate::invariants::{self, Oracle};
 use crate::network::{Event, Network};
 use crate::node::{Lived, Node, SourceVolume};
 use crate::rng::{Rng, Stream};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, skew};
 use crate::store::Store;
 use crate::trace::{Trace, View};
 use blocks::Geometry;
+use keys::lease::Boot;
 use keys::{Identity, Name, Role};
 use mesh::{Founding, Replica};
 use provider::fake::{FakeCloud, Faults};
@@ -158,6 +159,8 @@ impl World {
             life: 0,
             lost_until: None,
             skew_secs: self.scenario.clock_secs[index],
+            boot: Boot(Rng::of(seed, Stream::Boots, &[number]).bytes()),
+            ahead_millis: 1_000_000 * (index as i64 + 1),
             rng: Rng::of(seed, Stream::Nodes, &[number]),
             fuse: None,
             sync_fails: None,
@@ -239,6 +242,9 @@ impl World {
         };
         self.ctx.note(index, format_args!("dies: {how}"));
         self.nodes[index].die(&mut self.ctx, death);
+        if death == Death::Power {
+            self.reboot(index);
+        }
         for stream in self.ctx.network.streams_of(index) {
             self.ctx.break_stream(stream, blocks::CloseReason::Lost);
         }
@@ -248,6 +254,21 @@ impl World {
             return;
         }
         self.ctx.network.schedule(at, Event::Start { node: index });
+    }
+
+    /// Another run of the machine: its clock that does not jump begins anew, and its wall
+    /// clock comes back as something else.
+    fn reboot(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        let which = [index as u64, u64::from(node.life)];
+        let mut rng = Rng::of(self.ctx.seed, Stream::Boots, &which);
+        node.boot = Boot(rng.bytes());
+        node.ahead_millis = 3_000 - self.ctx.now.cast_signed();
+        let most = self.scenario.boot_clock_secs;
+        if most > 0 && !self.ctx.calm {
+            self.ctx.seen.clocks_off_after_boot += 1;
+            node.skew_secs = skew(&mut rng, most);
+        }
     }
 
     fn step(&mut self, event: Event) {

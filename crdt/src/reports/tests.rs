@@ -3,11 +3,13 @@
 
 use super::*;
 use crate::report::{
-    Event, JobReport, JobRole, Level, MAX_EVENTS, PassSummary, Stage, VolumeInfo, VolumeKind,
+    Event, JobReport, JobRole, Level, MAX_EVENTS, MAX_RENEWALS, MAX_RENEWED, PassSummary, Stage,
+    VolumeInfo, VolumeKind,
 };
 use crate::world::{NOW, World, key};
 use codec::Wire;
-use keys::{Epoch, MigrationId, Role, VolumeId};
+use keys::lease::{Pair, Renewal};
+use keys::{Epoch, MigrationId, Pulse, Role, VolumeId};
 
 fn world() -> (World, NodeId) {
     let mut world = World::of(&[1]);
@@ -187,6 +189,42 @@ fn a_report_past_its_limits_is_refused_however_well_it_is_signed() {
 }
 
 #[test]
+fn renewals_are_bounded_and_stay_when_all_else_is_shed() {
+    let (world, node) = world();
+    let renewal = |pairs: usize| Renewal {
+        holder: node,
+        pulse: Pulse([1; 16]),
+        pairs: vec![
+            Pair {
+                grant: keys::StatementId([2; 32]),
+                replicator: node,
+            };
+            pairs
+        ],
+    };
+    let mut report = Report::new(node, 1, NOW);
+    report.renewals = vec![renewal(MAX_RENEWED), renewal(1)];
+    let signed = Signed::seal(&key(5), Domain::Report, &report).unwrap();
+    let outcome = Reports::new().offer(signed, &world.authority(), NOW);
+    let unsound = ReportOutcome::Refused(ReportRefusal::Unsound(node));
+    assert_eq!(outcome, unsound, "too many pairs");
+    report.renewals = vec![renewal(1); MAX_RENEWALS + 1];
+    let signed = Signed::seal(&key(5), Domain::Report, &report).unwrap();
+    let outcome = Reports::new().offer(signed, &world.authority(), NOW);
+    assert_eq!(outcome, unsound, "too many holders");
+
+    report.renewals = vec![renewal(2); MAX_RENEWALS];
+    report.jobs = (0..300).map(|_| job(&"x".repeat(2000))).collect();
+    let kept: Report = report
+        .clone()
+        .seal(&key(5))
+        .unwrap()
+        .open(Domain::Report)
+        .unwrap();
+    assert_eq!(kept.renewals, report.renewals);
+}
+
+#[test]
 fn a_stored_report_is_there_again() {
     let (world, node) = world();
     let mut reports = Reports::new();
@@ -267,7 +305,7 @@ fn the_bytes_of_a_report_do_not_change() {
         ..job("")
     });
     let bytes = codec::encode(&report).unwrap();
-    let mut head = vec![1];
+    let mut head = vec![2];
     head.extend([5; 32]);
     head.extend([251, 44, 1, 7, 1, b'h', 0]);
     assert_eq!(&bytes[..head.len()], head);
@@ -275,5 +313,5 @@ fn the_bytes_of_a_report_do_not_change() {
     let lists = [0, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(&bytes[head.len()..head.len() + 8], lists);
     let hash = blake3::hash(&bytes).to_hex();
-    assert_eq!(&hash[..16], "768753a5b1d9377c");
+    assert_eq!(&hash[..16], "0340a3c22a51812d");
 }

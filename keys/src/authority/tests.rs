@@ -3,12 +3,12 @@
 
 use super::*;
 use crate::enrolment::Transcript;
-use crate::id::{MigrationId, VolumeId};
+use crate::id::{MigrationId, Pulse, VolumeId};
 use crate::identity::Identity;
 use crate::invite::Token;
-use crate::ledger::Ledger;
-use crate::ledger::{Inserted, Refused};
-use crate::permit::Move;
+use crate::lease::{Leases, Now, Pair, Renewal, Span};
+use crate::ledger::{Inserted, Ledger, Refused};
+use crate::permit::{Move, Permit, SendBlocks};
 use crate::signed::{Domain, Signed};
 use crate::statement::{Admission, Enrolment, Entry, Genesis, Honoured, Revocation, Statement};
 use proptest::prelude::*;
@@ -17,6 +17,9 @@ mod operators;
 mod rotation;
 
 const NOW: UnixSecs = UnixSecs(1_000);
+const MONO_MILLIS: u64 = 50_000;
+const LEASE_SECS: u64 = 100;
+const AUTONOMY_SECS: u64 = 50;
 const LATER: UnixSecs = UnixSecs(10_000);
 const MIGRATION: MigrationId = MigrationId([9; 16]);
 const VOLUME: VolumeId = VolumeId([8; 16]);
@@ -172,8 +175,40 @@ impl World {
             replicators: vec![self.node(&self.replicator)],
             volumes: vec![VOLUME],
             not_after: LATER,
+            lease_secs: LEASE_SECS,
+            autonomy_secs: AUTONOMY_SECS,
         };
         self.state(&self.operator.clone(), Statement::Grant(grant))
+    }
+
+    /// Leases that count from [`MONO_MILLIS`], renewed by the operator for these grants.
+    fn leases(&self, grants: &[StatementId]) -> Leases {
+        self.leases_with(&self.replicator, grants)
+    }
+
+    fn leases_with(&self, replicator: &Identity, grants: &[StatementId]) -> Leases {
+        let replicator = self.node(replicator);
+        let pairs = grants.iter().map(|grant| Pair {
+            grant: *grant,
+            replicator,
+        });
+        let pairs: Vec<Pair> = pairs.collect();
+        let span = Span {
+            lease_secs: LEASE_SECS,
+            autonomy_secs: AUTONOMY_SECS,
+        };
+        let wanted = pairs.iter().map(|pair| (*pair, span)).collect();
+        let mut leases = Leases::new();
+        leases.pulse(at(NOW), Pulse([1; 16]));
+        let renewal = Renewal {
+            holder: self.node(&self.agent),
+            pulse: Pulse([1; 16]),
+            pairs,
+        };
+        let (holder, operator) = (renewal.holder, self.node(&self.operator));
+        let from = (operator, &[renewal][..]);
+        leases.hear(&authority(&self.ledger), NOW, (holder, &wanted), from);
+        leases
     }
 
     fn asked(&self, grant: StatementId) -> Move {
@@ -186,11 +221,36 @@ impl World {
         }
     }
 
-    fn denied(&self, now: UnixSecs, asked: &Move) -> Denied {
+    /// Why the move is denied however fresh the lease is.
+    fn denied(&self, wall: UnixSecs, asked: &Move) -> Denied {
+        self.denied_at(at(wall), &self.leases(&[asked.grant]), asked)
+    }
+
+    fn denied_at(&self, now: Now, leases: &Leases, asked: &Move) -> Denied {
         let authority = authority(&self.ledger);
-        let denied = authority.permit_receive(now, asked).unwrap_err();
-        assert_eq!(authority.permit_send(now, asked).unwrap_err(), denied);
+        let denied = authority.permit_receive(now, leases, asked).unwrap_err();
+        let sending = authority.permit_send(now, leases, asked);
+        assert_eq!(sending.unwrap_err(), denied);
         denied
+    }
+
+    fn permit(&self, grant: StatementId) -> Result<Permit<SendBlocks>, Denied> {
+        let leases = self.leases(&[grant]);
+        authority(&self.ledger).permit_send(at(NOW), &leases, &self.asked(grant))
+    }
+}
+
+fn at(wall: UnixSecs) -> Now {
+    Now {
+        wall,
+        mono_millis: MONO_MILLIS,
+    }
+}
+
+fn later_by(millis: u64) -> Now {
+    Now {
+        wall: NOW,
+        mono_millis: MONO_MILLIS + millis,
     }
 }
 
@@ -219,9 +279,86 @@ fn a_grant_permits_its_own_agent_volume_and_replicator() {
     let mut world = World::new();
     let grant = world.grant();
     let authority = authority(&world.ledger);
-    let permit = authority.permit_send(NOW, &world.asked(grant)).unwrap();
-    assert_eq!(permit.valid_until(), LATER);
-    assert_eq!(authority.recheck(NOW, &permit), Ok(()));
+    let permit = world.permit(grant).unwrap();
+    assert!(permit.holds(at(NOW)) && permit.holds(at(UnixSecs(LATER.0 - 1))));
+    assert!(!permit.holds(at(LATER)), "the grant is over");
+    let leases = world.leases(&[grant]);
+    assert_eq!(
+        authority.recheck(at(NOW), &leases, &permit),
+        Ok(permit.clone())
+    );
+}
+
+#[test]
+fn a_permit_ends_with_lease_and_autonomy_whatever_the_wall_clock_says() {
+    let mut world = World::new();
+    let grant = world.grant();
+    let (leases, asked) = (world.leases(&[grant]), world.asked(grant));
+    let permit = world.permit(grant).unwrap();
+    let lease = LEASE_SECS * 1000;
+    let end = lease + AUTONOMY_SECS * 1000;
+    assert!(!permit.is_on_autonomy(later_by(lease - 1)));
+    assert!(permit.is_on_autonomy(later_by(lease)) && permit.holds(later_by(lease)));
+    assert!(permit.holds(later_by(end - 1)) && !permit.holds(later_by(end)));
+    let set_back = Now {
+        wall: UnixSecs(0),
+        ..later_by(end)
+    };
+    assert!(!permit.holds(set_back));
+    let over = Denied::LeaseOver { grant };
+    assert_eq!(world.denied_at(later_by(end), &leases, &asked), over);
+    assert_eq!(world.denied_at(set_back, &leases, &asked), over);
+    let authority = authority(&world.ledger);
+    let again = authority.permit_receive(later_by(end - 1), &leases, &asked);
+    assert!(again.is_ok_and(|permit| permit.is_on_autonomy(later_by(end - 1))));
+}
+
+#[test]
+fn nothing_moves_before_an_operator_has_confirmed_the_grant_for_this_replicator() {
+    let mut world = World::new();
+    let (grant, other) = (world.grant(), world.grant());
+    let unvouched = Denied::NotVouched { grant };
+    let asked = world.asked(grant);
+    assert_eq!(
+        world.denied_at(at(NOW), &Leases::new(), &asked),
+        unvouched,
+        "no lease at all"
+    );
+    let leases = world.leases(&[other]);
+    assert_eq!(
+        world.denied_at(at(NOW), &leases, &asked),
+        unvouched,
+        "a lease of another grant"
+    );
+}
+
+#[test]
+fn what_is_live_names_no_revoked_grant_agent_or_replicator() {
+    let mut world = World::new();
+    let operator = world.operator.clone();
+    let (kept, revoked) = (world.grant(), world.grant());
+    world.state(&operator, revoke(revoked));
+    let replicator = world.node(&world.replicator);
+    let live = |world: &World, wall: UnixSecs| {
+        let authority = authority(&world.ledger);
+        let pairs = authority.live_pairs(wall).map(|(pair, _)| pair);
+        pairs.collect::<Vec<Pair>>()
+    };
+    let pair = Pair {
+        grant: kept,
+        replicator,
+    };
+    assert_eq!(live(&world, NOW), [pair]);
+    assert_eq!(live(&world, LATER), [], "the grant is over");
+    let mut other = World {
+        ledger: world.ledger.clone(),
+        ..World::new()
+    };
+    other.state(&operator, revoke(replicator.into()));
+    assert_eq!(live(&other, NOW), [], "the replicator was revoked");
+    let agent = world.node(&world.agent);
+    world.state(&operator, revoke(agent.into()));
+    assert_eq!(live(&world, NOW), [], "the agent was revoked");
 }
 
 #[test]
@@ -319,14 +456,13 @@ fn a_revoked_grant_or_node_moves_nothing_and_open_permits_fall() {
     let mut world = World::new();
     let grant = world.grant();
     let asked = world.asked(grant);
-    let permit = authority(&world.ledger)
-        .permit_receive(NOW, &asked)
-        .unwrap();
+    let leases = world.leases(&[grant]);
+    let permit = world.permit(grant).unwrap();
     let operator = world.operator.clone();
     world.state(&operator, revoke(grant));
     assert_eq!(world.denied(NOW, &asked), Denied::GrantRevoked(grant));
     assert_eq!(
-        authority(&world.ledger).recheck(NOW, &permit),
+        authority(&world.ledger).recheck(at(NOW), &leases, &permit),
         Err(Denied::GrantRevoked(grant))
     );
 
@@ -353,7 +489,7 @@ fn a_revocation_counts_only_from_above_on_the_same_chain() {
     );
     world.state(&key(30), revoke(grant));
     let asked = world.asked(grant);
-    assert!(authority(&world.ledger).permit_send(NOW, &asked).is_ok());
+    assert!(world.permit(grant).is_ok());
     world.state(&root, revoke(grant));
     assert_eq!(world.denied(NOW, &asked), Denied::GrantRevoked(grant));
 }
@@ -369,6 +505,10 @@ fn a_revoked_operator_is_honoured_through_the_named_statement_only() {
         hash: first.0,
     };
     let second = world.grant();
+    let leases = world.leases(&[first, second]);
+    let permit = |world: &World, grant: StatementId| {
+        authority(&world.ledger).permit_send(at(NOW), &leases, &world.asked(grant))
+    };
     let node = world.node(&operator);
     let root = world.root.clone();
     world.state(
@@ -383,20 +523,16 @@ fn a_revoked_operator_is_honoured_through_the_named_statement_only() {
             reason: "lost laptop".into(),
         }),
     );
-    let authority = authority(&world.ledger);
-    assert!(authority.permit_send(NOW, &world.asked(first)).is_ok());
-    assert_eq!(
-        authority.permit_send(NOW, &world.asked(second)),
-        Err(Denied::UnknownGrant(second))
-    );
+    assert!(permit(&world, first).is_ok());
+    assert_eq!(permit(&world, second), Err(Denied::UnknownGrant(second)));
     // A statement that pretends to be old does not come from the honoured chain.
     let mut forged = world.sign(&operator, revoke(first));
     let mut entry: Entry = forged.open_stored().unwrap();
     entry.seq = 2;
     forged = Signed::seal(&operator, Domain::Statement, &entry).unwrap();
     world.ledger.insert(forged).unwrap();
-    let authority = super::authority(&world.ledger);
-    assert!(authority.permit_send(NOW, &world.asked(first)).is_ok());
+    assert!(permit(&world, first).is_ok());
+    let authority = authority(&world.ledger);
     assert_eq!(
         authority.authorship(&operator.public()),
         Some(Authorship::Through(Position::NONE))
@@ -596,6 +732,8 @@ impl World {
                     replicators: vec![replicator],
                     volumes: vec![VOLUME],
                     not_after: UnixSecs(9_000 + u64::from(how)),
+                    lease_secs: LEASE_SECS,
+                    autonomy_secs: AUTONOMY_SECS,
                 })
             }
         };
@@ -611,19 +749,23 @@ fn a_key_in_two_places_may_do_nothing_but_is_still_admitted() {
     let grant = world.grant();
     let asked = world.asked(grant);
     let mut known = authority(&world.ledger);
-    let permit = known.permit_send(NOW, &asked).unwrap();
+    let (now, leases) = (at(NOW), world.leases(&[grant]));
+    let permit = known.permit_send(now, &leases, &asked).unwrap();
     for key in [world.agent.public(), world.replicator.public()] {
         let mut known = known.clone();
         known.note_cloned([key]);
         let denied = Denied::Cloned(key);
-        assert_eq!(known.permit_send(NOW, &asked), Err(denied));
-        assert_eq!(known.permit_receive(NOW, &asked).unwrap_err(), denied);
-        assert_eq!(known.recheck(NOW, &permit), Err(denied));
+        assert_eq!(known.permit_send(now, &leases, &asked), Err(denied));
+        assert_eq!(
+            known.permit_receive(now, &leases, &asked).unwrap_err(),
+            denied
+        );
+        assert_eq!(known.recheck(now, &leases, &permit), Err(denied));
         assert!(known.admits(NOW, &key));
     }
     // Its signer is in neither place that the stream is between.
     known.note_cloned([world.operator.public()]);
-    assert!(known.permit_send(NOW, &asked).is_ok());
+    assert!(known.permit_send(now, &leases, &asked).is_ok());
 }
 
 #[test]
@@ -645,22 +787,27 @@ fn a_grant_counts_up_to_where_its_signers_statements_fork() {
             member_until: None,
         }),
     );
-    let at = world.grant();
+    let at_fork = world.grant();
     let past = world.grant();
+    let leases = world.leases(&[before, at_fork, past]);
     assert!(world.ledger.forks().is_empty());
     assert!(
         authority(&world.ledger)
-            .permit_send(NOW, &world.asked(past))
+            .permit_send(at(NOW), &leases, &world.asked(past))
             .is_ok()
     );
     world.ledger.insert(twin).unwrap();
     let operator = world.operator.public();
-    let seq = world.ledger.get(&at).unwrap().entry.seq;
+    let seq = world.ledger.get(&at_fork).unwrap().entry.seq;
     assert_eq!(world.ledger.forks(), &BTreeMap::from([(operator, seq)]));
     let known = authority(&world.ledger);
     assert!(known.is_cloned(&operator));
-    assert!(known.permit_send(NOW, &world.asked(before)).is_ok());
-    for grant in [at, past] {
+    assert!(
+        known
+            .permit_send(at(NOW), &leases, &world.asked(before))
+            .is_ok()
+    );
+    for grant in [at_fork, past] {
         let denied = world.denied(NOW, &world.asked(grant));
         assert_eq!(denied, Denied::Cloned(operator));
     }

@@ -44,6 +44,8 @@ fn grant(op: &mut Replica, id: u8, out: &mut Vec<Output>) -> keys::StatementId {
         replicators: vec![me],
         volumes: vec![VolumeId([1; 16])],
         not_after: UnixSecs(9_000 + u64::from(id)),
+        lease_secs: 3_600,
+        autonomy_secs: 0,
     });
     op.state(NOW, grant, out).unwrap()
 }
@@ -120,6 +122,8 @@ fn a_ledger_of_many_pages_goes_over_page_by_page_and_no_page_is_too_large() {
                 replicators: vec![me; 16],
                 volumes: volumes.collect(),
                 not_after: UnixSecs(9_000),
+                lease_secs: 3_600,
+                autonomy_secs: 0,
             });
             if volume % 8 == 0 {
                 op.state(NOW, grant, &mut vec![]).unwrap();

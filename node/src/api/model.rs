@@ -276,12 +276,29 @@ pub struct MigrationCreate {
     pub disks: Vec<String>,
 }
 
-/// What `migration cutover` adds.
+/// What `migration cutover` and `migration start` add.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct ActionOptions {
     /// Have the copy read back in full before it counts.
     #[serde(default)]
     pub prove_full: bool,
+    /// How long an end may use the grant without hearing from an operator's node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_secs: Option<u64>,
+    /// How much longer work goes on after that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autonomy_secs: Option<u64>,
+}
+
+/// For how long a revocation may go unheard by an end that is cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExposureView {
+    /// How long an end may use the grant without hearing from an operator's node.
+    pub lease_secs: u64,
+    /// How much longer work goes on after that, with a warning.
+    pub autonomy_secs: u64,
+    /// Both together.
+    pub exposure_secs: u64,
 }
 
 /// A migration, from the plan and from what the nodes report.
@@ -309,6 +326,8 @@ pub struct MigrationView {
     pub created_at: String,
     /// Its volumes.
     pub volumes: Vec<JobView>,
+    /// What its grant exposes; none while no grant is good.
+    pub exposure: Option<ExposureView>,
     /// Edits that contradict each other, and what is shown.
     pub conflicts: Vec<String>,
     /// What to do next, as a command or a sentence.

@@ -304,8 +304,8 @@ async fn migration_act(
 ) -> Answer<super::model::MigrationView> {
     let options = options.map(|Json(options)| options).unwrap_or_default();
     call(&handle, move |engine| match action.as_str() {
-        "start" => engine.migration_start(&which, false),
-        "resume" => engine.migration_start(&which, true),
+        "start" => engine.migration_start(&which, false, options),
+        "resume" => engine.migration_start(&which, true, options),
         "pause" => engine.migration_pause(&which),
         "cutover" => engine.migration_cutover(&which, options),
         "delete" => engine.migration_delete(&which),

@@ -46,7 +46,21 @@ pub async fn run(act: Act, client: &Client, screen: &mut Screen) -> Result<(), C
         }
         Act::VolumeAdd { path, name } => volume_add(&path, name, client, screen).await,
         Act::MigrationCreate(args) => migration_create(args, client, screen).await,
-        Act::Steer(verb, args) => steer(verb, &args, client, screen).await,
+        Act::Start(args) => {
+            let options = ActionOptions {
+                lease_secs: args.lease.map(|lease| lease.as_secs()),
+                autonomy_secs: args.autonomy.map(|autonomy| autonomy.as_secs()),
+                ..ActionOptions::default()
+            };
+            steer(Verb::Start, &args.steer, options, client, screen).await
+        }
+        Act::Steer(verb, args) => {
+            let options = ActionOptions {
+                prove_full: verb == Verb::Cutover { prove_full: true },
+                ..ActionOptions::default()
+            };
+            steer(verb, &args, options, client, screen).await
+        }
         Act::Watch(which) => watch::watch(&which, client, screen).await,
         Act::Follow(events) => follow::follow(&events, client, screen).await,
     }
@@ -195,13 +209,16 @@ async fn migration_create(
 async fn steer(
     verb: Verb,
     args: &Steer,
+    options: ActionOptions,
     client: &Client,
     screen: &mut Screen,
 ) -> Result<(), CommandError> {
     let route = format!("{}/{}", one("migrations", &args.id), verb.word());
-    let prove_full = verb == Verb::Cutover { prove_full: true };
-    let view: MigrationView = client.post(&route, &ActionOptions { prove_full }).await?;
+    let view: MigrationView = client.post(&route, &options).await?;
     if args.wait {
+        if let (Verb::Start, Some(exposure)) = (verb, &view.exposure) {
+            screen.note(render::migrations::exposed(exposure));
+        }
         return watch::wait(verb, view, client, screen).await;
     }
     screen.result(&view, |view, look| {

@@ -10,7 +10,7 @@ use super::value::Since;
 use super::{
     Command, DemoArgs, EventsArgs, InviteCommand, InviteCreateArgs, JoinArgs, MeshCommand,
     MeshInit, MeshRecover, MigrationCommand, MigrationCreateArgs, NodeCommand, NodeRevokeArgs,
-    RunArgs, ServerCommand, Steer, VolumeCommand,
+    RunArgs, ServerCommand, StartArgs, Steer, VolumeCommand,
 };
 
 /// A command, by what it needs.
@@ -106,7 +106,9 @@ pub enum Act {
     },
     /// Plan a migration.
     MigrationCreate(MigrationCreateArgs),
-    /// Change what is wanted of a migration.
+    /// Let the blocks of a migration move.
+    Start(StartArgs),
+    /// Change what else is wanted of a migration.
     Steer(Verb, Steer),
     /// Follow a migration.
     Watch(String),
@@ -205,7 +207,7 @@ impl From<MigrationCommand> for Task {
                 migration: Some(one.id),
                 since: None,
             })),
-            MigrationCommand::Start(args) => steer(Verb::Start, args),
+            MigrationCommand::Start(args) => Self::Act(Act::Start(args)),
             MigrationCommand::Pause(args) => steer(Verb::Pause, args),
             MigrationCommand::Resume(args) => steer(Verb::Resume, args),
             MigrationCommand::Cutover { steer: args, prove } => {

@@ -5,16 +5,16 @@ use super::{Engine, Message};
 use crate::transfer::{self, Progress, SendCommand, SendEvent, SendJob};
 use crate::views::Live;
 use keys::proof::{End, Method, RootProof};
-use keys::{Domain, Epoch, Permit, SendBlocks, Signed, VolumeId};
+use keys::{Authority, Domain, Epoch, Leases, Permit, PublicKey, SendBlocks, Signed, VolumeId};
 use roles::agent::{Action, Agent, Finished, Input, LOST_MILLIS, Record};
 use roles::proof::Subject;
-use roles::{JobId, Note, Ticket};
+use roles::{JobId, Note, Now, Ticket};
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use volumes::{OpenSourceError, SourceChanged, SourceIdentity, SourceVolume, TreeFile, VolumeTag};
 
 /// Commands that may wait for a session: there is at most one of each kind.
@@ -40,7 +40,7 @@ struct Session {
     number: u64,
     commands: mpsc::Sender<SendCommand>,
     progress: Arc<Progress>,
-    permit: Permit<SendBlocks>,
+    permit: watch::Sender<Permit<SendBlocks>>,
     length: u64,
     sample: Option<(u64, u64)>,
     rate: u64,
@@ -57,6 +57,19 @@ impl AgentSlot {
             // A full queue means that the session is about to end for another reason;
             // dropping the sender with the slot ends it in any case.
             let _ = session.commands.try_send(SendCommand::Close);
+        }
+    }
+
+    /// Lets a running session go on as long as it now may, or ends it.
+    pub(super) fn recheck(&mut self, authority: &Authority, now: Now, leases: &Leases) {
+        let Some(session) = &self.session else { return };
+        let permit = session.permit.borrow().clone();
+        match authority.recheck(now, leases, &permit) {
+            Ok(again) if again != permit => {
+                session.permit.send_replace(again);
+            }
+            Ok(_) => {}
+            Err(_) => self.close(),
         }
     }
 
@@ -291,11 +304,13 @@ impl Engine {
         };
         slot.close();
         slot.source.get_or_insert(volume.identity());
+        let replicator = permit.replicator();
+        let (permit, given) = watch::channel(permit);
         slot.session = Some(Session {
             number,
             commands,
             progress: progress.clone(),
-            permit: permit.clone(),
+            permit,
             length: volume.length(),
             sample: None,
             rate: 0,
@@ -308,9 +323,15 @@ impl Engine {
             barrier: slot.machine.record().barrier,
             progress,
             compression: self.config.compression,
-            permit,
+            permit: given,
         };
-        self.spawn_session(job, number, send_job, command_receiver, events);
+        self.spawn_session(
+            (job, number),
+            replicator,
+            send_job,
+            command_receiver,
+            events,
+        );
         self.forward(event_receiver, move |event| {
             Message::Sent(job, number, event)
         });
@@ -318,14 +339,13 @@ impl Engine {
 
     fn spawn_session(
         &self,
-        job: JobId,
-        number: u64,
+        (job, number): (JobId, u64),
+        replicator: PublicKey,
         send_job: SendJob,
         commands: mpsc::Receiver<SendCommand>,
         events: mpsc::Sender<SendEvent>,
     ) {
         let (net, inbox) = (self.net.clone(), self.inbox.clone());
-        let replicator = send_job.permit.replicator();
         let (tree, tree_tag, source) =
             (send_job.tree.clone(), send_job.tag, send_job.source.clone());
         tokio::spawn(async move {
@@ -476,7 +496,7 @@ impl Engine {
             length: session.length,
             root,
         };
-        let replicator = session.permit.replicator();
+        let replicator = session.permit.borrow().replicator();
         let target_proof = roles::proof::check(proof, &replicator, &subject, End::Target)
             .map_err(|error| error.to_string())?;
         let stated: RootProof = target_proof

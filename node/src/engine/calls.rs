@@ -3,6 +3,7 @@
 
 mod disk_path;
 mod members;
+mod start;
 
 use super::Engine;
 use crate::api::model::{
@@ -14,15 +15,13 @@ use crate::views::{LookupError, find_member, find_migration, find_volume};
 use crdt::{Desired, EditError, MigrationPlan, Stage};
 use disk_path::{default_name, device_holds};
 use keys::{
-    Denied, Grant, Member, MigrationId, Name, NodeId, Revocation, Role, Roles, Standing, Statement,
-    StatementId, UnixSecs, VolumeId,
+    Denied, Member, MigrationId, Name, NodeId, Revocation, Role, Roles, Standing, Statement,
+    StatementId, VolumeId,
 };
 use mesh::StateError;
 use mesh::replica::Output;
 use roles::JobId;
 
-/// How long a grant made by `migration start` lasts.
-const GRANT_SECS: u64 = 30 * 86_400;
 /// Disks of one migration: each has a stream, and one is left to take over another.
 const MAX_DISKS: usize = crate::net::MAX_STREAMS_PER_PEER - 1;
 /// Events of this node that one answer may hold.
@@ -495,62 +494,6 @@ impl Engine {
     fn view(&mut self, id: &MigrationId) -> Result<MigrationView, CallError> {
         let id = id.to_string();
         Ok(self.with_state(|state| state.migration_by(&id))?)
-    }
-
-    /// Lets blocks move, or move again.
-    pub fn migration_start(
-        &mut self,
-        wanted: &str,
-        resume: bool,
-    ) -> Result<MigrationView, CallError> {
-        self.require_operator()?;
-        let plan = find_migration(self.replica.document().plan(), wanted)?.clone();
-        let action = if resume { "resume" } else { "start" };
-        match plan.desired {
-            Desired::Deleted => return Err(refused(action, &plan, "deleted", "create a new one")),
-            Desired::Cutover { .. } => {
-                return Err(refused(
-                    action,
-                    &plan,
-                    "cutting over or cut over",
-                    "pause it first to take the cutover back, as long as it is not cut over",
-                ));
-            }
-            Desired::Created if resume => {
-                return Err(refused(action, &plan, "not started", "start it instead"));
-            }
-            Desired::Created | Desired::Paused | Desired::Started => {}
-        }
-        let grant = if self.holds_grant(&plan) {
-            None
-        } else {
-            let not_after = UnixSecs(self.now().wall.0 + GRANT_SECS);
-            Some(self.state(Statement::Grant(Grant {
-                migration: plan.id,
-                agent: plan.source,
-                replicators: plan.replicators.clone(),
-                volumes: plan.volumes.clone(),
-                not_after,
-            }))?)
-        };
-        let id = plan.id;
-        self.edit(move |edit| {
-            if let Some(grant) = grant {
-                edit.add_grant(id, grant)?;
-            }
-            edit.set_desired(id, Desired::Started)
-        })?;
-        self.view(&plan.id)
-    }
-
-    /// Whether a grant of the plan still covers all of it.
-    fn holds_grant(&self, plan: &MigrationPlan) -> bool {
-        let now = self.now().wall;
-        plan.grants.iter().any(|id| {
-            self.replica.authority().grant(id).is_some_and(|state| {
-                !state.revoked && now < state.grant.not_after && state.grant.volumes == plan.volumes
-            })
-        })
     }
 
     /// Stops blocks from moving.

@@ -4,13 +4,13 @@
 use super::agents::{remove_state, tag};
 use super::{Engine, Message};
 use crate::net::BlockStream;
-use crate::transfer::{self, OpenFrame, Progress, ReceiveError, ReceiveEvent, ReceiveJob};
+use crate::transfer::{self, Leave, OpenFrame, Progress, ReceiveError, ReceiveEvent, ReceiveJob};
 use blocks::{RefusalCode, Root};
 use keys::proof::{End, Method};
-use keys::{Permit, PublicKey, ReceiveBlocks};
+use keys::{Denied, Permit, PublicKey, ReceiveBlocks};
 use roles::proof::{SealedProof, Subject};
 use roles::replicator::{Admitted, Record, Refusal};
-use roles::{JobId, Note, Ticket};
+use roles::{JobId, Note, Now, Ticket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -28,14 +28,28 @@ pub(crate) struct Incoming {
 /// A session that writes to a copy.
 pub(super) struct Receiving {
     number: u64,
-    permit: Permit<ReceiveBlocks>,
-    stop: watch::Sender<Option<RefusalCode>>,
+    agent: PublicKey,
+    leave: watch::Sender<Leave>,
+    on_autonomy: bool,
 }
 
 impl Receiving {
     /// Withdraws the permission: nothing is written after the session has seen it.
-    pub(super) fn stop(&self, code: RefusalCode) {
-        self.stop.send_replace(Some(code));
+    pub(super) fn withdraw(&self, code: RefusalCode) {
+        self.leave.send_replace(Leave::Withdrawn(code));
+    }
+
+    fn permit(&self) -> Option<Permit<ReceiveBlocks>> {
+        match &*self.leave.borrow() {
+            Leave::Granted(permit) => Some(permit.clone()),
+            Leave::Withdrawn(_) => None,
+        }
+    }
+
+    /// Whether it goes on without an operator having renewed its lease.
+    pub(super) fn is_on_autonomy(&self, now: Now) -> bool {
+        self.permit()
+            .is_some_and(|permit| permit.is_on_autonomy(now))
     }
 }
 
@@ -94,7 +108,7 @@ impl Engine {
             .admit(&situation, from, &ticket, open.length)?;
         if let Some(running) = self.receiving.get(&ticket.job) {
             // The agent has lost it, or it would not come again.
-            running.stop(RefusalCode::Busy);
+            running.withdraw(RefusalCode::Busy);
             return Err(Refusal {
                 code: RefusalCode::Busy,
                 note: Note::info(
@@ -129,12 +143,12 @@ impl Engine {
             return;
         }
         self.replicator.stored(record.clone());
-        self.tell_of(&permit.agent(), Some(job.migration), note);
+        let agent = permit.agent();
+        self.tell_of(&agent, Some(job.migration), note);
         let number = self.number();
-        let (stop, stopped) = watch::channel(None);
+        let (leave, given) = watch::channel(Leave::Granted(permit));
         let (events, event_receiver) = mpsc::channel(EVENTS);
         let receive_job = ReceiveJob {
-            permit: permit.clone(),
             open,
             volume: PathBuf::from(&record.path),
             length: record.length,
@@ -151,11 +165,12 @@ impl Engine {
             job,
             Receiving {
                 number,
-                permit,
-                stop,
+                agent,
+                leave,
+                on_autonomy: false,
             },
         );
-        tokio::spawn(transfer::receive(stream, receive_job, stopped, events));
+        tokio::spawn(transfer::receive(stream, receive_job, given, events));
         self.forward(event_receiver, move |event| {
             Message::Received(job, number, event)
         });
@@ -247,6 +262,7 @@ impl Engine {
                     RefusalCode::Revoked | RefusalCode::Expired | RefusalCode::NotAuthorised => {
                         "grant-refused"
                     }
+                    RefusalCode::NoLease => "no-lease",
                     _ => "stream-refused",
                 };
                 self.end_receiving(job, Note::warn(kind, text));
@@ -261,36 +277,40 @@ impl Engine {
     fn end_receiving(&mut self, job: JobId, note: Note) {
         let ended = self.receiving.remove(&job);
         match ended {
-            Some(ended) => self.tell_of(&ended.permit.agent(), Some(job.migration), note),
+            Some(ended) => self.tell_of(&ended.agent, Some(job.migration), note),
             None => self.tell(Some(job.migration), note),
         }
     }
 
-    /// Stops what may no longer flow. The agent's end learns it from its facts.
+    /// Stops what may no longer flow, and lets the rest go on as long as it now may.
     pub(super) fn recheck_permits(&mut self) {
-        let wall = self.now().wall;
-        let mut stopped = vec![];
-        for receiving in self.receiving.values() {
-            let checked = self.replica.authority().recheck(wall, &receiving.permit);
-            if let Err(denied) = checked
-                && receiving.stop.borrow().is_none()
-            {
-                let code = roles::replicator::code_for(&denied);
-                receiving.stop(code);
-                stopped.push((receiving.permit.migration(), denied));
-            }
-        }
-        for (migration, denied) in stopped {
-            let note = match denied {
-                keys::Denied::KeyRotated(_) => Note::info(
-                    "key-changed",
-                    "one end changed its key; the stream begins again with the next one",
-                ),
-                denied => Note::error(
-                    "grant-refused",
-                    format!("nothing more is accepted: {denied}"),
-                ),
+        let now = self.now();
+        let authority = self.replica.authority();
+        let mut notes = vec![];
+        for receiving in self.receiving.values_mut() {
+            let Some(permit) = receiving.permit() else {
+                continue;
             };
+            let note = match authority.recheck(now, &self.leases, &permit) {
+                Err(denied) => {
+                    receiving.withdraw(roles::replicator::code_for(&denied));
+                    Some(no_more(denied))
+                }
+                Ok(again) => {
+                    let note = roles::agent::autonomy_note(receiving.on_autonomy, now, &again);
+                    receiving.on_autonomy = again.is_on_autonomy(now);
+                    if again != permit {
+                        receiving.leave.send_replace(Leave::Granted(again));
+                    }
+                    note
+                }
+            };
+            notes.extend(note.map(|note| (permit.migration(), note)));
+        }
+        for slot in self.agents.values_mut() {
+            slot.recheck(authority, now, &self.leases);
+        }
+        for (migration, note) in notes {
             self.tell(Some(migration), note);
         }
     }
@@ -305,7 +325,7 @@ impl Engine {
         self.replicator = replicator;
         for job in gone {
             if let Some(receiving) = self.receiving.get(&job) {
-                receiving.stop(RefusalCode::StaleEpoch);
+                receiving.withdraw(RefusalCode::StaleEpoch);
             }
             let text =
                 format!("{job}: this node's copy is over; what was kept beside it is removed");
@@ -317,6 +337,19 @@ impl Engine {
             }
             self.report.soon();
         }
+    }
+}
+
+/// What people are told when a stream may not go on.
+fn no_more(denied: Denied) -> Note {
+    let text = format!("nothing more is accepted: {denied}");
+    match denied {
+        Denied::KeyRotated(_) => Note::info(
+            "key-changed",
+            "one end changed its key; the stream begins again with the next one",
+        ),
+        Denied::LeaseOver { .. } => Note::error("no-lease", text),
+        _ => Note::error("grant-refused", text),
     }
 }
 

@@ -19,6 +19,7 @@ impl Engine {
             plan: self.replica.document().plan(),
             authority: self.replica.authority(),
             reports: self.replica.reports(),
+            leases: &self.leases,
         })
     }
 
@@ -27,6 +28,7 @@ impl Engine {
         if self.rotated.is_some() {
             return;
         }
+        self.settle_leases();
         for _ in 0..MAX_ROUNDS {
             self.adopt_jobs();
             let acted = self.settle_agents() | self.settle_provisioner();

@@ -57,6 +57,7 @@ impl Engine {
         report.proofs = self.proofs.clone();
         let skip = self.events.len().saturating_sub(EVENTS);
         report.events = self.events.iter().skip(skip).cloned().collect();
+        self.report_leases(&mut report);
         let mut out = vec![];
         let published = self.replica.publish(now.wall, report, &mut out);
         self.carry(out);
@@ -150,8 +151,10 @@ impl Engine {
                 root: record.finished.as_ref().map(|finished| finished.root),
             }
         });
+        let now = self.now();
         let holding = self.replicator.records().map(|record| {
-            let receiving = self.receiving.contains_key(&record.job);
+            let receiving = self.receiving.get(&record.job);
+            let on_autonomy = receiving.is_some_and(|receiving| receiving.is_on_autonomy(now));
             JobReport {
                 migration: record.job.migration,
                 volume: record.job.volume,
@@ -159,8 +162,12 @@ impl Engine {
                 epoch: record.epoch,
                 replicator: self.replica.me(),
                 stage: Stage::Replicating,
-                step: if receiving { "receiving" } else { "waiting" }.to_owned(),
-                detail: None,
+                step: match receiving {
+                    Some(_) => "receiving",
+                    None => "waiting",
+                }
+                .to_owned(),
+                detail: on_autonomy.then(|| roles::agent::ON_AUTONOMY.to_owned()),
                 pass: 0,
                 barrier: record.barrier,
                 passes: vec![],

@@ -217,6 +217,23 @@ fn forked(seq: u32, author: u8) -> Record {
 }
 
 #[test]
+fn the_leases_that_were_put_last_are_there_after_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, store) = create(&folder);
+    assert_eq!(store.leases().unwrap(), None);
+    let at = |mono_millis| keys::Now {
+        mono_millis,
+        ..keys::Now::default()
+    };
+    let stored = |millis| keys::Leases::new().snapshot(at(millis), keys::lease::Boot([1; 16]));
+    store.put_leases(&stored(1)).unwrap();
+    store.put_leases(&stored(2)).unwrap();
+    drop(store);
+    let (store, _) = Store::open(&path).unwrap();
+    assert_eq!(store.leases().unwrap(), Some(stored(2)));
+}
+
+#[test]
 fn a_statement_or_proof_put_twice_is_stored_once() {
     let folder = TempDir::new().unwrap();
     let (_, store) = create(&folder);

@@ -3,7 +3,8 @@
 use super::State;
 use super::lookup::{LookupError, find_migration};
 use crate::api::model::{
-    JobView, MigrationView, PassView, ProgressView, ProofView, VerifyView, VolumeProof,
+    ExposureView, JobView, MigrationView, PassView, ProgressView, ProofView, VerifyView,
+    VolumeProof,
 };
 use crate::engine::shown_value;
 use crdt::{
@@ -66,6 +67,7 @@ impl State<'_> {
             stage: stage_text,
             created_at: plan.created_at.to_string(),
             next: next_step(plan, stage, &volumes),
+            exposure: self.exposure(plan),
             volumes,
             conflicts: plan
                 .conflicts
@@ -86,6 +88,20 @@ impl State<'_> {
                 })
                 .collect(),
         }
+    }
+
+    /// Of the good grants that which exposes most.
+    fn exposure(&self, plan: &MigrationPlan) -> Option<ExposureView> {
+        let authority = self.replica.authority();
+        let grants = plan.grants.iter().filter_map(|id| authority.grant(id));
+        let good = grants.filter(|state| !state.revoked && self.now < state.grant.not_after);
+        let spans = good.map(|state| state.grant.span());
+        let widest = spans.max_by_key(|span| span.exposure_secs())?;
+        Some(ExposureView {
+            lease_secs: widest.lease_secs,
+            autonomy_secs: widest.autonomy_secs,
+            exposure_secs: widest.exposure_secs(),
+        })
     }
 
     fn left_at_target(&self, plan: &MigrationPlan) -> bool {

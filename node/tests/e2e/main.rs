@@ -10,6 +10,7 @@ mod bad_input;
 mod clones;
 mod crashes;
 mod harness;
+mod leases;
 mod live_load;
 mod losses;
 mod writing;

@@ -2,7 +2,8 @@
 //! the next of the pool. The agent alone raises the epoch, and only here.
 //!
 //! A replicator is left
-//! - at once when authority says that it may not serve and another may, and
+//! - at once when authority says that it may not serve and another may (a lease that is
+//!   missing or over does not say so), and
 //! - when it could not be used for a while, with nothing made durable, and another one
 //!   of the pool is connected. Who reaches nobody cannot tell who is gone.
 //!
@@ -106,8 +107,12 @@ impl Agent {
         let facts = self.facts.as_ref()?;
         let others = others(&facts.replicators, current);
         match &facts.permit {
-            // The plan is ahead of the ledger: the grant may come any moment.
-            None | Some(Err(Denied::UnknownGrant(_))) => {
+            // The plan is ahead of the ledger: the grant may come any moment. And a lease
+            // that is missing says nothing about the replicator: an operator's word may.
+            None
+            | Some(Err(
+                Denied::UnknownGrant(_) | Denied::NotVouched { .. } | Denied::LeaseOver { .. },
+            )) => {
                 self.moving.lost_since = None;
                 return None;
             }

@@ -4,8 +4,9 @@
 use super::*;
 use crate::Now;
 use crate::world::{
-    AGENT, JOB, LENGTH, NOW, OPERATOR, OTHER_REPLICATOR, REPLICATOR, World, key, proof,
+    AGENT, JOB, LENGTH, NOW, OPERATOR, OTHER_REPLICATOR, REPLICATOR, SPAN, World, key, proof,
 };
+use crdt::Level;
 use keys::proof::End;
 use keys::{Identity, StatementId, UnixSecs, VolumeId};
 
@@ -308,4 +309,27 @@ fn an_epoch_that_was_given_to_another_is_not_served() {
         &ticket(&world, grant, 3),
     );
     assert!(admitted.unwrap().fresh);
+}
+
+#[test]
+fn a_replicator_that_no_operator_has_spoken_to_for_too_long_takes_no_stream() {
+    let (mut world, grant) = ready();
+    let ticket = ticket(&world, grant, 1);
+    let over = Now {
+        mono_millis: NOW.mono_millis + (SPAN.lease_secs + SPAN.autonomy_secs) * 1000,
+        ..NOW
+    };
+    let from = key(AGENT).public();
+    let refused = |world: &World, now: Now| {
+        let situation = world.situation(REPLICATOR, now);
+        let admitted = Replicator::default().admit(&situation, from, &ticket, LENGTH);
+        admitted
+            .err()
+            .map(|refusal| (refusal.code, refusal.note.level))
+    };
+    let no_lease = RefusalCode::NoLease;
+    assert_eq!(refused(&world, NOW), None);
+    assert_eq!(refused(&world, over), Some((no_lease, Level::Error)));
+    world.leases = keys::Leases::new();
+    assert_eq!(refused(&world, NOW), Some((no_lease, Level::Info)));
 }

@@ -2,12 +2,18 @@
 //!
 //! Which faults a drawn scenario has is decided in `faults::drawn`.
 
-use super::{At, Ending, Loss, Migration, Scenario, Wish, long_grant, no_migration};
+use super::{
+    At, Ending, Loss, Migration, Scenario, Wish, long_grant, no_migration, usual_autonomy,
+    usual_lease,
+};
 use crate::chance::Rates;
 use crate::faults;
 use crate::rng::{Rng, Stream};
 use blocks::BLOCK_SIZE;
+use keys::statement::MAX_AUTONOMY_SECS;
 
+/// A day: as far as any clock is off.
+const DAY_SECS: u64 = 86_400;
 /// Latest time at which anything goes wrong, in milliseconds.
 const LAST_FAULT: u64 = 75_000;
 /// When every node of a healed mesh has heard of a revocation, in milliseconds.
@@ -25,12 +31,18 @@ impl Scenario {
         let mut migrations = migrations(&mut rng, nodes, spare, [quiet_at, heal_at]);
         let loss = loss(&mut rng, &mut migrations, heal_at);
         let expires = |migration: &Migration| migration.ending == Ending::GrantExpired;
-        // A grant that is to expire must not be over before it began.
+        let strands = matches!(loss, Some(Loss::Others { .. }));
         let max_skew_secs = match migrations.iter().any(expires) {
+            // A grant that is to expire must not be over before it began.
             true => 15,
-            false if rng.below(2) == 0 => 180,
-            false => 86_400,
+            // Leases end where a boot sets a clock back by more than a day, and nobody is
+            // left to renew them.
+            false if strands => DAY_SECS / 2,
+            false => DAY_SECS,
         };
+        if strands {
+            migrations.iter_mut().for_each(outlasts_operators);
+        }
         let clock_secs = (0..nodes).map(|_| skew(&mut rng, max_skew_secs)).collect();
         let mut scenario = Self {
             about: format!("Drawn from seed {seed}."),
@@ -39,6 +51,11 @@ impl Scenario {
             nodes,
             invited_at_millis,
             clock_secs,
+            // A grant that ends by the wall clock may not come to life again.
+            boot_clock_secs: match max_skew_secs {
+                15 => 0,
+                most => most,
+            },
             quiet_at_millis: quiet_at,
             heal_at_millis: heal_at,
             lost_millis: rng.between(6_000, 14_000),
@@ -50,6 +67,21 @@ impl Scenario {
         scenario.faults = faults::drawn(&scenario, max_skew_secs);
         scenario.name_all();
         scenario
+    }
+}
+
+/// Each boot takes a day or two of its autonomy, and no operator is left.
+fn outlasts_operators(migration: &mut Migration) {
+    migration.lease_secs = usual_lease();
+    migration.autonomy_secs = MAX_AUTONOMY_SECS;
+}
+
+/// How long leases last and how much longer work goes on: usually as `migration start`
+/// has it, and often so short that it counts in a world of a few minutes.
+fn lease_and_autonomy(rng: &mut Rng, revoked: bool) -> (u64, u64) {
+    match rng.happens(if revoked { 800 } else { 300 }) {
+        true => (rng.between(8, 21), [0, rng.below(21)][rng.index(2)]),
+        false => (usual_lease(), usual_autonomy()),
     }
 }
 
@@ -164,13 +196,15 @@ fn migration(
             wishes.push((cut_at, Wish::Delete));
         }
     }
-    // Nobody may cut over what they lost the right to move, once they have heard of it.
-    if matches!(
+    let revoked = matches!(
         ending,
         Ending::GrantRevoked | Ending::AgentRevoked | Ending::ReplicatorRevoked
-    ) {
+    );
+    // Nobody may cut over what they lost the right to move, once they have heard of it.
+    if revoked {
         wishes.push((heal_at + HEARD_MILLIS, cutover));
     }
+    let (lease_secs, autonomy_secs) = lease_and_autonomy(rng, revoked);
     let at = |(at_millis, what)| At { at_millis, what };
     Migration {
         id: no_migration(),
@@ -185,6 +219,9 @@ fn migration(
             Ending::GrantExpired => rng.between(20, 50),
             _ => long_grant(),
         },
+        lease_secs,
+        autonomy_secs,
+        is_cut_off: revoked && rng.below(3) > 0,
     }
 }
 

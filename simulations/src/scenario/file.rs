@@ -7,6 +7,7 @@
 use super::{At, Loss, Migration, Scenario};
 use crate::context::Seen;
 use crate::faults::Fault;
+use keys::statement::{MAX_AUTONOMY_SECS, MAX_LEASE_SECS, MIN_LEASE_SECS};
 use std::fmt;
 use std::path::Path;
 
@@ -98,6 +99,8 @@ impl Scenario {
         for secs in &self.clock_secs {
             skewed("clock_secs", *secs)?;
         }
+        let most = MAX_SKEW_SECS.unsigned_abs();
+        within("boot_clock_secs", self.boot_clock_secs, 0, most)?;
         within("seed", self.seed, 0, i64::MAX as u64)?;
         within("heal_at_millis", self.heal_at_millis, 1, MAX_MILLIS)?;
         within(
@@ -176,7 +179,11 @@ impl Scenario {
         for wish in &migration.wishes {
             within("at_millis", wish.at_millis, 0, MAX_MILLIS)?;
         }
-        within("grant_secs", migration.grant_secs, 1, 366 * 86_400)
+        within("grant_secs", migration.grant_secs, 1, 366 * 86_400)?;
+        let lease = [MIN_LEASE_SECS, MAX_LEASE_SECS];
+        within("lease_secs", migration.lease_secs, lease[0], lease[1])?;
+        let autonomy = migration.autonomy_secs;
+        within("autonomy_secs", autonomy, 0, MAX_AUTONOMY_SECS)
     }
 
     fn check_fault(&self, fault: &At<Fault>) -> Result<(), String> {

@@ -119,6 +119,8 @@ impl World {
             replicators: vec![self.node(to)],
             volumes: vec![VOLUME],
             not_after: LATER,
+            lease_secs: LEASE_SECS,
+            autonomy_secs: AUTONOMY_SECS,
         };
         self.state(signer, Statement::Grant(grant))
     }
@@ -318,8 +320,9 @@ fn nothing_outlasts_the_enrolment_of_who_signed_it() {
         agent: key(21).public(),
         replicator: key(22).public(),
     };
-    let permit = authority.permit_send(NOW, &asked).unwrap();
-    assert_eq!(permit.valid_until(), end);
+    let leases = world.leases_with(&key(22), &[grant]);
+    let permit = authority.permit_send(at(NOW), &leases, &asked).unwrap();
+    assert!(permit.holds(at(UnixSecs(end.0 - 1))) && !permit.holds(at(end)));
     // A grant between nodes that stay ends with its signer all the same.
     let grant = world.grant_between(&short, &key(3), &key(4));
     let authority = super::authority(&world.ledger);
@@ -327,9 +330,10 @@ fn nothing_outlasts_the_enrolment_of_who_signed_it() {
         grant,
         ..world.asked(grant)
     };
-    assert!(authority.permit_send(NOW, &asked).is_ok());
+    let leases = world.leases(&[grant]);
+    assert!(authority.permit_send(at(NOW), &leases, &asked).is_ok());
     assert!(matches!(
-        authority.permit_send(end, &asked),
+        authority.permit_send(at(end), &leases, &asked),
         Err(Denied::GrantExpired { .. })
     ));
 }
@@ -397,4 +401,37 @@ fn what_a_chain_carries_is_taken_in_its_own_order() {
     assert!(authority.admits(NOW, &key(22).public()));
     assert_eq!(chain.len(), 8);
     assert!(world.ledger.chain([node], 7).is_none());
+}
+
+#[test]
+fn an_operator_limited_to_sites_renews_no_lease_elsewhere() {
+    let mut world = World::new();
+    let (first, limited) = (world.operator.clone(), key(20));
+    let scope = Scope::Sites(vec![name("a")]);
+    let made = world.operator_by_invite(&first, &limited, scope, None);
+    made.unwrap();
+    for (seed, site) in [(21, 0), (22, 0), (23, 1)] {
+        world.node_by_invite(&first, &key(seed), site).unwrap();
+    }
+    let pairs = [22, 23].map(|seed| Pair {
+        grant: world.grant_between(&first, &key(21), &key(seed)),
+        replicator: world.node(&key(seed)),
+    });
+    let span = Span {
+        lease_secs: LEASE_SECS,
+        autonomy_secs: AUTONOMY_SECS,
+    };
+    let wanted = pairs.iter().map(|pair| (*pair, span)).collect();
+    let renewal = Renewal {
+        holder: world.node(&key(21)),
+        pulse: Pulse([1; 16]),
+        pairs: pairs.to_vec(),
+    };
+    let mut leases = Leases::new();
+    leases.pulse(at(NOW), Pulse([1; 16]));
+    let said = (world.node(&limited), &[renewal.clone()][..]);
+    let authority = authority(&world.ledger);
+    leases.hear(&authority, NOW, (renewal.holder, &wanted), said);
+    assert!(leases.since(&pairs[0]).is_some());
+    assert!(leases.since(&pairs[1]).is_none());
 }

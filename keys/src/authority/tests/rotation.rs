@@ -57,16 +57,16 @@ fn a_node_goes_on_with_its_next_key_and_the_old_one_is_shut_out() {
     let denied = authority.standing(NOW, &old, Role::Agent).unwrap_err();
     assert_eq!(denied, Denied::KeyRotated(old));
     // The grant names the node, whatever its key; what the old key signed is still its own.
-    let asked = world.asked(grant);
+    let (leases, asked) = (world.leases(&[grant]), world.asked(grant));
     assert_eq!(
-        authority.permit_send(NOW, &asked).unwrap_err(),
+        authority.permit_send(at(NOW), &leases, &asked).unwrap_err(),
         Denied::KeyRotated(old)
     );
     let asked = Move {
         agent: new,
         ..asked
     };
-    assert!(authority.permit_send(NOW, &asked).is_ok());
+    assert!(authority.permit_send(at(NOW), &leases, &asked).is_ok());
     assert!(authority.is_node(node, old) && authority.is_node(node, new));
     assert!(!authority.is_node(node, key(4).public()));
 }
@@ -75,13 +75,13 @@ fn a_node_goes_on_with_its_next_key_and_the_old_one_is_shut_out() {
 fn an_open_permit_falls_when_its_key_is_rotated() {
     let mut world = World::new();
     let grant = world.grant();
-    let asked = world.asked(grant);
+    let (leases, asked) = (world.leases(&[grant]), world.asked(grant));
     let permit = authority(&world.ledger)
-        .permit_receive(NOW, &asked)
+        .permit_receive(at(NOW), &leases, &asked)
         .unwrap();
     world.rotate(&key(4), &key(44));
     assert_eq!(
-        authority(&world.ledger).recheck(NOW, &permit),
+        authority(&world.ledger).recheck(at(NOW), &leases, &permit),
         Err(Denied::KeyRotated(key(4).public()))
     );
 }
@@ -154,7 +154,8 @@ fn two_next_keys_of_one_key_freeze_the_node_until_it_is_revoked() {
             agent,
             ..world.asked(grant)
         };
-        let denied = authority.permit_send(NOW, &asked).unwrap_err();
+        let leases = world.leases(&[grant]);
+        let denied = authority.permit_send(at(NOW), &leases, &asked).unwrap_err();
         assert_eq!(denied, Denied::KeyContested(agent));
     }
     let operator = world.operator.clone();

@@ -114,6 +114,8 @@ fn an_operator_of_some_sites_does_not_state_what_would_count_for_nothing() {
         replicators: vec![me],
         volumes: vec![VolumeId([1; 16])],
         not_after: UnixSecs(5_000),
+        lease_secs: 3_600,
+        autonomy_secs: 0,
     });
     let refused = Err(StateError::OutOfScope { scope });
     for statement in [invite(Some("b")), invite(None), grant] {

@@ -4,9 +4,11 @@
 use super::*;
 use crate::replica::Fork;
 use keys::Role;
+use keys::lease::{Leases, Now, Pair, Renewal, Span};
 use keys::permit::Move;
 use keys::{Denied, StatementId};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 /// What a store of this replica amounts to.
 pub(super) fn records(replica: &Replica) -> Vec<Record> {
@@ -72,6 +74,8 @@ fn granted(op: &mut Replica, agent: &Replica, replicator: &Replica) -> Move {
         replicators: vec![replicator.me().unwrap()],
         volumes: vec![volume],
         not_after: UnixSecs(9_000),
+        lease_secs: 600,
+        autonomy_secs: 0,
     });
     Move {
         grant: op.state(NOW, grant, &mut vec![]).unwrap(),
@@ -80,6 +84,38 @@ fn granted(op: &mut Replica, agent: &Replica, replicator: &Replica) -> Move {
         agent: agent.my_key(),
         replicator: replicator.my_key(),
     }
+}
+
+fn at_now() -> Now {
+    Now {
+        wall: NOW,
+        mono_millis: 0,
+    }
+}
+
+/// What the agent of `asked` holds once `op`, which stands, has answered its pulse.
+fn leases(op: &Replica, asked: &Move) -> Leases {
+    let id = |key| op.authority().by_key(&key).unwrap().id;
+    let pair = Pair {
+        grant: asked.grant,
+        replicator: id(asked.replicator),
+    };
+    let span = Span {
+        lease_secs: 600,
+        autonomy_secs: 0,
+    };
+    let holder = id(asked.agent);
+    let mut leases = Leases::new();
+    leases.pulse(at_now(), keys::id::Pulse([1; 16]));
+    let renewal = Renewal {
+        holder,
+        pulse: keys::id::Pulse([1; 16]),
+        pairs: vec![pair],
+    };
+    let wanted = BTreeMap::from([(pair, span)]);
+    let from = (op.me().unwrap(), &[renewal][..]);
+    assert!(leases.hear(op.authority(), NOW, (holder, &wanted), from));
+    leases
 }
 
 #[test]
@@ -92,7 +128,9 @@ fn a_node_that_runs_twice_is_stopped_at_both_ends_and_everybody_is_told_once() {
         talk(&mut op, node, 100);
     }
     let mut twin = copy_of(&agent);
-    let permit = op.authority().permit_send(NOW, &asked).unwrap();
+    let held = leases(&op, &asked);
+    let now = at_now();
+    let permit = op.authority().permit_send(now, &held, &asked).unwrap();
     let key = agent.my_key();
     let first = publish(&mut agent, "web1");
     let second = publish(&mut twin, "web1-copy");
@@ -114,9 +152,12 @@ fn a_node_that_runs_twice_is_stopped_at_both_ends_and_everybody_is_told_once() {
         let told = step(node, announced(via, &out));
         assert_eq!(alarms(&told), [(key, Fork::Reports)]);
         let denied = Err(Denied::Cloned(key));
-        assert_eq!(node.authority().permit_send(NOW, &asked), denied.clone());
         assert_eq!(
-            node.authority().recheck(NOW, &permit),
+            node.authority().permit_send(now, &held, &asked),
+            denied.clone()
+        );
+        assert_eq!(
+            node.authority().recheck(now, &held, &permit),
             Err(Denied::Cloned(key))
         );
         assert!(
@@ -211,12 +252,14 @@ fn an_operator_whose_key_is_in_two_places_grants_nothing_more_and_may_still_take
     let (mut op, founding) = found(1);
     let (mut agent, mut replicator) = (join(&mut op, 9), join(&mut op, 10));
     let before = granted(&mut op, &agent, &replicator);
+    let held = leases(&op, &before);
     let mut stored = records(&op);
     stored.retain(|record| !founding.contains(record));
     let stored: Vec<Record> = founding.iter().cloned().chain(stored).collect();
     let mut twin = restored(key(1), &stored);
     twin.write_unheard();
     let after = granted(&mut op, &agent, &replicator);
+    let held_after = leases(&op, &after);
     invite(&mut twin, 77, 1, 5_000, &mut vec![]);
     for node in [&mut twin, &mut agent, &mut replicator] {
         talk(&mut op, node, 100);
@@ -226,8 +269,8 @@ fn an_operator_whose_key_is_in_two_places_grants_nothing_more_and_may_still_take
     for node in [&op, &twin, &agent, &replicator] {
         assert!(matches!(node.fork_of(&key), Some(Fork::Statements(_))));
         let authority = node.authority();
-        assert!(authority.permit_receive(NOW, &before).is_ok());
-        let denied = authority.permit_receive(NOW, &after);
+        assert!(authority.permit_receive(at_now(), &held, &before).is_ok());
+        let denied = authority.permit_receive(at_now(), &held_after, &after);
         assert_eq!(denied, Err(Denied::Cloned(key)));
         assert_eq!(node.heads(), op.heads());
     }

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::api::model::ExposureView;
 use crate::cli::page::{Look, Page, Table};
+use crate::cli::task::Verb;
 use crate::cli::tests::*;
 
 fn shown(page: &str) -> Vec<&str> {
@@ -135,6 +137,22 @@ fn a_migration_shows_its_volumes_reasons_and_passes() {
             "   1   65536  4.0 GiB  13 s"
         ]
     );
+}
+
+#[test]
+fn a_start_and_the_page_say_how_long_a_revocation_may_go_unheard() {
+    let mut view = migration("started", vec![job("initial-sync")]);
+    view.exposure = Some(ExposureView {
+        lease_secs: 3_600,
+        autonomy_secs: 7 * 86_400,
+        exposure_secs: 7 * 86_400 + 3_600,
+    });
+    let sentence = "a revocation may go unheard for up to 7d1h by an end that is cut off (lease 1h, autonomy 7d)";
+    let told = |verb| migrations::told(verb, &view, &look());
+    assert_eq!(shown(&told(Verb::Start)).last(), Some(&sentence));
+    assert!(!told(Verb::Pause).contains("unheard"));
+    let page = migrations::page(&view, &look());
+    assert!(shown(&page).contains(&format!("exposure     {sentence}").as_str()));
 }
 
 #[test]

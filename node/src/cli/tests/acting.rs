@@ -200,6 +200,18 @@ async fn a_cutover_carries_how_it_is_proven_and_waits_when_told_to() {
 }
 
 #[tokio::test]
+async fn a_start_carries_lease_and_autonomy_where_they_are_given() {
+    let ran = run("migration start web-1 --lease 10m --autonomy 0", &[]).await;
+    ran.result.unwrap();
+    let expected = value!({ "prove_full": false, "lease_secs": 600, "autonomy_secs": 0 });
+    assert_eq!(ran.asked, [("web-1 start".to_owned(), expected)]);
+    let ran = run("migration start web-1", &[]).await;
+    ran.result.unwrap();
+    let expected = value!({ "prove_full": false });
+    assert_eq!(ran.asked, [("web-1 start".to_owned(), expected)]);
+}
+
+#[tokio::test]
 async fn what_the_node_does_not_know_is_an_error_with_its_kind() {
     let ran = run("invite revoke 0102", &[]).await;
     let error = ran.result.unwrap_err();

@@ -56,6 +56,7 @@ fn every_command_of_the_contract_is_taken() {
         "migration watch m",
         "migration log m",
         "migration start m --wait",
+        "migration start m --lease 1h30m --autonomy 0",
         "migration pause m --wait",
         "migration resume m --wait",
         "migration cutover m --wait --prove full",

@@ -127,6 +127,7 @@ pub fn migration(desired: &str, volumes: Vec<JobView>) -> MigrationView {
             .map_or("enrolled".into(), |job| job.stage.clone()),
         created_at: "2026-01-31T07:00:00Z".into(),
         volumes,
+        exposure: None,
         conflicts: Vec::new(),
         next: Some("dunlin migration watch web-1".into()),
     }

@@ -13,7 +13,7 @@ use crate::views::{LookupError, find_member};
 use crdt::MigrationPlan;
 use keys::authority::Authority;
 use keys::invite::Token;
-use keys::statement::{Honoured, Invite, Position};
+use keys::statement::{Honoured, Invite, MIN_LEASE_SECS, Position};
 use keys::{
     Identity, Member, Name, NodeId, Revocation, Role, RootKey, Scope, Standing, Statement,
     StatementId, UnixSecs,
@@ -266,6 +266,8 @@ impl Engine {
             replicators: plan.replicators.clone(),
             volumes: plan.volumes.clone(),
             not_after: UnixSecs(0),
+            lease_secs: MIN_LEASE_SECS,
+            autonomy_secs: 0,
         });
         Ok(self.replica.within_scope(&grant)?)
     }

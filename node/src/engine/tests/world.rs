@@ -3,7 +3,7 @@
 
 use super::super::{Engine, Handle, Parts};
 use super::rogue::Rogue;
-use crate::api::model::{InviteCreate, MigrationCreate, VolumeAdd};
+use crate::api::model::{ActionOptions, InviteCreate, MigrationCreate, VolumeAdd};
 use crate::config::Config;
 use crate::datadir::{DataDir, KeyFile};
 use crate::local::{self, Init, Joining};
@@ -14,8 +14,11 @@ use blocks::{BLOCK_SIZE, BlockIndex, Encoding, FramePrefix, Geometry, ToSource, 
 use crdt::Event;
 use futures::AsyncReadExt;
 use keys::invite::Token;
+use keys::lease::{Pair, Renewal, Span};
 use keys::statement::{Admission, Enrolment, Entry};
-use keys::{Domain, Identity, Name, PublicKey, Role, Signed, Statement, StatementId};
+use keys::{
+    Domain, Identity, Leases, Name, PublicKey, Pulse, Role, Signed, Statement, StatementId,
+};
 use libp2p::Multiaddr;
 use mesh::Replica;
 use provider::Provider;
@@ -283,7 +286,11 @@ impl World {
         })
         .await;
         self.operator
-            .call(|engine| engine.migration_start("m", false).unwrap())
+            .call(|engine| {
+                engine
+                    .migration_start("m", false, ActionOptions::default())
+                    .unwrap()
+            })
             .await;
         until("the first pass", &self.agent, |engine| {
             let mut slots = engine.agents.iter();
@@ -388,6 +395,34 @@ impl World {
             _folder: self.folder,
         }
     }
+}
+
+/// Leases of a node for a grant with itself, as every operator that stands would renew
+/// them now.
+pub fn confirmed(engine: &Engine, grant: StatementId) -> Leases {
+    let (now, me) = (engine.now(), engine.replica.me().unwrap());
+    let authority = engine.replica.authority();
+    let pair = Pair {
+        grant,
+        replicator: me,
+    };
+    let span = Span {
+        lease_secs: 3_600,
+        autonomy_secs: 0,
+    };
+    let renewal = Renewal {
+        holder: me,
+        pulse: Pulse([1; 16]),
+        pairs: vec![pair],
+    };
+    let wanted = BTreeMap::from([(pair, span)]);
+    let mut leases = Leases::new();
+    leases.pulse(now, renewal.pulse);
+    for member in authority.members() {
+        let said = (member.id, std::slice::from_ref(&renewal));
+        leases.hear(authority, now.wall, (me, &wanted), said);
+    }
+    leases
 }
 
 /// Bytes of a disk, each block another, other for each `seed`.

@@ -11,6 +11,8 @@ const POOL: [u8; 2] = [REPLICATOR, OTHER_REPLICATOR];
 struct Pool {
     bench: Bench,
     away: BTreeSet<PublicKey>,
+    /// An operator's node renews the leases.
+    renewed: bool,
 }
 
 impl Pool {
@@ -34,7 +36,11 @@ impl Pool {
             source: Ok(()),
         };
         let away = BTreeSet::new();
-        let mut pool = Self { bench, away };
+        let mut pool = Self {
+            bench,
+            away,
+            renewed: true,
+        };
         pool.facts();
         pool.provide(1, REPLICATOR);
         pool
@@ -67,6 +73,9 @@ impl Pool {
 
     fn later(&mut self, millis: u64) -> Vec<Action> {
         self.bench.now.mono_millis += millis;
+        if self.renewed {
+            self.bench.world.vouch(self.bench.now);
+        }
         self.facts()
     }
 
@@ -136,6 +145,57 @@ fn a_replicator_that_lost_its_right_is_left_at_once() {
         pool.is_at(2, OTHER_REPLICATOR),
         "nobody is left who may serve"
     );
+}
+
+#[test]
+fn with_no_operator_left_it_goes_on_with_the_next_until_the_autonomy_is_over() {
+    let mut pool = Pool::passing();
+    pool.renewed = false;
+    pool.later((SPAN.lease_secs + 60) * 1000);
+    pool.lost();
+    pool.leave(REPLICATOR);
+    pool.facts();
+    pool.later(LOST_MILLIS);
+    assert!(pool.is_at(2, OTHER_REPLICATOR));
+    pool.provide(2, OTHER_REPLICATOR);
+    assert_eq!(names(&pool.facts()), ["open"]);
+    pool.later(SPAN.autonomy_secs * 1000);
+    assert!(
+        pool.bench
+            .agent
+            .standing()
+            .2
+            .unwrap()
+            .contains("autonomy is used up")
+    );
+    pool.away.clear();
+    assert!(pool.later(100 * LOST_MILLIS).is_empty());
+    assert!(pool.is_at(2, OTHER_REPLICATOR));
+}
+
+#[test]
+fn an_agent_wants_leases_for_its_whole_pool_and_a_replicator_for_itself() {
+    let pool = Pool::chosen();
+    let world = &pool.bench.world;
+    let wanted = |seed| {
+        let wanted = world.situation(seed, NOW).wanted_leases().into_keys();
+        wanted.map(|pair| pair.replicator).collect::<BTreeSet<_>>()
+    };
+    let (first, other) = (world.id(REPLICATOR), world.id(OTHER_REPLICATOR));
+    assert_eq!(wanted(AGENT), [first, other].into());
+    assert_eq!(wanted(REPLICATOR), [first].into());
+    assert_eq!(wanted(OTHER_REPLICATOR), [other].into());
+}
+
+#[test]
+fn a_lease_that_is_missing_is_no_reason_to_leave_a_replicator() {
+    let mut pool = Pool::passing();
+    pool.renewed = false;
+    pool.bench.world.vouch_for(NOW, &[OTHER_REPLICATOR]);
+    assert_eq!(names(&pool.facts()), ["close"]);
+    assert_eq!(names(&pool.later(UNVOUCHED_MILLIS)), ["no-lease"]);
+    assert!(pool.later(10 * LOST_MILLIS).is_empty());
+    assert!(pool.is_at(1, REPLICATOR));
 }
 
 #[test]

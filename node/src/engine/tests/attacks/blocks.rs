@@ -200,7 +200,10 @@ async fn up_to_the_statement(stream: &mut BlockStream) -> Option<(Root, bool)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signed_root_about_anything_else_cuts_nothing_over() {
     let lied = Lied::new().await;
-    let options = ActionOptions { prove_full: true };
+    let options = ActionOptions {
+        prove_full: true,
+        ..ActionOptions::default()
+    };
     until(
         "the first pass to be known",
         &lied.operator,

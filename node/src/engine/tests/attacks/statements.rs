@@ -1,7 +1,7 @@
 //! Statements that are forged, backdated or withheld, by sync, gossip and tickets.
 
 use super::super::rogue::{Rogue, empty_page};
-use super::super::world::{Running, World, content, until};
+use super::super::world::{Running, World, confirmed, content, until};
 use super::super::{sealed, wall_clock};
 use crate::engine::{Engine, offences};
 use blocks::{RefusalCode, ToSource};
@@ -26,10 +26,12 @@ fn grant(rogue: &Rogue, agent: PublicKey, replicator: PublicKey, days: u64) -> G
         replicators: vec![id(&replicator)],
         volumes: vec![VOLUME],
         not_after: UnixSecs(wall_clock().0 + days * 86_400),
+        lease_secs: 3_600,
+        autonomy_secs: 0,
     }
 }
 
-/// Whether blocks may move under a grant.
+/// Whether blocks may move under a grant, once an operator has confirmed it.
 fn allows(engine: &Engine, grant: &Signed, agent: PublicKey) -> bool {
     let asked = Move {
         grant: grant.statement_id(),
@@ -39,7 +41,10 @@ fn allows(engine: &Engine, grant: &Signed, agent: PublicKey) -> bool {
         replicator: engine.replica.my_key(),
     };
     let authority = engine.replica.authority();
-    authority.permit_receive(wall_clock(), &asked).is_ok()
+    let leases = confirmed(engine, asked.grant);
+    authority
+        .permit_receive(engine.now(), &leases, &asked)
+        .is_ok()
 }
 
 async fn is_allowed(node: &Running, grant: &Signed, agent: PublicKey) -> bool {

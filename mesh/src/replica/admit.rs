@@ -12,6 +12,20 @@ use codec::Wire;
 use keys::authority::authority;
 use keys::{PublicKey, Signed, Statement, StatementId, UnixSecs};
 
+/// Whether a decision is not to be made before this node has heard how far its own log
+/// goes: it would write, or it may not know of an invite that it made itself. Who was
+/// enrolled already is answered, or two that lost each other's word would wait for ever.
+fn needs_own_head(decision: &Decision) -> bool {
+    let unknown = EnrolReply::Denied {
+        code: DeniedCode::UnknownInvite,
+    };
+    match decision {
+        Decision::Enrol(_) => true,
+        Decision::Reply(reply) => *reply == unknown,
+        _ => false,
+    }
+}
+
 impl Replica {
     pub(super) fn enrol(
         &mut self,
@@ -22,18 +36,13 @@ impl Replica {
         out: &mut Vec<Output>,
     ) -> EnrolReply {
         let me = self.my_key();
-        let joins = matches!(
-            request,
-            EnrolRequest::Hello { .. } | EnrolRequest::Prove { .. }
-        );
-        if joins && !self.may_write() {
-            // It may not know of an invite that it made itself.
-            let code = DeniedCode::Busy;
-            return EnrolReply::Denied { code };
-        }
         let decision = self
             .admission
             .step(wall, nonce, me, from, request, &self.authority);
+        if !self.may_write() && needs_own_head(&decision) {
+            let code = DeniedCode::Busy;
+            return EnrolReply::Denied { code };
+        }
         let answer = match decision {
             Decision::Reply(reply) => return reply,
             Decision::Again(id) => self.enrolled(&id),

@@ -4,7 +4,7 @@
 //! after that, the node makes itself known when it runs.
 
 use super::join::{connect, converse, open_folder};
-use super::{Enrolled, enrolled, fresh_identity, root, write_told};
+use super::{Enrolled, bind, enrolled, fresh_identity, root, write_told};
 use crate::datadir::KeyFile;
 use crate::engine::wall_clock;
 use crate::net;
@@ -59,6 +59,7 @@ pub async fn recover(folder: &Path, asked: Recovery) -> anyhow::Result<(Enrolled
     };
     let made = Replica::recover(identity, &root.identity, *ledger, recovering, wall_clock());
     let (replica, records) = made?;
+    bind(&dir)?;
     write_told(&dir, member, &[address.to_string()])?;
     Store::create(&dir.store(), root.mesh, key, &records)?;
     let mut known = false;

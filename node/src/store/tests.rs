@@ -359,8 +359,11 @@ fn a_newer_format_is_refused_with_what_to_do() {
     };
     assert_eq!(
         refused.to_string(),
-        "the stored state has format 2 and this dunlin knows formats up to 1: use the dunlin \
-         that wrote it, or a newer one"
+        format!(
+            "the stored state has format {} and this dunlin knows formats up to {FORMAT}: use \
+             the dunlin that wrote it, or a newer one",
+            FORMAT + 1
+        )
     );
 }
 

@@ -112,7 +112,8 @@ fn a_second_operator_goes_on_when_the_founder_is_lost_and_the_root_key_makes_ano
     eventually("the new operator knows all", || {
         let known = ["founder", "second", "target", "agent"];
         let active = |name: &&str| state_of(&third, name).as_deref() == Some("active");
-        known.iter().all(active).then_some(())
+        let knows = known.iter().all(active) && third.status()["may_write"] == true;
+        knows.then_some(())
     });
 
     // It takes the founder back; what that one said until then still counts.
@@ -204,6 +205,9 @@ fn a_change_of_keys_that_a_crash_cut_short_ends_one_way_or_the_other() {
     agent.start();
     assert_eq!(key_of(agent), key);
     assert!(!next.exists());
+    eventually("the agent may write", || {
+        (agent.status()["may_write"] == true).then_some(())
+    });
     // One that the mesh has heard of is taken up: as after a crash just before that.
     let rotated = agent.run(&["node", "rotate-key"]).ok();
     agent.kill();

@@ -162,11 +162,16 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// Waits until each of the three is connected to the other two.
+    /// Waits until each of the three is connected to the other two and has reported to
+    /// the operator.
     pub fn connected(&self) {
         for node in [&self.operator, &self.replicator, &self.agent] {
             eventually("all three connected", || {
                 (node.status()["connected"].as_u64()? >= 2).then_some(())
+            });
+            eventually("all three have reported", || {
+                let shown = self.operator.run(&["node", "show", &node.name]).ok();
+                shown["reported_at"].is_string().then_some(())
             });
         }
     }

@@ -185,6 +185,7 @@ fn a_glance_shows_what_goes_on_and_what_is_wrong() {
         [
             "node       office (a1b2c3d4): operator, provisioner, site hq",
             "state      running, version 0.1.0, enrolment active",
+            "machine    bound to this machine by its DMI product UUID",
             "mesh       acme (ffeeddcc), 3 nodes",
             "links      2 of 2 others connected",
             "listening  /ip4/10.0.0.1/tcp/7430",

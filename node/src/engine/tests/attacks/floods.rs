@@ -7,6 +7,7 @@ use crate::engine::events::Progressed;
 use crate::engine::exchange::MAX_REPLIES;
 use crate::engine::{Engine, repeats};
 use crate::net::{self, Event, FrameError, Protocol, Refusal, Topic};
+use codec::Wire;
 use keys::{PublicKey, Role, VolumeId};
 use mesh::Request;
 use roles::JobId;
@@ -45,7 +46,7 @@ async fn a_flood_of_gossip_neither_stops_a_migration_nor_fills_log_or_memory() {
         for at in 0u64.. {
             let mut garbage = blake3::hash(&at.to_le_bytes()).as_bytes().repeat(900);
             // Of the version that is spoken here, so that it is looked at.
-            garbage[0] = 1;
+            garbage[0] = mesh::Announcement::VERSION;
             net.gossip(Topic::Heads, garbage).unwrap();
             net.gossip(Topic::Progress, false_progress(job, at as u8))
                 .unwrap();
@@ -192,7 +193,7 @@ async fn a_member_that_connects_and_disconnects_for_ever_costs_a_few_lines() {
     }
     world.goes_on(job, 13).await;
     let lines = world.replicator.events_with(newest, "mallory").await;
-    assert!((1..=8).contains(&lines), "{lines} events");
+    assert!(lines <= 8, "{lines} events");
     let key = mallory.identity.public();
     until("it is gone", &world.replicator, move |engine| {
         (!engine.connected.contains(&key)).then_some(())
@@ -246,7 +247,7 @@ async fn an_answer_that_is_too_large_or_no_page_costs_its_sender_and_nothing_els
     let job = world.migrate().await;
     let mallory = world.hostile("mallory", &[Role::Agent]).await;
     let mut page = vec![0; mesh::sync::MAX_PAGE + 1];
-    page[0] = 1;
+    page[0] = mesh::Page::VERSION;
     mallory.answers_bytes(page);
     let heads = codec::encode(&mesh::Announcement {
         heads: STRANGE,
@@ -286,7 +287,10 @@ async fn a_member_that_asks_in_garbage_is_shut_out_and_one_cut_off_in_a_frame_is
     assert!(asked.await, "a connection may break inside a frame");
     let asking = async {
         loop {
-            let _ = mallory.net.request(victim.0, vec![1; 64]).await;
+            let _ = mallory
+                .net
+                .request(victim.0, vec![Request::VERSION; 64])
+                .await;
         }
     };
     tokio::select! {

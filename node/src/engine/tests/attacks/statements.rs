@@ -204,12 +204,6 @@ async fn what_a_revoked_operator_signs_afterwards_moves_nothing_by_whatever_way_
     for statement in &backdated {
         has(&world.replicator, statement).await;
     }
-    let forked = world.replicator.event(
-        newest,
-        "cloned-key",
-        "of node second is in use in two places",
-    );
-    forked.await;
     let code = RefusalCode::NotAuthorised;
     for statement in &backdated {
         assert!(!is_allowed(&world.replicator, statement, agent).await);

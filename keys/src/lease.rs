@@ -167,9 +167,12 @@ impl Leases {
         }
     }
 
-    /// Forgets the leases of what is not wanted any more.
-    pub fn retain(&mut self, wanted: &BTreeMap<Pair, Span>) {
-        self.held.retain(|pair, _| wanted.contains_key(pair));
+    /// Forgets the leases of what is not wanted any more. One of a grant that is not known
+    /// stays: a node that comes back with an old ledger hears of the grant again, and
+    /// perhaps of no operator.
+    pub fn retain(&mut self, authority: &Authority, wanted: &BTreeMap<Pair, Span>) {
+        self.held
+            .retain(|pair, _| wanted.contains_key(pair) || authority.grant(&pair.grant).is_none());
     }
 
     /// From which moment the lease of a pair counts; none while no operator vouched.

@@ -12,6 +12,7 @@ use crdt::{Desired, Report};
 use keys::lease::{MAX_PULSES, Renewal};
 use keys::proof::{End, Method};
 use keys::{Denied, Epoch, MigrationId, Pulse, UnixSecs};
+use mesh::Replica;
 use provider::{AttachTo, HolderId, MigrationTag, Provider, VolumeKey, VolumeSpec, VolumeTag};
 use roles::proof::{self, Subject};
 use roles::provisioner::{self, Reading, Superseded, Wanted};
@@ -57,6 +58,7 @@ impl Node {
     fn lease_duties(&mut self, ctx: &mut Context) -> Lived {
         let now = self.now(ctx);
         let mut leases = std::mem::take(&mut self.up().leases);
+        let may_write = self.replica().is_some_and(Replica::may_write);
         let heard = self.with_situation(now, |situation| {
             let (me, wanted) = (situation.me, situation.wanted_leases());
             let mut longer = false;
@@ -73,7 +75,9 @@ impl Node {
                 let from = (*node, &report.renewals[..]);
                 longer |= leases.hear(situation.authority, now.wall, (me, &wanted), from);
             }
-            leases.retain(&wanted);
+            if may_write {
+                leases.retain(situation.authority, &wanted);
+            }
             (longer, leases.pulse_due(now, &wanted))
         });
         let (longer, due) = heard.unwrap_or_default();
@@ -104,12 +108,14 @@ impl Node {
     fn agent_duties(&mut self, ctx: &mut Context) -> Lived {
         let now = self.now(ctx);
         let store = &self.store;
+        let may_write = self.replica().is_some_and(Replica::may_write);
         let planned = self.with_situation(now, |situation| {
             let mut jobs = situation.agent_jobs();
             jobs.retain(|job| {
                 let plan = situation.migration(job);
+                // An old store may hold plans that are over by now.
                 store.agents.contains_key(job)
-                    || plan.is_some_and(|plan| plan.desired != Desired::Deleted)
+                    || (may_write && plan.is_some_and(|plan| plan.desired != Desired::Deleted))
             });
             jobs
         });

@@ -310,6 +310,11 @@ impl Oracle {
         self.level.remove(job);
     }
 
+    /// The migration was deleted, and its agent let go of it.
+    pub fn forget_epoch(&mut self, job: &JobId) {
+        self.agent_epochs.remove(job);
+    }
+
     /// A frame was garbled, which no encrypted stream lets through: it may name another
     /// block, and what both ends believe is true again from the next comparison on.
     pub fn nothing_is_level(&mut self) {

@@ -9,6 +9,7 @@ use crate::network::CloudCall;
 use crate::scenario::Loss;
 use crate::world::World;
 use crdt::Desired;
+use keys::lease::Pair;
 use std::collections::BTreeSet;
 
 /// Between the loss of the others and that of the replicator, in milliseconds.
@@ -127,7 +128,42 @@ impl World {
                 records.contains_key(&roles::JobId { migration, volume })
             })
         });
-        (has_chosen && kept.iter().all(knows)).then_some(kept)
+        let is_leased = self.scenario.migrations.iter().all(|migration| {
+            let records = self.nodes[migration.agent].store.agents.values();
+            let mut records = records.filter(|record| record.job.migration == migration.id);
+            if records.all(|record| record.finished.is_some()) {
+                return true;
+            }
+            let pool = migration
+                .replicators
+                .iter()
+                .filter(|index| kept.contains(index));
+            pool.clone().all(|index| {
+                let ends = [migration.agent, *index];
+                ends.iter().all(|end| self.holds_lease(*end, *index))
+            })
+        });
+        (has_chosen && is_leased && kept.iter().all(knows)).then_some(kept)
+    }
+
+    /// Whether a node holds a lease for some grant with a replicator: without one it
+    /// would wait for an operator that is to be lost.
+    fn holds_lease(&self, index: usize, replicator: usize) -> bool {
+        let Some(up) = self.nodes[index].up.as_ref() else {
+            return false;
+        };
+        let Some(authority) = up.replica.as_ref().map(mesh::Replica::authority) else {
+            return false;
+        };
+        let key = self.nodes[replicator].identity.public();
+        let Some(replicator) = authority.by_key(&key).map(|member| member.id) else {
+            return false;
+        };
+        let mut grants = authority.grants();
+        grants.any(|(grant, _)| {
+            let grant = *grant;
+            up.leases.since(&Pair { grant, replicator }).is_some()
+        })
     }
 
     /// The root of what the cloud durably holds of a volume that is to be read back: no

@@ -85,6 +85,9 @@ impl Node {
                 self.store.agents.remove(&job);
                 self.store.trees.retain(|(of, _), _| *of != job);
                 ctx.oracle.forget(&job);
+                // With the migration its copies are gone: a plan that comes back with an old
+                // store begins anew, until its deletion is heard again.
+                ctx.oracle.forget_epoch(&job);
                 self.end_session(ctx, job);
             }
             Action::Tell(note) => self.tell(ctx, note),

@@ -126,6 +126,10 @@ impl Engine {
 
     /// A slot for each job of the plan whose source is here.
     pub(super) fn adopt_jobs(&mut self) {
+        // An old copy of this folder may hold plans that are over by now.
+        if !self.replica.may_write() {
+            return;
+        }
         let Some(situation) = self.situation() else {
             return;
         };

@@ -23,7 +23,10 @@ impl Engine {
                 let from = (*node, &report.renewals[..]);
                 longer |= leases.hear(situation.authority, now.wall, (me, &wanted), from);
             }
-            leases.retain(&wanted);
+            // An old copy of the folder may not know what is wanted.
+            if self.replica.may_write() {
+                leases.retain(situation.authority, &wanted);
+            }
             let answers = vouching.settle(&situation);
             (longer, leases.pulse_due(now, &wanted), answers)
         });

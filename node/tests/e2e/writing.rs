@@ -5,8 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{JoinHandle, Thread};
-use std::time::Duration;
+use std::thread::JoinHandle;
 
 pub const MIB: u64 = 1 << 20;
 
@@ -20,31 +19,35 @@ pub fn rewrite(disk: &Path, from_mib: u64, mib: usize, seed: u64) {
 /// Writes to a disk until it is dropped.
 pub struct Writer {
     stop: std::sync::Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
+
+/// Threads that write without a pause: a pass over a small disk takes a few
+/// milliseconds, and one that no write falls into ends the cutover.
+const WRITERS: u64 = 3;
 
 impl Writer {
     pub fn start(disk: &Path) -> Self {
         let stop = std::sync::Arc::new(AtomicBool::new(false));
-        let (seen, path) = (stop.clone(), disk.to_owned());
-        let thread = std::thread::spawn(move || {
-            let mut seed = 1000;
-            while !seen.load(Ordering::Relaxed) {
-                rewrite(&path, seed % 8, 1, seed);
-                seed += 1;
-                std::thread::park_timeout(Duration::from_millis(10));
-            }
+        let threads = (1..=WRITERS).map(|writer| {
+            let (seen, path) = (stop.clone(), disk.to_owned());
+            std::thread::spawn(move || {
+                let mut seed = writer * 1_000_000;
+                while !seen.load(Ordering::Relaxed) {
+                    rewrite(&path, seed % 8, 1, seed);
+                    seed += 1;
+                }
+            })
         });
-        let thread = Some(thread);
-        Self { stop, thread }
+        let threads = threads.collect();
+        Self { stop, threads }
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            Thread::unpark(thread.thread());
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }

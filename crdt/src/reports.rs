@@ -6,6 +6,11 @@ use crate::report::Report;
 use keys::authority::Standing;
 use keys::{Authority, Domain, NodeId, PublicKey, Signed, UnixSecs};
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+/// Buckets into which reports are sorted by the first byte of their node's id, so that
+/// two nodes find where they differ without listing everything.
+pub const BUCKETS: usize = 256;
 
 /// What offering a report did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,12 +73,38 @@ impl ReportRefusal {
 struct Kept {
     signed: Signed,
     report: Report,
+    /// BLAKE3 of the body.
+    hash: [u8; 32],
 }
 
-/// The newest report of each node.
-#[derive(Debug, Clone, Default)]
+impl Kept {
+    fn new(signed: Signed, report: Report) -> Self {
+        let hash = *blake3::hash(&signed.body).as_bytes();
+        Self {
+            signed,
+            report,
+            hash,
+        }
+    }
+}
+
+/// The newest report of each node. A clone shares what it holds with the original.
+#[derive(Debug, Clone)]
 pub struct Reports {
-    kept: BTreeMap<NodeId, Kept>,
+    kept: BTreeMap<NodeId, Arc<Kept>>,
+    buckets: Vec<[u8; 32]>,
+    /// Made when it is asked for, and again after a change.
+    digest: OnceLock<[u8; 32]>,
+}
+
+impl Default for Reports {
+    fn default() -> Self {
+        Self {
+            kept: BTreeMap::new(),
+            buckets: vec![[0; 32]; BUCKETS],
+            digest: OnceLock::new(),
+        }
+    }
 }
 
 impl Reports {
@@ -105,13 +136,13 @@ impl Reports {
         if !report.sound() {
             return ReportOutcome::Refused(ReportRefusal::Unsound(node));
         }
-        self.keep(Kept { signed, report })
+        self.keep(Kept::new(signed, report))
     }
 
     /// Puts back a report that was verified before it was stored.
     pub fn restore(&mut self, signed: Signed) -> Result<(), codec::DecodeError> {
         let report: Report = signed.open_stored()?;
-        self.keep(Kept { signed, report });
+        self.keep(Kept::new(signed, report));
         Ok(())
     }
 
@@ -130,6 +161,7 @@ impl Reports {
             .collect();
         for node in &gone {
             self.kept.remove(node);
+            self.changed(node);
         }
         gone
     }
@@ -149,7 +181,17 @@ impl Reports {
         self.kept.iter().map(|(node, kept)| (node, &kept.report))
     }
 
-    /// The newest version of each node: what two peers compare.
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// The newest version of each node.
     pub fn versions(&self) -> BTreeMap<NodeId, u64> {
         self.kept
             .iter()
@@ -157,15 +199,57 @@ impl Reports {
             .collect()
     }
 
+    /// The reports of the nodes whose id begins with `bucket`: node, version and BLAKE3
+    /// of the body, in order of the nodes.
+    pub fn bucket(&self, bucket: u8) -> impl Iterator<Item = (&NodeId, u64, &[u8; 32])> {
+        let mut low = [0; 32];
+        let mut high = [0xff; 32];
+        low[0] = bucket;
+        high[0] = bucket;
+        self.kept
+            .range(NodeId(low)..=NodeId(high))
+            .map(|(node, kept)| (node, kept.report.version, &kept.hash))
+    }
+
+    /// One digest for each bucket; all zeros for an empty one.
+    pub fn buckets(&self) -> &[[u8; 32]] {
+        &self.buckets
+    }
+
     /// One digest of all versions and bodies: equal when the reports are equal.
     pub fn digest(&self) -> [u8; 32] {
+        *self.digest.get_or_init(|| {
+            let mut hasher = blake3::Hasher::new();
+            for bucket in &self.buckets {
+                hasher.update(bucket);
+            }
+            *hasher.finalize().as_bytes()
+        })
+    }
+
+    fn put(&mut self, offered: Kept) {
+        let node = offered.report.node;
+        self.kept.insert(node, Arc::new(offered));
+        self.changed(&node);
+    }
+
+    /// Makes the digest of a node's bucket again.
+    fn changed(&mut self, node: &NodeId) {
         let mut hasher = blake3::Hasher::new();
-        for (node, kept) in &self.kept {
+        let mut held = 0;
+        for (node, version, hash) in self.bucket(node.0[0]) {
             hasher.update(&node.0);
-            hasher.update(&kept.report.version.to_le_bytes());
-            hasher.update(blake3::hash(&kept.signed.body).as_bytes());
+            hasher.update(&version.to_le_bytes());
+            hasher.update(hash);
+            held += 1;
         }
-        *hasher.finalize().as_bytes()
+        // As it was before it was ever filled: what left leaves no trace.
+        let digest = match held {
+            0 => [0; 32],
+            _ => *hasher.finalize().as_bytes(),
+        };
+        self.buckets[usize::from(node.0[0])] = digest;
+        self.digest = OnceLock::new();
     }
 
     /// Whether exactly this is kept: spares the signature check of a duplicate.
@@ -179,23 +263,22 @@ impl Reports {
         let node = offered.report.node;
         let version = offered.report.version;
         let Some(held) = self.kept.get(&node) else {
-            self.kept.insert(node, offered);
+            self.put(offered);
             return ReportOutcome::New(node);
         };
         if version < held.report.version {
             return ReportOutcome::Stale;
         }
         if version > held.report.version {
-            self.kept.insert(node, offered);
+            self.put(offered);
             return ReportOutcome::New(node);
         }
-        let ours = *blake3::hash(&held.signed.body).as_bytes();
-        let theirs = *blake3::hash(&offered.signed.body).as_bytes();
+        let (ours, theirs) = (held.hash, offered.hash);
         if ours == theirs {
             return ReportOutcome::Stale;
         }
         if theirs < ours {
-            self.kept.insert(node, offered);
+            self.put(offered);
         }
         ReportOutcome::Fork(ReportFork {
             node,

@@ -10,6 +10,7 @@ use crate::id::{MeshId, PublicKey, StatementId};
 use crate::signed::{Domain, Rejected, Signed};
 use crate::statement::{Admission, Enrolment, Entry, Role, Statement};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
 
 /// Most statements of one mesh: 1,000 nodes with a hundred statements each.
 pub const MAX_STATEMENTS: usize = 100_000;
@@ -78,15 +79,18 @@ impl Refused {
     }
 }
 
-/// The statements of one mesh, and who may add to them.
+/// The statements of one mesh, and who may add to them. A clone shares them with the
+/// original.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     mesh: MeshId,
     roots: BTreeSet<PublicKey>,
     operators: BTreeSet<PublicKey>,
-    entries: BTreeMap<StatementId, Recorded>,
+    entries: BTreeMap<StatementId, Arc<Recorded>>,
     chains: BTreeMap<PublicKey, BTreeMap<u64, Vec<StatementId>>>,
     buckets: Vec<[u8; 32]>,
+    /// Made when it is asked for, and again after a change.
+    digest: OnceLock<[u8; 32]>,
 }
 
 /// Buckets into which statements are sorted by the first byte of their id, so that
@@ -111,6 +115,7 @@ impl Ledger {
             entries: BTreeMap::new(),
             chains: BTreeMap::new(),
             buckets: vec![[0; 32]; BUCKETS],
+            digest: OnceLock::new(),
         };
         ledger.record(
             id,
@@ -230,8 +235,9 @@ impl Ledger {
             .entry(recorded.entry.seq)
             .or_default()
             .push(id);
-        self.entries.insert(id, recorded);
+        self.entries.insert(id, Arc::new(recorded));
         self.buckets[usize::from(id.0[0])] = self.bucket_digest(id.0[0]);
+        self.digest = OnceLock::new();
     }
 
     fn bucket_digest(&self, bucket: u8) -> [u8; 32] {
@@ -248,7 +254,9 @@ impl Ledger {
         let mut high = [0xff; 32];
         low[0] = bucket;
         high[0] = bucket;
-        self.entries.range(StatementId(low)..=StatementId(high))
+        self.entries
+            .range(StatementId(low)..=StatementId(high))
+            .map(|(id, recorded)| (id, &**recorded))
     }
 
     /// One digest for each bucket; all zeros for an empty one.
@@ -258,21 +266,23 @@ impl Ledger {
 
     /// One digest of the whole set: equal exactly when the sets are equal.
     pub fn digest(&self) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
-        for bucket in &self.buckets {
-            hasher.update(bucket);
-        }
-        *hasher.finalize().as_bytes()
+        *self.digest.get_or_init(|| {
+            let mut hasher = blake3::Hasher::new();
+            for bucket in &self.buckets {
+                hasher.update(bucket);
+            }
+            *hasher.finalize().as_bytes()
+        })
     }
 
     /// A statement by its id.
     pub fn get(&self, id: &StatementId) -> Option<&Recorded> {
-        self.entries.get(id)
+        self.entries.get(id).map(|recorded| &**recorded)
     }
 
     /// All statements, in order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = (&StatementId, &Recorded)> {
-        self.entries.iter()
+        self.entries.iter().map(|(id, recorded)| (id, &**recorded))
     }
 
     /// Sorts statements so that each follows what it needs: root keys' statements

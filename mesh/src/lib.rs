@@ -1,5 +1,5 @@
 //! How nodes come to hold the same ledger, document and reports: enrolment,
-//! announcements and anti-entropy, as state machines.
+//! announcements, anti-entropy, and whom to be connected to, as state machines.
 //!
 //! Pure: no sockets, no clock, no disk. The shell gives inputs with the time and
 //! carries out outputs in order; [`Output::Store`] must be durable before any
@@ -9,9 +9,11 @@
 pub mod enrol;
 pub mod replica;
 pub mod sync;
+pub mod view;
 #[cfg(test)]
 mod world;
 
 pub use enrol::{Admission, DeniedCode, EnrolReply, EnrolRequest, JoinError, JoinStep, Joiner};
 pub use replica::{Alarm, Changed, Founding, Input, Output, Record, Replica, StateError};
-pub use sync::{Announcement, Heads, Page, Request};
+pub use sync::{Announcement, Heads, Page, Request, Summary};
+pub use view::View;

@@ -3,6 +3,7 @@
 //! Not here: whom to ask (`replica`), and what this node makes itself (`local`).
 
 use super::{Alarm, Changed, MAX_PARKED, Output, Record, Replica};
+use crate::sync::Announcement;
 use crdt::{Outcome, ReportOutcome, SignedChange};
 use keys::ledger::Inserted;
 use keys::{PublicKey, Signed, UnixSecs};
@@ -34,14 +35,14 @@ fn blame_once(from: usize, out: &mut Vec<Output>) {
 }
 
 impl Replica {
-    /// Whether anything was new. Outputs come in the order store, raise, changed.
+    /// What was new, to be passed on. Outputs come in the order store, raise, changed.
     pub(super) fn absorb(
         &mut self,
         wall: UnixSecs,
         from: PublicKey,
         news: News,
         out: &mut Vec<Output>,
-    ) -> bool {
+    ) -> Option<Announcement> {
         let before = out.len();
         let mut records = vec![];
         let mut changed = Changed::default();
@@ -69,15 +70,30 @@ impl Replica {
             out,
         );
         blame_once(before, out);
-        let progressed = !records.is_empty();
-        if progressed {
+        let fresh = (!records.is_empty()).then(|| self.announcement_of(&records));
+        if fresh.is_some() {
             out.push(Output::Store(records));
         }
         out.extend(alarms.into_iter().map(Output::Raise));
         if changed != Changed::default() {
             out.push(Output::Changed(changed));
         }
-        progressed
+        fresh
+    }
+
+    fn announcement_of(&self, records: &[Record]) -> Announcement {
+        let mut announcement = Announcement {
+            heads: self.heads(),
+            ..Announcement::default()
+        };
+        for record in records {
+            match record {
+                Record::Statement(signed) => announcement.statements.push(signed.clone()),
+                Record::Change(_, change) => announcement.changes.push(change.clone()),
+                Record::Report(_, signed) => announcement.reports.push(signed.clone()),
+            }
+        }
+        announcement
     }
 
     fn absorb_statements(

@@ -5,7 +5,7 @@
 
 use super::{Changed, Output, Record, Replica};
 use crate::enrol::Admission as Challenges;
-use crate::sync::{Announcement, MAX_ANNOUNCEMENT};
+use crate::sync::Announcement;
 use crdt::{CorruptLog, Document, Edit, EditError, Report, ReportOutcome, Reports, SignedChange};
 use keys::ledger::Refused;
 use keys::statement::{Admission, Enrolment, Entry, Genesis};
@@ -98,17 +98,28 @@ impl Replica {
         }
         // The store keeps the reports of nodes that were revoked since; nobody else does.
         kept.drop_departed(&authority, UnixSecs(0));
-        Ok(Self {
+        Ok(Self::of(identity, root, ledger, document, kept))
+    }
+
+    /// Of parts that were loaded, and belong together.
+    pub fn of(
+        identity: Identity,
+        root: Option<Identity>,
+        ledger: Ledger,
+        document: Document,
+        reports: Reports,
+    ) -> Self {
+        Self {
             identity,
             root,
-            authority,
+            authority: keys::authority::authority(&ledger),
             document,
-            reports: kept,
+            reports,
             ledger,
             parked: vec![],
             admission: Challenges::default(),
             peers: BTreeMap::new(),
-        })
+        }
     }
 
     /// Makes, stores and announces a statement signed by this operator.
@@ -227,28 +238,12 @@ impl Replica {
         reports: Vec<Signed>,
         out: &mut Vec<Output>,
     ) {
-        let signed = statements.iter().chain(&reports);
-        let bytes: usize = signed.map(|signed| signed.body.len() + 128).sum::<usize>()
-            + changes
-                .iter()
-                .map(|change| change.raw.len() + 128)
-                .sum::<usize>();
-        let fits = bytes + 1024 < MAX_ANNOUNCEMENT;
-        let heads = self.heads();
-        out.push(Output::Announce(if fits {
-            Announcement {
-                heads,
-                statements,
-                changes,
-                reports,
-            }
-        } else {
-            Announcement {
-                heads,
-                statements: vec![],
-                changes: vec![],
-                reports: vec![],
-            }
-        }));
+        let announcement = Announcement {
+            heads: self.heads(),
+            statements,
+            changes,
+            reports,
+        };
+        out.push(Output::Announce(announcement.cut()));
     }
 }

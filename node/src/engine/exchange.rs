@@ -39,6 +39,8 @@ impl Engine {
                     self.must(stored);
                 }
                 Output::Announce(announcement) => self.announce(&announcement),
+                // The network passes gossip on by itself.
+                Output::PassOn { .. } => {}
                 Output::Ask { to, request } => self.ask(to, &request),
                 Output::Answer { reply, page } => self.reply(reply, &page),
                 Output::AnswerEnrol { reply, answer } => self.reply(reply, &answer),

@@ -23,6 +23,8 @@ pub enum Domain {
     Report,
     /// The root of one end of a migrated volume.
     RootProof,
+    /// The live figures of an agent's sessions.
+    Progress,
 }
 
 impl Domain {
@@ -33,6 +35,7 @@ impl Domain {
             Self::Change => b"dunlin/change/1\0",
             Self::Report => b"dunlin/report/1\0",
             Self::RootProof => b"dunlin/root-proof/1\0",
+            Self::Progress => b"dunlin/progress/1\0",
         }
     }
 

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Members next on the ring that a node is connected to.
 pub const RING: usize = 2;
 /// Members next on the ring that are being dialled beside those.
-const RING_PENDING: usize = 4;
+pub const RING_PENDING: usize = 4;
 /// Members drawn at random.
 pub const LONG: usize = 6;
 /// Most connections, partners aside: those above, and as many that others chose. The

@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's own checks. Only the choice of a command is
 //! here; it is no part of what users run.
 
+mod bench;
 mod ci;
 mod manifest;
 mod source;
@@ -20,6 +21,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 commands:
   tidy   check the rules of the tree that the compiler does not know
   ci     everything that must be green: fmt, clippy, tidy, deny, tests, simulations
+  bench mesh [--nodes 50] [--program PATH]
+         real nodes on this machine: how fast all of them see a change, and what
+         each takes
 ";
 
 fn main() -> ExitCode {
@@ -28,6 +32,13 @@ fn main() -> ExitCode {
     let outcome = match arguments.as_slice() {
         ["tidy"] => tidy_command(),
         ["ci"] => ci::run(root()),
+        ["bench", "mesh", rest @ ..] => match bench::Mesh::read(rest) {
+            Some(mesh) => mesh.run(root()),
+            None => {
+                eprint!("{USAGE}");
+                return ExitCode::from(2);
+            }
+        },
         ["help" | "--help" | "-h"] => {
             eprint!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -78,10 +78,23 @@ pub struct StatusView {
     pub connected: usize,
     /// Where this node listens.
     pub listening: Vec<String>,
+    /// Digests of what this node holds: equal at two nodes that hold the same.
+    pub heads: HeadsView,
     /// All migrations that are not deleted.
     pub migrations: Vec<MigrationView>,
     /// Newest warnings and errors of all nodes, newest last.
     pub warnings: Vec<EventView>,
+}
+
+/// Digests of ledger, plan and reports, in hex.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeadsView {
+    /// Of all statements.
+    pub ledger: String,
+    /// Of the logs that the plan is made of.
+    pub logs: String,
+    /// Of the newest report of every node.
+    pub reports: String,
 }
 
 /// A node of the mesh.

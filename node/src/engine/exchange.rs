@@ -1,10 +1,11 @@
 //! The replica's side of the engine: carrying out what it decides, and taking what
 //! the network brings for it.
 
+use super::events::Progressed;
 use super::{Engine, Message};
-use crate::net::{Event, Topic};
+use crate::net::Event;
 use codec::Wire;
-use keys::PublicKey;
+use keys::{PublicKey, Signed};
 use libp2p::Multiaddr;
 use mesh::{Alarm, Announcement, EnrolRequest, Input, Output, Page, Request};
 use roles::Note;
@@ -13,6 +14,21 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How long a peer that is not admitted any more stays connected: it is to hear of its
 /// revocation, and stop by itself. No block moves meanwhile, and its gossip is refused.
 const FAREWELL_MILLIS: u64 = 1_000;
+/// What nodes tell each other without being asked.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) enum Gossip {
+    /// What is new in ledger, logs and reports.
+    News(Announcement),
+    /// Live figures, sealed by the agent that they are of.
+    Progress(Signed),
+}
+
+impl Wire for Gossip {
+    const NAME: &'static str = "gossip";
+    const VERSION: u8 = 1;
+    const LIMIT: usize = crate::net::GOSSIP_LIMIT;
+}
+
 /// Answers that may be owed to peers at once.
 const MAX_REPLIES: usize = 256;
 
@@ -38,9 +54,11 @@ impl Engine {
                     let stored = self.store.put_records(&records);
                     self.must(stored);
                 }
-                Output::Announce(announcement) => self.announce(&announcement),
-                // The network passes gossip on by itself.
-                Output::PassOn { .. } => {}
+                Output::Announce(news) => self.gossip(&Gossip::News(news), None),
+                Output::PassOn {
+                    not_to,
+                    announcement,
+                } => self.gossip(&Gossip::News(announcement), not_to),
                 Output::Ask { to, request } => self.ask(to, &request),
                 Output::Answer { reply, page } => self.reply(reply, &page),
                 Output::AnswerEnrol { reply, answer } => self.reply(reply, &answer),
@@ -65,19 +83,23 @@ impl Engine {
         if changed.ledger || changed.reports {
             self.refresh_addresses();
         }
+        if changed.ledger || changed.plan {
+            self.refresh_partners();
+        }
         if changed != mesh::Changed::default() {
             self.settle();
         }
     }
 
-    fn announce(&mut self, announcement: &Announcement) {
-        match codec::encode(announcement) {
+    pub(super) fn gossip(&mut self, gossip: &Gossip, not_to: Option<PublicKey>) {
+        let not_to = not_to.map(|key| key.0);
+        match codec::encode(gossip) {
             Ok(bytes) => {
-                if let Err(error) = self.net.gossip(Topic::Heads, bytes) {
-                    tracing::warn!("an announcement was not sent: {error}");
+                if let Err(error) = self.net.gossip(bytes, not_to) {
+                    tracing::warn!("gossip was not sent: {error}");
                 }
             }
-            Err(error) => tracing::warn!("an announcement was not sent: {error}"),
+            Err(error) => tracing::warn!("gossip was not sent: {error}"),
         }
     }
 
@@ -131,7 +153,7 @@ impl Engine {
                 let peer = PublicKey(peer);
                 self.connected.insert(peer);
                 let text = format!("connected to {}", self.name_of(&peer));
-                self.tell(None, Note::info("peer-connected", text));
+                self.tell_here(None, Note::info("peer-connected", text));
                 self.step_replica(Input::Connected(peer));
                 self.settle();
             }
@@ -139,7 +161,7 @@ impl Engine {
                 let peer = PublicKey(peer);
                 self.connected.remove(&peer);
                 let text = format!("the connection to {} is gone", self.name_of(&peer));
-                self.tell(None, Note::info("peer-disconnected", text));
+                self.tell_here(None, Note::info("peer-disconnected", text));
                 self.step_replica(Input::Disconnected(peer));
                 self.settle();
             }
@@ -175,28 +197,11 @@ impl Engine {
                         self.replies.remove(&reply);
                     }
                 }
-                Err(error) => {
-                    let text = format!("{}: {error}", self.name_of(&PublicKey(peer)));
-                    self.tell(None, Note::warn("peer-refused", text));
-                }
+                Err(error) => self.refused(&PublicKey(peer), &error),
             },
-            Event::Gossip {
-                source,
-                topic,
-                bytes,
-                verdict,
-            } => {
-                if self.gossiped(PublicKey(source), topic, &bytes) {
-                    verdict.accept();
-                } else {
-                    verdict.reject();
-                }
-            }
+            Event::Gossip { peer, bytes } => self.gossiped(PublicKey(peer), &bytes),
             Event::Stream { peer, stream } => self.stream_opened(PublicKey(peer), stream),
-            Event::Refused { peer, what } => {
-                let text = format!("{}: {what}", self.name_of(&PublicKey(peer)));
-                self.tell(None, Note::warn("peer-refused", text));
-            }
+            Event::Refused { peer, what } => self.refused(&PublicKey(peer), &what),
         }
     }
 
@@ -230,24 +235,31 @@ impl Engine {
         Some(number)
     }
 
-    /// Whether the message was what an honest node sends.
-    fn gossiped(&mut self, source: PublicKey, topic: Topic, bytes: &[u8]) -> bool {
-        if !self.replica.authority().admits(self.now().wall, &source) {
-            return false;
+    fn gossiped(&mut self, from: PublicKey, bytes: &[u8]) {
+        // Its connection may outlive its enrolment by a moment.
+        if !self.replica.authority().admits(self.now().wall, &from) {
+            return;
         }
-        match topic {
-            Topic::Progress => self.progressed(source, bytes),
-            Topic::Heads => match codec::decode::<Announcement>(bytes) {
-                Ok(announcement) => {
-                    self.step_replica(Input::Announced {
-                        via: source,
-                        announcement,
-                    });
-                    true
+        match codec::decode::<Gossip>(bytes) {
+            Ok(Gossip::News(announcement)) => self.step_replica(Input::Announced {
+                via: from,
+                announcement,
+            }),
+            Ok(Gossip::Progress(signed)) => match Progressed::open(&signed) {
+                Ok(progressed) => {
+                    if self.progressed(signed.signer, progressed) {
+                        self.gossip(&Gossip::Progress(signed), Some(from));
+                    }
                 }
-                Err(_) => false,
+                Err(error) => self.refused(&from, &error),
             },
+            Err(error) => self.refused(&from, &error),
         }
+    }
+
+    fn refused(&mut self, peer: &PublicKey, why: &dyn std::fmt::Display) {
+        let text = format!("{}: {why}", self.name_of(peer));
+        self.tell(None, Note::warn("peer-refused", text));
     }
 
     fn raise(&mut self, alarm: &Alarm) {
@@ -301,6 +313,7 @@ impl Engine {
         self.let_in();
         self.recheck_permits();
         self.refresh_addresses();
+        self.refresh_partners();
         self.report.soon();
     }
 
@@ -340,6 +353,24 @@ impl Engine {
             }
         }
         self.net.set_addresses(addresses);
+    }
+
+    /// With whom this node moves blocks, or has work in common: they are dialled whoever
+    /// else is.
+    fn refresh_partners(&mut self) {
+        let Some(me) = self.replica.me() else { return };
+        let authority = self.replica.authority();
+        let mut partners = BTreeSet::new();
+        for plan in self.replica.document().plan().migrations.values() {
+            let involved = plan.replicators.iter();
+            let involved = involved.chain([&plan.source, &plan.provisioner]);
+            if plan.desired != crdt::Desired::Deleted && involved.clone().any(|node| *node == me) {
+                let members = involved.filter_map(|node| authority.member(node));
+                partners.extend(members.map(|member| member.key.0));
+            }
+        }
+        partners.remove(&self.replica.my_key().0);
+        self.net.set_partners(partners);
     }
 
     pub(super) fn name_of(&self, key: &PublicKey) -> String {

@@ -21,6 +21,10 @@ impl Outbox {
         self.waiting.is_empty()
     }
 
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.len() < MAX_WAITING
+    }
+
     pub(super) fn pop(&mut self) -> Option<Event> {
         self.waiting.pop_front()
     }

@@ -168,12 +168,12 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Command::Minimise { which, runs } => minimise(&mut out, &which, runs),
-        Command::Scale { trial, nodes, seed } => {
-            Ok(match scale::run(&mut out, trial, usize::from(nodes), seed) {
+        Command::Scale { trial, nodes, seed } => Ok(
+            match scale::run(&mut out, trial, usize::from(nodes), seed) {
                 true => ExitCode::SUCCESS,
                 false => ExitCode::FAILURE,
-            })
-        }
+            },
+        ),
     };
     done.unwrap_or_else(|why| {
         eprintln!("simulations: {why}");

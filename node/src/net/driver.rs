@@ -152,7 +152,7 @@ impl Driver {
                 },
                 Some(arrival) = self.arrivals.recv() => self.on_arrival(arrival),
                 // Gossip waits while the node has enough to take.
-                Some(heard) = self.heard.recv(), if self.outbox.has_room() => {
+                Some(heard) = self.heard.recv(), if self.outbox.takes_gossip() => {
                     self.on_heard(heard);
                 }
                 Some(answered) = self.replies.next(), if !self.replies.is_empty() => {

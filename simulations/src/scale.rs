@@ -263,7 +263,7 @@ fn links(crowd: &Crowd) -> String {
 
 /// Runs until everybody holds the same for good, or twice the limit is over; notes when
 /// each node came to hold it.
-fn finish(mut crowd: Crowd, limit_millis: u64, remarks: Vec<String>) -> Measured {
+fn finish(mut crowd: Crowd, limit_millis: u64, mut remarks: Vec<String>) -> Measured {
     let began = crowd.now;
     // Which heads are the last ones shows only at the end.
     let mut since: Vec<(mesh::Heads, u64)> = crowd
@@ -294,6 +294,7 @@ fn finish(mut crowd: Crowd, limit_millis: u64, remarks: Vec<String>) -> Measured
     reached.sort_unstable();
     let mut sent: Vec<u64> = crowd.members.iter().map(|member| member.sent).collect();
     sent.sort_unstable();
+    remarks.extend(behind(&crowd));
     let first = crowd.members[0].replica.document().content_hash();
     let same = |member: &crowd::Member| member.replica.document().content_hash() == first;
     Measured {
@@ -304,4 +305,24 @@ fn finish(mut crowd: Crowd, limit_millis: u64, remarks: Vec<String>) -> Measured
         blamed: crowd.blamed,
         remarks,
     }
+}
+
+/// Says of a node that does not hold what the first one holds how it stands.
+fn behind(crowd: &Crowd) -> Option<String> {
+    let ours = &crowd.members[0].replica;
+    let others = crowd.members.iter().enumerate();
+    let mut behind = others.filter(|(_, member)| member.replica.heads() != ours.heads());
+    let (at, member) = behind.next()?;
+    let count = 1 + behind.count();
+    let sizes = |replica: &mesh::Replica| {
+        let changes = replica.document().len();
+        let (statements, reports) = (replica.ledger().len(), replica.reports().len());
+        format!("{statements} statements, {changes} changes, {reports} reports")
+    };
+    Some(format!(
+        "{count} nodes differ from the first, which has {}; node {at} has {} connections and {}",
+        sizes(ours),
+        member.links.len(),
+        sizes(&member.replica)
+    ))
 }

@@ -15,7 +15,7 @@ use std::rc::Rc;
 /// How long a message is under way.
 pub const DELAY_MILLIS: u64 = 50;
 /// Messages of a thousand that are lost. A stream would send them again; here the
-/// protocol has to do without.
+/// protocol has to do without, and is told later that a question failed.
 pub const LOST_PER_MILLE: u64 = 10;
 /// How often a node looks at its clock, as the real one does.
 const TICK_MILLIS: u64 = 250;
@@ -25,6 +25,8 @@ const DIAL_MILLIS: u64 = 6 * DELAY_MILLIS;
 const DIAL_TIMEOUT_MILLIS: u64 = 10_000;
 /// After how long, at most, a connection is taken for dead that nothing comes over.
 const SILENCE_MILLIS: u64 = 25_000;
+/// How long a question may go unanswered when it, or its answer, was lost.
+const ANSWER_MILLIS: u64 = 4_000;
 /// Dials under way at once.
 const MAX_DIALS: usize = 16;
 
@@ -40,6 +42,8 @@ enum Event {
     Arrives(usize, usize, Rc<Message>),
     /// A dial from one node to another comes to its end.
     Dialled(usize, usize),
+    /// A node gives up a question to another.
+    Failed(usize, usize),
     /// A node notices that the connection to another is gone.
     Lost(usize, usize),
 }
@@ -164,6 +168,12 @@ impl Crowd {
                 }
             }
             Event::Dialled(from, to) => self.dialled(from, to),
+            Event::Failed(at, peer) => {
+                let from = self.key(peer);
+                if self.members[at].is_up {
+                    self.step(at, Input::AskFailed { from });
+                }
+            }
             Event::Lost(at, peer) => self.lost(at, peer),
         }
     }
@@ -255,7 +265,13 @@ impl Crowd {
         self.members[from].sent += bytes as u64;
         if !self.rng.happens(LOST_PER_MILLE) {
             let at = self.now + DELAY_MILLIS;
-            self.schedule(at, Event::Arrives(from, to, message.clone()));
+            return self.schedule(at, Event::Arrives(from, to, message.clone()));
+        }
+        let later = self.now + ANSWER_MILLIS;
+        match **message {
+            Message::Announced(_) => {}
+            Message::Asked(_) => self.schedule(later, Event::Failed(from, to)),
+            Message::Answered(_) => self.schedule(later, Event::Failed(to, from)),
         }
     }
 

@@ -248,7 +248,7 @@ fn one_difference_in_a_mesh_of_a_thousand_costs_little() {
     let statement = cost(&mut node, &mut op);
     publish(&mut op, "op");
     let report = cost(&mut node, &mut op);
-    println!("one edit {edit} bytes, one statement {statement}, one report {report}");
+    eprintln!("one edit {edit} bytes, one statement {statement}, one report {report}");
     assert!(edit < 2048, "{edit} bytes for one edit");
     assert!(statement < 2048, "{statement} bytes for one statement");
     assert!(report < 2048, "{report} bytes for one report");

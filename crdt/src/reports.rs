@@ -5,7 +5,7 @@
 use crate::report::Report;
 use keys::authority::Standing;
 use keys::{Authority, Domain, NodeId, PublicKey, Signed, UnixSecs};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// What offering a report did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,12 +68,27 @@ impl ReportRefusal {
 struct Kept {
     signed: Signed,
     report: Report,
+    /// BLAKE3 of the signed body.
+    hash: [u8; 32],
+}
+
+impl Kept {
+    fn new(signed: Signed, report: Report) -> Self {
+        let hash = *blake3::hash(&signed.body).as_bytes();
+        Self {
+            signed,
+            report,
+            hash,
+        }
+    }
 }
 
 /// The newest report of each node.
 #[derive(Debug, Clone, Default)]
 pub struct Reports {
     kept: BTreeMap<NodeId, Kept>,
+    /// Whose report has a body of this hash.
+    by_hash: HashMap<[u8; 32], NodeId>,
 }
 
 impl Reports {
@@ -105,13 +120,13 @@ impl Reports {
         if !report.sound() {
             return ReportOutcome::Refused(ReportRefusal::Unsound(node));
         }
-        self.keep(Kept { signed, report })
+        self.keep(Kept::new(signed, report))
     }
 
     /// Puts back a report that was verified before it was stored.
     pub fn restore(&mut self, signed: Signed) -> Result<(), codec::DecodeError> {
         let report: Report = signed.open_stored()?;
-        self.keep(Kept { signed, report });
+        self.keep(Kept::new(signed, report));
         Ok(())
     }
 
@@ -129,7 +144,9 @@ impl Reports {
             .copied()
             .collect();
         for node in &gone {
-            self.kept.remove(node);
+            if let Some(kept) = self.kept.remove(node) {
+                self.by_hash.remove(&kept.hash);
+            }
         }
         gone
     }
@@ -163,14 +180,17 @@ impl Reports {
         for (node, kept) in &self.kept {
             hasher.update(&node.0);
             hasher.update(&kept.report.version.to_le_bytes());
-            hasher.update(blake3::hash(&kept.signed.body).as_bytes());
+            hasher.update(&kept.hash);
         }
         *hasher.finalize().as_bytes()
     }
 
     /// Whether exactly this is kept: spares the signature check of a duplicate.
     fn known(&self, signed: &Signed) -> bool {
-        self.kept.values().any(|kept| kept.signed == *signed)
+        let hash = blake3::hash(&signed.body);
+        let node = self.by_hash.get(hash.as_bytes());
+        let kept = node.and_then(|node| self.kept.get(node));
+        kept.is_some_and(|kept| kept.signed == *signed)
     }
 
     /// Of two reports of one version the one with the lower hash is kept, so that
@@ -179,23 +199,22 @@ impl Reports {
         let node = offered.report.node;
         let version = offered.report.version;
         let Some(held) = self.kept.get(&node) else {
-            self.kept.insert(node, offered);
+            self.put(node, offered);
             return ReportOutcome::New(node);
         };
         if version < held.report.version {
             return ReportOutcome::Stale;
         }
         if version > held.report.version {
-            self.kept.insert(node, offered);
+            self.put(node, offered);
             return ReportOutcome::New(node);
         }
-        let ours = *blake3::hash(&held.signed.body).as_bytes();
-        let theirs = *blake3::hash(&offered.signed.body).as_bytes();
+        let (ours, theirs) = (held.hash, offered.hash);
         if ours == theirs {
             return ReportOutcome::Stale;
         }
         if theirs < ours {
-            self.kept.insert(node, offered);
+            self.put(node, offered);
         }
         ReportOutcome::Fork(ReportFork {
             node,
@@ -203,6 +222,15 @@ impl Reports {
             ours,
             theirs,
         })
+    }
+}
+
+impl Reports {
+    fn put(&mut self, node: NodeId, kept: Kept) {
+        self.by_hash.insert(kept.hash, node);
+        if let Some(before) = self.kept.insert(node, kept) {
+            self.by_hash.remove(&before.hash);
+        }
     }
 }
 

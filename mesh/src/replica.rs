@@ -13,7 +13,7 @@ pub use local::{Founding, StateError};
 use crate::enrol::{Admission, Decision, DeniedCode, EnrolReply, EnrolRequest, chain_of};
 use crate::sync::{Announcement, Heads, MAX_LISTED, PAGE_BYTES, Page, Request};
 use absorb::News;
-use crdt::{Compared, Document, Reports, SignedChange};
+use crdt::{Compared, Document, Reports, Saving, SignedChange};
 use keys::{Authority, Identity, Ledger, NodeId, PublicKey, Signed, Statement, UnixSecs};
 use std::collections::BTreeMap;
 
@@ -220,6 +220,11 @@ impl Replica {
     /// The master document.
     pub fn document(&self) -> &Document {
         &self.document
+    }
+
+    /// Begins a snapshot of the master document, to be stored beside its logs.
+    pub fn save_document(&mut self) -> Saving {
+        self.document.save()
     }
 
     /// The newest report of every node.

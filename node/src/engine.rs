@@ -13,6 +13,7 @@ mod events;
 mod exchange;
 mod facts;
 mod report;
+mod saving;
 
 pub use calls::CallError;
 
@@ -139,6 +140,7 @@ pub struct Engine {
     tagged: BTreeMap<provider::VolumeKey, provider::VolumeState>,
     report: report::Draft,
     inventory: crdt::Inventory,
+    saving: Option<tokio::task::JoinHandle<()>>,
     fatal: Option<anyhow::Error>,
 }
 
@@ -179,6 +181,7 @@ impl Engine {
             tagged: BTreeMap::new(),
             report: report::Draft::default(),
             inventory: crate::inventory::read(),
+            saving: None,
             fatal: None,
         };
         engine.restore_agents()?;
@@ -243,6 +246,7 @@ impl Engine {
         for receiving in self.receiving.values() {
             receiving.stop(blocks::RefusalCode::ShuttingDown);
         }
+        self.save_document_at_end().await;
         self.net.clone().shutdown().await;
     }
 
@@ -265,6 +269,7 @@ impl Engine {
         self.settle();
         self.sample_progress();
         self.publish_if_due();
+        self.save_document_if_due();
     }
 
     pub(crate) fn now(&self) -> Now {

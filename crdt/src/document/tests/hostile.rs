@@ -361,7 +361,7 @@ proptest! {
             Outcome::Admitted => {
                 let stored = all(&document);
                 prop_assert_eq!(stored.len(), before.len() + 1);
-                let loaded = Document::load(world.mesh(), stored, &world.authority()).unwrap();
+                let loaded = Document::load(world.mesh(), stored, None, &world.authority()).unwrap();
                 assert_same(&loaded, &document);
             }
             _ => assert_same(&document, &before),

@@ -125,6 +125,21 @@ fn cost(ops: usize) -> u64 {
 /// Parses a change whose signature was verified, and checks all that can be checked
 /// without knowing any other change.
 pub(crate) fn parse(signed: SignedChange) -> Result<Parsed, Refusal> {
+    let parsed = parse_stored(signed)?;
+    // Automerge encodes a change again when it saves a document, and does not load a
+    // document whose changes have other hashes then.
+    let again = catch_unwind(AssertUnwindSafe(|| Change::from(parsed.change.decode())));
+    if again.is_ok_and(|again| again.raw_bytes() == parsed.signed.raw) {
+        return Ok(parsed);
+    }
+    Err(Refusal::Malformed {
+        author: parsed.author(),
+        what: "not in the form that its operations are encoded in",
+    })
+}
+
+/// As [`parse`], for a change that was parsed before it was stored.
+pub(crate) fn parse_stored(signed: SignedChange) -> Result<Parsed, Refusal> {
     let author = signed.author;
     let malformed = |what| Refusal::Malformed { author, what };
     if signed.raw.len() > MAX_CHANGE {

@@ -12,8 +12,9 @@ use crate::parked::{Parked, Parking};
 use crate::plan::{EntryId, Plan};
 use crate::schema;
 use automerge::transaction::CommitOptions;
-use automerge::{ActorId, Automerge, Change, ChangeHash};
+use automerge::{ActorId, Automerge, Change, ChangeHash, ReadDoc};
 use keys::authority::Authorship;
+use keys::statement::Position;
 use keys::{Authority, Identity, MeshId, PublicKey, UnixSecs};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -133,8 +134,8 @@ impl Document {
         for change in stored {
             let author = change.author;
             let digest = change.digest();
-            let parsed =
-                admission::parse(change).map_err(|refusal| CorruptLog { author, refusal })?;
+            let parsed = admission::parse_stored(change)
+                .map_err(|refusal| CorruptLog { author, refusal })?;
             everything.insert(digest, parsed);
         }
         document.build(everything, snapshot, authority);
@@ -274,6 +275,29 @@ impl Document {
     /// What the admitted changes amount to.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// What the plan was when the logs ended in `heads`; none unless all of them are here.
+    /// Takes as long as loading the document from its logs.
+    pub fn plan_at(&self, heads: &BTreeMap<PublicKey, Position>) -> Option<Plan> {
+        if *heads == self.heads() {
+            return Some(self.plan.clone());
+        }
+        let mut changes = Vec::new();
+        for (author, at) in heads {
+            let last = self.index.admitted(author, at.seq)?;
+            if last.hash.0 != at.hash {
+                return None;
+            }
+            let through = usize::try_from(at.seq).ok()?;
+            for entry in &self.index.log(author)[..through] {
+                changes.push(admission::parse_stored(entry.signed.clone()).ok()?.change);
+            }
+        }
+        let mut doc = Automerge::new();
+        // Automerge puts them in order; what lacks something it leaves out.
+        (apply(&mut doc, &changes) && doc.get_missing_deps(&[]).is_empty())
+            .then(|| schema::read_all(&doc))
     }
 
     /// Hash of all that the document says, conflicts included: equal on all nodes that

@@ -12,6 +12,7 @@ mod copies;
 mod events;
 mod exchange;
 mod facts;
+mod planning;
 mod report;
 mod saving;
 

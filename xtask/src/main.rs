@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's own checks. Only the choice of a command is
 //! here; it is no part of what users run.
 
+mod bench;
 mod ci;
 mod manifest;
 mod source;
@@ -19,7 +20,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
 commands:
   tidy   check the rules of the tree that the compiler does not know
-  ci     everything that must be green: fmt, clippy, tidy, deny, tests, simulations
+  bench document [NODES SERVERS]
+         measure the master document at scale, and compare with what it must reach
+  ci     everything that must be green: fmt, clippy, tidy, deny, tests, simulations, fuzz
 ";
 
 fn main() -> ExitCode {
@@ -27,6 +30,8 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match arguments.as_slice() {
         ["tidy"] => tidy_command(),
+        ["bench", "document"] => bench::document(root(), "1000", "100000"),
+        ["bench", "document", nodes, servers] => bench::document(root(), nodes, servers),
         ["ci"] => ci::run(root()),
         ["help" | "--help" | "-h"] => {
             eprint!("{USAGE}");

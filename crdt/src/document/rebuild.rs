@@ -43,7 +43,7 @@ impl Document {
         let here = logs.map(|entry| (entry.signed.digest(), entry.signed.clone()));
         let here: Vec<_> = here.chain(std::mem::take(&mut self.aside)).collect();
         let everything = here.into_iter().filter_map(|(digest, change)| {
-            let parsed = admission::parse(change).ok()?;
+            let parsed = admission::parse_stored(change).ok()?;
             Some((digest, parsed))
         });
         self.build(everything.collect(), None, authority)

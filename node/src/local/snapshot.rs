@@ -50,7 +50,7 @@ fn seal(mut encoded: Vec<u8>) -> Vec<u8> {
 fn unseal(bytes: &[u8]) -> Option<Snapshot> {
     let (encoded, sum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM_BYTES)?)?;
     let holds = blake3::hash(encoded).as_bytes()[..CHECKSUM_BYTES] == *sum;
-    codec::decode(encoded).ok().filter(|_| holds)
+    codec::decode_stored(encoded).ok().filter(|_| holds)
 }
 
 #[cfg(test)]

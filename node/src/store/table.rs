@@ -257,7 +257,7 @@ pub(super) fn unseal<T: Wire>(table: &str, key: &[u8], stored: &[u8]) -> Result<
     if checksum(table, key, encoded) != sum {
         return Err(damaged("its checksum does not match"));
     }
-    codec::decode(encoded).map_err(|error| match error {
+    codec::decode_stored(encoded).map_err(|error| match error {
         DecodeError::Version { name, found, known } if found > known => StoreError::NewerFormat {
             what: name,
             found,

@@ -120,6 +120,26 @@ fn a_server_deleted_and_changed_apart_is_gone_everywhere() {
 }
 
 #[test]
+fn the_plan_of_an_earlier_time_can_be_read_again() {
+    let world = World::of(&[1, 2]);
+    let (mut a, mut b) = (Node::new(&world, 1), Node::new(&world, 2));
+    a.edit(&world, |edit| edit.create_server(&server(1)));
+    sync(&world, &a.document, &mut b.document);
+    b.edit(&world, |edit| edit.create_server(&server(2)));
+    sync(&world, &b.document, &mut a.document);
+    let (heads, plan) = (a.document.heads(), a.document.plan().clone());
+    a.edit(&world, |edit| edit.delete_server(ServerId([1; 16])));
+    assert_eq!(a.document.plan_at(&heads), Some(plan));
+    let now = a.document.heads();
+    assert_eq!(a.document.plan_at(&now).as_ref(), Some(a.document.plan()));
+    // Heads that are not here, and heads whose changes rest on others.
+    assert_eq!(b.document.plan_at(&now), None);
+    let mut torn = heads;
+    torn.remove(&key(1).public());
+    assert_eq!(a.document.plan_at(&torn), None);
+}
+
+#[test]
 fn fields_of_a_server_outside_their_limits_are_not_written() {
     let world = World::of(&[1]);
     let mut node = Node::new(&world, 1);

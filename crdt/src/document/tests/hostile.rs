@@ -312,7 +312,7 @@ fn sixty_bytes_that_claim_a_trillion_operations_are_refused_at_once() {
     let what = "number of items in a column";
     let refused = Outcome::Refused(Refusal::Malformed { author, what });
     assert_eq!(document.offer(bomb, &world.authority()), refused);
-    let mut one = first_change(&[1], &[1]);
+    let mut one = first_change(&[0x7f], &[1]);
     fix_checksum(&mut one);
     let one = resign(&world, one);
     assert_eq!(document.offer(one, &world.authority()), Outcome::Admitted);

@@ -1,7 +1,7 @@
 //! A small mesh whose messages are the seeds: an operator, a node that joined it, a
 //! plan with some history, reports, and all that went over the wire for it.
 
-use crdt::{Desired, Document, MigrationPlan, Report, ServerPlan, SignedChange};
+use crdt::{Desired, Document, Edit, EditError, MigrationPlan, Report, ServerPlan, SignedChange};
 use keys::invite::Token;
 use keys::statement::Invite;
 use keys::{
@@ -23,6 +23,9 @@ pub fn identity(seed: u8) -> Identity {
 fn name(text: &str) -> Name {
     Name::new(text).expect("names here are sound")
 }
+
+/// One edit of the plan.
+type Write<'a> = dyn Fn(&mut Edit<'_>) -> Result<(), EditError> + 'a;
 
 /// See the module's page.
 pub struct Sample {
@@ -211,7 +214,7 @@ impl Sample {
             conflicts: vec![],
         };
         let mut out = vec![];
-        let edits: [&dyn Fn(&mut crdt::Edit<'_>) -> Result<(), crdt::EditError>; 5] = [
+        let edits: [&Write<'_>; 5] = [
             &|edit| edit.create_migration(&migration),
             &|edit| (0..5).try_for_each(|number| edit.create_server(&server(number))),
             &|edit| edit.set_desired(MIGRATION, Desired::Started),

@@ -73,7 +73,7 @@ pub fn all() -> Vec<Box<dyn Target>> {
         decoded("wire-enrol", &sample.enrolments),
         decoded("wire-reply", &sample.replies),
         decoded("wire-change", &sample.changes()),
-        decoded("wire-token", &[sample.token.clone()]),
+        decoded("wire-token", std::slice::from_ref(&sample.token)),
         decoded("wire-ticket", &[ticket]),
         decoded("wire-proof", &[proof]),
     ]

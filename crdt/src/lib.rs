@@ -21,10 +21,10 @@ mod schema;
 mod world;
 
 pub use admission::Refusal;
-pub use document::{Compared, CorruptLog, Document, Fork, Orphan, Outcome};
+pub use document::{Compared, CorruptLog, Document, Fork, Orphan, Outcome, Saving, Snapshot};
 pub use edit::{Edit, EditError};
 pub use log::SignedChange;
-pub use plan::{Conflict, Desired, MigrationPlan, Plan, Problem};
+pub use plan::{Conflict, Desired, EntryId, MigrationPlan, Plan, Problem, ServerPlan};
 pub use report::{
     Event, Inventory, JobReport, JobRole, Level, PassSummary, ProviderInfo, Report, Stage,
     TargetState, TargetVolume, VolumeInfo, VolumeKind,

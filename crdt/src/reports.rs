@@ -115,7 +115,7 @@ impl Reports {
 
     /// Verifies a report and keeps it if it is the newest of its node.
     pub fn offer(&mut self, signed: Signed, authority: &Authority, now: UnixSecs) -> ReportOutcome {
-        if self.known(&signed) {
+        if self.known(&signed, authority) {
             return ReportOutcome::Stale;
         }
         let report: Report = match signed.open(Domain::Report) {
@@ -253,8 +253,10 @@ impl Reports {
     }
 
     /// Whether exactly this is kept: spares the signature check of a duplicate.
-    fn known(&self, signed: &Signed) -> bool {
-        self.kept.values().any(|kept| kept.signed == *signed)
+    fn known(&self, signed: &Signed, authority: &Authority) -> bool {
+        let member = authority.by_key(&signed.signer);
+        let kept = member.and_then(|member| self.kept.get(&member.id));
+        kept.is_some_and(|kept| kept.signed == *signed)
     }
 
     /// Of two reports of one version the one with the lower hash is kept, so that

@@ -82,6 +82,10 @@ id!(
     /// A source volume: random, made by the agent that offers it.
     VolumeId, 16, "volume id"
 );
+id!(
+    /// A server that is planned: random, made by the operator who planned it.
+    ServerId, 16, "server id"
+);
 
 impl From<StatementId> for NodeId {
     fn from(id: StatementId) -> Self {

@@ -79,6 +79,13 @@ impl Refused {
     }
 }
 
+/// Whether signatures are still to be checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Signatures {
+    Check,
+    Verified,
+}
+
 /// The statements of one mesh, and who may add to them. A clone shares them with the
 /// original.
 #[derive(Debug, Clone)]
@@ -139,6 +146,16 @@ impl Ledger {
 
     /// Verifies a statement and adds it.
     pub fn insert(&mut self, signed: Signed) -> Result<Inserted, Refused> {
+        self.add(signed, Signatures::Check)
+    }
+
+    /// Adds a statement that was inserted before it was stored: its rules are checked,
+    /// its signatures are not checked again.
+    pub fn restore(&mut self, stored: Signed) -> Result<Inserted, Refused> {
+        self.add(stored, Signatures::Verified)
+    }
+
+    fn add(&mut self, signed: Signed, signatures: Signatures) -> Result<Inserted, Refused> {
         let id = signed.statement_id();
         if self.entries.contains_key(&id) {
             return Ok(Inserted::Known);
@@ -147,7 +164,10 @@ impl Ledger {
             return Err(Refused::Full);
         }
         // Before its signer is looked up: what is kept for later is whole and bounded.
-        let entry: Entry = signed.open(Domain::Statement)?;
+        let entry: Entry = match signatures {
+            Signatures::Check => signed.open(Domain::Statement)?,
+            Signatures::Verified => signed.open_stored().map_err(Rejected::Body)?,
+        };
         if !self.roots.contains(&signed.signer) && !self.operators.contains(&signed.signer) {
             return Err(Refused::UnknownSigner {
                 id,
@@ -161,7 +181,7 @@ impl Ledger {
             return Err(Refused::Unsound { id });
         }
         if let Statement::Enrolment(enrolment) = &entry.statement {
-            self.check_enrolment(id, &signed.signer, &entry, enrolment)?;
+            self.check_enrolment(id, &signed.signer, &entry, enrolment, signatures)?;
         }
         self.record(id, Recorded { signed, entry });
         Ok(Inserted::New(id))
@@ -173,6 +193,7 @@ impl Ledger {
         signer: &PublicKey,
         entry: &Entry,
         enrolment: &Enrolment,
+        signatures: Signatures,
     ) -> Result<(), Refused> {
         let by_root = self.roots.contains(signer);
         if enrolment.roles.has(Role::Operator) && !by_root {
@@ -199,24 +220,27 @@ impl Ledger {
         let Statement::Invite(invite) = &recorded.entry.statement else {
             return Err(Refused::Unsound { id });
         };
-        let transcript = Transcript {
-            mesh: self.mesh,
-            invite: *invite_id,
-            joiner: enrolment.subject,
-            admitter: *signer,
-            nonce: *nonce,
-            name: enrolment.name.clone(),
-        };
-        let proof = Proof {
-            invite_signature: *invite_signature,
-            subject_signature: *subject_signature,
+        let proven = || {
+            let transcript = Transcript {
+                mesh: self.mesh,
+                invite: *invite_id,
+                joiner: enrolment.subject,
+                admitter: *signer,
+                nonce: *nonce,
+                name: enrolment.name.clone(),
+            };
+            let proof = Proof {
+                invite_signature: *invite_signature,
+                subject_signature: *subject_signature,
+            };
+            transcript.proven(&invite.key, &proof)
         };
         let within = recorded.signed.signer == *signer
             && enrolment.roles.within(invite.roles)
             && enrolment.site == invite.site
             && *use_index < invite.uses
             && entry.at <= invite.not_after;
-        if within && transcript.proven(&invite.key, &proof) {
+        if within && (signatures == Signatures::Verified || proven()) {
             Ok(())
         } else {
             Err(Refused::Unsound { id })

@@ -18,7 +18,9 @@ pub mod signed;
 pub mod statement;
 
 pub use authority::{Authority, Member, Standing};
-pub use id::{Epoch, MeshId, MigrationId, NodeId, PublicKey, StatementId, UnixSecs, VolumeId};
+pub use id::{
+    Epoch, MeshId, MigrationId, NodeId, PublicKey, ServerId, StatementId, UnixSecs, VolumeId,
+};
 pub use identity::Identity;
 pub use ledger::Ledger;
 pub use permit::{Denied, Permit, ReceiveBlocks, SendBlocks};

@@ -150,7 +150,7 @@ impl Signed {
 
     /// Decodes without verifying: only for what was verified before it was stored.
     pub fn open_stored<T: Wire>(&self) -> Result<T, codec::DecodeError> {
-        codec::decode(&self.body)
+        codec::decode_stored(&self.body)
     }
 }
 

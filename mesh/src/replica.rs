@@ -18,7 +18,7 @@ use crate::enrol::{Admission, Decision, DeniedCode, EnrolReply, EnrolRequest, ch
 use crate::sync::{Announcement, Heads, Page, Request};
 use absorb::News;
 use asking::{Heard, Peer};
-use crdt::{Document, Reports, SignedChange};
+use crdt::{Document, Reports, Saving, SignedChange};
 use keys::{Authority, Identity, Ledger, NodeId, PublicKey, Signed, Statement, UnixSecs};
 use std::collections::BTreeMap;
 
@@ -217,6 +217,11 @@ impl Replica {
     /// The master document.
     pub fn document(&self) -> &Document {
         &self.document
+    }
+
+    /// Begins a snapshot of the master document, to be stored beside its logs.
+    pub fn save_document(&mut self) -> Saving {
+        self.document.save()
     }
 
     /// The newest report of every node.

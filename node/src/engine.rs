@@ -12,7 +12,9 @@ mod copies;
 mod events;
 mod exchange;
 mod facts;
+mod planning;
 mod report;
+mod saving;
 
 pub use calls::CallError;
 
@@ -140,6 +142,7 @@ pub struct Engine {
     tagged: BTreeMap<provider::VolumeKey, provider::VolumeState>,
     report: report::Draft,
     inventory: crdt::Inventory,
+    saving: Option<tokio::task::JoinHandle<()>>,
     fatal: Option<anyhow::Error>,
 }
 
@@ -181,6 +184,7 @@ impl Engine {
             tagged: BTreeMap::new(),
             report: report::Draft::default(),
             inventory: crate::inventory::read(),
+            saving: None,
             fatal: None,
         };
         engine.restore_agents()?;
@@ -245,6 +249,7 @@ impl Engine {
         for receiving in self.receiving.values() {
             receiving.stop(blocks::RefusalCode::ShuttingDown);
         }
+        self.save_document_at_end().await;
         self.net.clone().shutdown().await;
     }
 
@@ -267,6 +272,7 @@ impl Engine {
         self.settle();
         self.sample_progress();
         self.publish_if_due();
+        self.save_document_if_due();
     }
 
     pub(crate) fn now(&self) -> Now {

@@ -4,6 +4,9 @@
 mod join;
 mod offline;
 mod run;
+mod snapshot;
+
+pub(crate) use snapshot::write_snapshot;
 
 pub use join::{Joining, join};
 pub use offline::Offline;
@@ -158,7 +161,7 @@ pub(crate) fn restore<D: redb::ReadableDatabase>(
         let before = waiting.len();
         let mut still = vec![];
         for signed in waiting {
-            match ledger.insert(signed.clone()) {
+            match ledger.restore(signed.clone()) {
                 Ok(_) => {}
                 Err(refused) if refused.may_come_later() => still.push(signed),
                 Err(refused) => return Err(refused).with_context(corrupt),
@@ -171,11 +174,13 @@ pub(crate) fn restore<D: redb::ReadableDatabase>(
         );
         waiting = still;
     }
-    let replica = Replica::restore(
+    let snapshot = snapshot::read_snapshot(dir);
+    let replica = Replica::restore_from(
         identity.clone(),
         root,
         ledger,
         loaded.changes,
+        snapshot.as_ref(),
         loaded.reports,
     )
     .with_context(corrupt)?;

@@ -4,6 +4,8 @@
 //! or the running node through its local API.
 
 mod api;
+#[cfg(test)]
+mod bench;
 mod cli;
 mod config;
 mod datadir;
@@ -12,6 +14,7 @@ mod engine;
 mod inventory;
 mod local;
 mod net;
+mod planfile;
 mod store;
 mod transfer;
 mod views;

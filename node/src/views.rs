@@ -6,6 +6,7 @@
 mod lookup;
 mod migrations;
 mod nodes;
+mod plan;
 
 pub use lookup::{LookupError, find_member, find_migration, find_volume};
 pub use nodes::volume_view;

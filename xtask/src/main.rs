@@ -20,7 +20,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
 commands:
   tidy   check the rules of the tree that the compiler does not know
-  ci     everything that must be green: fmt, clippy, tidy, deny, tests, simulations
+  ci     everything that must be green: fmt, clippy, tidy, deny, tests, simulations, fuzz
+  bench document [NODES SERVERS]
+         the master document at scale, compared with what it must reach
   bench mesh [--nodes 50] [--program PATH]
          real nodes on this machine: how fast all of them see a change, and what
          each takes
@@ -32,8 +34,8 @@ fn main() -> ExitCode {
     let outcome = match arguments.as_slice() {
         ["tidy"] => tidy_command(),
         ["ci"] => ci::run(root()),
-        ["bench", "mesh", rest @ ..] => match bench::Mesh::read(rest) {
-            Some(mesh) => mesh.run(root()),
+        ["bench", rest @ ..] => match bench::run(root(), rest) {
+            Some(measured) => measured,
             None => {
                 eprint!("{USAGE}");
                 return ExitCode::from(2);

@@ -150,7 +150,7 @@ impl Replica {
         alarms: &mut Vec<Alarm>,
     ) -> bool {
         self.authority = keys::authority::authority(&self.ledger);
-        // Equal heads mean equal content, and are compared at once.
+        // Equal heads are equal documents, and are found without reading either.
         let before = self.document.digest();
         let orphans = self.document.rebuild(&self.authority);
         if !orphans.is_empty() {

@@ -6,7 +6,9 @@
 use super::{Changed, Output, Record, Replica};
 use crate::enrol::Admission as Challenges;
 use crate::sync::Announcement;
-use crdt::{CorruptLog, Document, Edit, EditError, Report, ReportOutcome, Reports, SignedChange};
+use crdt::{
+    CorruptLog, Document, Edit, EditError, Report, ReportOutcome, Reports, SignedChange, Snapshot,
+};
 use keys::ledger::Refused;
 use keys::statement::{Admission, Enrolment, Entry, Genesis};
 use keys::{Domain, Identity, Ledger, Name, Role, Roles, Signed, Statement, StatementId, UnixSecs};
@@ -89,8 +91,20 @@ impl Replica {
         changes: Vec<SignedChange>,
         reports: Vec<Signed>,
     ) -> Result<Self, CorruptLog> {
+        Self::restore_from(identity, root, ledger, changes, None, reports)
+    }
+
+    /// As [`Replica::restore`], with the document's snapshot where one was stored.
+    pub fn restore_from(
+        identity: Identity,
+        root: Option<Identity>,
+        ledger: Ledger,
+        changes: Vec<SignedChange>,
+        snapshot: Option<&Snapshot>,
+        reports: Vec<Signed>,
+    ) -> Result<Self, CorruptLog> {
         let authority = keys::authority::authority(&ledger);
-        let document = Document::load(ledger.mesh(), changes, &authority)?;
+        let document = Document::load(ledger.mesh(), changes, snapshot, &authority)?;
         let mut kept = Reports::new();
         for signed in reports {
             // A report that does not decode is an older format: its node sends a new one.

@@ -19,7 +19,7 @@ use super::page::clean;
 use super::reader::one;
 use super::screen::Screen;
 use super::task::{Act, Verb};
-use super::{InviteCreateArgs, MigrationCreateArgs, Steer, follow, render, watch};
+use super::{InviteCreateArgs, MigrationCreateArgs, Steer, follow, plan, render, watch};
 
 #[derive(Serialize)]
 struct Revoke<'a> {
@@ -44,6 +44,7 @@ pub async fn run(act: Act, client: &Client, screen: &mut Screen) -> Result<(), C
         Act::VolumeAdd { path, name } => volume_add(&path, name, client, screen).await,
         Act::MigrationCreate(args) => migration_create(args, client, screen).await,
         Act::Steer(verb, args) => steer(verb, &args, client, screen).await,
+        Act::PlanApply(args) => plan::apply(&args, client, screen).await,
         Act::Watch(which) => watch::watch(&which, client, screen).await,
         Act::Follow(events) => follow::follow(&events, client, screen).await,
     }

@@ -9,8 +9,8 @@ use clap_complete::Shell;
 use super::value::Since;
 use super::{
     Command, DemoArgs, EventsArgs, InviteCommand, InviteCreateArgs, JoinArgs, MeshCommand,
-    MeshInit, MigrationCommand, MigrationCreateArgs, NodeCommand, RunArgs, ServerCommand, Steer,
-    VolumeCommand,
+    MeshInit, MigrationCommand, MigrationCreateArgs, NodeCommand, PlanApply, PlanCommand, RunArgs,
+    ServerCommand, Steer, VolumeCommand,
 };
 
 /// A command, by what it needs.
@@ -64,6 +64,8 @@ pub enum Read {
     Migration(String),
     /// The roots of a migration.
     Verify(String),
+    /// The plan, to a file.
+    Plan(PathBuf),
     /// What happened.
     Events(Events),
 }
@@ -104,6 +106,8 @@ pub enum Act {
     MigrationCreate(MigrationCreateArgs),
     /// Change what is wanted of a migration.
     Steer(Verb, Steer),
+    /// Make the plan what a file says.
+    PlanApply(PlanApply),
     /// Follow a migration.
     Watch(String),
     /// Follow events.
@@ -162,6 +166,8 @@ impl From<Command> for Task {
                 Self::Act(Act::VolumeAdd { path, name })
             }
             Command::Migration(command) => command.into(),
+            Command::Plan(PlanCommand::Export { file }) => Self::Read(Read::Plan(file)),
+            Command::Plan(PlanCommand::Apply(args)) => Self::Act(Act::PlanApply(args)),
             Command::Events(args) => args.into(),
         }
     }

@@ -217,6 +217,9 @@ pub enum RefusalCode {
     /// The target does not know what was asked.
     #[error("not supported by the target")]
     Unsupported,
+    /// The target holds no lease of the grant: it has not heard from an operator.
+    #[error("the target has not heard from an operator's node for too long")]
+    NoLease,
 }
 
 /// How the stream under a session ended, as the shell saw it.

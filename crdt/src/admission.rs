@@ -76,6 +76,15 @@ pub enum Refusal {
         /// The author.
         author: PublicKey,
     },
+    /// Its author has made its edits again since, because what it depends on does not
+    /// count.
+    #[error("change {seq} by {author:?} was made again by its author")]
+    MadeAgain {
+        /// The author.
+        author: PublicKey,
+        /// Its number in the author's log.
+        seq: u64,
+    },
     /// The document is at its limit.
     #[error("the document is full ({MAX_CHANGES} changes)")]
     Full,
@@ -87,6 +96,30 @@ impl Refusal {
     pub fn blames_sender(&self) -> bool {
         matches!(self, Self::Signature { .. } | Self::TooLarge { .. })
     }
+
+    /// Who signed the change, or claims to have.
+    pub fn author(&self) -> Option<PublicKey> {
+        match self {
+            Self::Signature { author }
+            | Self::TooLarge { author, .. }
+            | Self::Malformed { author, .. }
+            | Self::Unsound { author, .. }
+            | Self::NotHonoured { author, .. }
+            | Self::Failed { author, .. }
+            | Self::MadeAgain { author, .. }
+            | Self::NoRoom { author } => Some(*author),
+            Self::Full => None,
+        }
+    }
+
+    /// Whether its author signed what no honest node signs. Who passed it on may not
+    /// have known.
+    pub fn blames_author(&self) -> bool {
+        matches!(
+            self,
+            Self::Malformed { .. } | Self::Unsound { .. } | Self::Failed { .. }
+        )
+    }
 }
 
 /// A change whose own bytes are in order.
@@ -94,6 +127,10 @@ impl Refusal {
 pub(crate) struct Parsed {
     pub(crate) signed: SignedChange,
     pub(crate) change: Change,
+    /// How often its author began again at this number or before it, because changes
+    /// of its own lost what they depend on. Of two changes of one number the one of
+    /// the lower round counts if it can; two of one round are a fork.
+    pub(crate) round: u32,
     ops: Vec<Op>,
 }
 
@@ -166,18 +203,29 @@ pub(crate) fn parse_stored(signed: SignedChange) -> Result<Parsed, Refusal> {
     if change.actor_id().to_bytes() != author.0 {
         return Err(malformed("made by another author than its signer"));
     }
-    if !change.extra_bytes().is_empty() || change.message().is_some() {
-        return Err(malformed("carries more than operations"));
-    }
+    let round = round_of(&change).ok_or(malformed("carries more than operations"))?;
     let parsed = Parsed {
         signed,
         change,
+        round,
         ops: expanded.operations,
     };
     parsed
         .broken_rule()
         .map_or(Ok(()), |rule| Err(unsound(&parsed, rule)))?;
     Ok(parsed)
+}
+
+/// The round is the change's message, in decimal; the first has none.
+fn round_of(change: &Change) -> Option<u32> {
+    if !change.extra_bytes().is_empty() {
+        return None;
+    }
+    let Some(message) = change.message() else {
+        return Some(0);
+    };
+    let round: u32 = message.parse().ok()?;
+    (round > 0 && round.to_string() == *message).then_some(round)
 }
 
 fn unsound(parsed: &Parsed, rule: &'static str) -> Refusal {
@@ -242,6 +290,14 @@ fn map_operation(op: &Op) -> bool {
     action && !op.insert && matches!(&op.key, Key::Map(key) if !key.is_empty())
 }
 
+/// What a change does to an entry at the root.
+pub(crate) enum Written {
+    Made,
+    Put(String, ScalarValue),
+    Cleared(String),
+    Deleted,
+}
+
 /// Where a change belongs.
 #[derive(Debug)]
 pub(crate) enum Placement {
@@ -251,11 +307,18 @@ pub(crate) enum Placement {
     Known,
     /// Something it depends on is not here.
     Waits,
-    /// The log holds another change in its place, or before it.
+    /// The log holds one of a lower round in its place, which it can follow only once
+    /// that one does not count.
+    Later,
+    /// The log holds one of a higher round in its place; this one goes first if all it
+    /// depends on is here.
+    Earlier {
+        /// Whether it is.
+        counts: bool,
+    },
+    /// The log holds another change of the same round in its place.
     Forks {
-        /// Number of the change that is here.
-        seq: u64,
-        /// Its hash.
+        /// Hash of the change that is here.
         ours: ChangeHash,
     },
 }
@@ -313,6 +376,7 @@ enum Leaves {
 pub(crate) struct Admitted {
     pub(crate) signed: SignedChange,
     pub(crate) hash: ChangeHash,
+    pub(crate) round: u32,
     causes: Causes,
     /// Its operations, which are numbered on from `start_op`.
     ops: Box<[Placed]>,
@@ -376,11 +440,13 @@ impl Index {
         if let Some(here) = self.admitted(&author, seq) {
             return Ok(if here.hash == parsed.hash() {
                 Placement::Known
+            } else if parsed.round > here.round {
+                Placement::Later
+            } else if parsed.round < here.round {
+                let counts = self.follows(parsed) && self.causes(parsed).is_ok();
+                Placement::Earlier { counts }
             } else {
-                Placement::Forks {
-                    seq,
-                    ours: here.hash,
-                }
+                Placement::Forks { ours: here.hash }
             });
         }
         let last = self.last_seq(&author);
@@ -395,17 +461,23 @@ impl Index {
             return if all_here {
                 Err(unsound(parsed, "it follows its author's previous change"))
             } else {
-                // It follows some other change with that number.
-                Ok(Placement::Forks {
-                    seq: last,
-                    ours: previous.hash,
-                })
+                // It follows some other change with that number, which shows what the
+                // two are to each other once it comes.
+                Ok(Placement::Waits)
             };
         }
         if !all_here {
             return Ok(Placement::Waits);
         }
         self.causes(parsed).map(Placement::Next)
+    }
+
+    /// Whether all that a change depends on counts, its author's previous one first.
+    fn follows(&self, parsed: &Parsed) -> bool {
+        let deps = parsed.change.deps();
+        let previous = self.admitted(&parsed.author(), parsed.seq() - 1);
+        previous.is_none_or(|previous| deps.contains(&previous.hash))
+            && deps.iter().all(|dep| self.hashes.contains_key(dep))
     }
 
     fn causes(&self, parsed: &Parsed) -> Result<Causes, Refusal> {
@@ -550,6 +622,7 @@ impl Index {
         self.logs.entry(author).or_default().push(Admitted {
             signed: parsed.signed.clone(),
             hash,
+            round: parsed.round,
             causes,
             ops: ops.into(),
             start_op,
@@ -578,6 +651,32 @@ impl Index {
             self.authors.push(author);
         }
         actor
+    }
+
+    /// What an admitted change writes, with the key at the root of each write.
+    pub(crate) fn writes_of(&self, change: &SignedChange) -> Vec<(Arc<str>, Written)> {
+        let Ok(parsed) = parse_stored(change.clone()) else {
+            return Vec::new();
+        };
+        let written = parsed.ops.iter().filter_map(|op| {
+            let at = place(&op.key);
+            let written = match (&op.obj, &op.action) {
+                (ObjectId::Root, OpType::Make(_)) => Written::Made,
+                (ObjectId::Root, OpType::Delete) => Written::Deleted,
+                (ObjectId::Id(_), OpType::Put(value)) => Written::Put(at.to_owned(), value.clone()),
+                (ObjectId::Id(_), OpType::Delete) => Written::Cleared(at.to_owned()),
+                _ => return None,
+            };
+            let root = match &op.obj {
+                ObjectId::Root => at.into(),
+                ObjectId::Id(id) => {
+                    let (map, _) = self.operation(self.number(id)?)?;
+                    Arc::clone(&self.keys[map.key.0 as usize])
+                }
+            };
+            Some((root, written))
+        });
+        written.collect()
     }
 
     fn key_number(&mut self, key: &str) -> KeyNumber {

@@ -16,6 +16,8 @@ pub(crate) const MAX_PREDS: u64 = 8192;
 pub(crate) const MAX_DEPS: u64 = 256;
 /// Most other authors that one change may refer to.
 pub(crate) const MAX_ACTORS: u64 = 256;
+/// Longest message, in bytes: a round in decimal digits.
+pub(crate) const MAX_MESSAGE: u64 = 10;
 /// Longest key of a map, in bytes.
 pub(crate) const MAX_KEY: u64 = 256;
 
@@ -41,9 +43,8 @@ pub(crate) fn survey(raw: &[u8]) -> Result<(), &'static str> {
     chunk.counter()?;
     chunk.counter()?;
     chunk.signed()?;
-    if chunk.unsigned()? != 0 {
-        return Err("message");
-    }
+    let message = chunk.count(MAX_MESSAGE, "message")?;
+    chunk.take(message)?;
     let others = chunk.count(MAX_ACTORS, "number of authors")?;
     for _ in 0..others {
         chunk.actor()?;

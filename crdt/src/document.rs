@@ -13,17 +13,20 @@ use crate::plan::{EntryId, Plan};
 use crate::schema;
 use automerge::transaction::CommitOptions;
 use automerge::{ActorId, Automerge, Change, ChangeHash, ReadDoc};
-use keys::authority::Authorship;
+use forked::{Honoured, Pair};
 use keys::statement::Position;
 use keys::{Authority, Identity, MeshId, PublicKey, UnixSecs};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+mod again;
 mod exchange;
+mod forked;
 mod rebuild;
 mod snapshot;
 
+pub use again::MadeAgain;
 pub use exchange::Compared;
 pub use snapshot::{Saving, Snapshot};
 
@@ -47,23 +50,27 @@ pub enum Outcome {
 pub struct Fork {
     /// The author.
     pub author: PublicKey,
-    /// The number at which, or before which, the two differ.
+    /// The number of both.
     pub seq: u64,
     /// Hash of the change that is here.
     pub ours: [u8; 32],
-    /// Hash of the change that was offered: it has this number, or the next one and
-    /// does not follow ours.
+    /// Hash of the change that was offered.
     pub theirs: [u8; 32],
 }
 
+/// What is done to which entries.
+pub(crate) type Intent = BTreeMap<EntryId, Write>;
+
 /// A change that no longer counts because one that it depends on does not. Its author
-/// is to make the edit again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// is to make the edit again: see [`Document::edit_again`].
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Orphan {
     /// Its author.
     pub author: PublicKey,
     /// Its number in the author's log.
     pub seq: u64,
+    /// What it said.
+    pub(crate) intent: Intent,
 }
 
 /// A stored change that is no change: the store was altered.
@@ -88,11 +95,18 @@ pub struct Document {
     aside: BTreeMap<Digest, SignedChange>,
     /// Changes that passed our checks and that automerge did not take.
     failed: HashSet<ChangeHash>,
-    forks: BTreeMap<PublicKey, Fork>,
+    /// The lowest fork that is known of each author.
+    forks: BTreeMap<PublicKey, Pair>,
+    /// Authors whose fork was not handed out yet.
+    fresh_forks: BTreeSet<PublicKey>,
+    /// Changes that lost what they depend on, and were not handed out yet.
+    orphans: Vec<Orphan>,
+    /// The lowest round in which each author may go on, where it is not the first.
+    rounds: BTreeMap<PublicKey, u32>,
     /// Authors whose branch is still to be decided by what is honoured of them.
     undecided: BTreeSet<PublicKey>,
     /// What the view was built under.
-    built_under: BTreeMap<PublicKey, Authorship>,
+    built_under: BTreeMap<PublicKey, Honoured>,
     /// See [`Document::unsaved`].
     unsaved: u64,
     /// Admitted and not yet handed out to be stored.
@@ -111,6 +125,9 @@ impl Document {
             aside: BTreeMap::new(),
             failed: HashSet::new(),
             forks: BTreeMap::new(),
+            fresh_forks: BTreeSet::new(),
+            orphans: Vec::new(),
+            rounds: BTreeMap::new(),
             undecided: BTreeSet::new(),
             built_under: BTreeMap::new(),
             unsaved: 0,
@@ -140,6 +157,7 @@ impl Document {
         }
         document.build(everything, snapshot, authority);
         document.fresh.clear();
+        document.orphans.clear();
         Ok(document)
     }
 
@@ -193,16 +211,34 @@ impl Document {
         write: impl FnOnce(&mut Edit<'_>) -> Result<(), EditError>,
     ) -> Result<Option<SignedChange>, EditError> {
         let author = identity.public();
-        if authority.authorship(&author) != Some(Authorship::Full) {
-            return Err(EditError::NotAnOperator(author));
-        }
+        self.may_edit(&author, authority)?;
         let mut edit = Edit::new(&self.plan, author, now);
         write(&mut edit)?;
         let writes = edit.into_writes();
+        self.commit(identity, now, authority, &writes)
+    }
+
+    fn may_edit(&self, author: &PublicKey, authority: &Authority) -> Result<(), EditError> {
+        let author = *author;
+        match self.honoured(&author, authority) {
+            Some(Honoured::All) => Ok(()),
+            Some(Honoured::Before(seq)) => Err(EditError::Forked { author, seq }),
+            Some(Honoured::Through(_)) | None => Err(EditError::NotAnOperator(author)),
+        }
+    }
+
+    fn commit(
+        &mut self,
+        identity: &Identity,
+        now: UnixSecs,
+        authority: &Authority,
+        writes: &Intent,
+    ) -> Result<Option<SignedChange>, EditError> {
         if self.index.is_full() {
             return Err(Refusal::Full.into());
         }
-        let Some(raw) = self.transact(author, now, &writes)? else {
+        let author = identity.public();
+        let Some(raw) = self.transact(author, now, writes)? else {
             return Ok(None);
         };
         let signed = SignedChange::sign(identity, self.mesh, raw);
@@ -210,7 +246,7 @@ impl Document {
             Ok((parsed, causes)) => {
                 self.unsaved += parsed.cost();
                 let touched = self.index.append(&parsed, causes);
-                self.built_under.insert(author, Authorship::Full);
+                self.note_honoured(author, authority);
                 self.refresh(&touched);
                 Ok(Some(signed))
             }
@@ -228,8 +264,15 @@ impl Document {
         &mut self,
         author: PublicKey,
         now: UnixSecs,
-        writes: &BTreeMap<EntryId, Write>,
+        writes: &Intent,
     ) -> Result<Option<Vec<u8>>, EditError> {
+        let time = i64::try_from(now.0).unwrap_or(i64::MAX);
+        let mut options = CommitOptions::default().with_time(time);
+        let last = self.index.log(&author).last().map_or(0, |last| last.round);
+        let round = last.max(self.rounds.get(&author).copied().unwrap_or(0));
+        if round > 0 {
+            options = options.with_message(round.to_string());
+        }
         self.doc.set_actor(ActorId::from(&author.0[..]));
         let mut transaction = self.doc.transaction();
         let written = writes.iter().try_for_each(|(entry, write)| match write {
@@ -240,8 +283,7 @@ impl Document {
             transaction.rollback();
             return Err(EditError::Unwritable(error.to_string()));
         }
-        let time = i64::try_from(now.0).unwrap_or(i64::MAX);
-        let (hash, _) = transaction.commit_with(CommitOptions::default().with_time(time));
+        let (hash, _) = transaction.commit_with(options);
         Ok(hash.map(|_| {
             let change = self.doc.get_last_local_change();
             let change = change.expect("a transaction of this author was just committed");
@@ -306,9 +348,9 @@ impl Document {
         schema::content_hash(&self.doc)
     }
 
-    /// The first fork seen of each author.
-    pub fn forks(&self) -> impl Iterator<Item = &Fork> {
-        self.forks.values()
+    /// Changes that lost what they depend on since the last call.
+    pub fn take_orphans(&mut self) -> Vec<Orphan> {
+        std::mem::take(&mut self.orphans)
     }
 
     /// How many changes wait, and how many bytes they have.
@@ -335,8 +377,8 @@ impl Document {
         if !change.verified(self.mesh) {
             return Verdict::refused(Refusal::Signature { author });
         }
-        match authority.authorship(&author) {
-            Some(authorship) => self.admit_verified(change, authorship, authority, batch),
+        match self.honoured(&author, authority) {
+            Some(honoured) => self.admit_verified(change, honoured, authority, batch),
             None => Verdict::parked(self.parked.keep_stranger(change), author),
         }
     }
@@ -344,7 +386,7 @@ impl Document {
     fn admit_verified(
         &mut self,
         change: SignedChange,
-        authorship: Authorship,
+        honoured: Honoured,
         authority: &Authority,
         batch: &mut Batch,
     ) -> Verdict {
@@ -361,14 +403,15 @@ impl Document {
             Ok(placement) => placement,
             Err(refusal) => return Verdict::refused(refusal),
         };
-        if !matches!(placement, Placement::Known) && !honours(authorship, seq, hash) {
+        if !matches!(placement, Placement::Known) && !honoured.covers(seq, hash) {
             return Verdict::refused(Refusal::NotHonoured { author, seq });
         }
+        let revoked = matches!(honoured, Honoured::Through(_));
         match placement {
             Placement::Known => Verdict::Not(Outcome::Known),
             Placement::Next(_) if self.index.is_full() => Verdict::refused(Refusal::Full),
             Placement::Next(causes) => {
-                self.built_under.entry(author).or_insert(authorship);
+                self.built_under.entry(author).or_insert(honoured);
                 self.append(parsed, causes, batch);
                 Verdict::Admitted(seq, hash)
             }
@@ -376,15 +419,34 @@ impl Document {
                 Verdict::Not(Outcome::Known)
             }
             Placement::Waits => Verdict::parked(self.parked.keep(seq, parsed.signed), author),
-            Placement::Forks { seq, ours } => {
+            Placement::Later | Placement::Earlier { .. } if revoked => {
+                self.yield_branch(parsed, honoured, authority, batch);
+                Verdict::Not(Outcome::Parked)
+            }
+            Placement::Later => Verdict::parked(self.parked.keep(seq, parsed.signed), author),
+            Placement::Earlier { counts: false } => {
+                Verdict::refused(Refusal::MadeAgain { author, seq })
+            }
+            Placement::Earlier { counts: true } => {
+                self.aside.insert(parsed.signed.digest(), parsed.signed);
+                self.cut(batch, authority);
+                Verdict::Not(Outcome::Admitted)
+            }
+            Placement::Forks { ours } => {
                 let fork = Fork {
                     author,
                     seq,
                     ours: ours.0,
                     theirs: hash.0,
                 };
-                self.forks.entry(author).or_insert(fork);
-                self.yield_branch(parsed, authorship, authority, batch);
+                let here = self.index.admitted(&author, seq);
+                let here = here.expect("it was found in the index just before");
+                let lower = self.keep_pair(Pair::of(here.signed.clone(), &parsed));
+                if revoked {
+                    self.yield_branch(parsed, honoured, authority, batch);
+                } else if lower {
+                    self.cut(batch, authority);
+                }
                 Verdict::Not(Outcome::Fork(fork))
             }
         }
@@ -396,12 +458,12 @@ impl Document {
     fn yield_branch(
         &mut self,
         offered: Parsed,
-        authorship: Authorship,
+        honoured: Honoured,
         authority: &Authority,
         batch: &mut Batch,
     ) {
         let author = offered.author();
-        let Authorship::Through(end) = authorship else {
+        let Honoured::Through(end) = honoured else {
             return;
         };
         let last = self.index.admitted(&author, end.seq);
@@ -451,10 +513,10 @@ impl Document {
         authority: &Authority,
         batch: &mut Batch,
     ) -> bool {
-        let Some(authorship) = authority.authorship(&change.author) else {
+        let Some(honoured) = self.honoured(&change.author, authority) else {
             return false;
         };
-        let verdict = self.admit_verified(change, authorship, authority, batch);
+        let verdict = self.admit_verified(change, honoured, authority, batch);
         matches!(verdict, Verdict::Admitted(..))
     }
 
@@ -514,13 +576,6 @@ fn apply<'a>(
     }
     let applied = catch_unwind(AssertUnwindSafe(|| doc.apply_changes(changes.cloned())));
     matches!(applied, Ok(Ok(())))
-}
-
-fn honours(authorship: Authorship, seq: u64, hash: ChangeHash) -> bool {
-    match authorship {
-        Authorship::Full => true,
-        Authorship::Through(end) => seq < end.seq || (seq == end.seq && hash.0 == end.hash),
-    }
 }
 
 #[cfg(test)]

@@ -52,6 +52,14 @@ pub enum EditError {
         /// The number that the edit would have had.
         seq: u64,
     },
+    /// The author's key is known to be in two places.
+    #[error("the key of {0:?} is in use in two places: its edits would not count")]
+    Cloned(PublicKey),
+    /// This node has not heard yet how far its own log goes.
+    #[error(
+        "this node has not heard from any peer since it started, and an edit might fork its log"
+    )]
+    Unheard,
     /// Automerge did not take it.
     #[error("the edit cannot be written to the document: {0}")]
     Unwritable(String),

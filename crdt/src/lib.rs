@@ -9,8 +9,10 @@
 
 mod admission;
 mod chunk;
+pub mod conflicts;
 pub mod document;
 pub mod edit;
+pub mod evidence;
 pub mod log;
 mod parked;
 pub mod plan;
@@ -21,8 +23,12 @@ mod schema;
 mod world;
 
 pub use admission::Refusal;
-pub use document::{Compared, CorruptLog, Document, Fork, Orphan, Outcome, Saving, Snapshot};
+pub use conflicts::{Apart, Conflicts};
+pub use document::{
+    Compared, CorruptLog, Document, Fork, MadeAgain, Orphan, Outcome, Saving, Snapshot,
+};
 pub use edit::{Edit, EditError};
+pub use evidence::{Evidence, Forked, PairOutcome};
 pub use log::SignedChange;
 pub use plan::{Conflict, Desired, EntryId, MigrationPlan, Plan, Problem, ServerPlan};
 pub use report::{

@@ -5,7 +5,8 @@
 //! event log, which stays at its node.
 
 use codec::Wire;
-use keys::{Domain, Epoch, Identity, MigrationId, NodeId, Signed, UnixSecs, VolumeId};
+use keys::lease::Renewal;
+use keys::{Domain, Epoch, Identity, MigrationId, NodeId, Pulse, Signed, UnixSecs, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -23,6 +24,10 @@ pub const MAX_TARGETS: usize = 256;
 pub const MAX_PROOFS: usize = 128;
 /// Most events in a report; older ones are asked for at the node.
 pub const MAX_EVENTS: usize = 64;
+/// Most holders whose pulses a report answers.
+pub const MAX_RENEWALS: usize = 512;
+/// Most pairs that a report renews, of all holders together: 64 KiB.
+pub const MAX_RENEWED: usize = 1_024;
 /// Most passes in a job's report.
 pub const MAX_PASSES: usize = 16;
 /// Longest text of an event, a step's detail or a failure, in bytes.
@@ -59,13 +64,18 @@ pub struct Report {
     pub proofs: Vec<Signed>,
     /// Its newest events, oldest first.
     pub events: Vec<Event>,
+    /// The mark that an operator's node is to answer, so that this node's leases are
+    /// renewed.
+    pub pulse: Option<Pulse>,
+    /// An operator's answers to the pulses of others, newest first.
+    pub renewals: Vec<Renewal>,
     /// Whether something was left out to keep the report within its size.
     pub truncated: bool,
 }
 
 impl Wire for Report {
     const NAME: &'static str = "report";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const LIMIT: usize = 256 * 1024;
 }
 
@@ -311,6 +321,8 @@ impl Report {
             targets: Vec::new(),
             proofs: Vec::new(),
             events: Vec::new(),
+            pulse: None,
+            renewals: Vec::new(),
             truncated: false,
         }
     }
@@ -319,7 +331,8 @@ impl Report {
     ///
     /// Texts and lists are cut first; then, while the whole is too large, the oldest
     /// events go, then the jobs' older passes, then the details, then the last
-    /// entries of volumes, targets and jobs in turn. Proofs and addresses stay.
+    /// entries of volumes, targets and jobs in turn. Proofs, addresses, the pulse and
+    /// renewals stay.
     pub fn seal(mut self, identity: &Identity) -> Result<Signed, codec::EncodeError> {
         self.cut();
         loop {
@@ -351,6 +364,7 @@ impl Report {
         cut.oldest(&mut self.jobs, MAX_JOBS);
         cut.oldest(&mut self.proofs, MAX_PROOFS);
         cut.oldest(&mut self.events, MAX_EVENTS);
+        cut.renewals(&mut self.renewals);
         self.listen.iter_mut().for_each(|text| cut.field(text));
         for provider in &mut self.providers {
             cut.field(&mut provider.kind);
@@ -427,6 +441,17 @@ impl Cut {
         let excess = list.len().saturating_sub(limit);
         self.any |= excess > 0;
         list.drain(..excess);
+    }
+
+    /// As many whole renewals as have room.
+    fn renewals(&mut self, renewals: &mut Vec<Renewal>) {
+        let mut pairs = 0;
+        let fit = renewals.iter().take(MAX_RENEWALS).take_while(|renewal| {
+            pairs += renewal.pairs.len();
+            pairs <= MAX_RENEWED
+        });
+        let fit = fit.count();
+        self.list(renewals, fit);
     }
 
     fn field(&mut self, text: &mut String) {

@@ -2,6 +2,7 @@
 //!
 //! Not here: what a report says (`report`), and asking peers for newer ones (`mesh`).
 
+use crate::evidence::{Evidence, Forked, PairOutcome};
 use crate::report::Report;
 use keys::authority::Standing;
 use keys::{Authority, Domain, NodeId, PublicKey, Signed, UnixSecs};
@@ -17,9 +18,10 @@ pub const BUCKETS: usize = 256;
 pub enum ReportOutcome {
     /// It is the newest of its node and has replaced the one before.
     New(NodeId),
-    /// The same one, or a newer one, is here.
+    /// The same one, or a newer one, is here, or its node's reports are forked.
     Stale,
-    /// Two reports of one version: the node's key is used in two places. An alarm.
+    /// Two reports of one version: the node's key is used in two places. An alarm; told
+    /// once, and no report of the node is taken any more.
     Fork(ReportFork),
     /// Not accepted.
     Refused(ReportRefusal),
@@ -49,7 +51,7 @@ pub enum ReportRefusal {
     /// A list or text is over its limit: its author is at fault.
     #[error("the report of node {0:?} is over its limits")]
     Unsound(NodeId),
-    /// Signed by another key than the node's.
+    /// Signed by another key than the one that the node has now.
     #[error("the report of node {node:?} is signed by {signer:?}, which is not its key")]
     AnotherSigner {
         /// The node.
@@ -65,7 +67,7 @@ pub enum ReportRefusal {
 impl ReportRefusal {
     /// Whether it costs the peer that sent it: honest peers pass on no such thing.
     pub fn blames_sender(&self) -> bool {
-        matches!(self, Self::Rejected(_))
+        matches!(self, Self::Rejected(rejected) if rejected.blames_sender())
     }
 }
 
@@ -91,7 +93,11 @@ impl Kept {
 /// The newest report of each node. A clone shares what it holds with the original.
 #[derive(Debug, Clone)]
 pub struct Reports {
+    /// Of a forked node, one of its pair.
     kept: BTreeMap<NodeId, Arc<Kept>>,
+    /// The two reports that show each fork: a fork beats all versions.
+    forks: BTreeMap<NodeId, Box<[Signed; 2]>>,
+    /// Of what is not forked.
     buckets: Vec<[u8; 32]>,
     /// Made when it is asked for, and again after a change.
     digest: OnceLock<[u8; 32]>,
@@ -101,6 +107,7 @@ impl Default for Reports {
     fn default() -> Self {
         Self {
             kept: BTreeMap::new(),
+            forks: BTreeMap::new(),
             buckets: vec![[0; 32]; BUCKETS],
             digest: OnceLock::new(),
         }
@@ -118,25 +125,110 @@ impl Reports {
         if self.known(&signed, authority) {
             return ReportOutcome::Stale;
         }
+        let report = match self.verify(&signed, authority, now) {
+            Ok(report) => report,
+            Err(outcome) => return outcome,
+        };
+        self.keep(Kept::new(signed, report))
+    }
+
+    fn verify(
+        &self,
+        signed: &Signed,
+        authority: &Authority,
+        now: UnixSecs,
+    ) -> Result<Report, ReportOutcome> {
         let report: Report = match signed.open(Domain::Report) {
             Ok(report) => report,
-            Err(rejected) => return ReportOutcome::Refused(rejected.into()),
+            Err(rejected) => return Err(ReportOutcome::Refused(rejected.into())),
         };
         let node = report.node;
         let signer = signed.signer;
         let Some(member) = authority.member(&node) else {
-            return ReportOutcome::UnknownNode(node);
+            return Err(ReportOutcome::UnknownNode(node));
         };
-        if member.key != signer {
-            return ReportOutcome::Refused(ReportRefusal::AnotherSigner { node, signer });
+        let refusal = if member.key != signer {
+            ReportRefusal::AnotherSigner { node, signer }
+        } else if !stands(&member.standing, member.not_after, now) {
+            ReportRefusal::NotAdmitted(node)
+        } else if !report.sound() {
+            ReportRefusal::Unsound(node)
+        } else {
+            return Ok(report);
+        };
+        Err(ReportOutcome::Refused(refusal))
+    }
+
+    /// Takes in two reports that a peer shows as a fork.
+    pub fn offer_fork(
+        &mut self,
+        pair: Box<[Signed; 2]>,
+        authority: &Authority,
+        now: UnixSecs,
+    ) -> PairOutcome {
+        let mut reports = vec![];
+        for signed in pair.iter() {
+            match self.verify(signed, authority, now) {
+                Ok(report) => reports.push(report),
+                Err(ReportOutcome::Refused(refusal)) if refusal.blames_sender() => {
+                    return PairOutcome::Refused;
+                }
+                Err(_) => return PairOutcome::Unknown,
+            }
         }
-        if !stands(&member.standing, member.not_after, now) {
-            return ReportOutcome::Refused(ReportRefusal::NotAdmitted(node));
+        if !two_of_one_version(&reports) {
+            return PairOutcome::Refused;
         }
-        if !report.sound() {
-            return ReportOutcome::Refused(ReportRefusal::Unsound(node));
+        if self.forks.contains_key(&reports[0].node) {
+            return PairOutcome::Known;
         }
-        self.keep(Kept::new(signed, report))
+        self.keep_fork(pair, reports);
+        PairOutcome::New
+    }
+
+    /// Puts back a pair that was verified before it was stored.
+    pub fn restore_fork(&mut self, pair: Box<[Signed; 2]>) -> Result<(), codec::DecodeError> {
+        let opened = pair.iter().map(Signed::open_stored);
+        let reports = opened.collect::<Result<Vec<Report>, _>>()?;
+        if two_of_one_version(&reports) {
+            self.keep_fork(pair, reports);
+        }
+        Ok(())
+    }
+
+    /// Of the pair the one with the lower hash is shown.
+    fn keep_fork(&mut self, pair: Box<[Signed; 2]>, reports: Vec<Report>) {
+        let node = reports[0].node;
+        let both = pair.iter().cloned().zip(reports);
+        let kept = both.map(|(signed, report)| Kept::new(signed, report));
+        let shown = kept.min_by_key(|kept| kept.hash);
+        self.forks.insert(node, pair);
+        self.put(shown.expect("a pair is two"));
+    }
+
+    /// The forks that are known, with their proofs.
+    pub fn forks(&self) -> impl Iterator<Item = (Forked, Evidence)> + '_ {
+        self.forks.iter().map(|(node, pair)| {
+            let evidence = Evidence::Reports(pair.clone());
+            (Forked::Reports(*node), evidence)
+        })
+    }
+
+    /// The nodes whose reports are forked.
+    pub fn forked(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.forks.keys().copied()
+    }
+
+    /// Whether the reports of a node are forked.
+    pub fn is_forked(&self, node: &NodeId) -> bool {
+        self.forks.contains_key(node)
+    }
+
+    /// The two reports that show a node's fork.
+    pub fn fork_of(&self, node: &NodeId) -> Option<[Report; 2]> {
+        let pair = self.forks.get(node)?;
+        let [first, second] = &**pair;
+        Some([first.open_stored().ok()?, second.open_stored().ok()?])
     }
 
     /// Puts back a report that was verified before it was stored.
@@ -146,21 +238,24 @@ impl Reports {
         Ok(())
     }
 
-    /// Leaves out the reports of nodes that are no longer in the mesh, so that all
-    /// nodes keep the same ones, and names them.
+    /// Leaves out the reports of nodes that are no longer in the mesh, or that were
+    /// signed with a key which the node has given up, so that all nodes keep the same
+    /// ones, and names them.
     pub fn drop_departed(&mut self, authority: &Authority, now: UnixSecs) -> Vec<NodeId> {
         let gone: Vec<NodeId> = self
             .kept
-            .keys()
-            .filter(|node| {
-                authority
-                    .member(node)
-                    .is_none_or(|member| !stands(&member.standing, member.not_after, now))
+            .iter()
+            .filter(|(node, kept)| {
+                authority.member(node).is_none_or(|member| {
+                    member.key != kept.signed.signer
+                        || !stands(&member.standing, member.not_after, now)
+                })
             })
-            .copied()
+            .map(|(node, _)| *node)
             .collect();
         for node in &gone {
             self.kept.remove(node);
+            self.forks.remove(node);
             self.changed(node);
         }
         gone
@@ -191,16 +286,18 @@ impl Reports {
         self.kept.is_empty()
     }
 
-    /// The newest version of each node.
+    /// The newest version of each node that is not forked.
     pub fn versions(&self) -> BTreeMap<NodeId, u64> {
         self.kept
             .iter()
+            .filter(|(node, _)| !self.forks.contains_key(node))
             .map(|(node, kept)| (*node, kept.report.version))
             .collect()
     }
 
-    /// The reports of the nodes whose id begins with `bucket`: node, version and BLAKE3
-    /// of the body, in order of the nodes.
+    /// The reports of the nodes whose id begins with `bucket` and that are not forked:
+    /// node, version and BLAKE3 of the body, in order of the nodes. What two peers
+    /// compare; two of one version are a fork, which nobody may miss.
     pub fn bucket(&self, bucket: u8) -> impl Iterator<Item = (&NodeId, u64, &[u8; 32])> {
         let mut low = [0; 32];
         let mut high = [0xff; 32];
@@ -208,6 +305,7 @@ impl Reports {
         high[0] = bucket;
         self.kept
             .range(NodeId(low)..=NodeId(high))
+            .filter(|(node, _)| !self.forks.contains_key(node))
             .map(|(node, kept)| (node, kept.report.version, &kept.hash))
     }
 
@@ -216,7 +314,8 @@ impl Reports {
         &self.buckets
     }
 
-    /// One digest of all versions and bodies: equal when the reports are equal.
+    /// One digest of all versions and bodies, of forked nodes left out: equal when the
+    /// reports are equal.
     pub fn digest(&self) -> [u8; 32] {
         *self.digest.get_or_init(|| {
             let mut hasher = blake3::Hasher::new();
@@ -259,11 +358,12 @@ impl Reports {
         kept.is_some_and(|kept| kept.signed == *signed)
     }
 
-    /// Of two reports of one version the one with the lower hash is kept, so that
-    /// all nodes end with the same one.
     fn keep(&mut self, offered: Kept) -> ReportOutcome {
         let node = offered.report.node;
         let version = offered.report.version;
+        if self.forks.contains_key(&node) {
+            return ReportOutcome::Stale;
+        }
         let Some(held) = self.kept.get(&node) else {
             self.put(offered);
             return ReportOutcome::New(node);
@@ -279,9 +379,9 @@ impl Reports {
         if ours == theirs {
             return ReportOutcome::Stale;
         }
-        if theirs < ours {
-            self.put(offered);
-        }
+        let pair = Box::new([held.signed.clone(), offered.signed]);
+        let reports = vec![held.report.clone(), offered.report];
+        self.keep_fork(pair, reports);
         ReportOutcome::Fork(ReportFork {
             node,
             version,
@@ -289,6 +389,11 @@ impl Reports {
             theirs,
         })
     }
+}
+
+fn two_of_one_version(reports: &[Report]) -> bool {
+    matches!(reports, [first, second]
+        if first.node == second.node && first.version == second.version && first != second)
 }
 
 fn stands(standing: &Standing, not_after: Option<UnixSecs>, now: UnixSecs) -> bool {

@@ -31,6 +31,18 @@ pub(crate) const POOL: &str = "pool";
 pub(crate) const SITE: &str = "site";
 pub(crate) const DESIRED: &str = "desired";
 pub(crate) const CREATED_AT: &str = "created-at";
+/// Fields that every migration has.
+pub(crate) const NEEDED: [&str; 7] = [
+    NAME,
+    SOURCE,
+    PROVIDER,
+    PROVISIONER,
+    POOL,
+    DESIRED,
+    CREATED_AT,
+];
+/// Fields that every planned server has.
+pub(crate) const SERVER_NEEDS: [&str; 2] = [NAME, SITE];
 const MIGRATION_PREFIX: &str = "m/";
 const SERVER_PREFIX: &str = "s/";
 const VOLUME_PREFIX: &str = "volume/";

@@ -3,10 +3,11 @@
 
 use keys::authority::authority;
 use keys::ledger::Inserted;
-use keys::statement::{Admission, Enrolment, Entry, Genesis, Position};
+use keys::rotation::Change;
+use keys::statement::{Admission, Enrolment, Entry, Genesis, Honoured, Position, Rotation};
 use keys::{
-    Authority, Domain, Identity, Ledger, MeshId, Name, NodeId, Revocation, Role, Signed, Statement,
-    StatementId, UnixSecs,
+    Authority, Domain, Identity, Ledger, MeshId, Name, NodeId, Revocation, Role, Scope, Signed,
+    Statement, StatementId, UnixSecs,
 };
 
 pub(crate) const NOW: UnixSecs = UnixSecs(1_000);
@@ -65,6 +66,7 @@ impl World {
             roles: [role].into_iter().collect(),
             site: None,
             not_after: None,
+            scope: Scope::Everywhere,
             admission: Admission::Root,
         };
         self.state(Statement::Enrolment(enrolment)).into()
@@ -75,15 +77,40 @@ impl World {
         let target = authority.by_key(&key(seed).public()).unwrap().id.into();
         let revocation = Revocation {
             target,
-            honour_statements: None,
-            honour_changes,
+            honours: honour_changes.map(|changes| Honoured {
+                key: key(seed).public(),
+                statements: Position::NONE,
+                changes,
+            }),
             reason: String::new(),
         };
         self.state(Statement::Revocation(revocation));
     }
 
+    /// Gives the node whose key is that of `from` the key of `to`.
+    pub(crate) fn rotate(&mut self, from: u8, to: u8, honour_changes: Position) {
+        let node = self.authority().by_key(&key(from).public()).unwrap().id;
+        let change = Change {
+            mesh: self.mesh(),
+            node,
+            from: key(from).public(),
+            to: key(to).public(),
+        };
+        let rotation = Rotation {
+            node,
+            key: key(to).public(),
+            proof: change.prove(&key(to)),
+            honour_changes,
+        };
+        self.sign(&key(from), Statement::Rotation(rotation));
+    }
+
     fn state(&mut self, statement: Statement) -> StatementId {
-        let (seq, previous) = self.ledger.next_position(&self.root.public());
+        self.sign(&self.root.clone(), statement)
+    }
+
+    fn sign(&mut self, signer: &Identity, statement: Statement) -> StatementId {
+        let (seq, previous) = self.ledger.next_position(&signer.public());
         let entry = Entry {
             seq,
             previous,
@@ -91,7 +118,7 @@ impl World {
             at: NOW,
             statement,
         };
-        let signed = Signed::seal(&self.root, Domain::Statement, &entry).unwrap();
+        let signed = Signed::seal(signer, Domain::Statement, &entry).unwrap();
         match self.ledger.insert(signed).unwrap() {
             Inserted::New(id) => id,
             Inserted::Known => panic!("stated twice"),

@@ -5,7 +5,7 @@ use crdt::{Desired, Document, Edit, EditError, MigrationPlan, Report, ServerPlan
 use keys::invite::Token;
 use keys::statement::Invite;
 use keys::{
-    Grant, Identity, Ledger, MigrationId, Name, NodeId, PublicKey, Role, ServerId, Signed,
+    Grant, Identity, Ledger, MigrationId, Name, NodeId, PublicKey, Role, Scope, ServerId, Signed,
     Statement, StatementId, UnixSecs, VolumeId,
 };
 use mesh::{
@@ -235,6 +235,8 @@ impl Sample {
             replicators: vec![node],
             volumes: vec![VolumeId([4; 16])],
             not_after: UnixSecs(9_000),
+            lease_secs: 3_600,
+            autonomy_secs: 0,
         });
         let mut out = vec![];
         self.replica
@@ -262,6 +264,9 @@ fn invite(replica: &mut Replica, out: &mut Vec<Output>) -> Token {
         site: None,
         not_after,
         uses: 3,
+        admitter: replica.my_key(),
+        scope: Scope::Everywhere,
+        member_until: None,
     });
     Token {
         mesh: replica.ledger().mesh(),

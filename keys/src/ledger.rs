@@ -4,16 +4,25 @@
 //! ever entitled to make statements", not "does it still count": that is
 //! `authority`. Statements whose signer or invite is not here yet are refused as
 //! [`Refused::Missing`] or [`Refused::UnknownSigner`] and may be offered again.
+//! Whether a statement is taken must not depend on what came before it, only on
+//! whether what it rests on is here, or two nodes would never hold the same.
+
+mod chain;
 
 use crate::enrolment::{Proof, Transcript};
-use crate::id::{MeshId, PublicKey, StatementId};
+use crate::id::{MeshId, NodeId, PublicKey, StatementId};
+use crate::rotation::Change;
 use crate::signed::{Domain, Rejected, Signed};
-use crate::statement::{Admission, Enrolment, Entry, Role, Statement};
+use crate::statement::{Admission, Enrolment, Entry, Invite, Position, Role, Rotation, Statement};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 /// Most statements of one mesh: 1,000 nodes with a hundred statements each.
 pub const MAX_STATEMENTS: usize = 100_000;
+/// Most rotations of one node: any member may state them, and none is to fill the
+/// ledger. More are dropped by whoever has this many, which can set apart the ledgers
+/// of nodes only about a node that changes its key more often than anybody does.
+pub const MAX_ROTATIONS: usize = 32;
 
 /// A statement that was verified when it was inserted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,8 +60,10 @@ pub enum Refused {
         /// The statement.
         id: StatementId,
     },
-    /// Signed by a key that no known statement makes an operator.
-    #[error("statement {id} is signed by {signer:?}, who is not known as an operator")]
+    /// Signed by a key that no known statement entitles to it.
+    #[error(
+        "statement {id} is signed by {signer:?}, who is not known as an operator, nor as the node it is about"
+    )]
     UnknownSigner {
         /// The statement.
         id: StatementId,
@@ -68,7 +79,9 @@ pub enum Refused {
         needs: StatementId,
     },
     /// The mesh is at its limit.
-    #[error("the ledger is full ({MAX_STATEMENTS} statements)")]
+    #[error(
+        "the ledger is full ({MAX_STATEMENTS} statements, {MAX_ROTATIONS} rotations of a node)"
+    )]
     Full,
 }
 
@@ -76,6 +89,15 @@ impl Refused {
     /// Whether the same statement may be accepted once others have arrived.
     pub fn may_come_later(&self) -> bool {
         matches!(self, Self::UnknownSigner { .. } | Self::Missing { .. })
+    }
+
+    /// Whether no honest peer would have sent it: none holds it.
+    pub fn blames_sender(&self) -> bool {
+        match self {
+            Self::Rejected(rejected) => rejected.blames_sender(),
+            Self::Unsound { .. } | Self::ForeignMesh { .. } => true,
+            Self::UnknownSigner { .. } | Self::Missing { .. } | Self::Full => false,
+        }
     }
 }
 
@@ -92,9 +114,15 @@ enum Signatures {
 pub struct Ledger {
     mesh: MeshId,
     roots: BTreeSet<PublicKey>,
+    /// Every key that was ever an operator's.
     operators: BTreeSet<PublicKey>,
+    /// For every key that was ever a node's, the enrolments and rotations that made it one.
+    origins: BTreeMap<PublicKey, BTreeSet<StatementId>>,
+    /// How often each node changed its key.
+    rotations: BTreeMap<NodeId, usize>,
     entries: BTreeMap<StatementId, Arc<Recorded>>,
     chains: BTreeMap<PublicKey, BTreeMap<u64, Vec<StatementId>>>,
+    forks: BTreeMap<PublicKey, u64>,
     buckets: Vec<[u8; 32]>,
     /// Made when it is asked for, and again after a change.
     digest: OnceLock<[u8; 32]>,
@@ -119,8 +147,11 @@ impl Ledger {
             mesh: MeshId(id.0),
             roots: stated.roots.iter().copied().collect(),
             operators: BTreeSet::new(),
+            origins: BTreeMap::new(),
+            rotations: BTreeMap::new(),
             entries: BTreeMap::new(),
             chains: BTreeMap::new(),
+            forks: BTreeMap::new(),
             buckets: vec![[0; 32]; BUCKETS],
             digest: OnceLock::new(),
         };
@@ -168,11 +199,13 @@ impl Ledger {
             Signatures::Check => signed.open(Domain::Statement)?,
             Signatures::Verified => signed.open_stored().map_err(Rejected::Body)?,
         };
-        if !self.roots.contains(&signed.signer) && !self.operators.contains(&signed.signer) {
-            return Err(Refused::UnknownSigner {
-                id,
-                signer: signed.signer,
-            });
+        let signer = signed.signer;
+        let entitled = match &entry.statement {
+            Statement::Rotation(rotation) => self.nodes_of(&signer).contains(&rotation.node),
+            _ => self.roots.contains(&signer) || self.operators.contains(&signer),
+        };
+        if !entitled {
+            return Err(Refused::UnknownSigner { id, signer });
         }
         if entry.mesh != Some(self.mesh) {
             return Err(Refused::ForeignMesh { id });
@@ -180,11 +213,88 @@ impl Ledger {
         if !entry.sound() {
             return Err(Refused::Unsound { id });
         }
-        if let Statement::Enrolment(enrolment) = &entry.statement {
-            self.check_enrolment(id, &signed.signer, &entry, enrolment, signatures)?;
+        match &entry.statement {
+            Statement::Enrolment(enrolment) => {
+                self.check_enrolment(id, &signer, &entry, enrolment, signatures)?;
+            }
+            Statement::Invite(invite) => self.check_invite(id, &signer, invite)?,
+            Statement::Rotation(rotation) => self.check_rotation(id, &signer, rotation)?,
+            Statement::Genesis(_) | Statement::Grant(_) | Statement::Revocation(_) => {}
         }
         self.record(id, Recorded { signed, entry });
         Ok(Inserted::New(id))
+    }
+
+    /// Only a root key offers the role of operator, or has others admit for it.
+    fn check_invite(
+        &self,
+        id: StatementId,
+        signer: &PublicKey,
+        invite: &Invite,
+    ) -> Result<(), Refused> {
+        let own = !invite.roles.has(Role::Operator) && invite.admitter == *signer;
+        if own || self.roots.contains(signer) {
+            Ok(())
+        } else {
+            Err(Refused::Unsound { id })
+        }
+    }
+
+    /// That the signer was ever a key of the node is known by now; whether it still is,
+    /// `authority` says.
+    fn check_rotation(
+        &self,
+        id: StatementId,
+        signer: &PublicKey,
+        rotation: &Rotation,
+    ) -> Result<(), Refused> {
+        let change = Change {
+            mesh: self.mesh,
+            node: rotation.node,
+            from: *signer,
+            to: rotation.key,
+        };
+        if rotation.key == *signer || !change.proven(&rotation.proof) {
+            return Err(Refused::Unsound { id });
+        }
+        match self.rotations.get(&rotation.node) {
+            Some(&made) if made >= MAX_ROTATIONS => Err(Refused::Full),
+            _ => Ok(()),
+        }
+    }
+
+    /// Inserts statements in whatever order they come.
+    pub fn insert_all(&mut self, statements: Vec<Signed>) -> Result<(), Refused> {
+        self.add_all(statements, Signatures::Check)
+    }
+
+    /// As [`Ledger::restore`], in whatever order they come.
+    pub fn restore_all(&mut self, stored: Vec<Signed>) -> Result<(), Refused> {
+        self.add_all(stored, Signatures::Verified)
+    }
+
+    fn add_all(&mut self, statements: Vec<Signed>, signatures: Signatures) -> Result<(), Refused> {
+        let mut waiting = statements;
+        loop {
+            let before = waiting.len();
+            let mut still = vec![];
+            let mut why = None;
+            for signed in waiting {
+                match self.add(signed.clone(), signatures) {
+                    Ok(_) => {}
+                    Err(refused) if refused.may_come_later() => {
+                        why = Some(refused);
+                        still.push(signed);
+                    }
+                    Err(refused) => return Err(refused),
+                }
+            }
+            match why {
+                None => return Ok(()),
+                Some(refused) if still.len() == before => return Err(refused),
+                Some(_) => waiting = still,
+            }
+        }
     }
 
     fn check_enrolment(
@@ -196,9 +306,6 @@ impl Ledger {
         signatures: Signatures,
     ) -> Result<(), Refused> {
         let by_root = self.roots.contains(signer);
-        if enrolment.roles.has(Role::Operator) && !by_root {
-            return Err(Refused::Unsound { id });
-        }
         let Admission::Invited {
             invite: invite_id,
             use_index,
@@ -235,9 +342,11 @@ impl Ledger {
             };
             transcript.proven(&invite.key, &proof)
         };
-        let within = recorded.signed.signer == *signer
+        // An invite with the role of operator is a root key's: it was checked when it came.
+        let within = invite.admitter == *signer
             && enrolment.roles.within(invite.roles)
             && enrolment.site == invite.site
+            && narrows(enrolment, invite)
             && *use_index < invite.uses
             && entry.at <= invite.not_after;
         if within && (signatures == Signatures::Verified || proven()) {
@@ -248,20 +357,56 @@ impl Ledger {
     }
 
     fn record(&mut self, id: StatementId, recorded: Recorded) {
-        if let Statement::Enrolment(enrolment) = &recorded.entry.statement
-            && enrolment.roles.has(Role::Operator)
-        {
-            self.operators.insert(enrolment.subject);
+        match &recorded.entry.statement {
+            Statement::Enrolment(enrolment) => {
+                if enrolment.roles.has(Role::Operator) {
+                    self.operators.insert(enrolment.subject);
+                }
+                self.origins
+                    .entry(enrolment.subject)
+                    .or_default()
+                    .insert(id);
+            }
+            Statement::Rotation(rotation) => {
+                if self.enrols_operator(&rotation.node) {
+                    self.operators.insert(rotation.key);
+                }
+                self.origins.entry(rotation.key).or_default().insert(id);
+                *self.rotations.entry(rotation.node).or_default() += 1;
+            }
+            _ => {}
         }
-        self.chains
-            .entry(recorded.signed.signer)
-            .or_default()
-            .entry(recorded.entry.seq)
-            .or_default()
-            .push(id);
+        let (signer, seq) = (recorded.signed.signer, recorded.entry.seq);
+        let chain = self.chains.entry(signer).or_default();
+        let same_number = chain.entry(seq).or_default();
+        same_number.push(id);
+        if same_number.len() > 1 {
+            let lowest = self.forks.entry(signer).or_insert(seq);
+            *lowest = seq.min(*lowest);
+        }
         self.entries.insert(id, Arc::new(recorded));
         self.buckets[usize::from(id.0[0])] = self.bucket_digest(id.0[0]);
         self.digest = OnceLock::new();
+    }
+
+    fn enrols_operator(&self, node: &NodeId) -> bool {
+        self.entries
+            .get(&StatementId::from(*node))
+            .is_some_and(|recorded| {
+                matches!(&recorded.entry.statement,
+                    Statement::Enrolment(enrolment) if enrolment.roles.has(Role::Operator))
+            })
+    }
+
+    /// The nodes whose key this is or ever was.
+    pub fn nodes_of(&self, key: &PublicKey) -> BTreeSet<NodeId> {
+        let origins = self.origins.get(key).into_iter().flatten();
+        origins
+            .filter_map(|id| match &self.entries.get(id)?.entry.statement {
+                Statement::Rotation(rotation) => Some(rotation.node),
+                _ => Some(NodeId::from(*id)),
+            })
+            .collect()
     }
 
     fn bucket_digest(&self, bucket: u8) -> [u8; 32] {
@@ -309,8 +454,8 @@ impl Ledger {
         self.entries.iter().map(|(id, recorded)| (id, &**recorded))
     }
 
-    /// Sorts statements so that each follows what it needs: root keys' statements
-    /// first, then by kind.
+    /// Sorts statements so that almost all follow what they need: root keys'
+    /// statements first, then by kind. `chain` has an exact order.
     pub fn rank(&self, id: &StatementId) -> (bool, u8) {
         let Some(recorded) = self.entries.get(id) else {
             return (true, u8::MAX);
@@ -319,8 +464,9 @@ impl Ledger {
             Statement::Genesis(_) => 0,
             Statement::Invite(_) => 1,
             Statement::Enrolment(_) => 2,
-            Statement::Grant(_) => 3,
-            Statement::Revocation(_) => 4,
+            Statement::Rotation(_) => 3,
+            Statement::Grant(_) => 4,
+            Statement::Revocation(_) => 5,
         };
         (!self.roots.contains(&recorded.signed.signer), kind)
     }
@@ -335,6 +481,21 @@ impl Ledger {
         self.entries.is_empty()
     }
 
+    /// The last statement of `signer`; [`Position::NONE`] if it made none.
+    pub fn head(&self, signer: &PublicKey) -> Position {
+        let (next, last) = self.next_position(signer);
+        last.map_or(Position::NONE, |last| Position {
+            seq: next - 1,
+            hash: last.0,
+        })
+    }
+
+    /// Statement number `seq` of `signer`.
+    pub fn at(&self, signer: &PublicKey, seq: u64) -> Option<Position> {
+        let id = self.chains.get(signer)?.get(&seq)?.first()?;
+        Some(Position { seq, hash: id.0 })
+    }
+
     /// `seq` and `previous` for the next statement of `signer`.
     pub fn next_position(&self, signer: &PublicKey) -> (u64, Option<StatementId>) {
         let last = self
@@ -347,14 +508,15 @@ impl Ledger {
         }
     }
 
-    /// Signers with two different statements of one number: a key in two places.
-    pub fn forks(&self) -> impl Iterator<Item = (PublicKey, u64)> {
-        self.chains.iter().flat_map(|(signer, chain)| {
-            chain
-                .iter()
-                .filter(|(_, ids)| ids.len() > 1)
-                .map(move |(seq, _)| (*signer, *seq))
-        })
+    /// Signers with two different statements of one number, and the lowest such number:
+    /// a key in two places.
+    pub fn forks(&self) -> &BTreeMap<PublicKey, u64> {
+        &self.forks
+    }
+
+    /// Number of the last statement of `signer`; 0 for none.
+    pub fn last_seq(&self, signer: &PublicKey) -> u64 {
+        self.next_position(signer).0 - 1
     }
 
     /// The statements of `signer` that lead up to and include `last`.
@@ -376,4 +538,15 @@ impl Ledger {
         }
         honoured
     }
+}
+
+/// Whether an enrolment reaches no further and lasts no longer than its invite allows.
+fn narrows(enrolment: &Enrolment, invite: &Invite) -> bool {
+    let operator = enrolment.roles.has(Role::Operator);
+    let scope = !operator || enrolment.scope == invite.scope;
+    let end = match (invite.member_until, enrolment.not_after) {
+        (None, _) => true,
+        (Some(limit), end) => end.is_some_and(|end| end <= limit),
+    };
+    scope && end
 }

@@ -11,18 +11,25 @@ pub mod enrolment;
 pub mod id;
 pub mod identity;
 pub mod invite;
+pub mod lease;
 pub mod ledger;
 pub mod permit;
 pub mod proof;
+pub mod root;
+pub mod rotation;
+pub mod scope;
 pub mod signed;
 pub mod statement;
 
 pub use authority::{Authority, Member, Standing};
 pub use id::{
-    Epoch, MeshId, MigrationId, NodeId, PublicKey, ServerId, StatementId, UnixSecs, VolumeId,
+    Epoch, MeshId, MigrationId, NodeId, PublicKey, Pulse, ServerId, StatementId, UnixSecs, VolumeId,
 };
 pub use identity::Identity;
+pub use lease::{Leases, Now};
 pub use ledger::Ledger;
 pub use permit::{Denied, Permit, ReceiveBlocks, SendBlocks};
+pub use root::RootKey;
+pub use scope::Scope;
 pub use signed::{Domain, Signature, Signed};
 pub use statement::{Grant, Name, Revocation, Role, Roles, Statement};

@@ -3,6 +3,7 @@
 
 use crate::authority::{Authority, Standing};
 use crate::id::{MigrationId, NodeId, PublicKey, StatementId, UnixSecs, VolumeId};
+use crate::lease::{Leases, Now, Pair, Span};
 use crate::statement::Role;
 use std::marker::PhantomData;
 
@@ -15,8 +16,9 @@ pub enum SendBlocks {}
 pub enum ReceiveBlocks {}
 
 /// Proof that a grant allowed this agent to send this volume to this replicator
-/// when it was checked. Check again with [`Authority::recheck`] when authority
-/// changes or `valid_until` passes.
+/// when it was checked, and until when no new check is needed: see
+/// [`Permit::holds`]. Check again with [`Authority::recheck`] when authority or a
+/// lease changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permit<Direction> {
     grant: StatementId,
@@ -25,7 +27,23 @@ pub struct Permit<Direction> {
     agent: PublicKey,
     replicator: PublicKey,
     valid_until: UnixSecs,
+    lease: Lease,
     direction: PhantomData<Direction>,
+}
+
+/// A lease as this end holds it, on its own clock that does not jump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Lease {
+    since_millis: i64,
+    span: Span,
+}
+
+impl Lease {
+    /// Whether `secs` have passed since it counts.
+    fn is_older(&self, now: Now, secs: u64) -> bool {
+        let age = i128::from(now.mono_millis) - i128::from(self.since_millis);
+        age >= i128::from(secs) * 1000
+    }
 }
 
 /// Why blocks may not move. A value, not a failure: the peer gets its code.
@@ -34,8 +52,8 @@ pub enum Denied {
     /// The key belongs to no node of this mesh.
     #[error("{} is not enrolled in this mesh", .0.short())]
     NotEnrolled(PublicKey),
-    /// Its enrolment was revoked.
-    #[error("the enrolment of {} was revoked", .0.short())]
+    /// Its enrolment was revoked, or that of who enrolled it.
+    #[error("the enrolment of {} was revoked or has lapsed", .0.short())]
     NodeRevoked(PublicKey),
     /// Its enrolment is over.
     #[error("the enrolment of {} has expired", .0.short())]
@@ -43,6 +61,15 @@ pub enum Denied {
     /// Two nodes claim the same use of an invite.
     #[error("the enrolment of {} is contested: revoke one of the two that used the same invite", .0.short())]
     NodeContested(PublicKey),
+    /// The node has another key by now.
+    #[error("{} is the key of a node that has another one by now", .0.short())]
+    KeyRotated(PublicKey),
+    /// The node's key gave it two different next keys.
+    #[error("two keys claim to be the next one after {}: revoke that node and let it join again", .0.short())]
+    KeyContested(PublicKey),
+    /// The key is in two places.
+    #[error("the key of {} is in use in two places: revoke its enrolment, and join again on the machine that is to stay", .0.short())]
+    Cloned(PublicKey),
     /// The node lacks the role.
     #[error("{} is not enrolled as {role}", .node.short())]
     NotInRole {
@@ -64,6 +91,24 @@ pub enum Denied {
         grant: StatementId,
         /// Its end.
         not_after: UnixSecs,
+    },
+    /// No operator's node has said yet that the grant is good.
+    #[error(
+        "no operator's node has confirmed grant {} to this node yet: start one that this node can reach",
+        .grant.short()
+    )]
+    NotVouched {
+        /// The grant.
+        grant: StatementId,
+    },
+    /// No operator's node has said for too long that the grant is still good.
+    #[error(
+        "the lease of grant {} is over and its autonomy is used up: start an operator's node that this node can reach, and it goes on",
+        .grant.short()
+    )]
+    LeaseOver {
+        /// The grant.
+        grant: StatementId,
     },
     /// The grant names another agent.
     #[error("grant {} is for another agent than {}", .grant.short(), .agent.short())]
@@ -132,9 +177,32 @@ impl<Direction> Permit<Direction> {
         self.replicator
     }
 
-    /// No block may move after this without a new check.
-    pub fn valid_until(&self) -> UnixSecs {
-        self.valid_until
+    /// Whether a block may move without a new check, or why not. Cheap: ask before each.
+    pub fn check(&self, now: Now) -> Result<(), Denied> {
+        let grant = self.grant;
+        if now.wall >= self.valid_until {
+            let not_after = self.valid_until;
+            return Err(Denied::GrantExpired { grant, not_after });
+        }
+        match self.lease.is_older(now, self.lease.span.exposure_secs()) {
+            true => Err(Denied::LeaseOver { grant }),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a block may move without a new check.
+    pub fn holds(&self, now: Now) -> bool {
+        self.check(now).is_ok()
+    }
+
+    /// Whether the lease is over and only the autonomy of the grant lets work go on.
+    pub fn is_on_autonomy(&self, now: Now) -> bool {
+        self.lease.is_older(now, self.lease.span.lease_secs)
+    }
+
+    /// How long leases of the grant last.
+    pub fn span(&self) -> Span {
+        self.lease.span
     }
 
     fn asked(&self) -> Move {
@@ -150,41 +218,56 @@ impl<Direction> Permit<Direction> {
 
 impl Authority {
     /// Permission for the agent's end of a stream.
-    pub fn permit_send(&self, now: UnixSecs, asked: &Move) -> Result<Permit<SendBlocks>, Denied> {
-        self.permit(now, asked)
+    pub fn permit_send(
+        &self,
+        now: Now,
+        leases: &Leases,
+        asked: &Move,
+    ) -> Result<Permit<SendBlocks>, Denied> {
+        self.permit(now, leases, asked)
     }
 
     /// Permission for the replicator's end of a stream.
     pub fn permit_receive(
         &self,
-        now: UnixSecs,
+        now: Now,
+        leases: &Leases,
         asked: &Move,
     ) -> Result<Permit<ReceiveBlocks>, Denied> {
-        self.permit(now, asked)
+        self.permit(now, leases, asked)
     }
 
-    /// Checks an open stream's permit again.
+    /// Checks an open stream's permit again, and gives the one to go on with.
     pub fn recheck<Direction>(
         &self,
-        now: UnixSecs,
+        now: Now,
+        leases: &Leases,
         permit: &Permit<Direction>,
-    ) -> Result<(), Denied> {
-        self.permit::<Direction>(now, &permit.asked()).map(|_| ())
+    ) -> Result<Permit<Direction>, Denied> {
+        self.permit(now, leases, &permit.asked())
     }
 
-    fn permit<Direction>(&self, now: UnixSecs, asked: &Move) -> Result<Permit<Direction>, Denied> {
-        let agent = self.standing(now, &asked.agent, Role::Agent)?;
-        let replicator = self.standing(now, &asked.replicator, Role::Replicator)?;
+    fn permit<Direction>(
+        &self,
+        now: Now,
+        leases: &Leases,
+        asked: &Move,
+    ) -> Result<Permit<Direction>, Denied> {
+        let agent = self.standing(now.wall, &asked.agent, Role::Agent)?;
+        let replicator = self.standing(now.wall, &asked.replicator, Role::Replicator)?;
         let grant = asked.grant;
         let state = self.grant(&grant).ok_or(Denied::UnknownGrant(grant))?;
         if state.revoked {
             return Err(Denied::GrantRevoked(grant));
         }
+        if state.forked {
+            return Err(Denied::Cloned(state.signer));
+        }
         let terms = &state.grant;
-        if now >= terms.not_after {
+        if now.wall >= state.not_after {
             return Err(Denied::GrantExpired {
                 grant,
-                not_after: terms.not_after,
+                not_after: state.not_after,
             });
         }
         // The enrolment that was named, not another of the same key.
@@ -198,21 +281,25 @@ impl Authority {
                 agent: asked.agent,
             });
         }
-        let in_pool = |node: &NodeId| names(*node, asked.replicator);
-        if !terms.replicators.iter().any(in_pool) {
+        let in_pool = |node: &&NodeId| names(**node, asked.replicator);
+        let Some(receiver) = terms.replicators.iter().find(in_pool).copied() else {
             return Err(Denied::AnotherReplicator {
                 grant,
                 replicator: asked.replicator,
             });
-        }
+        };
         if terms.migration != asked.migration || !terms.volumes.contains(&asked.volume) {
             return Err(Denied::NotCovered {
                 grant,
                 volume: asked.volume,
             });
         }
+        let pair = Pair {
+            grant,
+            replicator: receiver,
+        };
         let ends = [agent.not_after, replicator.not_after];
-        Ok(Permit {
+        let permit = Permit {
             grant,
             migration: asked.migration,
             volume: asked.volume,
@@ -221,8 +308,13 @@ impl Authority {
             valid_until: ends
                 .into_iter()
                 .flatten()
-                .fold(terms.not_after, UnixSecs::min),
+                .fold(state.not_after, UnixSecs::min),
+            lease: Lease {
+                since_millis: leases.since(&pair).ok_or(Denied::NotVouched { grant })?,
+                span: terms.span(),
+            },
             direction: PhantomData,
-        })
+        };
+        permit.check(now).map(|()| permit)
     }
 }

@@ -1,4 +1,5 @@
-//! The signed root of one end of a migrated volume, and how it was made.
+//! The signed root of one end of a migrated volume, or of whoever looked at the copy
+//! after both, and how it was made.
 //!
 //! The root itself is computed by `blocks`; here it is 32 bytes that somebody
 //! stands for with a signature.
@@ -7,13 +8,15 @@ use crate::id::{Epoch, MeshId, MigrationId, UnixSecs, VolumeId};
 use codec::Wire;
 use serde::{Deserialize, Serialize};
 
-/// Which end speaks.
+/// Who speaks: one of the two ends, or a witness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
     /// The agent, of the source.
     Source,
     /// The replicator, of the copy.
     Target,
+    /// A node that is neither, and read the copy back from its volume.
+    Witness,
 }
 
 /// How a root was made.
@@ -38,7 +41,7 @@ impl std::fmt::Display for Method {
     }
 }
 
-/// What one end states about a volume at cutover. Sealed with `Domain::RootProof`.
+/// What somebody states about a volume at cutover. Sealed with `Domain::RootProof`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootProof {
     /// The mesh.
@@ -63,6 +66,6 @@ pub struct RootProof {
 
 impl Wire for RootProof {
     const NAME: &'static str = "root proof";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const LIMIT: usize = 512;
 }

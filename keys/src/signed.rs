@@ -25,6 +25,10 @@ pub enum Domain {
     RootProof,
     /// The live figures of an agent's sessions.
     Progress,
+    /// A node's next key, signed by that key.
+    Rotation,
+    /// The transcript of a recovery, signed by a root key.
+    Recovery,
 }
 
 impl Domain {
@@ -36,6 +40,8 @@ impl Domain {
             Self::Report => b"dunlin/report/1\0",
             Self::RootProof => b"dunlin/root-proof/1\0",
             Self::Progress => b"dunlin/progress/1\0",
+            Self::Rotation => b"dunlin/rotation/1\0",
+            Self::Recovery => b"dunlin/recovery/1\0",
         }
     }
 
@@ -90,6 +96,14 @@ pub enum Rejected {
     /// The signed bytes are not what they should be.
     #[error(transparent)]
     Body(#[from] codec::DecodeError),
+}
+
+impl Rejected {
+    /// Whether no honest peer would have sent it. One that runs a newer program may
+    /// well send what is not understood here.
+    pub fn blames_sender(&self) -> bool {
+        !matches!(self, Self::Body(codec::DecodeError::Version { .. }))
+    }
 }
 
 impl PublicKey {

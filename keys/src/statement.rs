@@ -5,6 +5,8 @@
 //! that a revocation can say through which of them they still count.
 
 use crate::id::{MeshId, MigrationId, NodeId, PublicKey, StatementId, UnixSecs, VolumeId};
+use crate::lease::Span;
+use crate::scope::Scope;
 use crate::signed::{Signature, Signed};
 use codec::Wire;
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,12 @@ pub const MAX_POOL: usize = 16;
 pub const MAX_GRANT_VOLUMES: usize = 64;
 /// Most root keys of a mesh.
 pub const MAX_ROOTS: usize = 8;
+/// Shortest lease of a grant: an answer of an operator must fit into half of it.
+pub const MIN_LEASE_SECS: u64 = 2;
+/// Longest lease of a grant.
+pub const MAX_LEASE_SECS: u64 = 7 * 86_400;
+/// Longest autonomy of a grant.
+pub const MAX_AUTONOMY_SECS: u64 = 90 * 86_400;
 /// Longest text of a revocation's reason, in bytes.
 pub const MAX_REASON: usize = 256;
 
@@ -141,7 +149,7 @@ impl Name {
         &self.0
     }
 
-    fn sound(&self) -> bool {
+    pub(crate) fn sound(&self) -> bool {
         (1..=63).contains(&self.0.len())
             && self
                 .0
@@ -165,6 +173,14 @@ pub struct Position {
     pub hash: [u8; 32],
 }
 
+impl Position {
+    /// Before the first entry.
+    pub const NONE: Self = Self {
+        seq: 0,
+        hash: [0; 32],
+    };
+}
+
 /// The body of every ledger entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -182,7 +198,7 @@ pub struct Entry {
 
 impl Wire for Entry {
     const NAME: &'static str = "statement";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const LIMIT: usize = 8 * 1024;
 }
 
@@ -199,6 +215,8 @@ pub enum Statement {
     Grant(Grant),
     /// Takes back an invite, an enrolment or a grant.
     Revocation(Revocation),
+    /// Gives a node its next key.
+    Rotation(Rotation),
 }
 
 /// Founds a mesh: its id is the mesh id. Signed by the first root key.
@@ -227,6 +245,13 @@ pub struct Invite {
     pub not_after: UnixSecs,
     /// How many nodes may enrol.
     pub uses: u16,
+    /// Key of who countersigns enrolments with it and burns its uses: an operator's
+    /// node, or a root key. Its word is all that an invite signed by a root key needs.
+    pub admitter: PublicKey,
+    /// Sites to which an operator that joins with it is limited.
+    pub scope: Scope,
+    /// End of every enrolment made with it, if they are to have one.
+    pub member_until: Option<UnixSecs>,
 }
 
 /// Makes `subject` a node.
@@ -242,6 +267,8 @@ pub struct Enrolment {
     pub site: Option<Name>,
     /// End of the enrolment, if it has one.
     pub not_after: Option<UnixSecs>,
+    /// Sites to which it is limited as an operator.
+    pub scope: Scope,
     /// How it came to be enrolled.
     pub admission: Admission,
 }
@@ -279,6 +306,10 @@ pub struct Grant {
     pub volumes: Vec<VolumeId>,
     /// End of the grant.
     pub not_after: UnixSecs,
+    /// How long an end may use it without hearing from an operator's node.
+    pub lease_secs: u64,
+    /// How much longer, for sites where no operator's node will be.
+    pub autonomy_secs: u64,
 }
 
 /// Takes back a statement from above on the same chain.
@@ -286,12 +317,46 @@ pub struct Grant {
 pub struct Revocation {
     /// The invite, enrolment or grant.
     pub target: StatementId,
-    /// Last of a revoked operator's statements that still counts.
-    pub honour_statements: Option<Position>,
-    /// Last of a revoked operator's document changes that still counts.
-    pub honour_changes: Option<Position>,
+    /// What still counts of a revoked operator; nothing if it is absent.
+    pub honours: Option<Honoured>,
     /// Why, for people.
     pub reason: String,
+}
+
+/// How far the word of a revoked operator is honoured. What it said with the keys that
+/// it had before `key` counts as far as its rotations say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Honoured {
+    /// The key that the positions are about.
+    pub key: PublicKey,
+    /// Last of its statements that still counts.
+    pub statements: Position,
+    /// Last of its document changes that still counts.
+    pub changes: Position,
+}
+
+/// Gives `node` its next key. Signed by the key it has until then, whose statements
+/// count through this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// The node.
+    pub node: NodeId,
+    /// Its next key.
+    pub key: PublicKey,
+    /// By the next key (see `rotation`).
+    pub proof: Signature,
+    /// Last document change of the key it had that counts.
+    pub honour_changes: Position,
+}
+
+impl Grant {
+    /// How long its leases last.
+    pub fn span(&self) -> Span {
+        Span {
+            lease_secs: self.lease_secs,
+            autonomy_secs: self.autonomy_secs,
+        }
+    }
 }
 
 impl Entry {
@@ -316,18 +381,23 @@ impl Statement {
                     && invite.uses > 0
                     && site_ok(&invite.name)
                     && site_ok(&invite.site)
+                    && invite.scope.fits(invite.roles)
             }
             Self::Enrolment(enrolment) => {
                 enrolment.name.sound()
                     && site_ok(&enrolment.site)
                     && enrolment.roles.known()
                     && !enrolment.roles.is_empty()
+                    && enrolment.scope.fits(enrolment.roles)
             }
             Self::Grant(grant) => {
                 (1..=MAX_POOL).contains(&grant.replicators.len())
                     && (1..=MAX_GRANT_VOLUMES).contains(&grant.volumes.len())
+                    && (MIN_LEASE_SECS..=MAX_LEASE_SECS).contains(&grant.lease_secs)
+                    && grant.autonomy_secs <= MAX_AUTONOMY_SECS
             }
             Self::Revocation(revocation) => revocation.reason.len() <= MAX_REASON,
+            Self::Rotation(_) => true,
         }
     }
 }

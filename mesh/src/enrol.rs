@@ -1,4 +1,6 @@
-//! Enrolment: how a stranger with an invite becomes a node.
+//! Enrolment: how a stranger with an invite becomes a node, a root key makes one
+//! again, and a node that is not known yet makes itself known. Here: the messages, and
+//! the side that is asked.
 //!
 //! ```text
 //! joiner                                admitter
@@ -8,27 +10,45 @@
 //!                                        a use is burnt: the enrolment is signed
 //!                                        and stored before it is sent
 //!                                ◀─────  Enrolled(enrolment, chain of authority)
+//!
+//! holder of a root key                  any member
+//!   Recover(mesh)                ─────▶
+//!                                ◀─────  Challenge(nonce)
+//!   ProveRoot(root, signature)   ─────▶  a root key of this mesh, over its transcript?
+//!                                ◀─────  Known(who I am, where the root's chain ends)
+//!   signs its own enrolment with the root key, stores it, and introduces itself
+//!
+//! node with a new key                   member that does not know it
+//!   Introduce(chain)             ─────▶  does that make this key a node, here too?
+//!                                ◀─────  Introduced
 //! ```
 //!
 //! A joiner that asks again with the same key gets the same enrolment: a lost
-//! answer costs no second use. Not here: the transport, and what an enrolled node
-//! then syncs (`replica`).
+//! answer costs no second use. Not here: the other side (`join`), the transport, and
+//! what an enrolled node then syncs (`replica`).
+
+mod join;
+
+pub(crate) use join::ledger_of;
+pub use join::{JoinError, JoinStep, Joiner, Recoverer};
 
 use codec::Wire;
 use keys::enrolment::{Proof, Transcript};
-use keys::invite::Token;
 use keys::ledger::Ledger;
-use keys::statement::{Admission as Admitted, Enrolment, Statement};
-use keys::{Authority, Identity, MeshId, Name, PublicKey, Signed, Standing, StatementId, UnixSecs};
+use keys::root::Recovery;
+use keys::statement::{Admission as Admitted, Enrolment};
+use keys::{
+    Authority, MeshId, Name, PublicKey, Signature, Signed, Standing, StatementId, UnixSecs,
+};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Challenges that may be open at once; the oldest is forgotten for a new one.
 pub const MAX_CHALLENGES: usize = 64;
 /// How long a challenge may be answered.
 pub const CHALLENGE_SECS: u64 = 60;
-/// Most statements sent with an enrolment: what its chain of authority needs.
-pub const MAX_CHAIN: usize = 32;
+/// Most statements of a chain of authority in one message.
+pub const MAX_CHAIN: usize = 64;
 
 /// What a joiner says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,12 +69,29 @@ pub enum EnrolRequest {
         /// Both signatures.
         proof: Proof,
     },
+    /// Asks for a challenge to a root key.
+    Recover {
+        /// The mesh.
+        mesh: MeshId,
+    },
+    /// Answers the challenge.
+    ProveRoot {
+        /// The root key.
+        root: PublicKey,
+        /// Over the transcript of the recovery.
+        proof: Signature,
+    },
+    /// Shows how the sender's key came to be a node's.
+    Introduce {
+        /// Genesis and all statements that it rests on.
+        chain: Vec<Signed>,
+    },
 }
 
 impl Wire for EnrolRequest {
     const NAME: &'static str = "enrolment request";
-    const VERSION: u8 = 1;
-    const LIMIT: usize = 4 * 1024;
+    const VERSION: u8 = 2;
+    const LIMIT: usize = 48 * 1024;
 }
 
 /// What the admitter answers.
@@ -74,6 +111,14 @@ pub enum EnrolReply {
         /// Genesis and all statements that the enrolment rests on.
         chain: Vec<Signed>,
     },
+    /// To who holds a root key: the mesh, and where to go on.
+    Known {
+        /// Genesis, what makes the member one, and the last statement of the root key
+        /// with all that it rests on.
+        chain: Vec<Signed>,
+    },
+    /// The introduced key is known now.
+    Introduced,
     /// Not done.
     Denied {
         /// Why, as a code.
@@ -83,7 +128,7 @@ pub enum EnrolReply {
 
 impl Wire for EnrolReply {
     const NAME: &'static str = "enrolment reply";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const LIMIT: usize = 64 * 1024;
 }
 
@@ -113,21 +158,37 @@ pub enum DeniedCode {
     /// This key was a node before and was revoked.
     #[error("this node's key was revoked; remove its data folder to join as a new node")]
     KeyRevoked,
+    /// The key that was shown is no root key of this mesh.
+    #[error("that is not the root key of this mesh, or the challenge was not answered in time")]
+    NotRoot,
+    /// What was shown does not make the key a node.
+    #[error("the statements that were shown do not make this key a node of the mesh")]
+    NotIntroduced,
     /// The admitter cannot do it now.
     #[error("that node cannot enrol anyone now; try again in a minute")]
     Busy,
 }
 
+/// What a challenge is to prove.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Join(StatementId),
+    Recover,
+}
+
 struct Challenge {
-    invite: StatementId,
+    purpose: Purpose,
     nonce: [u8; 32],
     until: UnixSecs,
+    /// Rises with each: many may be made within a second.
+    number: u64,
 }
 
 /// The admitter's side: open challenges. Bounded, and empty after a restart.
 #[derive(Default)]
 pub struct Admission {
     open: BTreeMap<PublicKey, Challenge>,
+    made: u64,
 }
 
 /// What the admitter is to do.
@@ -139,6 +200,10 @@ pub enum Decision {
     Enrol(Box<Enrolment>),
     /// Send this enrolment, which was made before.
     Again(StatementId),
+    /// Tell who holds this root key what it needs to go on.
+    Recover(PublicKey),
+    /// See whether this makes the sender's key a node.
+    Introduce(Vec<Signed>),
 }
 
 impl Admission {
@@ -163,75 +228,112 @@ impl Admission {
                 if let Err(decision) = check(now, me, joiner, invite, authority) {
                     return *decision;
                 }
-                if self.open.len() >= MAX_CHALLENGES && !self.open.contains_key(&joiner) {
-                    let open = self.open.iter();
-                    let oldest = open.min_by_key(|(_, challenge)| challenge.until);
-                    if let Some(oldest) = oldest.map(|(key, _)| *key) {
-                        self.open.remove(&oldest);
-                    }
-                }
-                let until = UnixSecs(now.0 + CHALLENGE_SECS);
-                self.open.insert(
-                    joiner,
-                    Challenge {
-                        invite,
-                        nonce,
-                        until,
-                    },
-                );
+                self.challenge(now, joiner, Purpose::Join(invite), nonce);
                 let name = authority
                     .invite(&invite)
                     .and_then(|state| state.invite.name.clone());
                 Decision::Reply(EnrolReply::Challenge { nonce, name })
             }
+            EnrolRequest::Recover { mesh } => {
+                if mesh != authority.mesh() {
+                    return denied(DeniedCode::AnotherMesh);
+                }
+                self.challenge(now, joiner, Purpose::Recover, nonce);
+                Decision::Reply(EnrolReply::Challenge { nonce, name: None })
+            }
+            EnrolRequest::ProveRoot { root, proof } => {
+                let challenge = self.open.remove(&joiner);
+                let challenge = challenge.filter(|open| open.purpose == Purpose::Recover);
+                let proven = challenge.is_some_and(|challenge| {
+                    let transcript = Recovery {
+                        mesh: authority.mesh(),
+                        joiner,
+                        member: me,
+                        nonce: challenge.nonce,
+                    };
+                    transcript.proven(&root, &proof)
+                });
+                if proven && authority.is_root(&root) {
+                    Decision::Recover(root)
+                } else {
+                    denied(DeniedCode::NotRoot)
+                }
+            }
+            EnrolRequest::Introduce { chain } => Decision::Introduce(chain),
             EnrolRequest::Prove {
                 invite,
                 name,
                 proof,
-            } => {
-                let use_index = match check(now, me, joiner, invite, authority) {
-                    Ok(use_index) => use_index,
-                    Err(decision) => return *decision,
-                };
-                let challenge = self.open.remove(&joiner);
-                let Some(challenge) = challenge.filter(|open| open.invite == invite) else {
-                    return denied(DeniedCode::BadProof);
-                };
-                let state = authority
-                    .invite(&invite)
-                    .expect("check found the invite in the same authority");
-                let transcript = Transcript {
-                    mesh: authority.mesh(),
-                    invite,
-                    joiner,
-                    admitter: me,
-                    nonce: challenge.nonce,
-                    name: name.clone(),
-                };
-                let given = state.invite.name.as_ref();
-                if given.is_some_and(|given| *given != name) {
-                    return denied(DeniedCode::BadProof);
+            } => match check(now, me, joiner, invite, authority) {
+                Ok(use_index) => {
+                    let challenge = self.open.remove(&joiner);
+                    let asked = Purpose::Join(invite);
+                    match challenge.filter(|open| open.purpose == asked) {
+                        Some(challenge) => {
+                            let transcript = Transcript {
+                                mesh: authority.mesh(),
+                                invite,
+                                joiner,
+                                admitter: me,
+                                nonce: challenge.nonce,
+                                name,
+                            };
+                            enrol(authority, transcript, use_index, proof)
+                        }
+                        None => denied(DeniedCode::BadProof),
+                    }
                 }
-                if !transcript.proven(&state.invite.key, &proof) {
-                    return denied(DeniedCode::BadProof);
-                }
-                Decision::Enrol(Box::new(Enrolment {
-                    subject: joiner,
-                    name,
-                    roles: state.invite.roles,
-                    site: state.invite.site.clone(),
-                    not_after: None,
-                    admission: Admitted::Invited {
-                        invite,
-                        use_index,
-                        nonce: challenge.nonce,
-                        invite_signature: proof.invite_signature,
-                        subject_signature: proof.subject_signature,
-                    },
-                }))
-            }
+                Err(decision) => *decision,
+            },
         }
     }
+
+    /// Opens a challenge, in place of one that the joiner had, or of the oldest.
+    fn challenge(&mut self, now: UnixSecs, joiner: PublicKey, purpose: Purpose, nonce: [u8; 32]) {
+        if self.open.len() >= MAX_CHALLENGES && !self.open.contains_key(&joiner) {
+            let open = self.open.iter();
+            let oldest = open.min_by_key(|(_, challenge)| challenge.number);
+            if let Some(oldest) = oldest.map(|(key, _)| *key) {
+                self.open.remove(&oldest);
+            }
+        }
+        self.made += 1;
+        let challenge = Challenge {
+            purpose,
+            nonce,
+            until: UnixSecs(now.0 + CHALLENGE_SECS),
+            number: self.made,
+        };
+        self.open.insert(joiner, challenge);
+    }
+}
+
+/// The enrolment to be signed, if the proof holds.
+fn enrol(authority: &Authority, asked: Transcript, use_index: u16, proof: Proof) -> Decision {
+    let state = authority
+        .invite(&asked.invite)
+        .expect("check found the invite in the same authority");
+    let invite = &state.invite;
+    let renamed = invite.name.as_ref().is_some_and(|name| *name != asked.name);
+    if renamed || !asked.proven(&invite.key, &proof) {
+        let code = DeniedCode::BadProof;
+        return Decision::Reply(EnrolReply::Denied { code });
+    }
+    Decision::Enrol(Box::new(Enrolment {
+        subject: asked.joiner,
+        name: asked.name,
+        roles: invite.roles,
+        site: invite.site.clone(),
+        not_after: invite.member_until,
+        scope: invite.scope.clone(),
+        admission: Admitted::Invited {
+            invite: asked.invite,
+            use_index,
+            nonce: asked.nonce,
+            invite_signature: proof.invite_signature,
+            subject_signature: proof.subject_signature,
+        },
+    }))
 }
 
 /// The index of the use to burn, or what to answer instead.
@@ -243,7 +345,8 @@ fn check(
     authority: &Authority,
 ) -> Result<u16, Box<Decision>> {
     let denied = |code| Err(Box::new(Decision::Reply(EnrolReply::Denied { code })));
-    let Some(state) = authority.invite(&invite).filter(|state| state.signer == me) else {
+    let known = authority.invite(&invite);
+    let Some(state) = known.filter(|state| state.invite.admitter == me) else {
         return denied(DeniedCode::UnknownInvite);
     };
     if state.used.values().any(|subject| *subject == joiner)
@@ -257,7 +360,7 @@ fn check(
     }
     // A key that lost its place does not come back by another invite.
     let known = authority.by_key(&joiner);
-    if known.is_some_and(|member| member.standing != Standing::Active) {
+    if known.is_some_and(|member| member.standing != Standing::Active || member.key != joiner) {
         return denied(DeniedCode::KeyRevoked);
     }
     if state.revoked {
@@ -273,138 +376,12 @@ fn check(
     }
 }
 
-/// The joiner's side of the conversation.
-pub struct Joiner {
-    token: Token,
-    identity: Identity,
-    name: Name,
-}
-
-/// What the joiner is to do next.
-#[derive(Debug)]
-pub enum JoinStep {
-    /// Send this and give the answer to [`Joiner::answered`].
-    Send(EnrolRequest),
-    /// Enrolled: store this ledger.
-    Done(Box<Ledger>),
-}
-
-/// Why joining ended.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum JoinError {
-    /// The admitter said no.
-    #[error("{0}")]
-    Denied(DeniedCode),
-    /// The answer does not hold up: not the mesh of the invite, or a broken chain.
-    #[error(
-        "the answer of the admitting node cannot be trusted: its statements do not lead from the invite's mesh to this node"
-    )]
-    Untrusted,
-}
-
-impl Joiner {
-    /// Prepares to join with `token` as `identity`.
-    pub fn new(token: Token, identity: Identity, name: Name) -> Self {
-        Self {
-            token,
-            identity,
-            name,
-        }
-    }
-
-    /// The first request.
-    pub fn start(&self) -> EnrolRequest {
-        EnrolRequest::Hello {
-            mesh: self.token.mesh,
-            invite: self.token.invite,
-        }
-    }
-
-    /// Takes the admitter's answer.
-    pub fn answered(&self, reply: EnrolReply) -> Result<JoinStep, JoinError> {
-        match reply {
-            EnrolReply::Challenge { nonce, name } => {
-                let name = name.unwrap_or_else(|| self.name.clone());
-                let transcript = Transcript {
-                    mesh: self.token.mesh,
-                    invite: self.token.invite,
-                    joiner: self.identity.public(),
-                    admitter: self.token.admitter,
-                    nonce,
-                    name: name.clone(),
-                };
-                Ok(JoinStep::Send(EnrolRequest::Prove {
-                    invite: self.token.invite,
-                    name,
-                    proof: transcript.prove(&self.token, &self.identity),
-                }))
-            }
-            EnrolReply::Enrolled { enrolment, chain } => self.check(enrolment, chain),
-            EnrolReply::Denied { code } => Err(JoinError::Denied(code)),
-        }
-    }
-
-    fn check(&self, enrolment: Signed, chain: Vec<Signed>) -> Result<JoinStep, JoinError> {
-        let untrusted = JoinError::Untrusted;
-        if chain.len() > MAX_CHAIN {
-            return Err(untrusted);
-        }
-        let mut statements = chain.into_iter();
-        let genesis = statements.next().ok_or(untrusted.clone())?;
-        if genesis.statement_id().0 != self.token.mesh.0 {
-            return Err(untrusted);
-        }
-        let mut ledger = Ledger::found(genesis).map_err(|_| untrusted.clone())?;
-        for statement in statements {
-            ledger.insert(statement).map_err(|_| untrusted.clone())?;
-        }
-        let id = enrolment.statement_id();
-        ledger.insert(enrolment).map_err(|_| untrusted.clone())?;
-        let mine = ledger.get(&id).is_some_and(|recorded| {
-            matches!(&recorded.entry.statement,
-                Statement::Enrolment(enrolment) if enrolment.subject == self.identity.public())
-        });
-        if mine {
-            Ok(JoinStep::Done(Box::new(ledger)))
-        } else {
-            Err(untrusted)
-        }
-    }
-}
-
-/// Genesis first, then what `enrolment` rests on, each after what it needs.
-pub fn chain_of(ledger: &Ledger, enrolment: &StatementId) -> Vec<Signed> {
-    let mut wanted = vec![*enrolment];
-    let mut found = BTreeSet::from([StatementId(ledger.mesh().0)]);
-    while let Some(id) = wanted.pop() {
-        let Some(recorded) = ledger.get(&id).filter(|_| found.len() < MAX_CHAIN) else {
-            continue;
-        };
-        if !found.insert(id) {
-            continue;
-        }
-        if let Statement::Enrolment(stated) = &recorded.entry.statement
-            && let Admitted::Invited { invite, .. } = &stated.admission
-        {
-            wanted.push(*invite);
-        }
-        let signer = recorded.signed.signer;
-        wanted.extend(
-            ledger
-                .iter()
-                .filter_map(|(id, recorded)| match &recorded.entry.statement {
-                    Statement::Enrolment(stated) if stated.subject == signer => Some(*id),
-                    _ => None,
-                }),
-        );
-    }
-    found.remove(enrolment);
-    let mut chain: Vec<StatementId> = found.into_iter().collect();
-    chain.sort_by_key(|id| ledger.rank(id));
-    chain
-        .iter()
-        .filter_map(|id| ledger.get(id).map(|recorded| recorded.signed.clone()))
-        .collect()
+/// Genesis first, then what `enrolment` rests on, each after what it needs; none if
+/// that is too much for one message.
+pub fn chain_of(ledger: &Ledger, enrolment: &StatementId) -> Option<Vec<Signed>> {
+    let mut chain = ledger.chain([*enrolment], MAX_CHAIN)?;
+    chain.retain(|signed| signed.statement_id() != *enrolment);
+    Some(chain)
 }
 
 #[cfg(test)]

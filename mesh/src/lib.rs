@@ -13,7 +13,11 @@ pub mod view;
 #[cfg(test)]
 mod world;
 
-pub use enrol::{Admission, DeniedCode, EnrolReply, EnrolRequest, JoinError, JoinStep, Joiner};
-pub use replica::{Alarm, Changed, Founding, Input, Output, Record, Replica, StateError};
-pub use sync::{Announcement, Heads, Page, Request, Summary};
+pub use enrol::{
+    Admission, DeniedCode, EnrolReply, EnrolRequest, JoinError, JoinStep, Joiner, Recoverer,
+};
+pub use replica::{
+    Alarm, Changed, Fork, Founding, Input, Output, Record, Recovering, Replica, StateError,
+};
+pub use sync::{Announcement, Heads, Page, Request, Summary, Yours};
 pub use view::View;

@@ -7,23 +7,30 @@
 //! agreed.
 
 mod absorb;
+mod admit;
 mod answering;
 mod asking;
+mod cloned;
 mod local;
+mod own;
 
 pub use asking::{ANSWER_MILLIS, ASK_AGAIN_MILLIS, ASK_MILLIS, MAX_ASKING};
-pub use local::{Founding, StateError};
+pub use cloned::Fork;
+pub use local::{Founding, Recovering, StateError};
 
-use crate::enrol::{Admission, Decision, DeniedCode, EnrolReply, EnrolRequest, chain_of};
+use crate::enrol::{Admission, EnrolReply, EnrolRequest};
 use crate::sync::{Announcement, Heads, Page, Request};
 use absorb::News;
 use asking::{Heard, Peer};
-use crdt::{Document, Reports, Saving, SignedChange};
-use keys::{Authority, Identity, Ledger, NodeId, PublicKey, Signed, Statement, UnixSecs};
-use std::collections::BTreeMap;
+use crdt::{Document, EntryId, Evidence, Forked, Reports, Saving, SignedChange};
+use keys::{Authority, Identity, Ledger, NodeId, PublicKey, Signed, UnixSecs};
+use own::Own;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Statements kept until what they need arrives.
 pub const MAX_PARKED: usize = 1024;
+/// Of these, such as came from one peer: it leaves room for the others.
+pub const MAX_PARKED_OF_PEER: usize = 512;
 
 /// Something to make durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +42,9 @@ pub enum Record {
     Change(u64, SignedChange),
     /// The newest report of a node.
     Report(NodeId, Signed),
+    /// Proof of a fork, in the place of another of the same node's reports or author's
+    /// changes.
+    Evidence(Forked, Evidence),
 }
 
 impl Record {
@@ -57,29 +67,32 @@ pub struct Changed {
 /// Something that people must look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Alarm {
-    /// A key made two different statements of one number.
-    ForkedStatements {
+    /// A key is in two places. Raised once for each way in which it shows.
+    Cloned {
         /// The key.
-        signer: PublicKey,
-        /// The number.
-        seq: u64,
+        key: PublicKey,
+        /// By what it shows.
+        fork: Fork,
     },
-    /// An author made two different changes of one number.
-    ForkedChanges {
-        /// The author.
-        author: PublicKey,
-        /// The number.
-        seq: u64,
-    },
-    /// A node made two different reports of one version.
-    ForkedReports {
+    /// An operator signed a change that breaks the document's rules; it was not taken.
+    BrokenChange(crdt::Refusal),
+    /// A key gave its node two different next keys.
+    ContestedKey {
         /// The node.
         node: NodeId,
     },
-    /// Changes that counted no longer do, and their authors may want to make them again.
+    /// Changes of other authors that counted no longer do; their authors make them again.
     Orphaned {
         /// How many.
         changes: usize,
+    },
+    /// Edits of this node lost what they depend on, and were made again where they
+    /// still apply.
+    MadeAgain {
+        /// What they are about.
+        made: Vec<EntryId>,
+        /// Of what an edit could not be made again.
+        lost: Vec<EntryId>,
     },
 }
 
@@ -169,6 +182,14 @@ pub enum Output {
         /// With what.
         page: Page,
     },
+    /// Ask a peer that does not answer, over enrolment, to take note of this node: it
+    /// may not know its key yet. Its answer is of no consequence.
+    Introduce {
+        /// Whom.
+        to: PublicKey,
+        /// The introduction.
+        request: EnrolRequest,
+    },
     /// Answer a stranger.
     AnswerEnrol {
         /// Which question.
@@ -199,8 +220,15 @@ pub struct Replica {
     reports: Reports,
     /// With who sent each, who answers for it.
     parked: Vec<(PublicKey, Signed)>,
+    /// How many statements the ledger held when the parked ones were last tried.
+    parked_at: usize,
     admission: Admission,
     peers: BTreeMap<PublicKey, Peer>,
+    /// Version of this node's newest report, with whichever key it was signed.
+    published: u64,
+    own: Own,
+    /// Forks that people were told of.
+    alarmed: BTreeSet<(PublicKey, u8)>,
 }
 
 impl Replica {
@@ -247,12 +275,20 @@ impl Replica {
             ledger: self.ledger.digest(),
             logs: self.document.digest(),
             reports: self.reports.digest(),
+            forks: self.forks_digest(),
         }
     }
 
     /// Takes one input; outputs are appended to `out`, to be carried out in order.
     /// `wall` is for expiry, `mono_millis` for waiting.
     pub fn step(&mut self, wall: UnixSecs, mono_millis: u64, input: Input, out: &mut Vec<Output>) {
+        self.own.since.get_or_insert(wall);
+        self.take(wall, mono_millis, input, out);
+        self.hear();
+        self.make_again(wall, out);
+    }
+
+    fn take(&mut self, wall: UnixSecs, mono_millis: u64, input: Input, out: &mut Vec<Output>) {
         match input {
             Input::Connected(peer) => {
                 self.came(mono_millis, peer);
@@ -267,11 +303,13 @@ impl Replica {
                     statements,
                     changes,
                     reports,
+                    evidence,
                 } = announcement;
                 let news = News {
                     statements,
                     changes,
                     reports,
+                    evidence,
                 };
                 if let Some(fresh) = self.absorb(wall, via, news, out) {
                     let not_to = Some(via);
@@ -294,13 +332,14 @@ impl Replica {
                     out.push(Output::Blame { peer: from, fault });
                     return;
                 }
-                let page = self.page(&request);
+                let page = self.page(&from, &request);
                 out.push(Output::Answer { reply, page });
                 self.heard_heads(mono_millis, &from, request.heads);
             }
             Input::Answered { from, page } => self.answered(wall, mono_millis, from, page, out),
             Input::AskFailed { from } => {
                 self.unanswered(mono_millis, &from);
+                self.introduce(from, out);
                 self.ask_due(mono_millis, out);
             }
             Input::Enrol {
@@ -338,11 +377,14 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let heard = Heard::of(&mut page);
-        let Page { heads, more, .. } = page;
+        let Page {
+            heads, more, yours, ..
+        } = page;
         let news = News {
             statements: page.statements,
             changes: page.changes,
             reports: page.reports,
+            evidence: page.evidence,
         };
         let fresh = self.absorb(wall, from, news, out);
         let progressed = fresh.is_some();
@@ -356,42 +398,9 @@ impl Replica {
                 announcement,
             });
         }
-        self.heard_page(mono_millis, &from, &heard, progressed);
+        let met = self.holds(&yours);
+        self.heard_page(mono_millis, &from, &heard, progressed, met);
         self.ask_due(mono_millis, out);
-    }
-
-    fn enrol(
-        &mut self,
-        wall: UnixSecs,
-        from: PublicKey,
-        request: EnrolRequest,
-        nonce: [u8; 32],
-        out: &mut Vec<Output>,
-    ) -> EnrolReply {
-        let me = self.my_key();
-        let decision = self
-            .admission
-            .step(wall, nonce, me, from, request, &self.authority);
-        let busy = EnrolReply::Denied {
-            code: DeniedCode::Busy,
-        };
-        let id = match decision {
-            Decision::Reply(reply) => return reply,
-            Decision::Again(id) => id,
-            Decision::Enrol(enrolment) => {
-                match self.state(wall, Statement::Enrolment(*enrolment), out) {
-                    Ok(id) => id,
-                    Err(_) => return busy,
-                }
-            }
-        };
-        let Some(recorded) = self.ledger.get(&id) else {
-            return busy;
-        };
-        EnrolReply::Enrolled {
-            enrolment: recorded.signed.clone(),
-            chain: chain_of(&self.ledger, &id),
-        }
     }
 }
 

@@ -9,7 +9,7 @@
 //! here: when to ask whom (`replica`).
 
 use codec::Wire;
-use crdt::SignedChange;
+use crdt::{Evidence, Forked, SignedChange};
 use keys::ledger::BUCKETS;
 use keys::statement::Position;
 use keys::{NodeId, PublicKey, Signed, StatementId};
@@ -46,6 +46,8 @@ pub struct Heads {
     pub logs: [u8; 32],
     /// Of the versions of all reports.
     pub reports: [u8; 32],
+    /// Of what is known to be forked.
+    pub forks: [u8; 32],
 }
 
 /// What is said of a set, so that another node finds what it lacks.
@@ -94,6 +96,8 @@ pub struct Request {
     pub logs: Option<Vec<(PublicKey, Position)>>,
     /// Of the reports.
     pub reports: Option<Summary<HeldReport>>,
+    /// What is known to be forked.
+    pub forks: Option<Vec<Forked>>,
 }
 
 impl Wire for Request {
@@ -108,6 +112,10 @@ impl Request {
         self.ledger.as_ref().is_none_or(Summary::sound)
             && self.logs.as_ref().is_none_or(|all| all.len() <= MAX_LISTED)
             && self.reports.as_ref().is_none_or(Summary::sound)
+            && self
+                .forks
+                .as_ref()
+                .is_none_or(|all| all.len() <= MAX_LISTED)
     }
 }
 
@@ -123,6 +131,21 @@ impl<T> Summary<T> {
     }
 }
 
+/// What the answering node holds of the asking node's own logs: the number of the last
+/// entry of each. An asker that started from an old copy of its data learns from it how
+/// far it had come.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Yours {
+    /// Last statement of its key.
+    pub statement: u64,
+    /// Last change.
+    pub change: u64,
+    /// Version of its report.
+    pub report: u64,
+    /// Last statement of each root key, in the order of the keys: the asker may hold one.
+    pub roots: Vec<u64>,
+}
+
 /// One answer: the answering node's heads, and some of what the asker lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
@@ -134,6 +157,10 @@ pub struct Page {
     pub changes: Vec<SignedChange>,
     /// Newer reports.
     pub reports: Vec<Signed>,
+    /// Proofs of forks that the asker does not know of.
+    pub evidence: Vec<Evidence>,
+    /// What the answering node holds of the asker's own.
+    pub yours: Yours,
     /// Where the ledgers differ, after groups were compared.
     pub ledger_groups: GroupDigests,
     /// Where the reports differ, after groups were compared.
@@ -161,6 +188,8 @@ pub struct Announcement {
     pub changes: Vec<SignedChange>,
     /// New reports.
     pub reports: Vec<Signed>,
+    /// Proofs of forks that were just found.
+    pub evidence: Vec<Evidence>,
 }
 
 impl Wire for Announcement {
@@ -175,7 +204,8 @@ impl Announcement {
         let signed = self.statements.iter().chain(&self.reports);
         let changes = self.changes.iter().map(|change| change.raw.len());
         let bodies = signed.map(|signed| signed.body.len());
-        bodies.chain(changes).map(|len| len + 128).sum()
+        let bytes: usize = bodies.chain(changes).map(|len| len + 128).sum();
+        bytes + self.evidence.iter().map(Evidence::size).sum::<usize>()
     }
 
     /// The same if it fits, and the heads alone if it does not.

@@ -33,6 +33,11 @@ pub(crate) fn found(seed: u8) -> (Replica, Vec<Record>) {
     Replica::found(key(seed), key(seed + 100), founding, NOW).unwrap()
 }
 
+/// The founder as it is when its root key was taken offline.
+pub(crate) fn keyless(op: Replica) -> Replica {
+    Replica::restore(key(1), None, op.ledger().clone(), vec![], vec![]).unwrap()
+}
+
 /// An invite for one node and the secret that goes with it.
 pub(crate) fn invite(
     op: &mut Replica,
@@ -50,6 +55,9 @@ pub(crate) fn invite(
         site: None,
         not_after,
         uses,
+        admitter: op.my_key(),
+        scope: keys::Scope::Everywhere,
+        member_until: None,
     });
     Token {
         mesh: op.ledger().mesh(),
@@ -102,7 +110,9 @@ pub(crate) fn join(op: &mut Replica, seed: u8) -> Replica {
     let token = invite(op, seed + 50, 1, 5_000, &mut vec![]);
     let identity = key(seed);
     let ledger = enrol(op, &identity, token);
-    Replica::restore(identity, None, ledger, vec![], vec![]).unwrap()
+    let mut replica = Replica::restore(identity, None, ledger, vec![], vec![]).unwrap();
+    replica.write_unheard();
+    replica
 }
 
 /// Nodes enrolled by the root key of `seed`, each with a report, all known to `op`.
@@ -121,6 +131,7 @@ pub(crate) fn crowd(op: &mut Replica, seed: u8, count: u16, roles: Roles) -> Vec
             name: name("node"),
             roles,
             site: None,
+            scope: keys::Scope::Everywhere,
             not_after: None,
             admission: Admission::Root,
         });
@@ -211,6 +222,7 @@ pub(crate) fn restored(identity: Identity, records: &[Record]) -> Replica {
     let mut statements: Vec<Signed> = vec![];
     let mut changes = BTreeMap::new();
     let mut reports = BTreeMap::new();
+    let mut evidence = vec![];
     for record in records {
         match record {
             Record::Statement(signed) => statements.push(signed.clone()),
@@ -220,13 +232,14 @@ pub(crate) fn restored(identity: Identity, records: &[Record]) -> Replica {
             Record::Report(node, signed) => {
                 reports.insert(*node, signed.clone());
             }
+            Record::Evidence(_, pair) => evidence.push(pair.clone()),
         }
     }
     let mut ledger = Ledger::found(statements.remove(0)).unwrap();
-    for signed in statements {
-        ledger.insert(signed).unwrap();
-    }
+    ledger.insert_all(statements).unwrap();
     let changes = changes.into_values().collect();
     let reports = reports.into_values().collect();
-    Replica::restore(identity, None, ledger, changes, reports).unwrap()
+    let mut replica = Replica::restore(identity, None, ledger, changes, reports).unwrap();
+    replica.restore_evidence(evidence);
+    replica
 }

@@ -3,4 +3,5 @@
 
 pub mod client;
 pub mod model;
+pub mod secret;
 pub mod server;

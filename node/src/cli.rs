@@ -33,7 +33,7 @@ use clap::builder::{NonEmptyStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use keys::Role;
 
-use value::{InviteText, Since, WireAddress, bytes, duration};
+use value::{InviteText, Since, WireAddress, bytes, duration, duration_or_none};
 
 /// Moves running servers' disks to any cloud, from peer to peer.
 #[derive(Debug, Parser)]
@@ -123,6 +123,28 @@ pub enum Command {
 pub enum MeshCommand {
     /// Make a mesh; this node is its first operator
     Init(MeshInit),
+    /// Make a new operator with the root key, when the operators are lost
+    Recover(MeshRecover),
+}
+
+/// `dunlin mesh recover`
+#[derive(Debug, Args)]
+pub struct MeshRecover {
+    /// The file that `mesh init --root-key-out` wrote
+    #[arg(long, value_name = "FILE")]
+    pub root_key: PathBuf,
+    /// Any running node of the mesh, e.g. /ip4/192.0.2.7/tcp/7430/p2p/12D3…
+    #[arg(long, value_name = "MULTIADDR/p2p/PEERID")]
+    pub peer: WireAddress,
+    /// Name of this node [default: the host's name]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    pub name: Option<String>,
+    /// Roles of this node besides operator
+    #[arg(long, value_name = "ROLE", value_delimiter = ',', value_parser = role())]
+    pub role: Vec<Role>,
+    /// Site of this node
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    pub site: Option<String>,
 }
 
 /// `dunlin mesh init`
@@ -140,6 +162,9 @@ pub struct MeshInit {
     /// Name of this node [default: the host's name]
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub node_name: Option<String>,
+    /// Write the root key to this file, to be kept offline, and keep no copy
+    #[arg(long, value_name = "FILE")]
+    pub root_key_out: Option<PathBuf>,
 }
 
 /// `dunlin invite …`
@@ -150,7 +175,14 @@ pub enum InviteCommand {
     /// List invites
     List,
     /// Close an invite; who has joined with it stays
-    Revoke(OneId),
+    Revoke {
+        /// Id, or its beginning
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        id: String,
+        /// The mesh's root key, for an operator's invite
+        #[arg(long, value_name = "FILE")]
+        root_key: Option<PathBuf>,
+    },
 }
 
 /// `dunlin invite create`
@@ -171,6 +203,15 @@ pub struct InviteCreateArgs {
     /// How many may join with it
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub uses: u16,
+    /// Sites to which a joining operator is limited [default: none]
+    #[arg(long, value_name = "SITE", value_delimiter = ',')]
+    pub scope: Vec<String>,
+    /// How long from now who joins with it stays a member, e.g. 90d [default: for good]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub valid_for: Option<Duration>,
+    /// The mesh's root key, for the role of operator, where the folder does not hold it
+    #[arg(long, value_name = "FILE")]
+    pub root_key: Option<PathBuf>,
 }
 
 /// `dunlin join`
@@ -195,6 +236,14 @@ pub struct RunArgs {
     /// Do not look for nodes on the local network
     #[arg(long)]
     pub no_mdns: bool,
+    /// Work without having heard from any peer: for edits offline, in a data folder that
+    /// is no old copy
+    #[arg(long)]
+    pub alone: bool,
+    /// Accept this machine for a data folder that was made on another, which is gone for
+    /// good
+    #[arg(long)]
+    pub moved: bool,
 }
 
 /// `dunlin node …`
@@ -205,14 +254,30 @@ pub enum NodeCommand {
     /// Show a node
     Show(OneId),
     /// Expel a node from the mesh, for good
-    Revoke {
-        /// Id, prefix of an id, or name
-        #[arg(value_parser = NonEmptyStringValueParser::new())]
-        id: String,
-        /// Why, for the record
-        #[arg(long)]
-        reason: Option<String>,
-    },
+    Revoke(NodeRevokeArgs),
+    /// Give this node a new key; the old one is worth nothing from then on
+    RotateKey,
+}
+
+/// `dunlin node revoke`
+#[derive(Debug, Args)]
+pub struct NodeRevokeArgs {
+    /// Id, prefix of an id, or name
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// Why, for the record
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Of an operator: which of its statements still count: `all` that this node holds,
+    /// `none`, or through a number [default: all]
+    #[arg(long, value_name = "all|none|NUMBER")]
+    pub honour_through: Option<String>,
+    /// The same for its edits of the plan [default: as for its statements]
+    #[arg(long, value_name = "all|none|NUMBER")]
+    pub honour_edits: Option<String>,
+    /// The mesh's root key, to expel an operator, where the folder does not hold it
+    #[arg(long, value_name = "FILE")]
+    pub root_key: Option<PathBuf>,
 }
 
 /// `dunlin server …`
@@ -280,7 +345,7 @@ pub enum MigrationCommand {
     /// Show what happened in a migration
     Log(OneId),
     /// Let blocks move
-    Start(Steer),
+    Start(StartArgs),
     /// Hold it; what is durable stays
     Pause(Steer),
     /// Go on after a pause
@@ -333,6 +398,20 @@ pub struct Steer {
     /// Wait until it is so
     #[arg(long)]
     pub wait: bool,
+}
+
+/// `dunlin migration start`
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    /// Which migration, and whether to wait
+    #[command(flatten)]
+    pub steer: Steer,
+    /// How long each end goes on without hearing from an operator's node [default: 1h]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub lease: Option<Duration>,
+    /// How much longer it goes on after that, with a warning; 0 for not at all [default: 7d]
+    #[arg(long, value_name = "DURATION", value_parser = duration_or_none)]
+    pub autonomy: Option<Duration>,
 }
 
 /// How a copy is proven at cutover.

@@ -10,10 +10,14 @@ use libp2p::Multiaddr;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where a node listens unless it is told otherwise: every interface, one well-known
 /// port, both transports.
 pub const DEFAULT_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/7430", "/ip4/0.0.0.0/udp/7430/quic-v1"];
+
+/// Longest wait for a lost replicator: 30 days, as long as a grant lasts.
+const MAX_MOVE_ON_SECS: u64 = 30 * 24 * 3600;
 
 /// Settings of a running node.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +32,12 @@ pub struct Config {
     pub compression: Compression,
     /// Folder of the local cloud's volumes.
     pub local_cloud: Option<PathBuf>,
+    /// How long this agent waits for a lost replicator before it goes on with the next.
+    pub move_on_after: Option<Duration>,
+    /// Whether the node may write before it has heard from any peer.
+    pub alone: bool,
+    /// Whether the data folder is to be bound to this machine, whatever it was bound to.
+    pub moved: bool,
     /// Addresses of nodes that were learnt when joining.
     pub told: BTreeMap<PublicKey, Vec<String>>,
 }
@@ -45,6 +55,14 @@ struct File {
     compression: Compression,
     #[serde(default)]
     local: Local,
+    #[serde(default)]
+    agent: Agent,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Agent {
+    move_on_after_secs: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -86,12 +104,19 @@ impl Config {
             text.parse::<Multiaddr>()
                 .with_context(|| format!("`{text}` in `announce` is not a multiaddress"))?;
         }
+        let move_on_after = settings.agent.move_on_after_secs;
+        if move_on_after.is_some_and(|secs| !(1..=MAX_MOVE_ON_SECS).contains(&secs)) {
+            bail!("`move_on_after_secs` in `[agent]` must be 1 to {MAX_MOVE_ON_SECS} seconds");
+        }
         Ok(Self {
+            move_on_after: move_on_after.map(Duration::from_secs),
             listen: parsed,
             announce: settings.announce,
             mdns: settings.mdns.unwrap_or(true) && !no_mdns,
             compression: settings.compression,
             local_cloud: settings.local.folder,
+            alone: false,
+            moved: false,
             told: BTreeMap::new(),
         })
     }
@@ -113,7 +138,7 @@ mod tests {
         let path = folder.path().join("dunlin.toml");
         std::fs::write(
             &path,
-            "listen = [\"/ip4/10.0.0.1/tcp/1\"]\nmdns = false\ncompression = \"off\"\n[local]\nfolder = \"/srv/volumes\"\n",
+            "listen = [\"/ip4/10.0.0.1/tcp/1\"]\nmdns = false\ncompression = \"off\"\n[local]\nfolder = \"/srv/volumes\"\n[agent]\nmove_on_after_secs = 30\n",
         )
         .unwrap();
         let config = Config::read(Some(&path), &[], false).unwrap();
@@ -121,6 +146,7 @@ mod tests {
         assert!(!config.mdns);
         assert_eq!(config.compression, Compression::Off);
         assert_eq!(config.local_cloud, Some("/srv/volumes".into()));
+        assert_eq!(config.move_on_after, Some(Duration::from_secs(30)));
         let flag = ["/ip4/127.0.0.1/tcp/0".to_owned()];
         let config = Config::read(Some(&path), &flag, false).unwrap();
         assert_eq!(config.listen[0].to_string(), flag[0]);
@@ -135,6 +161,9 @@ mod tests {
         std::fs::write(&path, "lisen = []\n").unwrap();
         let error = format!("{:#}", Config::read(Some(&path), &[], false).unwrap_err());
         assert!(error.contains("lisen"), "{error}");
+        std::fs::write(&path, "[agent]\nmove_on_after_secs = 0\n").unwrap();
+        let error = format!("{:#}", Config::read(Some(&path), &[], false).unwrap_err());
+        assert!(error.contains("move_on_after_secs"), "{error}");
         let flag = ["localhost:80".to_owned()];
         let error = Config::read(None, &flag, false).unwrap_err().to_string();
         assert!(error.contains("localhost:80"), "{error}");

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! node.key     this node's secret key, readable by its owner alone
-//! root.key     the mesh's root key, on the node that founded it
+//! node.key.next  its next key, while that is being changed
+//! root.key     the mesh's root key, on its founder unless it is kept offline
 //! dunlin.redb  everything else that must not be forgotten (`store`)
 //! lock         held while a node runs or a command changes what is stored
 //! run/         the socket of the local API
@@ -18,7 +19,7 @@ mod error;
 mod key;
 
 pub use error::DataDirError;
-pub use key::KeyFile;
+pub use key::{KeyFile, read_private, write_private};
 
 use error::{io_error, wrong_kind};
 use keys::Epoch;

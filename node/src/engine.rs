@@ -6,18 +6,26 @@
 //! when the store fails the node stops, since nothing it would say could be kept.
 
 mod agents;
+mod alarms;
 mod calls;
 mod clouds;
 mod copies;
 mod events;
 mod exchange;
 mod facts;
+mod leases;
+mod offences;
 mod planning;
+mod repeats;
 mod report;
 mod saving;
+mod superseded;
 
+pub use crate::clock::wall_clock;
+pub use alarms::shown_value;
 pub use calls::CallError;
 
+use crate::clock;
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::net::{self, Net};
@@ -27,15 +35,16 @@ use crate::views::{Live, State};
 use agents::AgentSlot;
 use copies::Receiving;
 use crdt::Event;
-use keys::{Identity, PublicKey, UnixSecs, VolumeId};
+use keys::lease::Boot;
+use keys::{Identity, Leases, PublicKey, VolumeId};
 use mesh::Replica;
 use provider::Provider;
 use roles::provisioner::Provisioner;
 use roles::replicator::Replicator;
-use roles::{JobId, Now};
+use roles::{JobId, Now, Vouching};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 /// Messages that may wait for the engine.
@@ -50,7 +59,7 @@ pub(crate) enum Message {
     /// A call of the local API, to be run on the engine's own state.
     Call(Box<dyn FnOnce(&mut Engine) + Send>),
     /// A peer answered a sync question, or did not.
-    Answered(PublicKey, Result<Vec<u8>, String>),
+    Answered(PublicKey, Result<Vec<u8>, net::RequestError>),
     /// A stream to the replicator is open and its session runs, or it could not be opened.
     SendOpened(JobId, u64, Result<(), String>),
     /// From a sending session.
@@ -119,12 +128,13 @@ pub struct Engine {
     replica: Replica,
     net: Net,
     config: Config,
-    started: Instant,
     inbox: mpsc::Sender<Message>,
     connected: BTreeSet<PublicKey>,
     admitted: BTreeSet<PublicKey>,
     /// Peers that are not admitted any more, and until when they stay connected.
     leaving: BTreeMap<PublicKey, u64>,
+    offences: offences::Offences,
+    repeats: repeats::Repeats,
     listening: Vec<String>,
     replies: BTreeMap<u64, net::Reply>,
     next_number: u64,
@@ -137,13 +147,31 @@ pub struct Engine {
     lengths: BTreeMap<VolumeId, u64>,
     proofs: Vec<keys::Signed>,
     events: VecDeque<Event>,
+    conflicts: crdt::Conflicts,
+    binding: Option<crate::machine::Binding>,
     live: BTreeMap<JobId, Live>,
     progress: events::Progress,
     tagged: BTreeMap<provider::VolumeKey, provider::VolumeState>,
     report: report::Draft,
+    boot: Boot,
+    leases: Leases,
+    vouching: Vouching,
     inventory: crdt::Inventory,
     saving: Option<tokio::task::JoinHandle<()>>,
+    /// Ends what reads for long.
+    closing: Arc<AtomicBool>,
     fatal: Option<anyhow::Error>,
+    /// The key was changed; when the node begins again with the next one.
+    rotated: Option<u64>,
+}
+
+/// Why a node's run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// Its key was changed: it is to begin again with the next one.
+    KeyChanged,
 }
 
 impl Engine {
@@ -155,12 +183,18 @@ impl Engine {
         let (net, net_events) = parts.net;
         let store = parts.store;
         let events = store.newest_events(RECENT_EVENTS, None)?.into();
+        let boot = clock::boot()?;
+        let leases = store.leases()?;
+        let leases = leases.map(|stored| Leases::restore(stored, clock::now(), boot));
+        let leases = leases.unwrap_or_default();
         let mut engine = Self {
             replicator: Replicator::new(store.copies()?),
             volumes: store.volumes()?,
             lengths: BTreeMap::new(),
             proofs: store.proofs()?,
             events,
+            conflicts: crdt::Conflicts::known(parts.replica.document().plan()),
+            binding: crate::machine::bound(parts.dir.path()),
             identity: parts.identity,
             replica: parts.replica,
             dir: parts.dir,
@@ -169,10 +203,11 @@ impl Engine {
             store,
             net,
             inbox,
-            started: Instant::now(),
             connected: BTreeSet::new(),
             admitted: BTreeSet::new(),
             leaving: BTreeMap::new(),
+            offences: offences::Offences::default(),
+            repeats: repeats::Repeats::default(),
             listening: vec![],
             replies: BTreeMap::new(),
             next_number: 0,
@@ -183,9 +218,14 @@ impl Engine {
             progress: events::Progress::new(wall_clock()),
             tagged: BTreeMap::new(),
             report: report::Draft::default(),
+            boot,
+            leases,
+            vouching: Vouching::default(),
             inventory: crate::inventory::read(),
             saving: None,
+            closing: Arc::default(),
             fatal: None,
+            rotated: None,
         };
         engine.restore_agents()?;
         engine.measure_volumes();
@@ -207,7 +247,7 @@ impl Engine {
         mut messages: mpsc::Receiver<Message>,
         ready: impl FnOnce(&[String]),
         stop: impl Future<Output = ()>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Ended> {
         let mut ready = Some(ready);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -216,9 +256,9 @@ impl Engine {
         self.keep_finished();
         self.authority_changed();
         self.settle();
-        loop {
+        let ended = loop {
             tokio::select! {
-                () = &mut stop => break,
+                () = &mut stop => break Ended::Stopped,
                 Some(event) = net_events.recv() => self.network(event),
                 Some(message) = messages.recv() => self.message(message),
                 _ = ticks.tick() => {
@@ -237,20 +277,29 @@ impl Engine {
                     "the node stopped because it cannot store its state; nothing that was acknowledged is lost; free space or mend the disk, then start it again",
                 ));
             }
-        }
+            let now = self.now().mono_millis;
+            if self.rotated.is_some_and(|at| now >= at) {
+                break Ended::KeyChanged;
+            }
+        };
         self.close().await;
-        Ok(())
+        Ok(ended)
     }
 
     async fn close(&mut self) {
+        self.close_sessions();
+        self.save_document_at_end().await;
+        self.net.clone().shutdown().await;
+    }
+
+    fn close_sessions(&mut self) {
+        self.closing.store(true, Ordering::Relaxed);
         for slot in self.agents.values_mut() {
             slot.close();
         }
         for receiving in self.receiving.values() {
-            receiving.stop(blocks::RefusalCode::ShuttingDown);
+            receiving.withdraw(blocks::RefusalCode::ShuttingDown);
         }
-        self.save_document_at_end().await;
-        self.net.clone().shutdown().await;
     }
 
     fn message(&mut self, message: Message) {
@@ -269,6 +318,8 @@ impl Engine {
         self.step_replica(mesh::Input::Tick);
         self.recheck_permits();
         self.part_from_leaving();
+        self.end_pauses();
+        self.tell_repeats();
         self.settle();
         self.sample_progress();
         self.publish_if_due();
@@ -276,10 +327,7 @@ impl Engine {
     }
 
     pub(crate) fn now(&self) -> Now {
-        Now {
-            wall: wall_clock(),
-            mono_millis: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        }
+        clock::now()
     }
 
     fn number(&mut self) -> u64 {
@@ -314,15 +362,10 @@ impl Engine {
             live: &self.live,
             listening: &self.listening,
             events,
+            binding: self.binding.as_ref(),
             now: wall_clock(),
         }
     }
-}
-
-/// The wall clock; before 1970 it says 1970.
-pub fn wall_clock() -> UnixSecs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    UnixSecs(since.map_or(0, |elapsed| elapsed.as_secs()))
 }
 
 #[cfg(test)]

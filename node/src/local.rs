@@ -1,8 +1,10 @@
 //! Commands that run in this process on a data folder: founding a mesh, joining one,
-//! running the node, and reading stored state while the node is stopped.
+//! recovering one, running the node, and reading stored state while the node is stopped.
 
 mod join;
 mod offline;
+mod recover;
+mod root;
 mod run;
 mod snapshot;
 
@@ -10,6 +12,8 @@ pub(crate) use snapshot::write_snapshot;
 
 pub use join::{Joining, join};
 pub use offline::Offline;
+pub use recover::{Recovery, recover};
+pub use root::read_root_key;
 pub use run::run;
 
 use crate::datadir::{DataDir, KeyFile};
@@ -21,7 +25,7 @@ use mesh::{Founding, Replica};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// What founding a mesh or joining one came to.
@@ -69,16 +73,29 @@ pub struct Init {
     pub roles: Roles,
     /// The first node's site.
     pub site: Option<Name>,
+    /// Where the root key is written, instead of into the folder.
+    pub root_key_out: Option<PathBuf>,
 }
 
 /// Founds a mesh in a new data folder.
 pub fn init(folder: &Path, init: Init) -> anyhow::Result<Enrolled> {
     let dir = DataDir::create_new(folder)?;
     let _lock = dir.lock()?;
+    let out = init.root_key_out.as_deref();
+    let out = out
+        .map(|out| root::place_outside(out, folder))
+        .transpose()?;
     let first = fresh_identity()?;
     let second = fresh_identity()?;
     let identity = dir.ensure_key(KeyFile::Node, || first)?;
-    let root = dir.ensure_key(KeyFile::Root, || second)?;
+    let root = match &out {
+        None => dir.ensure_key(KeyFile::Root, || second)?,
+        Some(_) => {
+            // One that an earlier attempt left is the root of nothing.
+            dir.forget_key(KeyFile::Root)?;
+            second
+        }
+    };
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce)
         .map_err(|error| anyhow::anyhow!("no random bytes from the system: {error}"))?;
@@ -90,11 +107,24 @@ pub fn init(folder: &Path, init: Init) -> anyhow::Result<Enrolled> {
         nonce,
     };
     let key = identity.public();
-    let (replica, records) = Replica::found(identity, root, founding, wall_clock())?;
+    let name = founding.mesh.clone();
+    let (replica, records) = Replica::found(identity, root.clone(), founding, wall_clock())?;
     let mesh = replica.ledger().mesh();
+    if let Some(out) = &out {
+        // Before the mesh exists: one whose root key could not be kept would have none.
+        root::write(out, mesh, name, root)?;
+    }
+    bind(&dir)?;
     Store::create(&dir.store(), mesh, key, &records)
         .with_context(|| format!("the mesh was not founded in {}", folder.display()))?;
     enrolled(&replica, folder)
+}
+
+/// Notes which machine the folder is made on, before there is anything to protect.
+fn bind(dir: &DataDir) -> anyhow::Result<()> {
+    crate::machine::bind(dir.path(), &crate::machine::sys())
+        .with_context(|| format!("cannot note the machine in {}", dir.path().display()))?;
+    Ok(())
 }
 
 fn enrolled(replica: &Replica, folder: &Path) -> anyhow::Result<Enrolled> {
@@ -131,12 +161,7 @@ pub(crate) fn restore<D: redb::ReadableDatabase>(
     header: &crate::store::Header,
 ) -> anyhow::Result<(Identity, Replica)> {
     let identity = dir.read_key(KeyFile::Node)?;
-    if identity.public() != header.key {
-        anyhow::bail!(
-            "the key in {} is not the one that the state there belongs to: the folder was mixed with another node's; restore both from one backup, or join again in an empty folder",
-            dir.path().display()
-        );
-    }
+    let next = dir.find_key(KeyFile::Next)?;
     let root = dir.find_key(KeyFile::Root)?;
     let loaded = store.load()?;
     let corrupt = || {
@@ -154,28 +179,20 @@ pub(crate) fn restore<D: redb::ReadableDatabase>(
     if ledger.mesh() != header.mesh {
         anyhow::bail!("{}: its ledger is of another mesh", corrupt());
     }
-    let mut waiting: Vec<keys::Signed> = statements.collect();
-    // In order of arrival; what came with the enrolment came in order of ids, so that
-    // some may come before what they need: insert in rounds.
-    while !waiting.is_empty() {
-        let before = waiting.len();
-        let mut still = vec![];
-        for signed in waiting {
-            match ledger.restore(signed.clone()) {
-                Ok(_) => {}
-                Err(refused) if refused.may_come_later() => still.push(signed),
-                Err(refused) => return Err(refused).with_context(corrupt),
-            }
-        }
-        anyhow::ensure!(
-            still.len() < before,
-            "{}: statements are missing",
-            corrupt()
-        );
-        waiting = still;
-    }
+    ledger
+        .restore_all(statements.collect())
+        .with_context(corrupt)?;
+    let identity = match next.filter(|next| has_key(&ledger, header.key, next.public())) {
+        // The mesh has heard of it, so the key before is worth nothing any more.
+        Some(next) => next,
+        None if identity.public() == header.key => identity,
+        None => anyhow::bail!(
+            "the key in {} is not the one that the state there belongs to: the folder was mixed with another node's; restore both from one backup, or join again in an empty folder",
+            dir.path().display()
+        ),
+    };
     let snapshot = snapshot::read_snapshot(dir);
-    let replica = Replica::restore_from(
+    let mut replica = Replica::restore_from(
         identity.clone(),
         root,
         ledger,
@@ -184,7 +201,29 @@ pub(crate) fn restore<D: redb::ReadableDatabase>(
         loaded.reports,
     )
     .with_context(corrupt)?;
+    replica.restore_evidence(loaded.evidence);
     Ok((identity, replica))
+}
+
+/// Whether `next` is the key that the node has whose key is or was `known`.
+fn has_key(ledger: &keys::Ledger, known: PublicKey, next: PublicKey) -> bool {
+    let authority = keys::authority::authority(ledger);
+    authority
+        .by_key(&next)
+        .is_some_and(|member| member.key == next && authority.is_node(member.id, known))
+}
+
+/// Completes or takes back a change of keys that was under way, whichever the ledger
+/// says: `identity` is the key that the node has. A crash on the way changes nothing.
+fn settle_key(dir: &DataDir, store: &Store, identity: &Identity) -> anyhow::Result<()> {
+    let Some(next) = dir.find_key(KeyFile::Next)? else {
+        return Ok(());
+    };
+    if next.public() != identity.public() {
+        return Ok(dir.forget_key(KeyFile::Next)?);
+    }
+    store.set_key(next.public())?;
+    Ok(dir.adopt_next_key()?)
 }
 
 /// Where other nodes were when this one joined, so that it finds them after a

@@ -7,12 +7,14 @@ mod api;
 #[cfg(test)]
 mod bench;
 mod cli;
+mod clock;
 mod config;
 mod datadir;
 mod demo;
 mod engine;
 mod inventory;
 mod local;
+mod machine;
 mod net;
 mod planfile;
 mod store;
@@ -23,9 +25,10 @@ use api::client::{Client, ClientError};
 use cli::outcome::CommandError;
 use cli::screen::Screen;
 use cli::task::{Here, Read, Task};
-use cli::{Cli, Globals, MeshInit};
+use cli::{Cli, Globals, MeshInit, MeshRecover};
 use keys::invite::Token;
 use keys::{Name, Roles};
+use std::path::Path;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -101,6 +104,7 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
     match here {
         Here::MeshInit(args) => {
             let folder = globals.folder()?;
+            let out = args.root_key_out.clone();
             let enrolled = local::init(&folder, init(args)?).map_err(failed)?;
             screen.result(&enrolled, |done, _| {
                 format!(
@@ -110,8 +114,16 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
                     done.roles.join(","),
                     done.folder
                 )
-            })
+            })?;
+            if let Some(file) = out {
+                screen.warn(format!(
+                    "the root key is in {} and nowhere else: move it offline now, and keep it; it makes operators and takes them back, and recovers the mesh when this machine is lost",
+                    file.display()
+                ));
+            }
+            Ok(())
         }
+        Here::MeshRecover(args) => mesh_recover(args, &globals.folder()?, screen).await,
         Here::Join(args) => {
             let folder = globals.folder()?;
             let text = args.invite.resolve(std::io::stdin())?;
@@ -138,20 +150,53 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
         }
         Here::Run(args) => {
             let listen: Vec<String> = args.listen.into_iter().map(|wire| wire.0).collect();
-            let config = config::Config::read(args.config.as_deref(), &listen, args.no_mdns)
+            let mut config = config::Config::read(args.config.as_deref(), &listen, args.no_mdns)
                 .map_err(|error| CommandError::usage(format!("{error:#}")))?;
+            config.alone = args.alone;
+            config.moved = args.moved;
             let folder = globals.folder()?;
             let mut told = Ok(());
             let ended = local::run(&folder, config, |line| {
                 told = screen.out(&format!("{line}\n"));
             });
-            Box::pin(ended).await.map_err(failed)?;
+            Box::pin(ended).await.map_err(not_run)?;
             told
         }
         Here::Demo(args) => Box::pin(demo::run(args, screen)).await,
         Here::Completions(shell) => cli::manual::completions(shell, screen),
         Here::Man(words) => cli::manual::man(&words, screen),
     }
+}
+
+async fn mesh_recover(
+    args: MeshRecover,
+    folder: &Path,
+    screen: &mut Screen,
+) -> Result<(), CommandError> {
+    let optional = |text: Option<String>| text.map(|text| sound_name(&text)).transpose();
+    let peer = args.peer.0.parse();
+    let recovery = local::Recovery {
+        root_key: args.root_key,
+        peer: peer.map_err(|error| CommandError::usage(format!("`{}`: {error}", args.peer.0)))?,
+        name: optional(args.name)?.unwrap_or_else(local::host_name),
+        roles: args.role.into_iter().collect(),
+        site: optional(args.site)?,
+    };
+    let recovered = Box::pin(local::recover(folder, recovery)).await;
+    let (enrolled, known) = recovered.map_err(failed)?;
+    screen.result(&enrolled, |done, _| {
+        format!(
+            "mesh {} recovered; this node is {} ({})\nfolder {}\nnext: dunlin run, then `dunlin node list`, and for each operator that is lost `dunlin node revoke NODE --root-key FILE`\n",
+            done.mesh_name,
+            done.node_name,
+            done.roles.join(","),
+            done.folder
+        )
+    })?;
+    if !known {
+        screen.warn("warning: the other node has not taken note of this one yet; it will when this node runs");
+    }
+    Ok(())
 }
 
 fn sound_name(text: &str) -> Result<Name, CommandError> {
@@ -165,7 +210,15 @@ fn init(args: MeshInit) -> Result<local::Init, CommandError> {
         node: optional(args.node_name)?.unwrap_or_else(local::host_name),
         roles: args.role.into_iter().collect::<Roles>(),
         site: optional(args.site)?,
+        root_key_out: args.root_key_out,
     })
+}
+
+fn not_run(error: anyhow::Error) -> CommandError {
+    match error.downcast_ref::<machine::Elsewhere>() {
+        Some(elsewhere) => CommandError::refused(elsewhere.to_string()),
+        None => failed(error),
+    }
 }
 
 fn failed(error: anyhow::Error) -> CommandError {

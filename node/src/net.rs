@@ -30,7 +30,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Event, Protocol, Reply, TooLong};
+pub use event::{Event, Protocol, Refusal, Reply, TooLong};
 pub use frame::FrameError;
 pub use peer::PeerKey;
 pub use streams::{BlockStream, MAX_STREAMS_PER_PEER, StreamError};
@@ -199,6 +199,17 @@ enum Command {
     Shutdown {
         done: oneshot::Sender<()>,
     },
+}
+
+/// The address of a peer and its key, of a multiaddress that ends in its peer id.
+pub fn split_peer(address: &Multiaddr) -> Option<(Multiaddr, PeerKey)> {
+    let mut address = address.clone();
+    match address.pop()? {
+        libp2p::multiaddr::Protocol::P2p(id) if !address.is_empty() => {
+            Some((address, peer::key_of(&id)?))
+        }
+        _ => None,
+    }
 }
 
 /// The libp2p peer id of a key, as text.

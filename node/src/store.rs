@@ -34,7 +34,7 @@ use table::Table;
 
 /// Format of the whole file; raised when a program that knows only the one before
 /// could misread it.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
 /// Memory for the engine's cache, in bytes. Everything is read once at the start and
 /// then kept elsewhere; the engine would take a gibibyte.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
@@ -43,15 +43,17 @@ const HEADER: Table = Table::new("header");
 const HEADER_KEY: &[u8] = b"header";
 
 /// All tables but the header's.
-const TABLES: [Table; 9] = [
+const TABLES: [Table; 11] = [
     shared::STATEMENTS,
     shared::CHANGES,
     shared::SEEN,
     shared::REPORTS,
+    shared::EVIDENCE,
     mine::AGENTS,
     mine::COPIES,
     mine::VOLUMES,
     mine::PROOFS,
+    mine::LEASES,
     event::EVENTS,
 ];
 
@@ -147,6 +149,12 @@ impl Store {
     /// and number, a report that of its node's last.
     pub fn put_records(&self, records: &[Record]) -> Result<(), StoreError> {
         self.write(|txn| shared::put(txn, records))
+    }
+
+    /// Says that the state is under another key of the same node now.
+    pub fn set_key(&self, key: PublicKey) -> Result<(), StoreError> {
+        let mesh = self.mesh;
+        self.write(|txn| table::put(txn, HEADER, HEADER_KEY, &StoredHeader { mesh, key }))
     }
 
     fn write<T>(

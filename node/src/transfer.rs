@@ -37,7 +37,10 @@ mod wire;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 pub use compress::Compression;
-pub use receive::{Commit, OpenFrame, Prove, ReceiveEvent, ReceiveJob, read_open, receive, refuse};
+pub use receive::{
+    Commit, Leave, OpenFrame, Prove, ReceiveError, ReceiveEvent, ReceiveJob, read_open, receive,
+    refuse,
+};
 pub use send::{SendCommand, SendEvent, SendJob, send};
 
 /// Buffers of one read (1 MiB) in flight at each end: 16 MiB hides the time

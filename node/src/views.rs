@@ -48,6 +48,8 @@ pub struct State<'a> {
     pub listening: &'a [String],
     /// This node's own events, oldest first.
     pub events: &'a [Event],
+    /// The machine that the data folder is bound to.
+    pub binding: Option<&'a crate::machine::Binding>,
     /// The time.
     pub now: UnixSecs,
 }
@@ -90,6 +92,11 @@ impl State<'_> {
         Ok(StatusView {
             version: env!("CARGO_PKG_VERSION").into(),
             running: self.connected.is_some(),
+            machine: self
+                .binding
+                .map(|binding| binding.text())
+                .unwrap_or_default(),
+            may_write: self.connected.is_some() && self.replica.may_write(),
             mesh: self.replica.ledger().mesh().to_string(),
             mesh_name: self.mesh_name(),
             node,

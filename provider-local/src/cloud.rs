@@ -71,6 +71,22 @@ impl LocalCloud {
         }
     }
 
+    /// Changes the record of a volume that is there for use; gives its file.
+    fn change(
+        &self,
+        key: &VolumeKey,
+        change: impl FnOnce(&mut VolumeRecord) -> Result<(), CloudError>,
+    ) -> Result<PathBuf, CloudError> {
+        let _held = self.lock(*key)?;
+        let (mut record, path) = self.load_ready(key)?;
+        let before = record.clone();
+        change(&mut record)?;
+        if record != before {
+            self.save(Phase::Ready, &record)?;
+        }
+        Ok(path)
+    }
+
     fn check_file(&self, record: &VolumeRecord) -> Result<PathBuf, CloudError> {
         let (key, name) = (record.key, raw_name(&record.key));
         let path = self.folder.path().join(&name);
@@ -259,25 +275,22 @@ impl Provider for LocalCloud {
     }
 
     fn attach(&self, key: &VolumeKey, to: &AttachTo) -> Result<Attachment, CloudError> {
+        let path = self.change(key, |record| record.attach(to))?;
+        Ok(Attachment::Path(path))
+    }
+
+    fn detach(&self, key: &VolumeKey, epoch: u64) -> Result<(), CloudError> {
+        self.change(key, |record| record.detach(epoch)).map(drop)
+    }
+
+    fn open_read_only(&self, key: &VolumeKey) -> Result<Attachment, CloudError> {
         let _held = self.lock(*key)?;
-        let (mut record, path) = self.load_ready(key)?;
-        let before = record.clone();
-        record.attach(to)?;
-        if record != before {
-            self.save(Phase::Ready, &record)?;
-        }
+        let (_, path) = self.load_ready(key)?;
         Ok(Attachment::Path(path))
     }
 
     fn tag(&self, key: &VolumeKey, state: &VolumeState) -> Result<(), CloudError> {
-        let _held = self.lock(*key)?;
-        let (mut record, _) = self.load_ready(key)?;
-        let before = record.clone();
-        record.tag(state)?;
-        match record == before {
-            true => Ok(()),
-            false => self.save(Phase::Ready, &record),
-        }
+        self.change(key, |record| record.tag(state)).map(drop)
     }
 
     fn owned(&self, migration: &MigrationTag) -> Result<Vec<VolumeRecord>, CloudError> {

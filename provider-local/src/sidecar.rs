@@ -43,6 +43,7 @@ struct Stored {
     generation: u64,
     length: u64,
     attached: Option<StoredHolder>,
+    fenced_below: u64,
     state: Option<StoredState>,
 }
 
@@ -67,6 +68,7 @@ impl Sidecar {
             key,
             length,
             attached,
+            fenced_below,
             state,
         } = &self.record;
         let stored = Stored {
@@ -80,6 +82,7 @@ impl Sidecar {
                 holder: to.holder.to_string(),
                 epoch: to.epoch,
             }),
+            fenced_below: *fenced_below,
             state: state.map(|state| StoredState {
                 epoch: state.epoch,
                 barrier: state.barrier,
@@ -122,6 +125,7 @@ impl Sidecar {
                 key,
                 length: stored.length,
                 attached: attached.transpose()?,
+                fenced_below: stored.fenced_below,
                 state: state.transpose()?,
             },
         })
@@ -150,6 +154,7 @@ mod tests {
                     holder: HolderId([0xef; 32]),
                     epoch: 3,
                 }),
+                fenced_below: 2,
                 state: Some(VolumeState {
                     epoch: 3,
                     barrier: 4,
@@ -163,7 +168,7 @@ mod tests {
     fn a_record_is_this_text() {
         let expected = format!(
             r#"{{
-  "format": 1,
+  "format": 2,
   "phase": "ready",
   "migration": "{}",
   "volume": "{}",
@@ -173,6 +178,7 @@ mod tests {
     "holder": "{}",
     "epoch": 3
   }},
+  "fenced_below": 2,
   "state": {{
     "epoch": 3,
     "barrier": 4,
@@ -201,9 +207,9 @@ mod tests {
     #[test]
     fn what_is_newer_is_told_apart_from_what_is_damaged() {
         let text = String::from_utf8(sidecar().encode()).unwrap();
-        let newer = text.replace(r#""format": 1"#, r#""format": 2, "more": []"#);
+        let newer = text.replace(r#""format": 2"#, r#""format": 3, "more": []"#);
         let newer = Sidecar::decode(newer.as_bytes());
-        assert_eq!(newer, Err(BadSidecar::Newer(2)));
+        assert_eq!(newer, Err(BadSidecar::Newer(3)));
         let damaged = [
             String::new(),
             text[..text.len() / 2].to_owned(),

@@ -26,6 +26,8 @@ pub fn suite(make: impl Fn() -> Box<dyn Provider>) {
     impossible_lengths_are_refused(&*make());
     an_attachment_is_exclusive_within_its_epoch(&*make());
     a_lower_epoch_is_fenced(&*make());
+    a_detached_volume_is_kept_and_its_epochs_are_over(&*make());
+    reading_takes_a_volume_from_nobody(&*make());
     a_state_is_kept_and_never_goes_back(&*make());
     owned_lists_exactly_its_own(&*make());
     generations_are_volumes_of_their_own(&*make());
@@ -135,6 +137,59 @@ pub fn a_lower_epoch_is_fenced(cloud: &dyn Provider) {
     assert_eq!(record.state, None, "no refused state was kept");
 }
 
+/// What is detached keeps its state; who held it stays out, and a later epoch may
+/// have it. Nobody takes a volume from an epoch that is not over.
+pub fn a_detached_volume_is_kept_and_its_epochs_are_over(cloud: &dyn Provider) {
+    let spec = spec(1, 1, 0);
+    let missing = detach(cloud, &spec.key, 2).expect_err("it is not there");
+    assert_eq!(missing, CloudError::NotFound { key: spec.key });
+    ensure(cloud, &spec);
+    attach(cloud, &spec.key, &holder(1, 3)).expect("a free volume");
+    tag(cloud, &spec.key, &state(3, 1, 1)).expect("its holder can tag it");
+    let early = detach(cloud, &spec.key, 3).expect_err("epoch 3 has it");
+    let fenced = |have, asked| {
+        let key = spec.key;
+        CloudError::Fenced { key, have, asked }
+    };
+    assert_eq!(early, fenced(3, 3));
+    assert_eq!(ensure(cloud, &spec).attached, Some(holder(1, 3)));
+    for again in 0..2 {
+        detach(cloud, &spec.key, 4).unwrap_or_else(|error| panic!("{again}: {error}"));
+        let record = ensure(cloud, &spec);
+        assert_eq!(record.attached, None, "nobody holds it");
+        assert_eq!(record.state, Some(state(3, 1, 1)), "its state is kept");
+    }
+    detach(cloud, &spec.key, 2).expect("a lower epoch is over already");
+    for number in [1, 2] {
+        let refused = attach(cloud, &spec.key, &holder(number, 3));
+        assert_eq!(refused.expect_err("epoch 3 is over"), fenced(4, 3));
+    }
+    let refused = tag(cloud, &spec.key, &state(3, 9, 9));
+    assert_eq!(refused.expect_err("epoch 3 cannot tag"), fenced(4, 3));
+    attach(cloud, &spec.key, &holder(2, 4)).expect("the later epoch");
+    assert_eq!(ensure(cloud, &spec).attached, Some(holder(2, 4)));
+}
+
+/// Reading needs no attachment, and neither takes nor gives one.
+pub fn reading_takes_a_volume_from_nobody(cloud: &dyn Provider) {
+    let spec = spec(1, 1, 0);
+    let missing = read(cloud, &spec.key).expect_err("it is not there");
+    assert_eq!(missing, CloudError::NotFound { key: spec.key });
+    let made = ensure(cloud, &spec);
+    let free = read(cloud, &spec.key).expect("a free volume can be read");
+    match cloud.capabilities().attachment {
+        AttachmentKind::Path => assert!(matches!(free, Attachment::Path(_))),
+        AttachmentKind::Memory => assert_eq!(free, Attachment::Memory(spec.key)),
+    }
+    assert_eq!(ensure(cloud, &spec), made, "reading attaches nobody");
+    attach(cloud, &spec.key, &holder(1, 3)).expect("it is still free");
+    read(cloud, &spec.key).expect("a held volume can be read");
+    assert_eq!(ensure(cloud, &spec).attached, Some(holder(1, 3)));
+    delete(cloud, &spec.key);
+    let missing = read(cloud, &spec.key).expect_err("it is gone");
+    assert_eq!(missing, CloudError::NotFound { key: spec.key });
+}
+
 /// The state on the volume is the newest one of the newest epoch.
 pub fn a_state_is_kept_and_never_goes_back(cloud: &dyn Provider) {
     let spec = spec(1, 1, 0);
@@ -236,6 +291,14 @@ fn ensure(cloud: &dyn Provider, spec: &VolumeSpec) -> VolumeRecord {
 
 fn attach(cloud: &dyn Provider, key: &VolumeKey, to: &AttachTo) -> Result<Attachment, CloudError> {
     retry(|| cloud.attach(key, to))
+}
+
+fn detach(cloud: &dyn Provider, key: &VolumeKey, epoch: u64) -> Result<(), CloudError> {
+    retry(|| cloud.detach(key, epoch))
+}
+
+fn read(cloud: &dyn Provider, key: &VolumeKey) -> Result<Attachment, CloudError> {
+    retry(|| cloud.open_read_only(key))
 }
 
 fn tag(cloud: &dyn Provider, key: &VolumeKey, state: &VolumeState) -> Result<(), CloudError> {

@@ -254,6 +254,17 @@ impl Provider for FakeCloud {
         })
     }
 
+    fn detach(&self, key: &VolumeKey, epoch: u64) -> Result<(), CloudError> {
+        self.call(*key, false, |inner| inner.record(key)?.detach(epoch))
+    }
+
+    fn open_read_only(&self, key: &VolumeKey) -> Result<Attachment, CloudError> {
+        self.call(*key, false, |inner| {
+            inner.record(key)?;
+            Ok(Attachment::Memory(*key))
+        })
+    }
+
     fn tag(&self, key: &VolumeKey, state: &VolumeState) -> Result<(), CloudError> {
         self.call(*key, false, |inner| inner.record(key)?.tag(state))
     }

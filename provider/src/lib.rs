@@ -51,6 +51,16 @@ pub trait Provider: Send + Sync {
     /// [`CloudError::Fenced`], the same one is refused to another holder.
     fn attach(&self, key: &VolumeKey, to: &AttachTo) -> Result<Attachment, CloudError>;
 
+    /// Takes the volume from whoever holds it with a lower epoch than `epoch`, and
+    /// refuses those epochs from then on. It keeps what the volume holds. Whoever
+    /// holds it with this epoch or a higher one keeps it, and the call is refused
+    /// with [`CloudError::Fenced`].
+    fn detach(&self, key: &VolumeKey, epoch: u64) -> Result<(), CloudError>;
+
+    /// How the volume is reached by whoever only reads it, whether it is attached or
+    /// not. It changes nothing.
+    fn open_read_only(&self, key: &VolumeKey) -> Result<Attachment, CloudError>;
+
     /// Writes the last durable state on the volume itself. The epoch must be
     /// the one the volume is attached with, and within an epoch the barrier
     /// never goes back.

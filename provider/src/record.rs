@@ -24,6 +24,7 @@ impl VolumeRecord {
             key: spec.key,
             length: spec.length,
             attached: None,
+            fenced_below: 0,
             state: None,
         }
     }
@@ -43,6 +44,7 @@ impl VolumeRecord {
     /// Attaches the volume, or says why not. Repeating it changes nothing.
     pub fn attach(&mut self, to: &AttachTo) -> Result<(), CloudError> {
         let key = self.key;
+        self.admit_epoch(to.epoch)?;
         match self.attached {
             Some(have) if to.epoch < have.epoch => Err(CloudError::Fenced {
                 key,
@@ -63,10 +65,39 @@ impl VolumeRecord {
         }
     }
 
+    /// Takes the volume from whoever holds it with a lower epoch, and keeps those
+    /// epochs out, or says why not. Repeating it changes nothing.
+    pub fn detach(&mut self, epoch: u64) -> Result<(), CloudError> {
+        match self.attached {
+            Some(have) if have.epoch >= epoch => Err(CloudError::Fenced {
+                key: self.key,
+                have: have.epoch,
+                asked: epoch,
+            }),
+            _ => {
+                self.attached = None;
+                self.fenced_below = self.fenced_below.max(epoch);
+                Ok(())
+            }
+        }
+    }
+
+    fn admit_epoch(&self, asked: u64) -> Result<(), CloudError> {
+        match asked < self.fenced_below {
+            true => Err(CloudError::Fenced {
+                key: self.key,
+                have: self.fenced_below,
+                asked,
+            }),
+            false => Ok(()),
+        }
+    }
+
     /// Takes a new durable state, or says why not. Repeating it changes
     /// nothing.
     pub fn tag(&mut self, state: &VolumeState) -> Result<(), CloudError> {
         let key = self.key;
+        self.admit_epoch(state.epoch)?;
         match self.attached {
             Some(have) if state.epoch < have.epoch => {
                 return Err(CloudError::Fenced {

@@ -88,6 +88,8 @@ pub struct VolumeRecord {
     pub length: u64,
     /// Who holds it, and since which epoch.
     pub attached: Option<AttachTo>,
+    /// Epochs below this one are over, whoever comes with them.
+    pub fenced_below: u64,
     /// The last state written on it.
     pub state: Option<VolumeState>,
 }

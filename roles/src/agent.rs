@@ -13,8 +13,15 @@
 //!                             finishing ──▶ cut over
 //! ```
 //!
+//! A replicator that is lost is left for the next of the pool, under a higher epoch
+//! (`moving`): from any phase but the last two, back to waiting.
+//!
 //! Not here: reading, hashing and sending (`volumes`, `blocks::source`), and what a
 //! freeze does to the source.
+
+mod moving;
+
+pub use moving::{LONG_SESSION_MILLIS, LOST_MILLIS, MAX_DOUBLINGS};
 
 use crate::note::Note;
 use crate::situation::Facts;
@@ -34,10 +41,43 @@ pub const FIRST_RETRY_MILLIS: u64 = 500;
 pub const LONGEST_RETRY_MILLIS: u64 = 15_000;
 /// Sessions lost in a row before the work counts as stalled.
 pub const STALLED_AFTER: u32 = 3;
+/// An operator's first word on a grant is waited for so long before people are told.
+pub const UNVOUCHED_MILLIS: u64 = 5_000;
 /// A migration is ready for cutover once a pass takes no longer than this.
 pub const READY_PASS_MILLIS: u64 = 60_000;
 /// Summaries kept of past passes.
 pub const MAX_SUMMARIES: usize = 16;
+
+/// The step in which nothing is missing but a word of an operator.
+const WAITING: &str = "waiting for an operator";
+
+/// What is said of work while its lease is over and its autonomy is not.
+pub const ON_AUTONOMY: &str = "runs on the autonomy of its grant: no operator's node has renewed the lease; start one that this node can reach";
+
+/// What people are told when a permit comes to rest on autonomy, or does so no more.
+pub fn autonomy_note<Direction>(
+    was_on_autonomy: bool,
+    now: Now,
+    permit: &Permit<Direction>,
+) -> Option<Note> {
+    match (was_on_autonomy, permit.is_on_autonomy(now)) {
+        (false, true) => {
+            let span = permit.span();
+            let text = format!(
+                "grant {}: no operator's node has renewed its lease of {} s; work goes on for up to {} s more, in which a revocation may go unheard: start an operator's node that this node can reach",
+                permit.grant().short(),
+                span.lease_secs,
+                span.autonomy_secs,
+            );
+            Some(Note::warn("on-autonomy", text))
+        }
+        (true, false) => {
+            let text = format!("grant {}: its lease was renewed", permit.grant().short());
+            Some(Note::info("lease-renewed", text))
+        }
+        _ => None,
+    }
+}
 
 /// What must survive a crash of the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,15 +90,17 @@ pub struct Record {
     pub replicator: Option<NodeId>,
     /// Last durable barrier heard of.
     pub barrier: u64,
-    /// Passes completed, with what they sent; the newest few.
+    /// Passes completed under this epoch, with what they sent; the newest few.
     pub passes: Vec<PassSummary>,
+    /// Replicators left since a pass was last completed.
+    pub moves: u32,
     /// Set once, when the volume was cut over.
     pub finished: Option<Finished>,
 }
 
 impl Wire for Record {
     const NAME: &'static str = "agent's record of a volume";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const LIMIT: usize = 64 * 1024;
 }
 
@@ -158,6 +200,7 @@ enum Hold {
     Planned,
     Paused,
     Denied(Denied),
+    Unvouched { until_millis: u64 },
     NoReplicator,
     NoTarget(Option<String>),
     NotConnected,
@@ -176,6 +219,9 @@ pub struct Agent {
     /// The last failure told, so that it is told once.
     source_failure: Option<String>,
     quiet_wanted: bool,
+    moving: moving::Watch,
+    /// The lease was not renewed in time, and people were told that work goes on.
+    on_autonomy: bool,
 }
 
 impl Agent {
@@ -187,6 +233,7 @@ impl Agent {
             replicator: None,
             barrier: 0,
             passes: vec![],
+            moves: 0,
             finished: None,
         });
         let phase = if record.finished.is_some() {
@@ -201,7 +248,15 @@ impl Agent {
             failures: 0,
             source_failure: None,
             quiet_wanted: false,
+            moving: moving::Watch::default(),
+            on_autonomy: false,
         }
+    }
+
+    /// With another wait than [`LOST_MILLIS`] before a lost replicator is left.
+    pub fn moving_on_after(mut self, millis: u64) -> Self {
+        self.moving = moving::Watch::new(millis);
+        self
     }
 
     /// What is durable.
@@ -224,12 +279,15 @@ impl Agent {
 
     /// When to give [`Input::Tick`] next, on the monotonic clock.
     pub fn deadline_millis(&self) -> Option<u64> {
-        match self.phase {
-            Phase::Resting { until_millis } | Phase::Held(Hold::Retry { until_millis, .. }) => {
+        let phase = match self.phase {
+            Phase::Resting { until_millis }
+            | Phase::Held(Hold::Retry { until_millis, .. } | Hold::Unvouched { until_millis }) => {
                 Some(until_millis)
             }
             _ => None,
-        }
+        };
+        let lost = self.moving.deadline_millis(self.record.moves);
+        phase.into_iter().chain(lost).min()
     }
 
     /// Takes one input; actions are appended to `out`, to be carried out in order.
@@ -247,10 +305,14 @@ impl Agent {
             Input::SessionReady {
                 barrier,
                 groups_adopted,
-            } => self.session_ready(barrier, groups_adopted, out),
+            } => self.session_ready(now, barrier, groups_adopted, out),
             Input::BarrierReached(barrier) => {
-                self.record.barrier = barrier;
-                out.push(Action::Store(self.record.clone()));
+                // The last words of a session that was closed may be of an older epoch.
+                if self.in_session() {
+                    self.record.barrier = barrier;
+                    self.moving.progressed();
+                    out.push(Action::Store(self.record.clone()));
+                }
             }
             Input::PassDone(summary) => self.pass_done(now, summary, out),
             Input::Finished(finished) => self.finished(finished, out),
@@ -259,7 +321,12 @@ impl Agent {
                     "the replicator refused volume {}: {code}",
                     self.record.job.volume.short()
                 );
-                out.push(Action::Tell(Note::warn("refused-by-replicator", text)));
+                // Its lease comes a moment after that of this end, or it tells people itself.
+                let note = match code {
+                    RefusalCode::NoLease => Note::info("refused-by-replicator", text),
+                    _ => Note::warn("refused-by-replicator", text),
+                };
+                out.push(Action::Tell(note));
                 self.lost(now, format!("refused by the replicator: {code}"));
             }
             Input::SessionLost(why) => {
@@ -293,6 +360,7 @@ impl Agent {
         if !self.in_session() {
             return;
         }
+        self.moving.session_ended(now);
         let wait = FIRST_RETRY_MILLIS << self.failures.min(8);
         self.failures += 1;
         self.phase = Phase::Held(Hold::Retry {
@@ -301,10 +369,17 @@ impl Agent {
         });
     }
 
-    fn session_ready(&mut self, barrier: u64, groups_adopted: u64, out: &mut Vec<Action>) {
+    fn session_ready(
+        &mut self,
+        now: Now,
+        barrier: u64,
+        groups_adopted: u64,
+        out: &mut Vec<Action>,
+    ) {
         if self.phase != Phase::Connecting {
             return;
         }
+        self.moving.session_began(now);
         self.record.barrier = barrier;
         out.push(Action::Store(self.record.clone()));
         // A first pass that was broken off has no barrier yet, but its blocks are there.
@@ -342,6 +417,8 @@ impl Agent {
         };
         self.failures = 0;
         self.source_failure = None;
+        self.moving.progressed();
+        self.record.moves = 0;
         let clean = summary.blocks == 0;
         let rest = MIN_REST_MILLIS.max(summary.millis);
         let text = format!(
@@ -411,7 +488,12 @@ impl Agent {
         if matches!(self.phase, Phase::CutOver | Phase::Gone) {
             return;
         }
-        match self.hold(now, out) {
+        if self.move_on(now, out) {
+            // What the permit and the target say depends on the choice; they come with
+            // the next facts.
+            return;
+        }
+        match self.hold(now) {
             Err(hold) => {
                 if self.in_session() {
                     out.push(Action::CloseSession);
@@ -423,8 +505,17 @@ impl Agent {
                     self.phase = Phase::Held(hold);
                 }
             }
-            Ok(permit) => self.advance(now, permit, out),
+            Ok(permit) => {
+                self.tell_of_autonomy(now, &permit, out);
+                self.advance(now, permit, out);
+            }
         }
+    }
+
+    fn tell_of_autonomy(&mut self, now: Now, permit: &Permit<SendBlocks>, out: &mut Vec<Action>) {
+        let note = autonomy_note(self.on_autonomy, now, permit);
+        self.on_autonomy = permit.is_on_autonomy(now);
+        out.extend(note.map(Action::Tell));
     }
 
     fn advance(&mut self, now: Now, permit: Permit<SendBlocks>, out: &mut Vec<Action>) {
@@ -446,7 +537,7 @@ impl Agent {
     }
 
     /// Why nothing may move now, or the permit with which it may.
-    fn hold(&mut self, now: Now, out: &mut Vec<Action>) -> Result<Permit<SendBlocks>, Hold> {
+    fn hold(&self, now: Now) -> Result<Permit<SendBlocks>, Hold> {
         let facts = self.facts.as_ref().expect("settle has facts");
         match facts.desired {
             Desired::Created | Desired::Deleted => return Err(Hold::Planned),
@@ -457,22 +548,13 @@ impl Agent {
             return Err(Hold::Source(why.clone()));
         }
         if self.record.replicator.is_none() {
-            let chosen = facts.replicators.first().ok_or(Hold::NoReplicator)?;
-            self.record.epoch = Epoch(self.record.epoch.0 + 1);
-            self.record.replicator = Some(*chosen);
-            out.push(Action::Store(self.record.clone()));
-            let text = format!(
-                "epoch {} goes to replicator {}",
-                self.record.epoch,
-                chosen.short()
-            );
-            out.push(Action::Tell(Note::info("replicator-chosen", text)));
-            // What the permit and the target say depends on the choice; they come
-            // with the next facts.
-            return Err(Hold::NoTarget(None));
+            return Err(Hold::NoReplicator);
         }
         let permit = match &facts.permit {
             Some(Ok(permit)) => permit.clone(),
+            Some(Err(denied @ Denied::NotVouched { .. })) => {
+                return Err(self.unvouched(now, *denied));
+            }
             Some(Err(denied)) => return Err(Hold::Denied(*denied)),
             None => return Err(Hold::NoTarget(None)),
         };
@@ -497,6 +579,21 @@ impl Agent {
         Ok(permit)
     }
 
+    /// An operator's answer is usually under way; only one that stays away is told.
+    fn unvouched(&self, now: Now, denied: Denied) -> Hold {
+        match &self.phase {
+            Phase::Held(Hold::Unvouched { until_millis }) if now.mono_millis < *until_millis => {
+                Hold::Unvouched {
+                    until_millis: *until_millis,
+                }
+            }
+            Phase::Held(Hold::Unvouched { .. } | Hold::Denied(_)) => Hold::Denied(denied),
+            _ => Hold::Unvouched {
+                until_millis: now.mono_millis + UNVOUCHED_MILLIS,
+            },
+        }
+    }
+
     /// Where it stands, for people: stage, named step, and why it waits.
     pub fn standing(&self) -> (Stage, &'static str, Option<String>) {
         let passed = self.record.passes.len();
@@ -514,11 +611,10 @@ impl Agent {
         } else {
             Stage::Replicating
         };
+        let autonomy = || self.on_autonomy.then(|| ON_AUTONOMY.to_owned());
         let waiting_for_quiet = || {
-            self.quiet_wanted.then(|| {
-                "waits until a whole pass finds nothing new: stop or freeze what writes to the source"
-                    .to_owned()
-            })
+            let quiet = "waits until a whole pass finds nothing new: stop or freeze what writes to the source";
+            self.quiet_wanted.then(|| quiet.to_owned()).or(autonomy())
         };
         match &self.phase {
             // A session that is opened again at once is not worth a word.
@@ -526,10 +622,10 @@ impl Agent {
                 (running, "connecting", None)
             }
             Phase::Held(hold) => hold.standing(running),
-            Phase::Connecting => (running, "comparing", None),
+            Phase::Connecting => (running, "comparing", autonomy()),
             Phase::Passing { .. } => (running, "copying", waiting_for_quiet()),
-            Phase::Resting { .. } => (running, "resting", None),
-            Phase::Finishing => (Stage::CuttingOver, "proving", None),
+            Phase::Resting { .. } => (running, "resting", autonomy()),
+            Phase::Finishing => (Stage::CuttingOver, "proving", autonomy()),
             Phase::CutOver => (Stage::CutOver, "done", None),
             Phase::Gone => (Stage::Enrolled, "deleted", None),
         }
@@ -540,6 +636,10 @@ impl Hold {
     fn note(&self) -> Option<Note> {
         match self {
             Self::Paused => Some(Note::info("paused", "paused by the plan; nothing is sent")),
+            Self::Denied(denied @ (Denied::NotVouched { .. } | Denied::LeaseOver { .. })) => {
+                let text = format!("nothing is sent: {denied}");
+                Some(Note::error("no-lease", text))
+            }
             Self::Denied(denied) => {
                 let text = format!(
                     "nothing is sent: {denied}; have an operator start the migration again"
@@ -556,7 +656,9 @@ impl Hold {
                 "replicator-unreachable",
                 "the replicator is not connected; it is tried again all the time",
             )),
-            Self::Planned | Self::NoTarget(None) | Self::Retry { .. } => None,
+            Self::Planned | Self::Unvouched { .. } | Self::NoTarget(None) | Self::Retry { .. } => {
+                None
+            }
         }
     }
 
@@ -564,6 +666,10 @@ impl Hold {
         match self {
             Self::Planned => (Stage::Enrolled, "planned", None),
             Self::Paused => (Stage::Paused, "paused", None),
+            Self::Unvouched { .. } => (running, WAITING, None),
+            Self::Denied(denied @ (Denied::NotVouched { .. } | Denied::LeaseOver { .. })) => {
+                (Stage::Stalled, WAITING, Some(denied.to_string()))
+            }
             Self::Denied(denied) => (Stage::Stalled, "refused", Some(denied.to_string())),
             Self::NoReplicator => (
                 Stage::Failed,

@@ -7,30 +7,25 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod launch;
 pub mod note;
 pub mod proof;
 pub mod provisioner;
 pub mod replicator;
 pub mod situation;
 pub mod ticket;
+pub mod vouching;
 #[cfg(test)]
 mod world;
 
 pub use note::Note;
 pub use situation::Situation;
 pub use ticket::Ticket;
+pub use vouching::Vouching;
 
-use keys::{MigrationId, UnixSecs, VolumeId};
+pub use keys::Now;
+use keys::{MigrationId, VolumeId};
 use serde::{Deserialize, Serialize};
-
-/// The time, both ways: for people and signatures, and for waiting.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Now {
-    /// Wall clock; may jump.
-    pub wall: UnixSecs,
-    /// Monotonic clock in milliseconds from an arbitrary start; never jumps.
-    pub mono_millis: u64,
-}
 
 /// One source volume in one migration: the unit of work of every role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,8 +1,16 @@
 //! The provisioner's work: have a target volume for each job, attached to the
-//! replicator that the agent chose, and remove what a deleted migration left.
+//! replicator that the agent chose; take the volumes of older epochs from theirs
+//! (`superseded`); read back what was cut over (`witness`); and remove what a deleted
+//! migration left.
 //!
 //! Not here: the calls to the cloud (`provider` and its implementations), which the
 //! shell makes and reports back.
+
+mod superseded;
+mod witness;
+
+pub use superseded::Superseded;
+pub use witness::{READ_RETRY_MILLIS, Reading};
 
 use crate::note::Note;
 use crate::situation::Situation;
@@ -53,6 +61,16 @@ pub enum Input {
     Kept(MigrationId),
     /// Something of a migration could not be removed.
     RemoveFailed(MigrationId, String),
+    /// The volumes of older epochs are attached to nobody; those that there are.
+    Fenced(Superseded, Vec<Epoch>),
+    /// The volumes of older epochs are gone.
+    Retired(Superseded),
+    /// Something of the older epochs could not be detached or deleted.
+    SupersededFailed(Superseded, String),
+    /// A copy was read back, and has this root.
+    ReadBack(Reading, [u8; 32]),
+    /// A copy could not be read back.
+    ReadBackFailed(Reading, String),
 }
 
 /// What the shell is to do.
@@ -62,6 +80,14 @@ pub enum Action {
     Ensure(Wanted),
     /// Remove every volume of a migration.
     Remove(MigrationId),
+    /// Take every volume of an older epoch from whoever holds it.
+    Fence(Superseded),
+    /// Delete every volume of an older epoch.
+    Retire(Superseded),
+    /// Read a copy back from its volume from end to end.
+    ReadBack(Reading),
+    /// Sign, as a witness, that a copy was read back and has the root of the reading.
+    Witness(Reading),
     /// Tell people.
     Tell(Option<MigrationId>, Note),
 }
@@ -77,6 +103,10 @@ enum State {
 #[derive(Debug, Default)]
 pub struct Provisioner {
     targets: BTreeMap<JobId, (Wanted, State)>,
+    /// Volumes that are being made, of whatever epoch: their calls have not returned.
+    making: Vec<Wanted>,
+    superseded: BTreeMap<JobId, superseded::Progress>,
+    readings: BTreeMap<JobId, witness::Progress>,
     removals: BTreeMap<MigrationId, Option<u64>>,
     removed: BTreeSet<MigrationId>,
     /// Deleted migrations whose agents have not let go, and people were told.
@@ -86,8 +116,17 @@ pub struct Provisioner {
 impl Provisioner {
     /// Brings what exists in line with the plan; call when anything changed and on a tick.
     pub fn settle(&mut self, situation: &Situation<'_>, out: &mut Vec<Action>) {
+        if situation.authority.is_cloned(&situation.my_key) {
+            // Two of it would make, and remove, behind each other's back.
+            return;
+        }
         let now = situation.now.mono_millis;
         for wanted in situation.wanted_targets() {
+            if self.removed.contains(&wanted.job.migration) {
+                continue;
+            }
+            self.settle_superseded(situation, &wanted, out);
+            self.settle_witness(situation, &wanted, out);
             let deleted = situation
                 .migration(&wanted.job)
                 .is_none_or(|plan| plan.desired == Desired::Deleted);
@@ -103,6 +142,7 @@ impl Provisioner {
             if due {
                 self.targets
                     .insert(wanted.job, (wanted.clone(), State::Calling));
+                self.making.push(wanted.clone());
                 out.push(Action::Ensure(wanted));
             }
         }
@@ -116,14 +156,15 @@ impl Provisioner {
             if !mine || self.removed.contains(&plan.id) {
                 continue;
             }
-            let mut targets = self.targets.values();
-            if targets
-                .any(|(wanted, state)| wanted.job.migration == plan.id && *state == State::Calling)
-            {
+            let mut making = self.making.iter();
+            if making.any(|wanted| wanted.job.migration == plan.id) {
                 // What is being made would be left behind.
                 continue;
             }
             if situation.cut_over(&plan.id) {
+                if self.leaves_superseded(&plan.id) {
+                    continue;
+                }
                 self.let_go(plan.id);
                 let text = "the migration was cut over before it was deleted: its volumes are kept";
                 out.push(Action::Tell(
@@ -158,6 +199,7 @@ impl Provisioner {
     pub fn step(&mut self, now: Now, input: Input, out: &mut Vec<Action>) {
         match input {
             Input::Ensured { wanted, path } => {
+                self.made(&wanted);
                 if let Some(state) = self.current(&wanted) {
                     let text = format!("volume for {} is ready at {path}", wanted.job);
                     *state = State::Ready { path };
@@ -166,6 +208,7 @@ impl Provisioner {
                 }
             }
             Input::Failed { wanted, why } => {
+                self.made(&wanted);
                 if let Some(state) = self.current(&wanted) {
                     let note = Note::error("target-failed", why.clone());
                     *state = State::Failed {
@@ -189,6 +232,17 @@ impl Provisioner {
                     Note::error("remove-failed", why),
                 ));
             }
+            Input::Fenced(old, kept) => self.fenced(&old, &kept, out),
+            Input::Retired(old) => self.retired(&old, out),
+            Input::SupersededFailed(old, why) => self.superseded_failed(now, &old, why, out),
+            Input::ReadBack(reading, root) => self.was_read_back(reading, root, out),
+            Input::ReadBackFailed(reading, why) => self.read_back_failed(now, &reading, why, out),
+        }
+    }
+
+    fn made(&mut self, wanted: &Wanted) {
+        if let Some(at) = self.making.iter().position(|making| making == wanted) {
+            self.making.swap_remove(at);
         }
     }
 
@@ -196,6 +250,8 @@ impl Provisioner {
         self.removals.remove(&migration);
         self.removed.insert(migration);
         self.targets.retain(|job, _| job.migration != migration);
+        self.superseded.retain(|job, _| job.migration != migration);
+        self.readings.retain(|job, _| job.migration != migration);
     }
 
     fn current(&mut self, wanted: &Wanted) -> Option<&mut State> {

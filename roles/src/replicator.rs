@@ -12,7 +12,7 @@ use blocks::RefusalCode;
 use codec::Wire;
 use crdt::plan::Desired;
 use crdt::report::TargetState;
-use keys::{Denied, Epoch, MigrationId, Permit, PublicKey, ReceiveBlocks};
+use keys::{Denied, Epoch, Permit, PublicKey, ReceiveBlocks};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -93,19 +93,19 @@ impl Replicator {
         self.records.insert(record.job, record);
     }
 
-    /// Copies whose migration was deleted: their state here may go.
-    pub fn forget_deleted(&mut self, situation: &Situation<'_>) -> Vec<JobId> {
-        let gone = |migration: &MigrationId| {
-            situation
-                .plan
-                .migrations
-                .get(migration)
-                .is_some_and(|plan| plan.desired == Desired::Deleted)
+    /// Copies that are over: their migration was deleted, or its agent has gone on with
+    /// a higher epoch, from which it never comes back. Their state here may go.
+    pub fn forget_over(&mut self, situation: &Situation<'_>) -> Vec<JobId> {
+        let over = |record: &Record| {
+            let plan = situation.migration(&record.job);
+            let said = situation.agent_job(&record.job);
+            plan.is_some_and(|plan| plan.desired == Desired::Deleted)
+                || said.is_some_and(|said| said.epoch > record.epoch)
         };
-        let jobs: Vec<JobId> = self.records.keys().copied().collect();
-        let jobs: Vec<JobId> = jobs
-            .into_iter()
-            .filter(|job| gone(&job.migration))
+        let records = self.records.values();
+        let jobs: Vec<JobId> = records
+            .filter(|record| over(record))
+            .map(|record| record.job)
             .collect();
         for job in &jobs {
             self.records.remove(job);
@@ -158,6 +158,16 @@ impl Replicator {
             );
             return refuse(RefusalCode::StaleEpoch, text);
         }
+        if let Some(said) = situation.agent_job(&job)
+            && (ticket.epoch < said.epoch
+                || (ticket.epoch == said.epoch && said.replicator != Some(situation.me)))
+        {
+            let text = format!(
+                "{job}: epoch {} is over or was given to another: its agent is at epoch {}",
+                ticket.epoch, said.epoch
+            );
+            return refuse(RefusalCode::StaleEpoch, text);
+        }
         let path = match self.attached(situation, &job, ticket.epoch, length) {
             Ok(path) => path,
             Err((code, text)) => return refuse(code, text),
@@ -167,7 +177,7 @@ impl Replicator {
             let text = format!("{job}: the volume at {path} is the copy of {}", other.job);
             return refuse(RefusalCode::NotReady, text);
         }
-        if situation.source_stated(&job) {
+        if situation.source_stated(&job).is_some() {
             let text = format!("{job}: the volume was cut over; nothing more is written to it");
             return refuse(RefusalCode::NotAuthorised, text);
         }
@@ -238,6 +248,7 @@ pub fn code_for(denied: &Denied) -> RefusalCode {
     match denied {
         Denied::NodeRevoked(_) | Denied::GrantRevoked(_) => RefusalCode::Revoked,
         Denied::NodeExpired(_) | Denied::GrantExpired { .. } => RefusalCode::Expired,
+        Denied::NotVouched { .. } | Denied::LeaseOver { .. } => RefusalCode::NoLease,
         Denied::NotCovered { .. } => RefusalCode::WrongVolume,
         _ => RefusalCode::NotAuthorised,
     }
@@ -246,10 +257,12 @@ pub fn code_for(denied: &Denied) -> RefusalCode {
 fn refuse_denied(job: JobId, from: PublicKey, denied: Denied) -> Refusal {
     let code = code_for(&denied);
     let text = format!("{job}: stream of {} refused: {denied}", from.short());
-    Refusal {
-        code,
-        note: Note::error("grant-refused", text),
-    }
+    let note = match denied {
+        // An operator's answer is usually under way.
+        Denied::NotVouched { .. } => Note::info("stream-refused", text),
+        _ => Note::error("grant-refused", text),
+    };
+    Refusal { code, note }
 }
 
 #[cfg(test)]

@@ -4,16 +4,19 @@
 //! Not here: any decision. The machines decide; this only looks up.
 
 use crate::agent::Record;
+use crate::launch::{Evidence, opened};
 use crate::{JobId, Now};
 use crdt::plan::{Desired, MigrationPlan, Plan};
-use crdt::report::{JobReport, JobRole, Report, TargetState};
+use crdt::report::{JobReport, JobRole, Report, Stage, TargetState};
 use crdt::reports::Reports;
+use keys::lease::{Pair, Span};
 use keys::permit::Move;
 use keys::proof::{End, RootProof};
 use keys::{
-    Authority, Denied, Domain, MigrationId, NodeId, Permit, PublicKey, ReceiveBlocks, Role,
-    SendBlocks, StatementId,
+    Authority, Denied, Epoch, Grant, Leases, Member, MigrationId, NodeId, Permit, PublicKey,
+    ReceiveBlocks, Role, SendBlocks, StatementId, VolumeId,
 };
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What this node knows at one moment.
 #[derive(Clone, Copy)]
@@ -30,6 +33,8 @@ pub struct Situation<'a> {
     pub authority: &'a Authority,
     /// The newest report of every node, this one's own included.
     pub reports: &'a Reports,
+    /// The leases that this node holds.
+    pub leases: &'a Leases,
 }
 
 /// What the agent's machine is told about one job.
@@ -38,7 +43,7 @@ pub struct Facts {
     /// What the plan wants.
     pub desired: Desired,
     /// The pool, in the plan's order.
-    pub replicators: Vec<NodeId>,
+    pub replicators: Vec<Candidate>,
     /// Whether a grant allows the chosen replicator; none before one is chosen or
     /// while the plan names no grant yet.
     pub permit: Option<Result<Permit<SendBlocks>, Denied>>,
@@ -49,6 +54,17 @@ pub struct Facts {
     pub replicator_connected: bool,
     /// Whether the source can be read, or why not.
     pub source: Result<(), String>,
+}
+
+/// One replicator of the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// The node.
+    pub node: NodeId,
+    /// Whether a grant allows it now.
+    pub is_usable: bool,
+    /// Whether it is connected.
+    pub is_connected: bool,
 }
 
 impl Situation<'_> {
@@ -87,7 +103,7 @@ impl Situation<'_> {
             // A plan that cannot be read is held; one that was deleted says so.
             desired: plan.map_or(Desired::Created, |plan| plan.desired),
             replicators: plan
-                .map(|plan| plan.replicators.clone())
+                .map(|plan| self.candidates(&job, plan, &connected))
                 .unwrap_or_default(),
             permit: replicator.and_then(|member| self.send_permit(&job, &member.key)),
             target: record
@@ -96,6 +112,25 @@ impl Situation<'_> {
             replicator_connected: replicator.is_some_and(|member| connected(&member.key)),
             source,
         }
+    }
+
+    fn candidates(
+        &self,
+        job: &JobId,
+        plan: &MigrationPlan,
+        connected: impl Fn(&PublicKey) -> bool,
+    ) -> Vec<Candidate> {
+        let candidate = |node: &NodeId| {
+            let member = self.authority.member(node);
+            let key = member.map(|member| member.key);
+            let permit = key.and_then(|key| self.send_permit(job, &key));
+            Candidate {
+                node: *node,
+                is_usable: permit.is_some_and(|checked| checked.is_ok()),
+                is_connected: key.is_some_and(|key| connected(&key)),
+            }
+        };
+        plan.replicators.iter().map(candidate).collect()
     }
 
     /// The first of the plan's grants that allows it, or why the last one does not.
@@ -107,7 +142,7 @@ impl Situation<'_> {
         let mut last = None;
         for grant in &self.migration(job)?.grants {
             let asked = self.asked(job, *grant, self.my_key, *replicator);
-            let checked = self.authority.permit_send(self.now.wall, &asked);
+            let checked = self.authority.permit_send(self.now, self.leases, &asked);
             if checked.is_ok() {
                 return Some(checked);
             }
@@ -124,7 +159,7 @@ impl Situation<'_> {
         agent: PublicKey,
     ) -> Result<Permit<ReceiveBlocks>, Denied> {
         let asked = self.asked(job, grant, agent, self.my_key);
-        self.authority.permit_receive(self.now.wall, &asked)
+        self.authority.permit_receive(self.now, self.leases, &asked)
     }
 
     fn asked(
@@ -141,6 +176,49 @@ impl Situation<'_> {
             agent,
             replicator,
         }
+    }
+
+    /// This node, if it is an operator that counts.
+    pub fn operator(&self) -> Option<&Member> {
+        let standing = self
+            .authority
+            .standing(self.now.wall, &self.my_key, Role::Operator);
+        standing.ok().filter(|member| member.id == self.me)
+    }
+
+    /// What may be used now: good grants, with each of their replicators, of migrations
+    /// that were neither deleted nor cut over.
+    pub fn live_pairs(&self) -> impl Iterator<Item = (Pair, &Grant)> {
+        let plans = self.plan.migrations.values();
+        let over = plans.filter(|plan| self.is_over(plan));
+        // What is not in the plan here yet is not over.
+        let over: BTreeSet<MigrationId> = over.map(|plan| plan.id).collect();
+        let pairs = self.authority.live_pairs(self.now.wall);
+        pairs.filter(move |(_, grant)| !over.contains(&grant.migration))
+    }
+
+    /// What this node may use, and how long its leases last.
+    pub fn wanted_leases(&self) -> BTreeMap<Pair, Span> {
+        let mine = self
+            .live_pairs()
+            .filter(|(pair, grant)| grant.agent == self.me || pair.replicator == self.me);
+        mine.map(|(pair, grant)| (pair, grant.span())).collect()
+    }
+
+    /// Whether nothing of a migration will move any more, by the plan or by its agent.
+    fn is_over(&self, plan: &MigrationPlan) -> bool {
+        let report = self.reports.get(&plan.source);
+        let cut_over = |volume: &VolumeId| {
+            report.is_some_and(|report| {
+                report.jobs.iter().any(|job| {
+                    job.role == JobRole::Agent
+                        && job.migration == plan.id
+                        && job.volume == *volume
+                        && job.stage == Stage::CutOver
+                })
+            })
+        };
+        plan.desired == Desired::Deleted || plan.volumes.iter().all(cut_over)
     }
 
     /// Whether the provisioner has made the volume of the record's epoch.
@@ -164,6 +242,16 @@ impl Situation<'_> {
         })
     }
 
+    /// What the agent says of a job in its newest report: it owns the epoch.
+    pub fn agent_job(&self, job: &JobId) -> Option<&JobReport> {
+        let (_, report) = self.agent_report(&job.migration)?;
+        report.jobs.iter().find(|found| {
+            found.role == JobRole::Agent
+                && found.migration == job.migration
+                && found.volume == job.volume
+        })
+    }
+
     /// Volumes that this node as provisioner is asked to have: one for each job of
     /// its migrations whose agent has chosen a replicator.
     pub fn wanted_targets(&self) -> Vec<crate::provisioner::Wanted> {
@@ -176,20 +264,18 @@ impl Situation<'_> {
                 continue;
             };
             for volume in &plan.volumes {
-                let job = agent.jobs.iter().find(|job| {
-                    job.role == JobRole::Agent && job.migration == plan.id && job.volume == *volume
-                });
+                let job = JobId {
+                    migration: plan.id,
+                    volume: *volume,
+                };
                 let length = agent.volumes.iter().find(|info| info.id == *volume);
-                if let (Some(job), Some(info)) = (job, length)
-                    && let Some(replicator) = job.replicator
+                if let (Some(said), Some(info)) = (self.agent_job(&job), length)
+                    && let Some(replicator) = said.replicator
                 {
                     wanted.push(crate::provisioner::Wanted {
-                        job: JobId {
-                            migration: plan.id,
-                            volume: *volume,
-                        },
+                        job,
                         provider: plan.provider.clone(),
-                        epoch: job.epoch,
+                        epoch: said.epoch,
                         replicator,
                         length: info.length,
                     });
@@ -207,30 +293,42 @@ impl Situation<'_> {
         let Some((plan, report)) = self.agent_report(migration) else {
             return false;
         };
-        let agent = self.authority.member(&plan.source).map(|member| member.key);
         report.proofs.iter().any(|signed| {
-            Some(signed.signer) == agent
-                && signed
-                    .open::<RootProof>(Domain::RootProof)
-                    .is_ok_and(|proof| proof.migration == *migration && proof.end == End::Source)
+            let of_source =
+                |proof: &RootProof| proof.migration == *migration && proof.end == End::Source;
+            self.authority.is_node(plan.source, signed.signer)
+                && opened(signed, of_source).is_some()
         })
     }
 
-    /// Whether the agent has stated the root of this very volume: its copy is sealed.
-    pub fn source_stated(&self, job: &JobId) -> bool {
-        let Some((plan, report)) = self.agent_report(&job.migration) else {
-            return false;
-        };
-        report.proofs.iter().any(|signed| {
-            self.authority.is_node(plan.source, signed.signer)
-                && signed
-                    .open::<RootProof>(Domain::RootProof)
-                    .is_ok_and(|proof| {
-                        proof.migration == job.migration
-                            && proof.volume == job.volume
-                            && proof.end == End::Source
-                    })
-        })
+    /// The epoch of this very volume's copy whose root the agent has stated: that copy is
+    /// sealed.
+    pub fn source_stated(&self, job: &JobId) -> Option<Epoch> {
+        let (plan, report) = self.agent_report(&job.migration)?;
+        let stated = report.proofs.iter().filter_map(|signed| {
+            opened(signed, |proof| {
+                self.authority.is_node(plan.source, signed.signer)
+                    && proof.migration == job.migration
+                    && proof.volume == job.volume
+                    && proof.end == End::Source
+            })
+        });
+        stated.map(|proof| proof.epoch).max()
+    }
+
+    /// Whether the copy of an epoch has completed a pass, by its agent's word.
+    pub fn completed_a_pass(&self, job: &JobId, epoch: Epoch) -> bool {
+        self.agent_job(job)
+            .is_some_and(|said| said.epoch == epoch && !said.passes.is_empty())
+    }
+
+    /// What is known of the copies of a migration.
+    pub fn evidence<'a>(&'a self, plan: &'a MigrationPlan) -> Evidence<'a> {
+        Evidence {
+            plan,
+            authority: self.authority,
+            reports: self.reports,
+        }
     }
 
     /// Whether the agent of this migration may still send or cut over, by its own newest
@@ -238,9 +336,10 @@ impl Situation<'_> {
     pub fn agent_holds_on(&self, migration: &MigrationId) -> bool {
         self.agent_report(migration).is_some_and(|(plan, report)| {
             let stands = self.authority.member(&plan.source).is_some_and(|member| {
-                self.authority
-                    .standing(self.now.wall, &member.key, Role::Agent)
-                    .is_ok()
+                let standing = self
+                    .authority
+                    .standing(self.now.wall, &member.key, Role::Agent);
+                matches!(standing, Ok(_) | Err(Denied::Cloned(_)))
             });
             let mut jobs = report.jobs.iter();
             let listed =

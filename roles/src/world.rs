@@ -5,17 +5,20 @@
 use crate::situation::Situation;
 use crate::{JobId, Now};
 use crdt::report::{
-    JobReport, JobRole, Report, Stage, TargetState, TargetVolume, VolumeInfo, VolumeKind,
+    JobReport, JobRole, PassSummary, Report, Stage, TargetState, TargetVolume, VolumeInfo,
+    VolumeKind,
 };
 use crdt::{Desired, Document, MigrationPlan, Reports};
 use keys::authority::authority;
+use keys::lease::{Pair, Renewal, Span};
 use keys::ledger::Inserted;
 use keys::proof::{End, Method};
 use keys::statement::{Admission, Enrolment, Entry, Genesis, Grant};
 use keys::{
-    Authority, Domain, Epoch, Identity, Ledger, MigrationId, Name, NodeId, Revocation, Role,
-    Signed, Statement, StatementId, UnixSecs, VolumeId,
+    Authority, Domain, Epoch, Identity, Leases, Ledger, MigrationId, Name, NodeId, Pulse,
+    Revocation, Role, Signed, Statement, StatementId, UnixSecs, VolumeId,
 };
+use std::collections::BTreeMap;
 
 pub(crate) const NOW: Now = Now {
     wall: UnixSecs(1_000),
@@ -24,6 +27,10 @@ pub(crate) const NOW: Now = Now {
 pub(crate) const JOB: JobId = JobId {
     migration: MigrationId([9; 16]),
     volume: VolumeId([8; 16]),
+};
+pub(crate) const SPAN: Span = Span {
+    lease_secs: 3_600,
+    autonomy_secs: 1_800,
 };
 pub(crate) const LENGTH: u64 = 1 << 20;
 pub(crate) const OPERATOR: u8 = 2;
@@ -36,6 +43,9 @@ pub(crate) struct World {
     pub(crate) authority: Authority,
     pub(crate) document: Document,
     pub(crate) reports: Reports,
+    /// The pool of the plan and of its grants.
+    pool: Vec<u8>,
+    pub(crate) leases: Leases,
     versions: u64,
 }
 
@@ -46,6 +56,11 @@ pub(crate) fn key(seed: u8) -> Identity {
 impl World {
     /// Everybody is enrolled; the migration is planned, and nothing is granted.
     pub(crate) fn new() -> Self {
+        Self::with(&[REPLICATOR], OPERATOR)
+    }
+
+    /// As [`World::new`], with this pool and this provisioner.
+    pub(crate) fn with(pool: &[u8], provisioner: u8) -> Self {
         let root = key(1);
         let entry = Entry {
             seq: 1,
@@ -65,11 +80,13 @@ impl World {
             document: Document::new(ledger.mesh()),
             ledger,
             reports: Reports::new(),
+            pool: pool.to_vec(),
+            leases: Leases::new(),
             versions: 0,
         };
         world.enrol(OPERATOR, &[Role::Operator, Role::Provisioner]);
         world.enrol(AGENT, &[Role::Agent]);
-        world.enrol(REPLICATOR, &[Role::Replicator]);
+        world.enrol(REPLICATOR, &[Role::Replicator, Role::Provisioner]);
         world.enrol(OTHER_REPLICATOR, &[Role::Replicator]);
         let plan = MigrationPlan {
             id: JOB.migration,
@@ -77,8 +94,8 @@ impl World {
             source: world.id(AGENT),
             volumes: vec![JOB.volume],
             provider: "fake".into(),
-            provisioner: world.id(OPERATOR),
-            replicators: vec![world.id(REPLICATOR)],
+            provisioner: world.id(provisioner),
+            replicators: world.pool(),
             site: None,
             desired: Desired::Created,
             grants: vec![],
@@ -90,16 +107,21 @@ impl World {
         world
     }
 
-    fn enrol(&mut self, seed: u8, roles: &[Role]) {
+    pub(crate) fn enrol(&mut self, seed: u8, roles: &[Role]) {
         let enrolment = Enrolment {
             subject: key(seed).public(),
             name: Name::new("node").unwrap(),
             roles: roles.iter().copied().collect(),
             site: None,
             not_after: None,
+            scope: keys::Scope::Everywhere,
             admission: Admission::Root,
         };
         self.state(1, Statement::Enrolment(enrolment));
+    }
+
+    fn pool(&self) -> Vec<NodeId> {
+        self.pool.iter().map(|seed| self.id(*seed)).collect()
     }
 
     pub(crate) fn id(&self, seed: u8) -> NodeId {
@@ -140,23 +162,63 @@ impl World {
 
     /// A grant for the job, which ends at `not_after`, listed in the plan.
     pub(crate) fn grant(&mut self, not_after: u64) -> StatementId {
+        let pool = self.pool();
+        let id = self.sign_grant(pool, not_after);
+        self.edit(|edit| edit.add_grant(JOB.migration, id));
+        self.vouch(NOW);
+        id
+    }
+
+    /// A grant for the job to another pool, which the plan does not list.
+    pub(crate) fn grant_to(&mut self, pool: Vec<NodeId>) -> StatementId {
+        self.sign_grant(pool, 1_000_000)
+    }
+
+    fn sign_grant(&mut self, replicators: Vec<NodeId>, not_after: u64) -> StatementId {
         let grant = Grant {
             migration: JOB.migration,
             agent: self.id(AGENT),
-            replicators: vec![self.id(REPLICATOR)],
+            replicators,
             volumes: vec![JOB.volume],
             not_after: UnixSecs(not_after),
+            lease_secs: SPAN.lease_secs,
+            autonomy_secs: SPAN.autonomy_secs,
         };
-        let id = self.state(OPERATOR, Statement::Grant(grant));
-        self.edit(|edit| edit.add_grant(JOB.migration, id));
-        id
+        self.state(OPERATOR, Statement::Grant(grant))
+    }
+
+    /// The operator's node confirms every good grant to a pulse made at `now`; all nodes
+    /// of this world hold the same leases.
+    pub(crate) fn vouch(&mut self, now: Now) {
+        self.vouch_for(now, &[REPLICATOR, OTHER_REPLICATOR]);
+    }
+
+    /// As [`World::vouch`], and for these replicators only.
+    pub(crate) fn vouch_for(&mut self, now: Now, replicators: &[u8]) {
+        let replicators: Vec<NodeId> = replicators.iter().map(|seed| self.id(*seed)).collect();
+        let pairs: BTreeMap<Pair, Span> = self
+            .authority
+            .live_pairs(now.wall)
+            .filter(|(pair, _)| replicators.contains(&pair.replicator))
+            .map(|(pair, grant)| (pair, grant.span()))
+            .collect();
+        let renewal = Renewal {
+            holder: self.id(AGENT),
+            pulse: Pulse([1; 16]),
+            pairs: pairs.keys().copied().collect(),
+        };
+        let from = (self.id(OPERATOR), &[renewal][..]);
+        self.leases = Leases::new();
+        self.leases.pulse(now, Pulse([1; 16]));
+        let me = self.id(AGENT);
+        self.leases
+            .hear(&self.authority, now.wall, (me, &pairs), from);
     }
 
     pub(crate) fn revoke(&mut self, signer: u8, target: StatementId) {
         let revocation = Revocation {
             target,
-            honour_statements: None,
-            honour_changes: None,
+            honours: None,
             reason: String::new(),
         };
         self.state(signer, Statement::Revocation(revocation));
@@ -173,18 +235,35 @@ impl World {
 
     /// What the agent says once it has chosen its replicator.
     pub(crate) fn agent_reports(&mut self, epoch: u64, proofs: Vec<Signed>) {
+        self.agent_is_at(epoch, REPLICATOR, 0, proofs);
+    }
+
+    /// What the agent says once it has chosen and has completed some passes.
+    pub(crate) fn agent_is_at(
+        &mut self,
+        epoch: u64,
+        replicator: u8,
+        passes: u32,
+        proofs: Vec<Signed>,
+    ) {
+        let pass = |pass| PassSummary {
+            pass,
+            blocks: 1,
+            bytes_sent: 1,
+            millis: 1,
+        };
         let job = JobReport {
             migration: JOB.migration,
             volume: JOB.volume,
             role: JobRole::Agent,
             epoch: Epoch(epoch),
-            replicator: Some(self.id(REPLICATOR)),
+            replicator: Some(self.id(replicator)),
             stage: Stage::InitialSync,
             step: "copying".into(),
             detail: None,
             pass: 0,
             barrier: 0,
-            passes: vec![],
+            passes: (1..=passes).map(pass).collect(),
             root: None,
         };
         self.report(AGENT, |report| {
@@ -196,11 +275,22 @@ impl World {
 
     /// What the provisioner says once it has made the volume of an epoch.
     pub(crate) fn target_reported(&mut self, epoch: u64, length: u64, state: TargetState) {
+        self.target_of(epoch, REPLICATOR, length, state);
+    }
+
+    /// The volume of an epoch for a replicator.
+    pub(crate) fn target_of(
+        &mut self,
+        epoch: u64,
+        replicator: u8,
+        length: u64,
+        state: TargetState,
+    ) {
         let target = TargetVolume {
             migration: JOB.migration,
             volume: JOB.volume,
             epoch: Epoch(epoch),
-            replicator: self.id(REPLICATOR),
+            replicator: self.id(replicator),
             path: "/volumes/1".into(),
             length,
             state,
@@ -216,6 +306,7 @@ impl World {
             plan: self.document.plan(),
             authority: &self.authority,
             reports: &self.reports,
+            leases: &self.leases,
         }
     }
 }
@@ -234,12 +325,21 @@ pub(crate) fn volume() -> VolumeInfo {
 
 /// The signed root of one end.
 pub(crate) fn proof(world: &World, seed: u8, end: End, root: [u8; 32]) -> Signed {
+    proof_of(world, 1, seed, end, root)
+}
+
+/// The signed root of one end, of an epoch's copy.
+pub(crate) fn proof_of(world: &World, epoch: u64, seed: u8, end: End, root: [u8; 32]) -> Signed {
+    let method = match end {
+        End::Witness => Method::ReadBack,
+        End::Source | End::Target => Method::OnArrival,
+    };
     let subject = crate::proof::Subject {
         mesh: world.ledger.mesh(),
         job: JOB,
-        epoch: Epoch(1),
+        epoch: Epoch(epoch),
         length: LENGTH,
         root,
     };
-    crate::proof::sign(&key(seed), &subject, end, Method::OnArrival, NOW.wall)
+    crate::proof::sign(&key(seed), &subject, end, method, NOW.wall)
 }

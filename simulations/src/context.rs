@@ -27,6 +27,8 @@ pub enum Flaw {
     AnswersStrangers,
     /// Comes back without the changes of the plan.
     ForgetsChanges,
+    /// Writes to its own logs after a start without having heard how far they go.
+    WritesUnheard,
     /// Starts with a damaged record as if it were whole.
     TrustsRecords,
     /// Takes a stored tree as it is, without its checksums.
@@ -35,6 +37,14 @@ pub enum Flaw {
     KeepsWrongTree,
     /// Says that a copy was read back which was not.
     ProvesUnread,
+    /// A replicator that acknowledges what it does not write, and swears to it.
+    WritesNothing,
+    /// An agent that goes on to another replicator without storing the higher epoch.
+    ForgetsEpoch,
+    /// Counts a lease from when the answer is looked at.
+    LeasesFromReceipt,
+    /// Goes on vouching for the last that it vouched for.
+    VouchesForEver,
 }
 
 /// Something that must never be, and was.
@@ -86,6 +96,7 @@ counts! {
     rotten_leaves = "leaves of stored trees rotten";
     rotten_records = "stored records rotten";
     refused_starts = "starts refused for a rotten record";
+    old_stores = "old stores put back";
     copies_read_differently = "copies that read back differently";
     clock_jumps = "clocks that jumped";
     recoveries = "copies recovered";
@@ -100,6 +111,15 @@ counts! {
     adopted_groups = "groups adopted";
     barriers = "barriers";
     cut_over = "volumes cut over";
+    nodes_lost = "nodes lost for good";
+    replaced = "replicators replaced";
+    retired = "older volumes deleted";
+    confirmed = "copies confirmed";
+    clocks_off_after_boot = "clocks off otherwise after a boot";
+    leases_renewed = "leases renewed";
+    leases_over = "streams ended by a lease";
+    moved_unheard = "blocks moved unheard";
+    cut_off_revocations = "revocations cut off";
 }
 
 /// What every node shares.
@@ -118,6 +138,11 @@ pub struct Context {
     pub cloud: FakeCloud,
     /// Whether nothing goes wrong any more.
     pub calm: bool,
+    /// How long an agent waits for a lost replicator.
+    pub lost_millis: u64,
+    /// The next node that signs a copy's root dies of it, and is not back before this
+    /// long has passed.
+    pub dies_proving: Option<u64>,
     /// The rule that is left out, if one is.
     pub flaw: Option<Flaw>,
     /// Which participant has which key, strangers included.

@@ -56,6 +56,11 @@ fn request(request: EnrolRequest) -> String {
     match request {
         EnrolRequest::Hello { .. } => "asks for a challenge".into(),
         EnrolRequest::Prove { name, .. } => format!("{name} proves both keys"),
+        EnrolRequest::Recover { .. } => "asks for a challenge to a root key".into(),
+        EnrolRequest::ProveRoot { .. } => "proves a root key".into(),
+        EnrolRequest::Introduce { chain } => {
+            format!("introduces itself with {} statements", chain.len())
+        }
     }
 }
 
@@ -65,6 +70,8 @@ fn reply(reply: EnrolReply) -> String {
         EnrolReply::Enrolled { chain, .. } => {
             format!("the enrolment and {} statements above it", chain.len())
         }
+        EnrolReply::Known { chain } => format!("where to go on, in {} statements", chain.len()),
+        EnrolReply::Introduced => "known now".into(),
         EnrolReply::Denied { code } => format!("denied: {code}"),
     }
 }
@@ -74,14 +81,20 @@ pub fn records(records: &[Record]) -> String {
     let mut statements = vec![];
     let mut reports = vec![];
     let mut changes = 0;
+    let mut pairs = 0;
     for record in records {
         match record {
             Record::Statement(signed) => statements.push(signed.clone()),
             Record::Report(_, signed) => reports.push(signed.clone()),
             Record::Change(..) => changes += 1,
+            Record::Evidence(..) => pairs += 1,
         }
     }
-    format!(": {}", contents(&statements, changes, &reports))
+    let pairs = match pairs {
+        0 => String::new(),
+        _ => format!("; {pairs} proofs of forks"),
+    };
+    format!(": {}{pairs}", contents(&statements, changes, &reports))
 }
 
 fn contents(statements: &[Signed], changes: usize, reports: &[Signed]) -> String {
@@ -113,6 +126,7 @@ fn statement(signed: &Signed) -> String {
         Statement::Genesis(genesis) => format!("genesis of {}", genesis.name),
         Statement::Invite(_) => format!("invite {id}"),
         Statement::Enrolment(enrolment) => format!("enrolment of {}", enrolment.name),
+        Statement::Rotation(rotation) => format!("next key of {}", rotation.node.short()),
         Statement::Grant(grant) => {
             format!("grant {id} for migration {}", grant.migration.short())
         }

@@ -9,17 +9,20 @@ use crate::network::{CloudCall, Event};
 use crate::node::{Lived, Node};
 use crdt::report::{JobReport, JobRole, Stage, VolumeInfo, VolumeKind};
 use crdt::{Desired, Report};
-use keys::{Denied, MigrationId, UnixSecs};
+use keys::lease::{MAX_PULSES, Renewal};
+use keys::proof::{End, Method};
+use keys::{Denied, Epoch, MigrationId, Pulse, UnixSecs};
 use provider::{AttachTo, HolderId, MigrationTag, Provider, VolumeKey, VolumeSpec, VolumeTag};
-use roles::provisioner::{self, Wanted};
+use roles::proof::{self, Subject};
+use roles::provisioner::{self, Reading, Superseded, Wanted};
 use roles::{JobId, Note, Now, Situation, agent, agent::Agent};
 
-/// Most that a volume's path is kept of it as an index: the key as text.
-pub fn volume_key(job: &JobId) -> VolumeKey {
+/// The volume of one epoch of a job. As text it is the path at which its replicator has it.
+pub fn volume_key(job: &JobId, epoch: Epoch) -> VolumeKey {
     VolumeKey {
         migration: MigrationTag(job.migration.0),
         volume: VolumeTag(job.volume.0),
-        generation: 0,
+        generation: epoch.0,
     }
 }
 
@@ -35,16 +38,67 @@ impl Node {
             plan: replica.document().plan(),
             authority: replica.authority(),
             reports: replica.reports(),
+            leases: &self.up.as_ref()?.leases,
         };
         Some(with(&situation))
     }
 
     /// Everything that follows from what this node knows now.
     pub fn duties(&mut self, ctx: &mut Context) -> Lived {
+        self.lease_duties(ctx)?;
         self.agent_duties(ctx)?;
         self.recheck_streams(ctx)?;
-        self.forget_deleted(ctx)?;
+        self.forget_over(ctx)?;
         self.provision(ctx)
+    }
+
+    /// Hears what operators vouch for, makes a pulse when one is due, and as an operator
+    /// sees whom to answer; the next tick publishes it.
+    fn lease_duties(&mut self, ctx: &mut Context) -> Lived {
+        let now = self.now(ctx);
+        let mut leases = std::mem::take(&mut self.up().leases);
+        let heard = self.with_situation(now, |situation| {
+            let (me, wanted) = (situation.me, situation.wanted_leases());
+            let mut longer = false;
+            for (node, report) in situation.reports.iter() {
+                if ctx.flaw == Some(Flaw::LeasesFromReceipt) {
+                    let mine = report
+                        .renewals
+                        .iter()
+                        .filter(|renewal| renewal.holder == me);
+                    for renewal in mine {
+                        (0..MAX_PULSES).for_each(|_| leases.pulse(now, renewal.pulse));
+                    }
+                }
+                let from = (*node, &report.renewals[..]);
+                longer |= leases.hear(situation.authority, now.wall, (me, &wanted), from);
+            }
+            leases.retain(&wanted);
+            (longer, leases.pulse_due(now, &wanted))
+        });
+        let (longer, due) = heard.unwrap_or_default();
+        if due {
+            leases.pulse(now, Pulse(self.rng.bytes()));
+        }
+        let stored = leases.snapshot(now, self.boot);
+        self.up().leases = leases;
+        if longer {
+            self.deed(ctx)?;
+            ctx.seen.leases_renewed += 1;
+            self.store.leases = Some(stored);
+        }
+        let mut vouching = std::mem::take(&mut self.up().vouching);
+        let _ = self.with_situation(now, |situation| vouching.settle(situation));
+        self.up().vouching = vouching;
+        Ok(())
+    }
+
+    /// What this node vouches for as an operator.
+    pub fn renewals(&mut self, now: Now) -> Vec<Renewal> {
+        let mut vouching = std::mem::take(&mut self.up().vouching);
+        let renewals = self.with_situation(now, |situation| vouching.renewals(situation));
+        self.up().vouching = vouching;
+        renewals.unwrap_or_default()
     }
 
     fn agent_duties(&mut self, ctx: &mut Context) -> Lived {
@@ -68,7 +122,8 @@ impl Node {
         for job in jobs {
             if !self.up().agents.contains_key(&job) {
                 let stored = self.store.agents.get(&job).cloned();
-                self.up().agents.insert(job, Agent::new(job, stored));
+                let machine = Agent::new(job, stored).moving_on_after(ctx.lost_millis);
+                self.up().agents.insert(job, machine);
             }
             self.agent_facts(ctx, job)?;
         }
@@ -96,44 +151,42 @@ impl Node {
             }
             facts
         });
-        match facts {
-            Some(facts) => self.agent_input(ctx, job, agent::Input::Facts(facts)),
-            None => Ok(()),
+        let Some(facts) = facts else { return Ok(()) };
+        let over = matches!(facts.permit, Some(Err(Denied::LeaseOver { .. })));
+        if over && self.up().sending.contains_key(&job) {
+            ctx.seen.leases_over += 1;
         }
+        if let (Some(Ok(permit)), Some(session)) = (&facts.permit, self.up().sending.get_mut(&job))
+            && permit.grant() == session.permit.grant()
+        {
+            session.permit = permit.clone();
+        }
+        self.agent_input(ctx, job, agent::Input::Facts(facts))
     }
 
-    /// Ends the sessions that are no longer allowed.
+    /// Ends the sessions that are no longer allowed, and lets the others go on.
     fn recheck_streams(&mut self, ctx: &mut Context) -> Lived {
         if ctx.flaw == Some(Flaw::NeverRechecks) {
             return Ok(());
         }
-        let now = self.now(ctx);
-        let Some(up) = &self.up else { return Ok(()) };
-        let denied: Vec<(u64, Denied)> = self
-            .with_situation(now, |situation| {
-                let open = up.receiving.iter();
-                open.filter_map(|(stream, session)| {
-                    let checked = situation.authority.recheck(now.wall, &session.permit);
-                    Some((*stream, checked.err()?))
-                })
-                .collect()
-            })
-            .unwrap_or_default();
-        for (stream, denied) in denied {
-            let text = format!("a stream was ended: {denied}");
-            self.tell(ctx, Note::error("grant-refused", text));
-            self.refuse_session(ctx, stream, denied)?;
+        let streams: Vec<u64> = self.up().receiving.keys().copied().collect();
+        for stream in streams {
+            if let Some(denied) = self.recheck_stream(ctx, stream) {
+                let text = format!("a stream was ended: {denied}");
+                self.tell(ctx, Note::error("grant-refused", text));
+                self.refuse_session(ctx, stream, denied)?;
+            }
         }
         Ok(())
     }
 
-    fn forget_deleted(&mut self, ctx: &mut Context) -> Lived {
+    fn forget_over(&mut self, ctx: &mut Context) -> Lived {
         let now = self.now(ctx);
         let mut up = self.up.take().expect("only a running node has duties");
         let replicator = std::mem::take(&mut up.replicator);
         self.up = Some(up);
         let mut replicator = replicator;
-        let gone = self.with_situation(now, |situation| replicator.forget_deleted(situation));
+        let gone = self.with_situation(now, |situation| replicator.forget_over(situation));
         self.up().replicator = replicator;
         for job in gone.unwrap_or_default() {
             self.deed(ctx)?;
@@ -175,6 +228,13 @@ impl Node {
                 }
                 provisioner::Action::Ensure(wanted) => CloudCall::Ensure(wanted),
                 provisioner::Action::Remove(migration) => CloudCall::Remove(migration),
+                provisioner::Action::Fence(old) => CloudCall::Fence(old),
+                provisioner::Action::Retire(old) => CloudCall::Retire(old),
+                provisioner::Action::ReadBack(reading) => CloudCall::ReadBack(reading),
+                provisioner::Action::Witness(reading) => {
+                    self.witness(ctx, &reading);
+                    continue;
+                }
             };
             let (node, life) = (self.index, self.life);
             let at = ctx.now + self.rng.between(10, 500);
@@ -183,8 +243,30 @@ impl Node {
         Ok(())
     }
 
-    /// Makes a call to the cloud and takes its answer.
-    pub fn call_cloud(&mut self, ctx: &mut Context, call: CloudCall) -> Lived {
+    fn witness(&mut self, ctx: &mut Context, reading: &Reading) {
+        let now = self.now(ctx);
+        let Some(mesh) = self.mesh() else { return };
+        ctx.seen.confirmed += 1;
+        let subject = Subject {
+            mesh,
+            job: reading.job,
+            epoch: reading.claim.epoch,
+            length: reading.claim.length,
+            root: reading.claim.root,
+        };
+        let method = Method::ReadBack;
+        let signed = proof::sign(&self.identity, &subject, End::Witness, method, now.wall);
+        self.store.witnessed.insert(reading.job, signed);
+    }
+
+    /// Makes a call to the cloud and takes its answer. `root` is that of the volume to be
+    /// read back, if it is such a call.
+    pub fn call_cloud(
+        &mut self,
+        ctx: &mut Context,
+        call: CloudCall,
+        root: Option<[u8; 32]>,
+    ) -> Lived {
         let now = self.now(ctx);
         let input = match call {
             CloudCall::Ensure(wanted) => match ensure(ctx, &wanted) {
@@ -195,6 +277,28 @@ impl Node {
                 Ok(()) => provisioner::Input::Removed(migration),
                 Err(why) => provisioner::Input::RemoveFailed(migration, why),
             },
+            CloudCall::Fence(old) => match fence(ctx, &old) {
+                Ok(kept) => provisioner::Input::Fenced(old, kept),
+                Err(why) => provisioner::Input::SupersededFailed(old, why),
+            },
+            CloudCall::Retire(old) => match retire(ctx, &old) {
+                Ok(()) => provisioner::Input::Retired(old),
+                Err(why) => provisioner::Input::SupersededFailed(old, why),
+            },
+            CloudCall::ReadBack(reading) => {
+                let key = volume_key(&reading.job, reading.claim.epoch);
+                ctx.next_call();
+                match (ctx.cloud.open_read_only(&key), root) {
+                    (Ok(_), Some(root)) => provisioner::Input::ReadBack(reading, root),
+                    (Ok(_), None) => {
+                        let why = "nothing was ever written to it".to_owned();
+                        provisioner::Input::ReadBackFailed(reading, why)
+                    }
+                    (Err(error), _) => {
+                        provisioner::Input::ReadBackFailed(reading, error.to_string())
+                    }
+                }
+            }
         };
         let mut out = vec![];
         self.up().provisioner.step(now, input, &mut out);
@@ -247,6 +351,8 @@ impl Node {
                 .extend(copy.and_then(|copy| copy.proof.clone()));
         }
         report.targets = up.provisioner.targets();
+        report.proofs.extend(self.store.witnessed.values().cloned());
+        report.pulse = up.leases.newest_pulse();
         Some(report)
     }
 }
@@ -271,7 +377,7 @@ fn agent_job(job: &JobId, machine: &Agent) -> JobReport {
 }
 
 fn ensure(ctx: &mut Context, wanted: &Wanted) -> Result<String, String> {
-    let key = volume_key(&wanted.job);
+    let key = volume_key(&wanted.job, wanted.epoch);
     let spec = VolumeSpec {
         key,
         length: wanted.length,
@@ -288,6 +394,45 @@ fn ensure(ctx: &mut Context, wanted: &Wanted) -> Result<String, String> {
     })
     .map(|_| key.to_string())
     .map_err(|error| error.to_string())
+}
+
+/// What there is of a job with a lower epoch.
+fn older(ctx: &mut Context, old: &Superseded) -> Result<Vec<VolumeKey>, String> {
+    ctx.next_call();
+    let owned = ctx.cloud.owned(&MigrationTag(old.job.migration.0));
+    let owned = owned.map_err(|error| error.to_string())?;
+    let older =
+        |key: &VolumeKey| key.volume == VolumeTag(old.job.volume.0) && key.generation < old.below.0;
+    Ok(owned
+        .iter()
+        .map(|record| record.key)
+        .filter(older)
+        .collect())
+}
+
+fn fence(ctx: &mut Context, old: &Superseded) -> Result<Vec<Epoch>, String> {
+    let keys = older(ctx, old)?;
+    for key in &keys {
+        ctx.next_call();
+        let detached = ctx.cloud.detach(key, old.below.0);
+        detached.map_err(|error| error.to_string())?;
+    }
+    Ok(keys.iter().map(|key| Epoch(key.generation)).collect())
+}
+
+fn retire(ctx: &mut Context, old: &Superseded) -> Result<(), String> {
+    for key in older(ctx, old)? {
+        if ctx.oracle.is_cut_over_at(&old.job, Epoch(key.generation)) {
+            let text =
+                format!("volume {key}, to which its agent cut over, is deleted as an older one");
+            ctx.fail(Invariant::CutOverIsKept, text);
+        }
+        ctx.seen.retired += 1;
+        ctx.next_call();
+        let deleted = ctx.cloud.delete(&key);
+        deleted.map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 fn remove(ctx: &mut Context, migration: MigrationId) -> Result<(), String> {

@@ -2,18 +2,29 @@
 //!
 //! Not here: what must hold at every step (`invariants`).
 
+use crate::context::Flaw;
 use crate::disk::flat_root;
 use crate::duties::volume_key;
 use crate::invariants::Invariant;
 use crate::node::Node;
-use crate::scenario::{Ending, Migration};
+use crate::scenario::{Ending, Loss, Migration};
 use crate::world::World;
 use crdt::Stage;
+use keys::Epoch;
 use roles::JobId;
+use roles::launch::{Confirmed, Unconfirmed};
 
 /// What is still missing, and which invariant says that it must come.
 pub fn missing(world: &World) -> Option<(Invariant, String)> {
     let work = Invariant::HealedWorkEnds;
+    match world.scenario.loss {
+        None | Some(Loss::Revoked) => {}
+        Some(loss) => return Some((work, format!("{loss:?} is still to come"))),
+    }
+    let until = |node: &Node| node.lost_until.filter(|until| *until != u64::MAX);
+    if world.nodes.iter().any(|node| until(node).is_some()) {
+        return Some((work, "a node is still to come back".into()));
+    }
     for migration in &world.scenario.migrations {
         if let Some(wish) = migration.wishes.front() {
             let (wish, id) = (wish.what, migration.id);
@@ -25,6 +36,9 @@ pub fn missing(world: &World) -> Option<(Invariant, String)> {
                     work,
                     format!("{job} must end as {:?}: {text}", migration.ending),
                 ));
+            }
+            if let Some(text) = unconfirmed(world, migration, &job) {
+                return Some((Invariant::ConfirmedIsTrue, format!("{job}: {text}")));
             }
         }
     }
@@ -59,11 +73,19 @@ fn unfinished(world: &World, migration: &Migration, job: &JobId) -> Option<Strin
         stage == Stage::Stalled && says && told(agent, "grant-refused")
     };
     let cloud = world.ctx.cloud.volumes();
-    let in_cloud = cloud.iter().any(|record| record.key == volume_key(job));
+    let mut of_job = cloud.iter().map(|record| record.key).filter(|key| {
+        let any = volume_key(job, Epoch(0));
+        key.migration == any.migration && key.volume == any.volume
+    });
+    let in_cloud = match record {
+        None => of_job.next().is_some(),
+        // That of its epoch, and no older one.
+        Some(record) => of_job.eq([volume_key(job, record.epoch)]),
+    };
     let ended = match migration.ending {
         Ending::CutOver => finished && in_cloud,
         Ending::DeletedAfterwards => {
-            let provisioner = &world.nodes[0];
+            let provisioner = &world.nodes[migration.provisioner];
             finished && in_cloud && told(provisioner, "volumes-kept")
         }
         Ending::GrantRevoked => !finished && stalled_by("revoked"),
@@ -88,6 +110,43 @@ fn unfinished(world: &World, migration: &Migration, job: &JobId) -> Option<Strin
     (!ended).then_some(standing)
 }
 
+/// Why a copy that was cut over and is to be launched is not confirmed, if it is not.
+fn unconfirmed(world: &World, migration: &Migration, job: &JobId) -> Option<String> {
+    if migration.ending != Ending::CutOver {
+        return None;
+    }
+    let provisioner = &world.nodes[migration.provisioner];
+    let path = volume_key(job, epoch_of(world, migration, job)?).to_string();
+    let mut disks = world
+        .nodes
+        .iter()
+        .filter_map(|node| node.store.disks.get(&path));
+    if disks.any(|disk| disk.sound() != disk.durable) {
+        // It has rotted, and is rightly not confirmed.
+        return None;
+    }
+    match permission(world, provisioner, job) {
+        Ok(_) => None,
+        Err(why) if told(provisioner, "copy-differs") => {
+            Some(format!("{why}; its provisioner found that it differs"))
+        }
+        Err(why) => Some(why.to_string()),
+    }
+}
+
+fn epoch_of(world: &World, migration: &Migration, job: &JobId) -> Option<Epoch> {
+    let record = world.nodes[migration.agent].store.agents.get(job)?;
+    Some(record.epoch)
+}
+
+fn permission(world: &World, node: &Node, job: &JobId) -> Result<Confirmed, Unconfirmed> {
+    let permitted = node.with_situation(node.now(&world.ctx), |situation| {
+        let plan = situation.migration(job)?;
+        Some(situation.evidence(plan).permission(&job.volume))
+    });
+    permitted.flatten().unwrap_or(Err(Unconfirmed::NotCutOver))
+}
+
 /// How many volumes of a migration the agent has cut over.
 fn finished_of(world: &World, migration: &Migration) -> usize {
     let records = &world.nodes[migration.agent].store.agents;
@@ -107,8 +166,10 @@ fn told(node: &Node, kind: &str) -> bool {
 /// Two nodes that do not hold the same.
 fn disagreement(world: &World) -> Option<String> {
     let outcasts = world.scenario.outcasts();
-    let mut staying = (0..world.scenario.nodes).filter(|index| !outcasts.contains(index));
-    let first = staying.next().expect("the first node is never revoked");
+    let stays =
+        |index: &usize| !outcasts.contains(index) && world.nodes[*index].lost_until.is_none();
+    let mut staying = (0..world.scenario.nodes).filter(stays);
+    let first = staying.next().expect("agents are never lost");
     let heads = world.nodes[first].replica().map(mesh::Replica::heads);
     for index in staying {
         let theirs = world.nodes[index].replica().map(mesh::Replica::heads);
@@ -139,11 +200,28 @@ fn check_copy(world: &mut World, migration: &Migration, job: &JobId) {
     let volume = &agent.sources[&job.volume];
     let root = flat_root(volume.geometry, &volume.contents);
     let same_root = root.0 == finished.root;
-    let holder = world.nodes.iter().find_map(|node| {
-        let disk = node.store.disks.get(&volume_key(job).to_string());
-        disk.filter(|_| record_epoch_is_here(node, agent, job))
-    });
-    let same_bytes = holder.is_some_and(|disk| disk.sound() == volume.contents);
+    let path = volume_key(job, record.map_or(Epoch(0), |record| record.epoch)).to_string();
+    let mut disks = world
+        .nodes
+        .iter()
+        .filter_map(|node| node.store.disks.get(&path));
+    let same_bytes = disks
+        .next()
+        .is_some_and(|disk| disk.sound() == volume.contents);
+    let nodes = world.nodes.iter();
+    let is_confirmed = |node: &Node| permission(world, node, job).is_ok();
+    let believers: Vec<usize> = nodes
+        .filter(|node| is_confirmed(node))
+        .map(|node| node.index)
+        .collect();
+    world.ctx.require(
+        same_bytes || believers.is_empty(),
+        Invariant::ConfirmedIsTrue,
+        || format!("{job}: nodes {believers:?} hold a copy for confirmed that is not the source"),
+    );
+    if world.ctx.flaw == Some(Flaw::WritesNothing) {
+        return;
+    }
     let invariant = Invariant::HealedWorkEnds;
     world.ctx.require(same_root, invariant, || {
         format!("{job}: the root that was stated is not that of the source")
@@ -151,14 +229,4 @@ fn check_copy(world: &mut World, migration: &Migration, job: &JobId) {
     world.ctx.require(same_bytes, invariant, || {
         format!("{job}: the copy is not the source")
     });
-}
-
-/// Whether a node is the replicator that an agent chose.
-fn record_epoch_is_here(node: &Node, agent: &Node, job: &JobId) -> bool {
-    let chosen = agent
-        .store
-        .agents
-        .get(job)
-        .and_then(|record| record.replicator);
-    chosen.is_some() && chosen == node.replica().and_then(mesh::Replica::me)
 }

@@ -14,10 +14,15 @@ use crate::disk::Death;
 use crate::network::{Event, Garble};
 use crate::node::Fuse;
 use crate::rng::Rng;
-use crate::scenario::line;
+use crate::scenario::{Migration, line};
 use crate::world::World;
 use blocks::CloseReason;
 use serde::{Deserialize, Serialize};
+
+/// Longest time for which the ends of a migration are cut off, and how much longer than
+/// their leases: so that these end while nobody reaches them.
+const LONGEST_CUT_SECS: u64 = 60;
+const AFTER_LEASE_MILLIS: u64 = 8_000;
 
 /// One thing that goes wrong. `pick` chooses among what is there at that moment, by
 /// any number; where nothing is, nothing happens.
@@ -97,6 +102,16 @@ pub enum Fault {
         pick: u64,
         /// How much later.
         mended_after_millis: u64,
+    },
+    /// A node comes back with the copy of what it had stored of the mesh that was made
+    /// at the first such fault, and copies of all others are made that have none. It is
+    /// put back only where all others run and hold the node's newest entries: what nobody
+    /// holds any more nobody can tell it.
+    OldStore {
+        /// Which node.
+        node: usize,
+        /// How long it is down.
+        down_millis: u64,
     },
     /// A node's disk is slow to make durable what it is told to.
     SlowDisk {
@@ -180,6 +195,7 @@ impl Fault {
             | Self::BlockRots { node, .. }
             | Self::LeafRots { node, .. }
             | Self::RecordRots { node, .. }
+            | Self::OldStore { node, .. }
             | Self::SlowDisk { node, .. }
             | Self::ClockJumps { node, .. }
             | Self::StrangerAsks { node }
@@ -208,7 +224,9 @@ impl Fault {
     /// How long it lasts and the like, in milliseconds, by their names.
     pub fn durations(&self) -> Vec<(&'static str, u64)> {
         match self {
-            Self::Dies { down_millis, .. } | Self::DiesAfter { down_millis, .. } => {
+            Self::Dies { down_millis, .. }
+            | Self::DiesAfter { down_millis, .. }
+            | Self::OldStore { down_millis, .. } => {
                 vec![("down_millis", *down_millis)]
             }
             Self::Partition { millis, .. } | Self::OneWay { millis, .. } => {
@@ -229,6 +247,42 @@ impl Fault {
 }
 
 impl World {
+    fn put_old_store_back(&mut self, victim: usize, down_millis: u64) {
+        if self.everybody_holds_what_is_newest_of(victim) && self.nodes[victim].store.put_back() {
+            self.ctx.seen.old_stores += 1;
+            crate::invariants::forgets_what_it_told(&mut self.ctx, victim);
+            self.kill(victim, Death::Process, down_millis);
+        }
+        for node in &mut self.nodes {
+            let replica = node.replica();
+            // A copy from before anybody joined knows of nobody to ask.
+            let others = replica.is_some_and(|replica| replica.authority().members().count() > 1);
+            if others && node.store.old.is_none() {
+                node.store.copy();
+            }
+        }
+    }
+
+    fn everybody_holds_what_is_newest_of(&self, victim: usize) -> bool {
+        let Some(replica) = self.nodes[victim].replica() else {
+            return false;
+        };
+        let (key, me) = (replica.my_key(), replica.me());
+        let root = replica.ledger().roots().first().copied();
+        let newest = |replica: &mesh::Replica| {
+            let ledger = replica.ledger();
+            let report = me.and_then(|me| replica.reports().versions().get(&me).copied());
+            let change = replica.document().heads().get(&key).copied();
+            let roots = root.map(|root| ledger.last_seq(&root));
+            (ledger.last_seq(&key), roots, change, report)
+        };
+        let wanted = newest(replica);
+        self.nodes.iter().all(|node| match node.replica() {
+            Some(replica) => replica.may_write() && newest(replica) == wanted,
+            None => node.store.is_blank(),
+        })
+    }
+
     /// One thing of the list goes wrong.
     pub fn fault(&mut self, at: usize) {
         let fault = self.scenario.faults[at].what.clone();
@@ -272,6 +326,7 @@ impl World {
                 pick,
                 mended_after_millis,
             } => self.rot_record(node, pick, now + mended_after_millis),
+            Fault::OldStore { node, down_millis } => self.put_old_store_back(node, down_millis),
             Fault::SlowDisk {
                 node,
                 millis,
@@ -312,6 +367,19 @@ impl World {
         }
     }
 
+    /// Lets the ends of a migration reach each other and nobody else, until their leases
+    /// are over and somewhat longer.
+    pub fn cut_off_ends(&mut self, migration: &Migration) {
+        self.ctx.seen.cut_off_revocations += 1;
+        let longest = migration.lease_secs + migration.autonomy_secs;
+        let until = self.ctx.now + longest.min(LONGEST_CUT_SECS) * 1000 + AFTER_LEASE_MILLIS;
+        let is_end =
+            |node: &usize| migration.agent == *node || migration.replicators.contains(node);
+        let (ends, others): (Vec<usize>, Vec<usize>) = (0..self.scenario.nodes).partition(is_end);
+        self.cut(&ends, &others, until);
+        self.cut(&others, &ends, until);
+    }
+
     fn rot_block(&mut self, node: usize, pick: u64) {
         let mut rng = Rng::new(pick);
         let disks = &mut self.nodes[node].store.disks;
@@ -337,7 +405,8 @@ impl World {
         let store = &mut node.store;
         let copies = store.copies.iter_mut();
         let copies = copies.map(|(job, copy)| (job, &mut copy.tree));
-        let trees = store.trees.iter_mut().chain(copies);
+        let trees = store.trees.iter_mut().map(|((job, _), tree)| (job, tree));
+        let trees = trees.chain(copies);
         let closed: Vec<_> = trees.filter(|(job, _)| !is_open(job)).collect();
         if let Some((job, tree)) = nth(closed.into_iter(), &mut rng) {
             let block = tree.rot(&mut rng);

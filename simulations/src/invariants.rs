@@ -4,16 +4,17 @@
 //! The checks look from outside: they know what every node holds and what was sent,
 //! and ask the code under test as little as they can.
 
-use crate::context::Context;
-use crate::disk::{flat_root, leaf};
+use crate::context::{Context, Flaw};
+use crate::disk::{Disk, flat_root, leaf};
 use crate::node::Node;
-use crate::store::Store;
+use crate::store::{Copy, Store};
 use blocks::{BlockIndex, Extent};
 use crdt::SignedChange;
+use keys::lease::{Pair, Renewal};
 use keys::statement::{Enrolment, Entry, Grant};
 use keys::{Authority, Domain, Epoch, Ledger, NodeId, PublicKey, Signed, Statement, StatementId};
-use keys::{MeshId, MigrationId, UnixSecs};
-use mesh::Record;
+use keys::{MeshId, MigrationId, Pulse, Role, UnixSecs};
+use mesh::{Record, Replica};
 use roles::JobId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,8 +46,8 @@ invariants! {
     TreesTellTheTruth = "INV-05", "once level, the agent's tree differs from the target's durable bytes only in blocks sent and not yet committed";
     WrittenWithPermission = "INV-06", "a replicator writes only what a grant allows at that moment, as far as it has heard";
     SentWithPermission = "INV-07", "an agent sends only what a grant allows at that moment, as far as it has heard";
-    EpochsRise = "INV-08", "the epoch of a copy never goes down at a replicator";
-    OneWriter = "INV-09", "a copy has one writer at a time";
+    EpochsRise = "INV-08", "the epoch of a copy never goes down, at its agent or at a replicator";
+    OneWriter = "INV-09", "a copy has one writer at a time, and an epoch has one for good";
     SameLedgerSameAuthority = "INV-10", "nodes with the same statements compute the same authority";
     SameLogsSamePlan = "INV-11", "nodes with the same statements and logs have the same plan";
     EverythingVerifies = "INV-12", "nothing is stored whose signature does not hold";
@@ -57,6 +58,8 @@ invariants! {
     HealedNodesAgree = "INV-17", "once nothing fails any more all nodes come to hold the same";
     HealedWorkEnds = "INV-18", "once nothing fails any more every migration ends as it was decided, and the copy is the disk";
     EnrolmentEnds = "INV-19", "an invite that is open and unused enrols its joiner, once";
+    MovedWithinLease = "INV-23", "no block moves later than lease and autonomy after an operator that had not heard of a revocation vouched for it";
+    ConfirmedIsTrue = "INV-24", "a copy is confirmed by a node other than its replicator once nothing fails any more, and only if it is the disk that was cut over";
 }
 
 /// What the checks remember.
@@ -68,11 +71,20 @@ pub struct Oracle {
     /// were sent since and are not committed.
     level: BTreeMap<JobId, BTreeSet<u64>>,
     epochs: BTreeMap<(usize, JobId), Epoch>,
+    agent_epochs: BTreeMap<JobId, Epoch>,
+    writers: BTreeMap<(JobId, Epoch), usize>,
     acknowledged: BTreeMap<(JobId, Epoch), u64>,
-    authorities: BTreeMap<[u8; 32], Authority>,
+    authorities: BTreeMap<[[u8; 32]; 2], Authority>,
     plans: BTreeMap<([u8; 32], [u8; 32]), [u8; 32]>,
     verified: BTreeSet<[u8; 32]>,
-    cut_over: BTreeSet<JobId>,
+    /// The epochs of what was cut over.
+    cut_over: BTreeMap<JobId, Epoch>,
+    /// When an operator first answered a pulse for a pair: the last such moment of each
+    /// holder and pair.
+    vouched: BTreeMap<(NodeId, Pair), u64>,
+    answered: BTreeSet<(NodeId, NodeId, Pulse, Pair)>,
+    /// Grants and enrolments whose revocation an operator has stored.
+    revoked: BTreeSet<StatementId>,
     /// Streams that were opened without a right to.
     pub forged_streams: BTreeSet<u64>,
     /// Volumes that were cut over in this event.
@@ -141,6 +153,11 @@ pub fn told_is_durable(
     }
 }
 
+/// Somebody put an old copy back: what the node told since is not its fault to forget.
+pub fn forgets_what_it_told(ctx: &mut Context, node: usize) {
+    ctx.oracle.told.remove(&node);
+}
+
 /// INV-02: a node that has come back holds what it told before.
 pub fn nothing_told_is_forgotten(ctx: &mut Context, node: &Node) {
     let (Some(replica), Some(told)) = (node.replica(), ctx.oracle.told.get(&node.index)) else {
@@ -193,6 +210,9 @@ pub fn acknowledged_is_durable(
     job: JobId,
     barrier: u64,
 ) {
+    if ctx.flaw == Some(Flaw::WritesNothing) {
+        return;
+    }
     let Some(copy) = store.copies.get(&job) else {
         return ctx.fail(
             Invariant::AcknowledgedIsDurable,
@@ -264,8 +284,8 @@ impl Oracle {
     }
 
     /// A volume was cut over.
-    pub fn cut_over(&mut self, job: JobId) {
-        self.cut_over.insert(job);
+    pub fn cut_over(&mut self, job: JobId, epoch: Epoch) {
+        self.cut_over.insert(job, epoch);
         self.to_prove.insert(job);
     }
 
@@ -274,9 +294,14 @@ impl Oracle {
         self.volumes_cut_over(migration) > 0
     }
 
+    /// Whether a volume was, to the copy of this epoch.
+    pub fn is_cut_over_at(&self, job: &JobId, epoch: Epoch) -> bool {
+        self.cut_over.get(job) == Some(&epoch)
+    }
+
     /// How many volumes of a migration were.
     pub fn volumes_cut_over(&self, migration: &MigrationId) -> usize {
-        let all = self.cut_over.iter();
+        let all = self.cut_over.keys();
         all.filter(|job| job.migration == *migration).count()
     }
 
@@ -297,18 +322,39 @@ impl Oracle {
     }
 }
 
+/// The epoch that the agent of a job is at.
+fn epoch_of(nodes: &[Node], job: JobId) -> Option<Epoch> {
+    let mut records = nodes.iter().filter_map(|node| node.store.agents.get(&job));
+    records.next().map(|record| record.epoch)
+}
+
+/// The copy of the agent's epoch, of which there is one; those of older epochs do not
+/// count any more.
+fn copy_that_counts(nodes: &[Node], job: JobId) -> Option<(&Copy, &Disk)> {
+    let epoch = epoch_of(nodes, job)?;
+    nodes.iter().find_map(|node| {
+        let copy = node.store.copies.get(&job)?;
+        let disk = node.store.disks.get(&copy.record.path)?;
+        (copy.record.epoch == epoch).then_some((copy, disk))
+    })
+}
+
 /// INV-05: outside of what was sent and not committed, the agent's tree, in the cache
 /// and on the disk, is that of the target's durable bytes.
 pub fn trees_tell_the_truth(ctx: &mut Context, nodes: &[Node], job: JobId) {
     let Some(unsettled) = ctx.oracle.level.get(&job) else {
         return;
     };
-    let tree = nodes.iter().find_map(|node| node.store.trees.get(&job));
-    let copy = nodes.iter().find_map(|node| {
-        let copy = node.store.copies.get(&job)?;
-        node.store.disks.get(&copy.record.path)
-    });
-    let (Some(tree), Some(disk)) = (tree, copy) else {
+    if ctx.flaw == Some(Flaw::WritesNothing) {
+        return;
+    }
+    let Some(epoch) = epoch_of(nodes, job) else {
+        return;
+    };
+    let tree = nodes
+        .iter()
+        .find_map(|node| node.store.trees.get(&(job, epoch)));
+    let (Some(tree), Some((_, disk))) = (tree, copy_that_counts(nodes, job)) else {
         return;
     };
     let geometry = tree.geometry();
@@ -355,6 +401,7 @@ fn forbidden(
         replicators,
         volumes,
         not_after,
+        ..
     } = terms;
     if revoked(&grant) {
         return Some("the grant was revoked".into());
@@ -399,6 +446,111 @@ pub fn moved_with_permission(
     }
 }
 
+/// INV-23, the operator's half: a report that is stored by its own node vouches for
+/// nothing whose revocation that node holds. Notes when, for the other half.
+pub fn only_the_good_is_vouched_for(ctx: &mut Context, replica: &Replica, records: &[Record]) {
+    let Some(me) = replica.me() else { return };
+    let is_operator = enrolled_as_operator(replica.ledger(), me);
+    for record in records {
+        match record {
+            Record::Statement(signed) if is_operator => {
+                if let Ok(entry) = signed.open_stored::<Entry>()
+                    && let Statement::Revocation(revocation) = entry.statement
+                {
+                    ctx.oracle.revoked.insert(revocation.target);
+                }
+            }
+            Record::Report(node, signed) if *node == me => {
+                if let Ok(report) = signed.open_stored::<crdt::Report>() {
+                    note_vouched(ctx, replica, me, &report.renewals);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn enrolled_as_operator(ledger: &Ledger, node: NodeId) -> bool {
+    let enrolment = ledger.get(&StatementId::from(node));
+    enrolment.is_some_and(|recorded| {
+        matches!(&recorded.entry.statement,
+            Statement::Enrolment(enrolment) if enrolment.roles.has(Role::Operator))
+    })
+}
+
+fn note_vouched(ctx: &mut Context, replica: &Replica, me: NodeId, renewals: &[Renewal]) {
+    let ledger = replica.ledger();
+    let revoked = revoked_in(ledger);
+    for renewal in renewals {
+        for pair in &renewal.pairs {
+            let agent = grant_in(ledger, &pair.grant).map(|grant| StatementId::from(grant.agent));
+            let ends = [Some(pair.grant), agent, Some(pair.replicator.into())];
+            let gone = ends.into_iter().flatten().find(|end| revoked.contains(end));
+            ctx.require(gone.is_none(), Invariant::MovedWithinLease, || {
+                format!("operator {me:?} vouches for {pair:?} and knows that {gone:?} was revoked")
+            });
+            let answer = (me, renewal.holder, renewal.pulse, *pair);
+            // The same answer again is worth no more than when it was first given.
+            if ctx.oracle.answered.insert(answer) {
+                let now = ctx.now;
+                ctx.oracle.vouched.insert((renewal.holder, *pair), now);
+            }
+        }
+    }
+}
+
+fn revoked_in(ledger: &Ledger) -> BTreeSet<StatementId> {
+    let revocations = ledger.iter();
+    revocations
+        .filter_map(|(_, recorded)| match &recorded.entry.statement {
+            Statement::Revocation(revocation) => Some(revocation.target),
+            _ => None,
+        })
+        .collect()
+}
+
+fn grant_in<'a>(ledger: &'a Ledger, id: &StatementId) -> Option<&'a Grant> {
+    match &ledger.get(id)?.entry.statement {
+        Statement::Grant(grant) => Some(grant),
+        _ => None,
+    }
+}
+
+/// INV-23: a block that moves at this end, by the true time.
+pub fn moved_within_lease(
+    ctx: &mut Context,
+    replica: &Replica,
+    grant: StatementId,
+    replicator: &PublicKey,
+) {
+    let (Some(me), Some(terms)) = (replica.me(), grant_in(replica.ledger(), &grant)) else {
+        return;
+    };
+    let mut pool = terms.replicators.iter();
+    let named = pool.find(|node| {
+        let enrolment = replica.ledger().get(&StatementId::from(**node));
+        enrolment.is_some_and(|recorded| {
+            matches!(&recorded.entry.statement,
+                Statement::Enrolment(enrolment) if enrolment.subject == *replicator)
+        })
+    });
+    let Some(replicator) = named.copied() else {
+        return;
+    };
+    let pair = Pair { grant, replicator };
+    let ends = [grant, terms.agent.into(), replicator.into()];
+    if ends.iter().any(|end| ctx.oracle.revoked.contains(end)) {
+        ctx.seen.moved_unheard += 1;
+    }
+    let now = ctx.now;
+    let exposed_millis = (terms.lease_secs + terms.autonomy_secs) * 1000;
+    let vouched = ctx.oracle.vouched.get(&(me, pair)).copied();
+    let within = vouched.is_some_and(|at| now < at + exposed_millis);
+    ctx.require(within, Invariant::MovedWithinLease, || {
+        format!("{me:?} moves a block under {pair:?}, vouched for at {vouched:?}, good for {exposed_millis} ms")
+    });
+}
+
 /// INV-08: the epoch of a copy.
 pub fn epochs_rise(ctx: &mut Context, node: usize, job: JobId, epoch: Epoch) {
     let highest = ctx.oracle.epochs.entry((node, job)).or_insert(epoch);
@@ -409,13 +561,32 @@ pub fn epochs_rise(ctx: &mut Context, node: usize, job: JobId, epoch: Epoch) {
     });
 }
 
+/// INV-08: the epoch that an agent reports, or opens a stream under.
+pub fn agent_epochs_rise(ctx: &mut Context, job: JobId, epoch: Epoch) {
+    let highest = ctx.oracle.agent_epochs.entry(job).or_insert(epoch);
+    let before = *highest;
+    *highest = epoch.max(before);
+    ctx.require(epoch >= before, Invariant::EpochsRise, || {
+        format!("the agent of {job} went from epoch {before} to {epoch}")
+    });
+}
+
+/// INV-09: whoever wrote first under an epoch is its only writer.
+pub fn one_writer(ctx: &mut Context, node: usize, job: JobId, epoch: Epoch) {
+    let writer = *ctx.oracle.writers.entry((job, epoch)).or_insert(node);
+    ctx.require(writer == node, Invariant::OneWriter, || {
+        format!("nodes {writer} and {node} both write {job} under epoch {epoch}")
+    });
+}
+
 /// INV-10 and INV-11, for one node that changed.
 pub fn views_agree(ctx: &mut Context, node: &Node) {
     let Some(replica) = node.replica() else {
         return;
     };
     let ledger = replica.ledger().digest();
-    let known = ctx.oracle.authorities.entry(ledger);
+    let forks = replica.heads().forks;
+    let known = ctx.oracle.authorities.entry([ledger, forks]);
     let authority = known.or_insert_with(|| replica.authority().clone());
     let same = authority == replica.authority();
     ctx.require(same, Invariant::SameLedgerSameAuthority, || {
@@ -444,6 +615,10 @@ pub fn everything_verifies(ctx: &mut Context, node: usize, mesh: MeshId, records
                 evidence(signed),
                 Box::new(|| signed.open::<crdt::Report>(Domain::Report).is_ok()),
             ),
+            Record::Evidence(_, pair) => (
+                codec::encode(pair).expect("what is stored is within its limits"),
+                Box::new(|| pair_verifies(mesh, pair)),
+            ),
             Record::Change(_, change) => {
                 let mut bytes = change.raw.clone();
                 bytes.extend_from_slice(&change.signature.0);
@@ -459,6 +634,16 @@ pub fn everything_verifies(ctx: &mut Context, node: usize, mesh: MeshId, records
             format!("node {node} stores what nobody signed")
         });
         ctx.oracle.verified.insert(id);
+    }
+}
+
+fn pair_verifies(mesh: MeshId, pair: &crdt::Evidence) -> bool {
+    match pair {
+        crdt::Evidence::Reports(pair) => {
+            let holds = |signed: &Signed| signed.open::<crdt::Report>(Domain::Report).is_ok();
+            pair.iter().all(holds)
+        }
+        crdt::Evidence::Changes(pair) => pair.iter().all(|one| change_verifies(mesh, one)),
     }
 }
 
@@ -485,13 +670,7 @@ pub fn enrolled(ledger: &Ledger, key: &PublicKey) -> bool {
             Statement::Enrolment(Enrolment { subject, .. }) if subject == key)
         .then_some(*id)
     });
-    let revoked: BTreeSet<StatementId> = ledger
-        .iter()
-        .filter_map(|(_, recorded)| match &recorded.entry.statement {
-            Statement::Revocation(revocation) => Some(revocation.target),
-            _ => None,
-        })
-        .collect();
+    let revoked = revoked_in(ledger);
     ids.any(|id| !revoked.contains(&id))
 }
 
@@ -501,12 +680,12 @@ pub fn one_root(ctx: &mut Context, nodes: &[Node], job: JobId) {
     let Some(finished) = record.and_then(|record| record.finished.as_ref()) else {
         return;
     };
-    let copy = nodes.iter().find_map(|node| {
-        let copy = node.store.copies.get(&job)?;
-        let disk = node.store.disks.get(&copy.record.path)?;
-        Some(flat_root(copy.tree.geometry(), &disk.sound()))
-    });
-    let Some(root) = copy else {
+    if ctx.flaw == Some(Flaw::WritesNothing) {
+        return;
+    }
+    let copy = copy_that_counts(nodes, job);
+    let root = copy.map(|(copy, disk)| flat_root(copy.tree.geometry(), &disk.sound()));
+    let Some(root) = root else {
         return ctx.fail(
             Invariant::OneRoot,
             format!("{job} is cut over and has no copy"),
@@ -517,9 +696,11 @@ pub fn one_root(ctx: &mut Context, nodes: &[Node], job: JobId) {
     });
     for signed in [&finished.source_proof, &finished.target_proof] {
         let stated = signed.open::<keys::proof::RootProof>(Domain::RootProof);
-        let same = stated.is_ok_and(|proof| proof.root == finished.root);
+        let epoch = record.map(|record| record.epoch);
+        let same =
+            stated.is_ok_and(|proof| proof.root == finished.root && Some(proof.epoch) == epoch);
         ctx.require(same, Invariant::OneRoot, || {
-            format!("{job} is cut over and an end states another root")
+            format!("{job} is cut over and an end states another root or epoch")
         });
     }
 }

@@ -26,10 +26,14 @@ impl World {
             }
         }
         for migration in &self.scenario.migrations {
+            let (agent, provisioner) = (migration.agent, migration.provisioner);
+            let mut needed = vec![(agent, provisioner)];
             for replicator in &migration.replicators {
-                let (a, b) = (migration.agent, *replicator);
-                self.edges.insert((a.min(b), a.max(b)));
+                needed.push((agent, *replicator));
+                needed.push((provisioner, *replicator));
             }
+            let edges = needed.into_iter().map(|(a, b)| (a.min(b), a.max(b)));
+            self.edges.extend(edges);
         }
     }
 

@@ -15,6 +15,7 @@ mod faults;
 mod flushing;
 mod invariants;
 mod links;
+mod losses;
 mod minimising;
 mod network;
 mod node;

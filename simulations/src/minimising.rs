@@ -143,6 +143,7 @@ impl Search<'_> {
             migration.wishes.push_back(At { at_millis, what });
             migration.ending = Ending::CutOver;
             migration.grant_secs = migration.grant_secs.max(long_grant());
+            migration.is_cut_off = false;
             self.keep(scenario);
         }
     }
@@ -158,6 +159,7 @@ impl Search<'_> {
     fn clocks(&mut self) {
         let mut scenario = self.best.clone();
         scenario.clock_secs.fill(0);
+        scenario.boot_clock_secs = 0;
         self.keep(scenario);
     }
 

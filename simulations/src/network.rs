@@ -9,7 +9,7 @@ use crate::rng::Rng;
 use blocks::CloseReason;
 use keys::MigrationId;
 use roles::JobId;
-use roles::provisioner::Wanted;
+use roles::provisioner::{Reading, Superseded, Wanted};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -119,6 +119,12 @@ pub enum CloudCall {
     Ensure(Wanted),
     /// Delete all volumes of a migration.
     Remove(MigrationId),
+    /// Detach the volumes of older epochs.
+    Fence(Superseded),
+    /// Delete the volumes of older epochs.
+    Retire(Superseded),
+    /// Read a volume from end to end.
+    ReadBack(Reading),
 }
 
 /// A stream between two nodes.

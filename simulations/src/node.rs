@@ -14,11 +14,15 @@ use crate::rng::{Rng, Stream};
 use crate::sending::Sending;
 use crate::store::{Store, Told};
 use codec::Wire;
+use crdt::JobRole;
 use keys::invite::Token;
-use keys::{Identity, MeshId, Name, PublicKey, UnixSecs, VolumeId};
+use keys::lease::Boot;
+use keys::{Identity, Leases, MeshId, Name, PublicKey, UnixSecs, VolumeId};
 use mesh::{Announcement, EnrolReply, EnrolRequest, Input, JoinError, JoinStep, Joiner, Output};
 use mesh::{DeniedCode, Page, Record, Replica, Request};
-use roles::{JobId, Note, Now, agent::Agent, provisioner::Provisioner, replicator::Replicator};
+use roles::{
+    JobId, Note, Now, Vouching, agent::Agent, provisioner::Provisioner, replicator::Replicator,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -85,10 +89,17 @@ pub struct Node {
     pub up: Option<Up>,
     /// Counts its lives.
     pub life: u32,
+    /// It is dead until then, whatever happens; for good with the last number.
+    pub lost_until: Option<u64>,
     /// How far its wall clock is off.
     pub skew_secs: i64,
     /// Its own pace and nonces.
     pub rng: Rng,
+    /// Which run of the machine it is: another one after every loss of power.
+    pub boot: Boot,
+    /// What its clock that does not jump is ahead of the world's; its own, so that
+    /// nobody can compare it with another node's.
+    pub ahead_millis: i64,
     /// When it is to die.
     pub fuse: Option<Fuse>,
     /// The next sync fails, for want of room or otherwise.
@@ -126,6 +137,10 @@ pub struct Up {
     pub receiving: BTreeMap<u64, Receiving>,
     /// The provisioner's machine.
     pub provisioner: Provisioner,
+    /// The leases that it holds.
+    pub leases: Leases,
+    /// The operator's answers to pulses.
+    pub vouching: Vouching,
 }
 
 impl Node {
@@ -146,8 +161,7 @@ impl Node {
         let right = BEGINNING + ctx.now / 1000;
         Now {
             wall: UnixSecs(right.saturating_add_signed(self.skew_secs)),
-            // Its own start, so that nobody can compare it with another node's.
-            mono_millis: ctx.now + 1_000_000 * (self.index as u64 + 1),
+            mono_millis: ctx.now.saturating_add_signed(self.ahead_millis),
         }
     }
 
@@ -196,7 +210,12 @@ impl Node {
         let mut up = Up::default();
         if !self.store.is_blank() {
             match self.store.restore(self.identity.clone(), self.root.clone()) {
-                Ok(replica) => up.replica = Some(replica),
+                Ok(mut replica) => {
+                    if ctx.flaw == Some(Flaw::WritesUnheard) {
+                        replica.write_unheard();
+                    }
+                    up.replica = Some(replica);
+                }
                 Err(why) => {
                     let text = format!("node {} cannot start again: {why}", self.index);
                     ctx.fail(Invariant::NothingToldIsForgotten, text);
@@ -205,6 +224,9 @@ impl Node {
         }
         let records = self.store.copies.values().map(|copy| copy.record.clone());
         up.replicator = Replicator::new(records);
+        if let Some(stored) = self.store.leases.clone() {
+            up.leases = Leases::restore(stored, self.now(ctx), self.boot);
+        }
         up.dirty = true;
         self.up = Some(up);
         ctx.oracle.changed.insert(self.index);
@@ -281,6 +303,13 @@ impl Node {
                 });
                 ctx.send(at, peer, Packet::Answer(id, Rc::new(encode(&page))));
             }
+            Output::Introduce { to, request } => {
+                let Some(peer) = ctx.index_of(&to) else {
+                    return;
+                };
+                let id = ctx.network.number();
+                ctx.send(at, peer, Packet::Enrol(id, Rc::new(encode(&request))));
+            }
             Output::AnswerEnrol { reply, answer } => {
                 let Some((peer, id)) = self.up().replies.remove(&reply) else {
                     return;
@@ -308,6 +337,10 @@ impl Node {
             }
             Output::Raise(alarm) => {
                 ctx.note(at, format_args!("raises an alarm: {alarm:?}"));
+                let cloned = matches!(alarm, mesh::Alarm::Cloned { .. });
+                ctx.require(!cloned, Invariant::OnlyTheGuiltyAreBlamed, || {
+                    format!("node {at} raises {alarm:?}, and no key is in two places")
+                });
             }
             Output::Blame { peer, fault } => {
                 let guilty = ctx.oracle.forgers.contains(&peer);
@@ -327,6 +360,9 @@ impl Node {
         let detail = || crate::describing::records(&records);
         let ends = [Some(self.index), None];
         ctx.trace.line_from(ctx.now, ends, what, detail);
+        if let Some(replica) = self.replica() {
+            invariants::only_the_good_is_vouched_for(ctx, replica, &records);
+        }
         self.store.keep(records);
     }
 
@@ -513,9 +549,10 @@ impl Node {
     /// Publishes a report when it would say something new.
     fn publish(&mut self, ctx: &mut Context) -> Lived {
         let now = self.now(ctx);
-        let Some(report) = self.report() else {
+        let Some(mut report) = self.report() else {
             return Ok(());
         };
+        report.renewals = self.renewals(now);
         let replica = self
             .up()
             .replica
@@ -527,9 +564,19 @@ impl Node {
             at: UnixSecs(0),
             ..published.clone()
         });
+        if ctx.flaw == Some(Flaw::VouchesForEver)
+            && report.renewals.is_empty()
+            && let Some(said) = &said
+        {
+            report.renewals.clone_from(&said.renewals);
+        }
         let me = replica.my_key();
         if said.as_ref() == Some(&report) || !replica.authority().admits(now.wall, &me) {
             return Ok(());
+        }
+        for job in report.jobs.iter().filter(|job| job.role == JobRole::Agent) {
+            let (migration, volume) = (job.migration, job.volume);
+            invariants::agent_epochs_rise(ctx, JobId { migration, volume }, job.epoch);
         }
         let mut out = vec![];
         replica

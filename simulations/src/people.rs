@@ -4,7 +4,7 @@
 //! Not here: what they want (`scenario`).
 
 use crate::context::Context;
-use crate::node::{Lived, Node};
+use crate::node::Node;
 use crate::rng::{Rng, Stream};
 use crate::scenario::{At, Migration, Wish};
 use crate::world::World;
@@ -14,7 +14,7 @@ use keys::statement::{Grant, Invite};
 use keys::{Identity, NodeId, Revocation, Role, Roles, Statement, StatementId, UnixSecs};
 
 /// How long an invite is open: longer than any clock is off.
-const INVITE_SECS: u64 = 7 * 86_400;
+const INVITE_SECS: u64 = 10 * 86_400;
 
 /// Whether what people wanted is done, or has to wait.
 #[derive(PartialEq, Eq)]
@@ -43,6 +43,16 @@ impl World {
             };
             if self.ctx.now < due {
                 continue;
+            }
+            let revokes = matches!(
+                wish,
+                Wish::RevokeGrants
+                    | Wish::RevokeAgent
+                    | Wish::RevokeReplicators
+                    | Wish::RevokeOneReplicator
+            );
+            if revokes && migration.is_cut_off && !self.ctx.calm {
+                self.cut_off_ends(&migration);
             }
             let mut done = Done::NotYet;
             self.live(0, |node, ctx| {
@@ -78,8 +88,10 @@ impl World {
             return [Role::Agent].into_iter().collect();
         }
         let receives = |migration: &Migration| migration.replicators.contains(&index);
+        let provisions = |migration: &Migration| migration.provisioner == index;
         match migrations.iter().any(receives) {
             true => [Role::Replicator].into_iter().collect(),
+            false if migrations.iter().any(provisions) => [Role::Provisioner].into_iter().collect(),
             false => [Role::Agent, Role::Replicator].into_iter().collect(),
         }
     }
@@ -104,6 +116,9 @@ impl Node {
             site: None,
             not_after,
             uses: 1,
+            admitter: self.identity.public(),
+            scope: keys::Scope::Everywhere,
+            member_until: None,
         });
         let Some(invite) = self.state(ctx, invite)? else {
             return Ok(None);
@@ -199,25 +214,30 @@ impl Node {
                     .filter(|(_, state)| state.grant.migration == id && !state.revoked)
                     .map(|(grant, _)| *grant)
                     .collect();
-                self.revoke(ctx, grants)?;
-                Ok(Done::Yes)
+                self.revoke(ctx, grants)
             }
             Wish::RevokeAgent => self.revoke_nodes(ctx, &[migration.agent]),
             Wish::RevokeReplicators => self.revoke_nodes(ctx, &migration.replicators),
+            Wish::RevokeOneReplicator => self.revoke_nodes(ctx, &migration.replicators[..1]),
         }
     }
 
-    fn revoke(&mut self, ctx: &mut Context, targets: Vec<StatementId>) -> Lived {
+    fn revoke(
+        &mut self,
+        ctx: &mut Context,
+        targets: Vec<StatementId>,
+    ) -> Result<Done, crate::node::Died> {
         for target in targets {
             let revocation = Statement::Revocation(Revocation {
                 target,
-                honour_statements: None,
-                honour_changes: None,
+                honours: None,
                 reason: "the script says so".into(),
             });
-            self.state(ctx, revocation)?;
+            if self.state(ctx, revocation)?.is_none() {
+                return Ok(Done::NotYet);
+            }
         }
-        Ok(())
+        Ok(Done::Yes)
     }
 
     fn revoke_nodes(
@@ -228,8 +248,7 @@ impl Node {
         let Some(ids) = self.ids_of(ctx, indexes) else {
             return Ok(Done::NotYet);
         };
-        self.revoke(ctx, ids.into_iter().map(StatementId::from).collect())?;
-        Ok(Done::Yes)
+        self.revoke(ctx, ids.into_iter().map(StatementId::from).collect())
     }
 
     /// The ids of participants as the ledger here has them; none unless all are in it.
@@ -253,14 +272,13 @@ impl Node {
         {
             return Ok(Done::Yes);
         }
-        let (Some(ids), Some(replicators), Some(provisioner)) = (
-            self.ids_of(ctx, &[migration.agent]),
+        let (Some(ids), Some(replicators)) = (
+            self.ids_of(ctx, &[migration.agent, migration.provisioner]),
             self.ids_of(ctx, &migration.replicators),
-            replica.me(),
         ) else {
             return Ok(Done::NotYet);
         };
-        let source = ids[0];
+        let (source, provisioner) = (ids[0], ids[1]);
         let offered = replica.reports().get(&source).is_some_and(|report| {
             let offers =
                 |volume: &keys::VolumeId| report.volumes.iter().any(|info| info.id == *volume);
@@ -311,6 +329,8 @@ impl Node {
             replicators,
             volumes: migration.volumes.clone(),
             not_after: UnixSecs(now.wall.0 + migration.grant_secs),
+            lease_secs: migration.lease_secs,
+            autonomy_secs: migration.autonomy_secs,
         });
         let Some(grant) = self.state(ctx, grant)? else {
             return Ok(Done::NotYet);

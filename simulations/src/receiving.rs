@@ -18,7 +18,7 @@ use blocks::{RefusalCode, ToSource, ToTarget, check_extent};
 use keys::proof::{End, Method};
 use keys::{Denied, Permit, ReceiveBlocks};
 use roles::proof::{self, Subject};
-use roles::replicator::Admitted;
+use roles::replicator::{Admitted, code_for};
 use roles::{JobId, Note, Ticket};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -78,13 +78,11 @@ impl Node {
 
     /// Ends a session whose permission is over.
     pub fn refuse_session(&mut self, ctx: &mut Context, stream: u64, denied: Denied) -> Lived {
-        let code = match denied {
-            Denied::NodeRevoked(_) | Denied::GrantRevoked(_) => RefusalCode::Revoked,
-            Denied::NodeExpired(_) | Denied::GrantExpired { .. } => RefusalCode::Expired,
-            _ => RefusalCode::NotAuthorised,
-        };
         ctx.seen.refused_streams += 1;
-        self.target_input(ctx, stream, Input::Refuse(code))
+        if matches!(denied, Denied::LeaseOver { .. }) {
+            ctx.seen.leases_over += 1;
+        }
+        self.target_input(ctx, stream, Input::Refuse(code_for(&denied)))
     }
 
     fn refuse_stream(&mut self, ctx: &mut Context, stream: u64, code: RefusalCode) {
@@ -262,7 +260,9 @@ impl Node {
             .get_mut(&path)
             .expect("a copy has a disk")
             .sync();
-        if ctx.flaw != Some(Flaw::ForgetsNotes) {
+        let is_blind =
+            ctx.flaw == Some(Flaw::ForgetsNotes) || ctx.flaw == Some(Flaw::WritesNothing);
+        if !is_blind {
             for block in groups
                 .into_iter()
                 .flat_map(|group| geometry.group_blocks(group))
@@ -397,6 +397,9 @@ impl Node {
                 assert_eq!(held, first.0, "what was checked is what is written");
                 for (block, content) in (held..).zip(contents) {
                     self.deed(ctx)?;
+                    if ctx.flaw == Some(Flaw::WritesNothing) {
+                        continue;
+                    }
                     self.write(ctx, stream, block, content);
                 }
             }
@@ -415,7 +418,7 @@ impl Node {
             }
             Output::ReadBack => {
                 let root = match ctx.flaw {
-                    Some(Flaw::ProvesUnread) => self.copy(job).tree.root(),
+                    Some(Flaw::ProvesUnread | Flaw::WritesNothing) => self.copy(job).tree.root(),
                     _ => self.read_back(job),
                 };
                 self.session(stream)
@@ -468,6 +471,7 @@ impl Node {
                 ends,
             );
         }
+        self.moved_within_lease(ctx, grant, replicator);
         let writers = self
             .up()
             .receiving
@@ -477,6 +481,8 @@ impl Node {
         ctx.require(writers == 1, Invariant::OneWriter, || {
             format!("{job} has {writers} writers")
         });
+        let epoch = self.copy(job).record.epoch;
+        invariants::one_writer(ctx, self.index, job, epoch);
         let path = self.copy(job).record.path.clone();
         let disk = self.store.disks.get_mut(&path).expect("a copy has a disk");
         disk.write(block, content);
@@ -514,6 +520,11 @@ impl Node {
         let copy = self.copy(job);
         copy.proof = Some(signed.clone());
         self.deed(ctx)?;
+        if let Some(away) = ctx.dies_proving.take() {
+            self.lost_until = Some(ctx.now.saturating_add(away));
+            let (death, down_millis) = (crate::disk::Death::Power, 0);
+            return Err(Died { death, down_millis });
+        }
         let proof = Self::sealed(signed);
         self.session(stream)
             .inputs
@@ -526,13 +537,27 @@ impl Node {
     fn permission_over(&mut self, ctx: &mut Context, stream: u64) -> Option<Denied> {
         let now = self.now(ctx);
         let session = self.up().receiving.get(&stream)?;
-        if now.wall < session.permit.valid_until() || ctx.flaw == Some(Flaw::NeverRechecks) {
+        if session.permit.holds(now) || ctx.flaw == Some(Flaw::NeverRechecks) {
             return None;
         }
-        let permit = session.permit.clone();
-        self.with_situation(now, |situation| {
-            situation.authority.recheck(now.wall, &permit).err()
-        })?
+        self.recheck_stream(ctx, stream)
+    }
+
+    /// Checks a stream's permission again: why it is over, or it goes on with a new one.
+    pub(crate) fn recheck_stream(&mut self, ctx: &mut Context, stream: u64) -> Option<Denied> {
+        let now = self.now(ctx);
+        let permit = self.up().receiving.get(&stream)?.permit.clone();
+        let checked = self.with_situation(now, |situation| {
+            let leases = situation.leases;
+            situation.authority.recheck(now, leases, &permit)
+        })?;
+        match checked {
+            Ok(permit) => {
+                self.session(stream).permit = permit;
+                None
+            }
+            Err(denied) => Some(denied),
+        }
     }
 }
 

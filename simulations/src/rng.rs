@@ -31,6 +31,8 @@ pub enum Stream {
     Nodes,
     /// One call to the cloud, by its number.
     Calls,
+    /// A run of a machine and its clock, by node and life.
+    Boots,
 }
 
 /// A stream of numbers.

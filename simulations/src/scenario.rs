@@ -40,6 +40,33 @@ pub enum Ending {
     DeletedAfterwards,
 }
 
+/// Who is lost on the way, for good or for longer than anybody waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "who", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Loss {
+    /// The replicator that an agent is at dies.
+    Replicator {
+        /// When.
+        at_millis: u64,
+        /// For how long; for good if a file does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        away_millis: Option<u64>,
+    },
+    /// It dies when it has signed its root, and nobody has heard of it.
+    ReplicatorProving {
+        /// For how long; for good if a file does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        away_millis: Option<u64>,
+    },
+    /// All die but those that the migrations concern, once these know of the cutover.
+    Others {
+        /// And then, once more, the replicator that an agent is at.
+        and_replicator: bool,
+    },
+    /// People revoke the first replicator.
+    Revoked,
+}
+
 /// What people want done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "want", rename_all = "kebab-case", deny_unknown_fields)]
@@ -58,6 +85,8 @@ pub enum Wish {
     RevokeAgent,
     /// Take back the enrolments of its replicators.
     RevokeReplicators,
+    /// Take back the enrolment of the first of its replicators.
+    RevokeOneReplicator,
     /// Switch over.
     Cutover {
         /// Read the copy back.
@@ -87,6 +116,9 @@ pub struct Migration {
     pub agent: usize,
     /// Which nodes may receive.
     pub replicators: Vec<usize>,
+    /// Which makes the volumes; the first node if a file does not say.
+    #[serde(default)]
+    pub provisioner: usize,
     /// The volumes, whose ids follow from their places; ascending.
     #[serde(skip)]
     pub volumes: Vec<VolumeId>,
@@ -94,9 +126,19 @@ pub struct Migration {
     pub volume_bytes: Vec<u64>,
     /// How it is to end.
     pub ending: Ending,
-    /// How long its grant is to last; a week if a file does not say.
+    /// How long its grant is to last; 30 days if a file does not say.
     #[serde(default = "long_grant")]
     pub grant_secs: u64,
+    /// How long its leases last; an hour if a file does not say.
+    #[serde(default = "usual_lease")]
+    pub lease_secs: u64,
+    /// How much longer work goes on without one; a week if a file does not say.
+    #[serde(default = "usual_autonomy")]
+    pub autonomy_secs: u64,
+    /// Whether the agent and the replicators are cut off from everybody else when their
+    /// right is taken back, until their leases are over.
+    #[serde(default)]
+    pub is_cut_off: bool,
     /// What is wanted, in order, and not before when.
     #[serde(rename = "wish", default)]
     pub wishes: VecDeque<At<Wish>>,
@@ -122,10 +164,20 @@ pub struct Scenario {
     /// How far each one's wall clock is off at the beginning; right if a file has none.
     #[serde(default)]
     pub clock_secs: Vec<i64>,
+    /// How far a wall clock is off at most when its machine boots again, by chance; with 0
+    /// it comes back as it was.
+    #[serde(default)]
+    pub boot_clock_secs: u64,
     /// When the last write to a source happens.
     pub quiet_at_millis: u64,
     /// When nothing goes wrong any more.
     pub heal_at_millis: u64,
+    /// How long an agent waits for a lost replicator.
+    #[serde(default = "usual_wait")]
+    pub lost_millis: u64,
+    /// Who is lost, until it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<Loss>,
     /// What happens to messages and calls by chance.
     #[serde(default)]
     pub chance: Rates,
@@ -139,7 +191,22 @@ pub struct Scenario {
 
 /// Outlasts everything, on whatever clock.
 pub fn long_grant() -> u64 {
+    30 * 86_400
+}
+
+/// As `migration start` has it.
+fn usual_lease() -> u64 {
+    3_600
+}
+
+/// As `migration start` has it.
+fn usual_autonomy() -> u64 {
     7 * 86_400
+}
+
+/// Longer than a node is down or cut off, mostly.
+fn usual_wait() -> u64 {
+    12_000
 }
 
 fn no_migration() -> MigrationId {
@@ -170,12 +237,14 @@ impl Scenario {
     /// The nodes that are revoked on the way.
     pub fn outcasts(&self) -> Vec<usize> {
         let migrations = self.migrations.iter();
+        let lost = (self.loss == Some(Loss::Revoked)).then(|| self.migrations[0].replicators[0]);
         migrations
             .flat_map(|migration| match migration.ending {
                 Ending::AgentRevoked => vec![migration.agent],
                 Ending::ReplicatorRevoked => migration.replicators.clone(),
                 _ => vec![],
             })
+            .chain(lost)
             .collect()
     }
 
@@ -187,6 +256,13 @@ impl Scenario {
             _ if index >= self.nodes => "stranger",
             _ if migrations.any(|migration| migration.agent == index) => "agent",
             _ if self.receives(index) => "replicator",
+            _ if self
+                .migrations
+                .iter()
+                .any(|migration| migration.provisioner == index) =>
+            {
+                "provisioner"
+            }
             _ => "member",
         }
     }

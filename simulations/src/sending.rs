@@ -16,9 +16,7 @@ use blocks::{
 };
 use crdt::PassSummary;
 use keys::proof::{End, Method};
-use keys::statement::Statement;
 use keys::{Epoch, Permit, PublicKey, SendBlocks, Signed, StatementId};
-use mesh::enrol::chain_of;
 use roles::agent::{self, Action, Finished};
 use roles::proof::{self, SealedProof, Subject};
 use roles::{JobId, Ticket};
@@ -28,6 +26,8 @@ use std::collections::VecDeque;
 pub struct Sending {
     /// Its stream.
     pub stream: u64,
+    /// Of which epoch.
+    pub epoch: Epoch,
     /// What allows it.
     pub permit: Permit<SendBlocks>,
     machine: Source,
@@ -68,19 +68,14 @@ impl Node {
 
     fn carry_agent(&mut self, ctx: &mut Context, job: JobId, action: Action) -> Lived {
         match action {
-            Action::Store(record) => {
-                let before = self.store.agents.get(&job);
-                let was = before.is_some_and(|before| before.finished.is_some());
-                if record.finished.is_some() && !was {
-                    ctx.seen.cut_over += 1;
-                    ctx.oracle.cut_over(job);
-                }
-                self.store.agents.insert(job, record);
+            Action::Store(record) => self.store_agent(ctx, record),
+            Action::OpenSession { permit, epoch } => {
+                invariants::agent_epochs_rise(ctx, job, epoch);
+                self.open_session(ctx, job, permit, epoch);
             }
-            Action::OpenSession { permit, epoch } => self.open_session(ctx, job, permit, epoch),
             Action::BeginPass { pass } => self.source_later(job, Input::BeginPass { pass }),
             Action::Finish { read_back } => {
-                if let Some(tree) = self.store.trees.get(&job) {
+                if let Some(tree) = self.tree_of(job) {
                     let root = tree.root();
                     self.source_later(job, Input::Finish { root, read_back });
                 }
@@ -88,13 +83,38 @@ impl Node {
             Action::CloseSession => self.source_later(job, Input::Stop),
             Action::Forget => {
                 self.store.agents.remove(&job);
-                self.store.trees.remove(&job);
+                self.store.trees.retain(|(of, _), _| *of != job);
                 ctx.oracle.forget(&job);
                 self.end_session(ctx, job);
             }
             Action::Tell(note) => self.tell(ctx, note),
         }
         Ok(())
+    }
+
+    fn store_agent(&mut self, ctx: &mut Context, mut record: agent::Record) {
+        let job = record.job;
+        let before = self.store.agents.get(&job);
+        let was = before.is_some_and(|before| before.finished.is_some());
+        if record.finished.is_some() && !was {
+            ctx.seen.cut_over += 1;
+            ctx.oracle.cut_over(job, record.epoch);
+        }
+        let left = before.filter(|before| before.epoch < record.epoch);
+        if let Some(left) = left {
+            ctx.seen.replaced += 1;
+            ctx.oracle.forget(&job);
+            if ctx.flaw == Some(Flaw::ForgetsEpoch) {
+                record.epoch = left.epoch;
+            }
+        }
+        self.store.agents.insert(job, record);
+    }
+
+    /// The stored tree of the session that a job has.
+    fn tree_of(&mut self, job: JobId) -> Option<&mut StoredTree> {
+        let epoch = self.up().sending.get(&job)?.epoch;
+        self.store.trees.get_mut(&(job, epoch))
     }
 
     fn end_session(&mut self, ctx: &mut Context, job: JobId) {
@@ -118,7 +138,11 @@ impl Node {
             return;
         };
         let geometry = self.sources[&job.volume].geometry;
-        let tree = self.store.trees.entry(job);
+        // What an older epoch left: its session is over.
+        self.store
+            .trees
+            .retain(|(of, older), _| *of != job || *older >= epoch);
+        let tree = self.store.trees.entry((job, epoch));
         let tree = tree.or_insert_with(|| StoredTree::blank(geometry));
         let damaged = tree.take_damaged();
         if !damaged.is_empty() && ctx.flaw != Some(Flaw::TrustsTrees) {
@@ -141,6 +165,7 @@ impl Node {
         ctx.note(self.index, what);
         let session = Sending {
             stream,
+            epoch,
             permit,
             machine,
             inputs: VecDeque::from([Input::Start]),
@@ -155,26 +180,10 @@ impl Node {
     pub fn ticket(&self, job: JobId, epoch: Epoch, permit: &Permit<SendBlocks>) -> Option<Ticket> {
         let ledger = self.replica()?.ledger();
         let grant = ledger.get(&permit.grant())?.signed.clone();
-        let enrolment_of = |key: &PublicKey| {
-            ledger
-                .iter()
-                .find_map(|(id, recorded)| match &recorded.entry.statement {
-                    Statement::Enrolment(stated) if stated.subject == *key => Some(*id),
-                    _ => None,
-                })
-        };
-        let mut support: Vec<Signed> = vec![];
-        for key in [grant.signer, permit.agent(), permit.replicator()] {
-            let Some(id) = enrolment_of(&key) else {
-                continue;
-            };
-            let own = ledger.get(&id).map(|recorded| recorded.signed.clone());
-            for signed in chain_of(ledger, &id).into_iter().chain(own) {
-                if !support.contains(&signed) {
-                    support.push(signed);
-                }
-            }
-        }
+        let ends = [grant.signer, permit.agent(), permit.replicator()];
+        let wanted = ends.iter().flat_map(|key| ledger.origins(key));
+        let support = ledger.chain(wanted, roles::ticket::MAX_STATEMENTS);
+        let support = support.unwrap_or_default();
         Some(Ticket {
             job,
             epoch,
@@ -238,16 +247,13 @@ impl Node {
                 ctx.send_frame(stream, 0, bytes, vec![]);
             }
             Output::LoadGroups { first, count } => {
-                let nodes = self.store.trees[&job].nodes(first, count);
+                let tree = self.tree_of(job).expect("a session has a tree");
+                let nodes = tree.nodes(first, count);
                 self.source_later(job, Input::OurGroups { first, nodes });
             }
             Output::Adopt { group, leaves } => {
                 ctx.seen.adopted_groups += 1;
-                let tree = self
-                    .store
-                    .trees
-                    .get_mut(&job)
-                    .expect("a session has a tree");
+                let tree = self.tree_of(job).expect("a session has a tree");
                 for (block, leaf) in tree.geometry().group_blocks(group).zip(leaves) {
                     tree.set(block, leaf);
                 }
@@ -259,7 +265,12 @@ impl Node {
             } => {
                 ctx.seen.sessions += 1;
                 self.sync_tree(job);
-                ctx.oracle.level(job);
+                let epoch = self.up().sending.get(&job).map(|session| session.epoch);
+                let stored = self.store.agents.get(&job).map(|record| record.epoch);
+                // A session that was left may still have a word to say.
+                if epoch == stored {
+                    ctx.oracle.level(job);
+                }
                 let input = agent::Input::SessionReady {
                     barrier,
                     groups_adopted: adopted_groups,
@@ -308,7 +319,7 @@ impl Node {
     }
 
     fn sync_tree(&mut self, job: JobId) {
-        if let Some(tree) = self.store.trees.get_mut(&job) {
+        if let Some(tree) = self.tree_of(job) {
             tree.sync();
         }
     }
@@ -316,7 +327,7 @@ impl Node {
     fn commit(&mut self, ctx: &mut Context, job: JobId, barrier: u64, extents: &[Extent]) -> Lived {
         for extent in extents {
             self.deed(ctx)?;
-            if let Some(tree) = self.store.trees.get_mut(&job) {
+            if let Some(tree) = self.tree_of(job) {
                 tree.store(extent);
             }
         }
@@ -326,7 +337,8 @@ impl Node {
             ctx.oracle.committed(job, extent);
         }
         self.deed(ctx)?;
-        let root = self.store.trees[&job].root();
+        let tree = self.tree_of(job).expect("a session has a tree");
+        let root = tree.root();
         self.source_later(job, Input::Committed { barrier, root });
         self.agent_input(ctx, job, agent::Input::BarrierReached(barrier))
     }
@@ -334,18 +346,23 @@ impl Node {
     /// The target has stated its root: check it, and state the source's.
     fn done(&mut self, ctx: &mut Context, job: JobId, root: [u8; 32], proof: &[u8]) -> Lived {
         let now = self.now(ctx);
-        let (Some(mesh), Some(session)) = (self.mesh(), self.up().sending.get(&job)) else {
+        let Some(mesh) = self.mesh() else {
+            return Ok(());
+        };
+        let waits = self
+            .up()
+            .agents
+            .get(&job)
+            .is_some_and(|machine| machine.finishing().is_some());
+        // Paused, lost or left while it was under way: nothing is signed.
+        let Some(session) = self.up().sending.get(&job).filter(|_| waits) else {
             return Ok(());
         };
         let replicator = session.permit.replicator();
         let subject = Subject {
             mesh,
             job,
-            epoch: self
-                .store
-                .agents
-                .get(&job)
-                .map_or(Epoch(0), |record| record.epoch),
+            epoch: session.epoch,
             length: self.sources[&job.volume].geometry.length(),
             root,
         };
@@ -409,7 +426,7 @@ impl Node {
             let (Some(cursor), true, true) = (session.cursor, is_current, may_send) else {
                 return Ok(());
             };
-            if now.wall >= session.permit.valid_until() && ctx.flaw != Some(Flaw::NeverRechecks) {
+            if !session.permit.holds(now) && ctx.flaw != Some(Flaw::NeverRechecks) {
                 self.up().dirty = true;
                 break;
             }
@@ -442,7 +459,8 @@ impl Node {
     fn next_extent(&mut self, job: JobId, cursor: u64) -> Option<Extent> {
         let rng = &mut self.rng;
         let volume = &self.sources[&job.volume];
-        let tree = &self.store.trees[&job];
+        let epoch = self.up.as_ref()?.sending.get(&job)?.epoch;
+        let tree = &self.store.trees[&(job, epoch)];
         let (geometry, contents) = (volume.geometry, &volume.contents);
         let differs = |block: u64| {
             leaf(geometry, block, &contents[block as usize]) != tree.cached[block as usize]
@@ -542,6 +560,19 @@ impl Node {
             job,
             [&agent, &replicator],
         );
+        self.moved_within_lease(ctx, grant, replicator);
+    }
+
+    /// INV-23 for a block that moves at this end.
+    pub(crate) fn moved_within_lease(
+        &self,
+        ctx: &mut Context,
+        grant: StatementId,
+        replicator: PublicKey,
+    ) {
+        if let Some(replica) = self.replica() {
+            invariants::moved_within_lease(ctx, replica, grant, &replicator);
+        }
     }
 
     /// A proof as it travels.

@@ -5,8 +5,9 @@
 use crate::disk::{Death, Disk, StoredTree};
 use crate::rng::Rng;
 use blocks::GroupIndex;
-use crdt::SignedChange;
-use keys::{Identity, Ledger, NodeId, PublicKey, Signed, StatementId};
+use crdt::{Evidence, Forked, SignedChange};
+use keys::lease::Snapshot;
+use keys::{Epoch, Identity, Ledger, NodeId, PublicKey, Signed, StatementId};
 use mesh::{Record, Replica};
 use roles::{JobId, agent, replicator};
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +50,15 @@ pub struct Told {
     pub text: String,
 }
 
+/// What a store held of the mesh at some time.
+#[derive(Clone)]
+pub struct OldCopy {
+    statements: Vec<Signed>,
+    ids: BTreeSet<StatementId>,
+    changes: BTreeMap<(PublicKey, u64), SignedChange>,
+    reports: BTreeMap<NodeId, Signed>,
+}
+
 /// What survives a crash.
 #[derive(Default)]
 pub struct Store {
@@ -58,14 +68,22 @@ pub struct Store {
     pub changes: BTreeMap<(PublicKey, u64), SignedChange>,
     /// The newest report of every node.
     pub reports: BTreeMap<NodeId, Signed>,
+    /// Proofs of forks.
+    pub evidence: BTreeMap<Forked, Evidence>,
+    /// A copy that somebody made of what is above.
+    pub old: Option<OldCopy>,
     /// This node's work as agent.
     pub agents: BTreeMap<JobId, agent::Record>,
-    /// Its stored trees as agent.
-    pub trees: BTreeMap<JobId, StoredTree>,
+    /// Its stored trees as agent, one for each epoch.
+    pub trees: BTreeMap<(JobId, Epoch), StoredTree>,
+    /// Roots that it signed as a witness.
+    pub witnessed: BTreeMap<JobId, Signed>,
     /// Its work as replicator.
     pub copies: BTreeMap<JobId, Copy>,
     /// Volumes attached here, by their paths.
     pub disks: BTreeMap<String, Disk>,
+    /// The leases it holds.
+    pub leases: Option<Snapshot>,
     /// What people were told.
     pub events: Vec<Told>,
     rotten: Option<Rotten>,
@@ -89,8 +107,37 @@ impl Store {
                 Record::Report(node, signed) => {
                     self.reports.insert(node, signed);
                 }
+                Record::Evidence(forked, evidence) => {
+                    self.evidence.insert(forked, evidence);
+                }
             }
         }
+    }
+
+    /// Somebody makes a copy of what is stored of the mesh.
+    pub fn copy(&mut self) {
+        self.old = Some(OldCopy {
+            statements: self.statements.clone(),
+            ids: self.ids.clone(),
+            changes: self.changes.clone(),
+            reports: self.reports.clone(),
+        });
+    }
+
+    /// Somebody puts the copy back; whether it is another than what is there.
+    pub fn put_back(&mut self) -> bool {
+        let Some(old) = self.old.clone() else {
+            return false;
+        };
+        let older = old.ids != self.ids || old.changes != self.changes;
+        let older = older || old.reports != self.reports;
+        self.read = None;
+        self.rotten = None;
+        self.statements = old.statements;
+        self.ids = old.ids;
+        self.changes = old.changes;
+        self.reports = old.reports;
+        older
     }
 
     /// Whether nothing was ever stored of a mesh.
@@ -112,8 +159,10 @@ impl Store {
         let ledger = self.ledger()?;
         let changes = self.changes.values().cloned().collect();
         let reports = self.reports.values().cloned().collect();
-        Replica::restore(identity, root, ledger, changes, reports)
-            .map_err(|corrupt| corrupt.to_string())
+        let mut replica = Replica::restore(identity, root, ledger, changes, reports)
+            .map_err(|corrupt| corrupt.to_string())?;
+        replica.restore_evidence(self.evidence.values().cloned().collect());
+        Ok(replica)
     }
 
     /// The ledger of all that is stored. Statements are only ever added, so that those

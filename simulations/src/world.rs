@@ -12,10 +12,11 @@ use crate::invariants::{self, Oracle};
 use crate::network::{Event, Network};
 use crate::node::{Lived, Node, SourceVolume};
 use crate::rng::{Rng, Stream};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, skew};
 use crate::store::Store;
 use crate::trace::{Trace, View};
 use blocks::Geometry;
+use keys::lease::Boot;
 use keys::{Identity, Name, Role};
 use mesh::{Founding, Replica};
 use provider::fake::{FakeCloud, Faults};
@@ -24,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How often a node looks at its clock.
 const TICK_MILLIS: u64 = 1_000;
 /// How long a healed world may take to end everything.
-const HEALED_MILLIS: u64 = 150_000;
+const HEALED_MILLIS: u64 = 200_000;
 /// Capacity of the cloud, in bytes.
 const CLOUD_BYTES: u64 = 1 << 40;
 
@@ -96,6 +97,8 @@ impl World {
             network: Network::default(),
             cloud: FakeCloud::new(CLOUD_BYTES, Faults::none()),
             calm: false,
+            lost_millis: scenario.lost_millis,
+            dies_proving: None,
             flaw,
             keys: BTreeMap::new(),
             trace: Trace::new(names, view),
@@ -154,7 +157,10 @@ impl World {
             store: Store::default(),
             up: None,
             life: 0,
+            lost_until: None,
             skew_secs: self.scenario.clock_secs[index],
+            boot: Boot(Rng::of(seed, Stream::Boots, &[number]).bytes()),
+            ahead_millis: 1_000_000 * (index as i64 + 1),
             rng: Rng::of(seed, Stream::Nodes, &[number]),
             fuse: None,
             sync_fails: None,
@@ -236,11 +242,33 @@ impl World {
         };
         self.ctx.note(index, format_args!("dies: {how}"));
         self.nodes[index].die(&mut self.ctx, death);
+        if death == Death::Power {
+            self.reboot(index);
+        }
         for stream in self.ctx.network.streams_of(index) {
             self.ctx.break_stream(stream, blocks::CloseReason::Lost);
         }
-        let at = self.ctx.now + down_millis;
+        let soon = self.ctx.now + down_millis;
+        let at = self.nodes[index].lost_until.unwrap_or(soon);
+        if at == u64::MAX {
+            return;
+        }
         self.ctx.network.schedule(at, Event::Start { node: index });
+    }
+
+    /// Another run of the machine: its clock that does not jump begins anew, and its wall
+    /// clock comes back as something else.
+    fn reboot(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        let which = [index as u64, u64::from(node.life)];
+        let mut rng = Rng::of(self.ctx.seed, Stream::Boots, &which);
+        node.boot = Boot(rng.bytes());
+        node.ahead_millis = 3_000 - self.ctx.now.cast_signed();
+        let most = self.scenario.boot_clock_secs;
+        if most > 0 && !self.ctx.calm {
+            self.ctx.seen.clocks_off_after_boot += 1;
+            node.skew_secs = skew(&mut rng, most);
+        }
     }
 
     fn step(&mut self, event: Event) {
@@ -282,12 +310,14 @@ impl World {
             Event::Flush { node, stream } => self.live(node, |node, ctx| node.flush(ctx, stream)),
             Event::Cloud { node, life, call } => {
                 if self.nodes[node].life == life {
-                    self.live(node, |node, ctx| node.call_cloud(ctx, call));
+                    let root = self.root_for(&call);
+                    self.live(node, |node, ctx| node.call_cloud(ctx, call, root));
                 }
             }
             Event::SourceWrite => self.source_write(),
             Event::People => {
                 self.people();
+                self.losses();
                 let at = self.ctx.now + self.people.between(300, 1_200);
                 self.ctx.network.schedule(at, Event::People);
             }
@@ -320,9 +350,14 @@ impl World {
     }
 
     fn start(&mut self, index: usize) {
-        if self.nodes[index].up.is_some() {
+        let now = self.ctx.now;
+        let is_lost = self.nodes[index]
+            .lost_until
+            .is_some_and(|until| now < until);
+        if self.nodes[index].up.is_some() || is_lost {
             return;
         }
+        self.nodes[index].lost_until = None;
         self.ctx.note(index, format_args!("starts"));
         self.nodes[index].boot(&mut self.ctx);
         if self.nodes[index].up.is_none() {

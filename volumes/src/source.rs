@@ -44,6 +44,16 @@ pub enum OpenSourceError {
         /// What is wrong with the length.
         why: GeometryError,
     },
+    /// It has fewer bytes than are to be read.
+    #[error("{path} has {have} bytes, {need} are needed")]
+    TooShort {
+        /// The path.
+        path: PathBuf,
+        /// Its length, in bytes.
+        have: u64,
+        /// How many are to be read.
+        need: u64,
+    },
     /// Anything else.
     #[error("cannot open source {path}: {source}")]
     Io {
@@ -241,6 +251,32 @@ impl SourceVolume {
             geometry,
             identity,
         })
+    }
+
+    /// The same volume, of which only the first `length` bytes count: a copy may lie in
+    /// a larger one.
+    ///
+    /// # Errors
+    /// When it does not have as many, or no volume has this length.
+    pub fn narrowed(self, length: u64) -> Result<Self, OpenSourceError> {
+        let path = || self.path.clone();
+        let have = self.length();
+        if have < length {
+            return Err(OpenSourceError::TooShort {
+                path: path(),
+                have,
+                need: length,
+            });
+        }
+        let geometry =
+            Geometry::new(length).map_err(|why| OpenSourceError::Length { path: path(), why })?;
+        Ok(Self { geometry, ..self })
+    }
+
+    /// Drops what is cached of the volume, so that reading it reads the disk. A hint:
+    /// what is not durable stays cached.
+    pub fn drop_cache(&self) {
+        let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
     }
 
     /// Where it was opened.

@@ -208,6 +208,7 @@ fn refusal_codes_keep_their_numbers() {
         Paused,
         ShuttingDown,
         Unsupported,
+        NoLease,
     ];
     for (number, code) in codes.into_iter().enumerate() {
         let encoded = ToSource::Refused { code }.encode().unwrap();

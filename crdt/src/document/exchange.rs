@@ -37,6 +37,13 @@ impl Document {
         .collect()
     }
 
+    /// Change number `seq` of `author`, if it counts.
+    pub fn position(&self, author: &PublicKey, seq: u64) -> Option<Position> {
+        let here = self.index.admitted(author, seq)?;
+        let hash = here.hash.0;
+        Some(Position { seq, hash })
+    }
+
     /// One digest of all heads: equal exactly when the heads are equal.
     pub fn digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();

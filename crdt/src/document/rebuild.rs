@@ -1,12 +1,13 @@
 //! Building the view again from the logs: what counts under an authority, and what
 //! is orphaned by it.
 
-use super::{Batch, Document, Orphan, Snapshot, apply, honours};
+use super::again::intent;
+use super::forked::Honoured;
+use super::{Batch, Document, Orphan, Snapshot, apply};
 use crate::admission::{self, Index, Parsed, Placement};
 use crate::log::Digest;
 use crate::schema;
 use automerge::{Automerge, Change, ChangeHash};
-use keys::authority::Authorship;
 use keys::{Authority, PublicKey};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -25,20 +26,18 @@ impl Document {
         let stale = self
             .built_under
             .iter()
-            .any(|(author, built)| authority.authorship(author) != Some(*built));
-        let orphans = if stale {
-            self.rebuild_view(authority)
-        } else {
-            Vec::new()
-        };
+            .any(|(author, built)| self.honoured(author, authority) != Some(*built));
+        if stale {
+            self.rebuild_view(authority);
+        }
         let mut batch = Batch::default();
         self.retry(authority, &mut batch);
         self.apply(batch, authority);
-        orphans
+        self.take_orphans()
     }
 
     /// Builds index, document and plan from everything that is here.
-    pub(super) fn rebuild_view(&mut self, authority: &Authority) -> Vec<Orphan> {
+    pub(super) fn rebuild_view(&mut self, authority: &Authority) {
         let logs = self.index.logs().values().flatten();
         let here = logs.map(|entry| (entry.signed.digest(), entry.signed.clone()));
         let here: Vec<_> = here.chain(std::mem::take(&mut self.aside)).collect();
@@ -46,17 +45,17 @@ impl Document {
             let parsed = admission::parse_stored(change).ok()?;
             Some((digest, parsed))
         });
-        self.build(everything.collect(), None, authority)
+        self.build(everything.collect(), None, authority);
     }
 
     /// Builds index, document and plan from `everything`; of two changes with one
-    /// number the one that is in the log comes first.
+    /// number and round the one that is in the log comes first.
     pub(super) fn build(
         &mut self,
         everything: BTreeMap<Digest, Parsed>,
         snapshot: Option<&Snapshot>,
         authority: &Authority,
-    ) -> Vec<Orphan> {
+    ) {
         let before = std::mem::take(&mut self.index);
         let undecided = std::mem::take(&mut self.undecided);
         self.built_under.clear();
@@ -69,8 +68,10 @@ impl Document {
             }
         }
         self.set_aside(&before, everything);
-        self.note_authorship(authority);
-        orphans(&before, &self.index, authority, &undecided)
+        self.note_all_honoured(authority);
+        self.note_rounds();
+        let orphans = self.orphaned(&before, authority, &undecided);
+        self.orphans.extend(orphans);
     }
 
     fn sort<'a>(
@@ -95,10 +96,11 @@ impl Document {
             }
         }
         for (author, candidates) in &mut sorted {
-            match authority.authorship(author) {
+            match self.honoured(author, authority) {
                 None => candidates.clear(),
-                Some(Authorship::Full) => {}
-                Some(Authorship::Through(end)) => {
+                Some(Honoured::All) => {}
+                Some(Honoured::Before(fork)) => candidates.retain(|seq, _| *seq < fork),
+                Some(Honoured::Through(end)) => {
                     if let Some(chain) = chain_to(candidates, end.seq, end.hash) {
                         keep_only(candidates, |parsed| chain.contains(&parsed.hash()));
                     } else if undecided.contains(author) || candidates.contains_key(&end.seq) {
@@ -163,51 +165,110 @@ impl Document {
         });
     }
 
-    fn note_authorship(&mut self, authority: &Authority) {
+    fn note_all_honoured(&mut self, authority: &Authority) {
         let aside = self.aside.values().map(|change| change.author);
-        let authors = self.index.logs().keys().copied().chain(aside);
+        let authors: BTreeSet<PublicKey> = self.index.logs().keys().copied().chain(aside).collect();
         for author in authors {
-            if let Some(authorship) = authority.authorship(&author) {
-                self.built_under.insert(author, authorship);
+            self.note_honoured(author, authority);
+        }
+    }
+
+    pub(super) fn note_honoured(&mut self, author: PublicKey, authority: &Authority) {
+        if let Some(honoured) = self.honoured(&author, authority) {
+            self.built_under.insert(author, honoured);
+        }
+    }
+
+    /// An author that goes on beside changes of its own that do not count now does so
+    /// in a round above theirs.
+    fn note_rounds(&mut self) {
+        self.rounds.clear();
+        for change in self.aside.values() {
+            let author = change.author;
+            if self.built_under.get(&author) != Some(&Honoured::All) {
+                continue;
+            }
+            if let Ok(parsed) = admission::parse_stored(change.clone()) {
+                let round = self.rounds.entry(author).or_default();
+                *round = (*round).max(parsed.round.saturating_add(1));
             }
         }
+    }
+
+    /// What counted before and would still but for what it depends on.
+    fn orphaned(
+        &self,
+        before: &Index,
+        authority: &Authority,
+        undecided: &BTreeSet<PublicKey>,
+    ) -> Vec<Orphan> {
+        let mut orphans = Vec::new();
+        for (author, log) in before.logs() {
+            let Some(honoured) = self.honoured(author, authority) else {
+                continue;
+            };
+            for (seq, entry) in (1..).zip(log) {
+                let held = self.index.admitted(author, seq);
+                let counts = held.is_some_and(|held| held.hash == entry.hash);
+                if !counts && !undecided.contains(author) && honoured.covers(seq, entry.hash) {
+                    orphans.push(Orphan {
+                        author: *author,
+                        seq,
+                        intent: intent(before, &entry.signed),
+                    });
+                }
+            }
+        }
+        orphans
     }
 }
 
 /// Appends candidates to an empty index until no more fit, and returns their order.
+///
+/// Of several with one number the lowest round goes first; a higher one takes its place
+/// only once nothing else fits any more.
 fn index_of<'a>(mut sorted: BTreeMap<PublicKey, Candidates<'a>>) -> (Index, Vec<&'a Change>) {
     let mut index = Index::default();
     let mut order = Vec::new();
-    let mut progress = true;
-    while progress {
-        progress = false;
+    let mut any_round = false;
+    loop {
+        let mut progress = false;
         for (author, candidates) in &mut sorted {
             while let Some((parsed, causes)) =
-                take_next(&index, candidates, index.last_seq(author) + 1)
+                take_next(&index, candidates, index.last_seq(author) + 1, any_round)
             {
                 order.push(&parsed.change);
                 index.append(parsed, causes);
                 progress = true;
+                if std::mem::take(&mut any_round) {
+                    break;
+                }
             }
         }
+        if !progress && any_round {
+            return (index, order);
+        }
+        any_round = !progress;
     }
-    (index, order)
 }
 
 fn take_next<'a>(
     index: &Index,
     candidates: &mut Candidates<'a>,
     seq: u64,
+    any_round: bool,
 ) -> Option<(&'a Parsed, admission::Causes)> {
     let found = candidates.get_mut(&seq)?;
-    let (at, causes) =
-        found
-            .iter()
-            .enumerate()
-            .find_map(|(at, parsed)| match index.place(parsed) {
-                Ok(Placement::Next(causes)) => Some((at, causes)),
-                _ => None,
-            })?;
+    let lowest = found.iter().map(|parsed| parsed.round).min()?;
+    found.sort_by_key(|parsed| parsed.round);
+    let (at, causes) = found
+        .iter()
+        .enumerate()
+        .filter(|(_, parsed)| any_round || parsed.round == lowest)
+        .find_map(|(at, parsed)| match index.place(parsed) {
+            Ok(Placement::Next(causes)) => Some((at, causes)),
+            _ => None,
+        })?;
     Some((found.remove(at), causes))
 }
 
@@ -230,28 +291,4 @@ fn keep_only(candidates: &mut Candidates<'_>, keep: impl Fn(&Parsed) -> bool) {
         found.retain(|parsed| keep(parsed));
     }
     candidates.retain(|_, found| !found.is_empty());
-}
-
-fn orphans(
-    before: &Index,
-    after: &Index,
-    authority: &Authority,
-    undecided: &BTreeSet<PublicKey>,
-) -> Vec<Orphan> {
-    let mut orphans = Vec::new();
-    for (author, log) in before.logs() {
-        let Some(authorship) = authority.authorship(author) else {
-            continue;
-        };
-        for (seq, entry) in (1..).zip(log) {
-            let counts = after
-                .admitted(author, seq)
-                .is_some_and(|held| held.hash == entry.hash);
-            if !counts && !undecided.contains(author) && honours(authorship, seq, entry.hash) {
-                let author = *author;
-                orphans.push(Orphan { author, seq });
-            }
-        }
-    }
-    orphans
 }

@@ -10,6 +10,8 @@ use keys::{MigrationId, NodeId, ServerId, StatementId, VolumeId};
 use proptest::prelude::*;
 use std::cell::RefCell;
 
+mod again;
+mod forks;
 mod hostile;
 mod revocation;
 mod servers;
@@ -414,4 +416,44 @@ proptest! {
         let loaded = Document::load(world.mesh(), changes, None, &world.authority()).unwrap();
         assert_same(&loaded, &merged);
     }
+}
+
+#[test]
+fn a_conflict_is_told_once_when_it_arises_and_once_when_it_is_settled() {
+    use crate::conflicts::Conflicts;
+    let world = World::of(&[1, 2]);
+    let (mut a, mut b) = (Node::new(&world, 1), Node::new(&world, 2));
+    a.edit(&world, |edit| edit.create_migration(&migration(M1)));
+    sync(&world, &a.document, &mut b.document);
+    let mut told = [a.document.plan(), b.document.plan()].map(Conflicts::known);
+    a.edit(&world, |edit| {
+        edit.set_desired(M1, Desired::Started)?;
+        edit.set_pool(M1, &[NodeId([7; 32])])
+    });
+    b.edit(&world, |edit| {
+        edit.set_desired(M1, Desired::Paused)?;
+        edit.set_pool(M1, &[NodeId([8; 32])])
+    });
+    assert!(told[0].look(a.document.plan()).is_empty());
+    sync(&world, &a.document, &mut b.document);
+    sync(&world, &b.document, &mut a.document);
+    let news = told[0].look(a.document.plan());
+    assert_eq!(news, told[1].look(b.document.plan()), "the same on both");
+    let shown: Vec<(&str, usize)> = news
+        .iter()
+        .map(|apart| (apart.field.as_str(), apart.values.len()))
+        .collect();
+    assert_eq!(shown, [("desired", 2), ("pool", 2)]);
+    assert_eq!(news[0].holds, "paused");
+    assert!(news[1].values.contains(&news[1].holds));
+    assert!(told[0].look(a.document.plan()).is_empty(), "and once");
+    let after_a_restart = Conflicts::known(a.document.plan()).look(a.document.plan());
+    assert!(after_a_restart.is_empty());
+
+    b.desire(&world, M1, Desired::Started);
+    sync(&world, &b.document, &mut a.document);
+    let news = told[0].look(a.document.plan());
+    assert_eq!(news.len(), 1);
+    assert_eq!((&*news[0].field, &*news[0].holds), ("desired", "started"));
+    assert!(news[0].values.is_empty());
 }

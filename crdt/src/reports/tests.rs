@@ -3,11 +3,13 @@
 
 use super::*;
 use crate::report::{
-    Event, JobReport, JobRole, Level, MAX_EVENTS, PassSummary, Stage, VolumeInfo, VolumeKind,
+    Event, JobReport, JobRole, Level, MAX_EVENTS, MAX_RENEWALS, MAX_RENEWED, PassSummary, Stage,
+    VolumeInfo, VolumeKind,
 };
 use crate::world::{NOW, World, key};
 use codec::Wire;
-use keys::{Epoch, MigrationId, Role, VolumeId};
+use keys::lease::{Pair, Renewal};
+use keys::{Epoch, MigrationId, Pulse, Role, VolumeId};
 
 fn world() -> (World, NodeId) {
     let mut world = World::of(&[1]);
@@ -50,7 +52,7 @@ fn a_newer_report_replaces_the_one_before_and_an_older_one_does_not() {
 }
 
 #[test]
-fn two_reports_of_one_version_raise_an_alarm_and_all_nodes_keep_the_same_one() {
+fn two_reports_of_one_version_raise_an_alarm_once_and_beat_all_versions() {
     let (world, node) = world();
     let authority = world.authority();
     let (mut a, mut b) = (Reports::new(), Reports::new());
@@ -62,6 +64,59 @@ fn two_reports_of_one_version_raise_an_alarm_and_all_nodes_keep_the_same_one() {
     assert!(forked(b.offer(x, &authority, NOW)));
     assert_eq!(a.digest(), b.digest());
     assert_eq!(a.get(&node), b.get(&node));
+    assert!(a.forked().eq([node]));
+    for later in [report(node, 1, "y"), report(node, 2, "z")] {
+        let offered = a.offer(later, &authority, NOW);
+        assert_eq!(offered, ReportOutcome::Stale);
+    }
+    assert!(a.versions().is_empty());
+}
+
+fn pair(reports: &Reports) -> Box<[Signed; 2]> {
+    match reports.forks().next().unwrap() {
+        (_, Evidence::Reports(pair)) => pair,
+        _ => panic!("reports know of reports alone"),
+    }
+}
+
+#[test]
+fn a_pair_shows_the_fork_to_who_holds_a_newer_report_and_a_false_one_shows_nothing() {
+    let (mut world, node) = world();
+    let other = world.enrol(6, Role::Agent);
+    let authority = world.authority();
+    let (mut a, mut b) = (Reports::new(), Reports::new());
+    let (x, y) = (report(node, 1, "x"), report(node, 1, "y"));
+    a.offer(x.clone(), &authority, NOW);
+    a.offer(y.clone(), &authority, NOW);
+    b.offer(report(node, 9, "newer"), &authority, NOW);
+    let theirs = Report::new(other, 1, NOW).seal(&key(6)).unwrap();
+    let mut forged = y.clone();
+    forged.body[40] ^= 1;
+    for (second, outcome) in [
+        (x.clone(), PairOutcome::Refused),
+        (report(node, 2, "y"), PairOutcome::Refused),
+        (theirs, PairOutcome::Refused),
+        (forged, PairOutcome::Refused),
+        (report(NodeId([9; 32]), 1, "y"), PairOutcome::Unknown),
+    ] {
+        let false_pair = Box::new([x.clone(), second]);
+        assert_eq!(b.offer_fork(false_pair, &authority, NOW), outcome);
+        assert_eq!(b.forked().count(), 0);
+    }
+    let offered = b.offer_fork(pair(&a), &authority, NOW);
+    assert_eq!(offered, PairOutcome::New);
+    let again = b.offer_fork(pair(&a), &authority, NOW);
+    assert_eq!(again, PairOutcome::Known);
+    assert_eq!(a.digest(), b.digest());
+    assert_eq!(a.get(&node), b.get(&node));
+    let mut back = Reports::new();
+    back.restore(report(node, 9, "newer")).unwrap();
+    back.restore_fork(pair(&b)).unwrap();
+    assert_eq!(back.digest(), b.digest());
+    // A node that is expelled is forgotten with its fork.
+    world.revoke(5, None);
+    assert_eq!(b.drop_departed(&world.authority(), NOW), [node]);
+    assert_eq!(b.forked().count(), 0);
 }
 
 #[test]
@@ -103,6 +158,26 @@ fn the_report_of_a_revoked_node_is_refused_and_dropped() {
 }
 
 #[test]
+fn a_report_signed_with_a_key_that_was_given_up_is_refused_and_dropped() {
+    let (mut world, node) = world();
+    let mut reports = Reports::new();
+    reports.offer(report(node, 1, "x"), &world.authority(), NOW);
+    world.rotate(5, 6, keys::statement::Position::NONE);
+    let authority = world.authority();
+    let old = reports.offer(report(node, 2, "y"), &authority, NOW);
+    let signer = key(5).public();
+    let refused = ReportRefusal::AnotherSigner { node, signer };
+    assert_eq!(old, ReportOutcome::Refused(refused));
+    assert_eq!(reports.drop_departed(&authority, NOW), [node]);
+    let new = Report::new(node, 2, NOW).seal(&key(6)).unwrap();
+    assert_eq!(
+        reports.offer(new, &authority, NOW),
+        ReportOutcome::New(node)
+    );
+    assert!(reports.drop_departed(&authority, NOW).is_empty());
+}
+
+#[test]
 fn a_report_past_its_limits_is_refused_however_well_it_is_signed() {
     let (world, node) = world();
     let mut report = Report::new(node, 1, NOW);
@@ -111,6 +186,42 @@ fn a_report_past_its_limits_is_refused_however_well_it_is_signed() {
     let outcome = Reports::new().offer(signed, &world.authority(), NOW);
     let unsound = ReportOutcome::Refused(ReportRefusal::Unsound(node));
     assert_eq!(outcome, unsound);
+}
+
+#[test]
+fn renewals_are_bounded_and_stay_when_all_else_is_shed() {
+    let (world, node) = world();
+    let renewal = |pairs: usize| Renewal {
+        holder: node,
+        pulse: Pulse([1; 16]),
+        pairs: vec![
+            Pair {
+                grant: keys::StatementId([2; 32]),
+                replicator: node,
+            };
+            pairs
+        ],
+    };
+    let mut report = Report::new(node, 1, NOW);
+    report.renewals = vec![renewal(MAX_RENEWED), renewal(1)];
+    let signed = Signed::seal(&key(5), Domain::Report, &report).unwrap();
+    let outcome = Reports::new().offer(signed, &world.authority(), NOW);
+    let unsound = ReportOutcome::Refused(ReportRefusal::Unsound(node));
+    assert_eq!(outcome, unsound, "too many pairs");
+    report.renewals = vec![renewal(1); MAX_RENEWALS + 1];
+    let signed = Signed::seal(&key(5), Domain::Report, &report).unwrap();
+    let outcome = Reports::new().offer(signed, &world.authority(), NOW);
+    assert_eq!(outcome, unsound, "too many holders");
+
+    report.renewals = vec![renewal(2); MAX_RENEWALS];
+    report.jobs = (0..300).map(|_| job(&"x".repeat(2000))).collect();
+    let kept: Report = report
+        .clone()
+        .seal(&key(5))
+        .unwrap()
+        .open(Domain::Report)
+        .unwrap();
+    assert_eq!(kept.renewals, report.renewals);
 }
 
 #[test]
@@ -194,7 +305,7 @@ fn the_bytes_of_a_report_do_not_change() {
         ..job("")
     });
     let bytes = codec::encode(&report).unwrap();
-    let mut head = vec![1];
+    let mut head = vec![2];
     head.extend([5; 32]);
     head.extend([251, 44, 1, 7, 1, b'h', 0]);
     assert_eq!(&bytes[..head.len()], head);
@@ -202,5 +313,5 @@ fn the_bytes_of_a_report_do_not_change() {
     let lists = [0, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(&bytes[head.len()..head.len() + 8], lists);
     let hash = blake3::hash(&bytes).to_hex();
-    assert_eq!(&hash[..16], "768753a5b1d9377c");
+    assert_eq!(&hash[..16], "0340a3c22a51812d");
 }

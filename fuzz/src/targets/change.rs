@@ -7,7 +7,7 @@ use crate::chance::Chance;
 use crate::mutate::{self, leb128};
 use crate::sample::Sample;
 use crate::target::{Target, Verdict};
-use crdt::{Document, Outcome, Refusal, SignedChange};
+use crdt::{Document, Evidence, Outcome, Refusal, SignedChange};
 use keys::{Authority, Domain, Identity, MeshId};
 use sha2::{Digest, Sha256};
 
@@ -62,6 +62,10 @@ impl Admission {
             Outcome::Refused(Refusal::Failed { .. }) => {
                 return Err("automerge failed on a change that was admitted".into());
             }
+            Outcome::Fork(_) => {
+                self.cut_the_same(number, &mut document)?;
+                return Ok(false);
+            }
             _ => {
                 let same = document.digest() == before.digest()
                     && document.content_hash() == before.content_hash();
@@ -79,6 +83,26 @@ impl Admission {
         stored.push(signed);
         self.loads_the_same(&mut document, stored)?;
         Ok(true)
+    }
+
+    /// A second change of one number cuts the log: whoever stored the pair beside the
+    /// log comes back with the same.
+    fn cut_the_same(&self, number: usize, document: &mut Document) -> Result<(), String> {
+        let stored = self.changes[..number].to_vec();
+        let mut loaded = Document::load(self.mesh, stored, None, &self.authority)
+            .map_err(|error| format!("a forked log cannot be loaded: {error}"))?;
+        for (_, evidence) in document.take_forks() {
+            if let Evidence::Changes(pair) = evidence {
+                loaded.restore_fork(pair, &self.authority);
+            }
+        }
+        if loaded.digest() != document.digest()
+            || loaded.content_hash() != document.content_hash()
+            || loaded.plan() != document.plan()
+        {
+            return Err("a forked document that was loaded is another".into());
+        }
+        Ok(())
     }
 
     /// From the logs, and from a snapshot.

@@ -56,7 +56,7 @@ fn stored_restores(sample: &Sample, replica: &Replica, out: &[Output]) -> Result
     let mut ledger = sample.ledger();
     let mut changes = sample.changes();
     changes.pop();
-    let mut reports = vec![];
+    let (mut reports, mut evidence) = (vec![], vec![]);
     for output in out {
         let Output::Store(records) = output else {
             continue;
@@ -69,12 +69,14 @@ fn stored_restores(sample: &Sample, replica: &Replica, out: &[Output]) -> Result
                 }
                 mesh::Record::Change(_, change) => changes.push(change),
                 mesh::Record::Report(_, signed) => reports.push(signed),
+                mesh::Record::Evidence(_, pair) => evidence.push(pair),
             }
         }
     }
     let node = sample.node.clone();
-    let restored = Replica::restore(node, None, ledger, changes, reports)
+    let mut restored = Replica::restore(node, None, ledger, changes, reports)
         .map_err(|error| format!("what was stored cannot be loaded: {error}"))?;
+    restored.restore_evidence(evidence);
     if restored.heads() != replica.heads() {
         return Err("what was stored is not what is held".into());
     }

@@ -3,16 +3,24 @@
 
 use super::*;
 use crate::enrolment::Transcript;
-use crate::id::{MigrationId, VolumeId};
+use crate::id::{MigrationId, Pulse, VolumeId};
 use crate::identity::Identity;
 use crate::invite::Token;
-use crate::ledger::{Inserted, Refused};
-use crate::permit::Move;
+use crate::lease::{Leases, Now, Pair, Renewal, Span};
+use crate::ledger::{Inserted, Ledger, Refused};
+use crate::permit::{Move, Permit, SendBlocks};
 use crate::signed::{Domain, Signed};
-use crate::statement::{Entry, Genesis};
+use crate::statement::{Admission, Enrolment, Entry, Genesis, Honoured, Revocation, Statement};
 use proptest::prelude::*;
 
+mod clones;
+mod operators;
+mod rotation;
+
 const NOW: UnixSecs = UnixSecs(1_000);
+const MONO_MILLIS: u64 = 50_000;
+const LEASE_SECS: u64 = 100;
+const AUTONOMY_SECS: u64 = 50;
 const LATER: UnixSecs = UnixSecs(10_000);
 const MIGRATION: MigrationId = MigrationId([9; 16]);
 const VOLUME: VolumeId = VolumeId([8; 16]);
@@ -100,6 +108,9 @@ impl World {
                 site: None,
                 not_after: LATER,
                 uses,
+                admitter: signer.public(),
+                scope: Scope::Everywhere,
+                member_until: None,
             }),
         )
     }
@@ -165,8 +176,40 @@ impl World {
             replicators: vec![self.node(&self.replicator)],
             volumes: vec![VOLUME],
             not_after: LATER,
+            lease_secs: LEASE_SECS,
+            autonomy_secs: AUTONOMY_SECS,
         };
         self.state(&self.operator.clone(), Statement::Grant(grant))
+    }
+
+    /// Leases that count from [`MONO_MILLIS`], renewed by the operator for these grants.
+    fn leases(&self, grants: &[StatementId]) -> Leases {
+        self.leases_with(&self.replicator, grants)
+    }
+
+    fn leases_with(&self, replicator: &Identity, grants: &[StatementId]) -> Leases {
+        let replicator = self.node(replicator);
+        let pairs = grants.iter().map(|grant| Pair {
+            grant: *grant,
+            replicator,
+        });
+        let pairs: Vec<Pair> = pairs.collect();
+        let span = Span {
+            lease_secs: LEASE_SECS,
+            autonomy_secs: AUTONOMY_SECS,
+        };
+        let wanted = pairs.iter().map(|pair| (*pair, span)).collect();
+        let mut leases = Leases::new();
+        leases.pulse(at(NOW), Pulse([1; 16]));
+        let renewal = Renewal {
+            holder: self.node(&self.agent),
+            pulse: Pulse([1; 16]),
+            pairs,
+        };
+        let (holder, operator) = (renewal.holder, self.node(&self.operator));
+        let from = (operator, &[renewal][..]);
+        leases.hear(&authority(&self.ledger), NOW, (holder, &wanted), from);
+        leases
     }
 
     fn asked(&self, grant: StatementId) -> Move {
@@ -179,11 +222,36 @@ impl World {
         }
     }
 
-    fn denied(&self, now: UnixSecs, asked: &Move) -> Denied {
+    /// Why the move is denied however fresh the lease is.
+    fn denied(&self, wall: UnixSecs, asked: &Move) -> Denied {
+        self.denied_at(at(wall), &self.leases(&[asked.grant]), asked)
+    }
+
+    fn denied_at(&self, now: Now, leases: &Leases, asked: &Move) -> Denied {
         let authority = authority(&self.ledger);
-        let denied = authority.permit_receive(now, asked).unwrap_err();
-        assert_eq!(authority.permit_send(now, asked).unwrap_err(), denied);
+        let denied = authority.permit_receive(now, leases, asked).unwrap_err();
+        let sending = authority.permit_send(now, leases, asked);
+        assert_eq!(sending.unwrap_err(), denied);
         denied
+    }
+
+    fn permit(&self, grant: StatementId) -> Result<Permit<SendBlocks>, Denied> {
+        let leases = self.leases(&[grant]);
+        authority(&self.ledger).permit_send(at(NOW), &leases, &self.asked(grant))
+    }
+}
+
+fn at(wall: UnixSecs) -> Now {
+    Now {
+        wall,
+        mono_millis: MONO_MILLIS,
+    }
+}
+
+fn later_by(millis: u64) -> Now {
+    Now {
+        wall: NOW,
+        mono_millis: MONO_MILLIS + millis,
     }
 }
 
@@ -194,6 +262,7 @@ fn enrolment(subject: &Identity, roles: &[Role], admission: Admission) -> Statem
         roles: roles.iter().copied().collect(),
         site: None,
         not_after: None,
+        scope: Scope::Everywhere,
         admission,
     })
 }
@@ -201,8 +270,7 @@ fn enrolment(subject: &Identity, roles: &[Role], admission: Admission) -> Statem
 fn revoke(target: StatementId) -> Statement {
     Statement::Revocation(Revocation {
         target,
-        honour_statements: None,
-        honour_changes: None,
+        honours: None,
         reason: "test".into(),
     })
 }
@@ -212,9 +280,86 @@ fn a_grant_permits_its_own_agent_volume_and_replicator() {
     let mut world = World::new();
     let grant = world.grant();
     let authority = authority(&world.ledger);
-    let permit = authority.permit_send(NOW, &world.asked(grant)).unwrap();
-    assert_eq!(permit.valid_until(), LATER);
-    assert_eq!(authority.recheck(NOW, &permit), Ok(()));
+    let permit = world.permit(grant).unwrap();
+    assert!(permit.holds(at(NOW)) && permit.holds(at(UnixSecs(LATER.0 - 1))));
+    assert!(!permit.holds(at(LATER)), "the grant is over");
+    let leases = world.leases(&[grant]);
+    assert_eq!(
+        authority.recheck(at(NOW), &leases, &permit),
+        Ok(permit.clone())
+    );
+}
+
+#[test]
+fn a_permit_ends_with_lease_and_autonomy_whatever_the_wall_clock_says() {
+    let mut world = World::new();
+    let grant = world.grant();
+    let (leases, asked) = (world.leases(&[grant]), world.asked(grant));
+    let permit = world.permit(grant).unwrap();
+    let lease = LEASE_SECS * 1000;
+    let end = lease + AUTONOMY_SECS * 1000;
+    assert!(!permit.is_on_autonomy(later_by(lease - 1)));
+    assert!(permit.is_on_autonomy(later_by(lease)) && permit.holds(later_by(lease)));
+    assert!(permit.holds(later_by(end - 1)) && !permit.holds(later_by(end)));
+    let set_back = Now {
+        wall: UnixSecs(0),
+        ..later_by(end)
+    };
+    assert!(!permit.holds(set_back));
+    let over = Denied::LeaseOver { grant };
+    assert_eq!(world.denied_at(later_by(end), &leases, &asked), over);
+    assert_eq!(world.denied_at(set_back, &leases, &asked), over);
+    let authority = authority(&world.ledger);
+    let again = authority.permit_receive(later_by(end - 1), &leases, &asked);
+    assert!(again.is_ok_and(|permit| permit.is_on_autonomy(later_by(end - 1))));
+}
+
+#[test]
+fn nothing_moves_before_an_operator_has_confirmed_the_grant_for_this_replicator() {
+    let mut world = World::new();
+    let (grant, other) = (world.grant(), world.grant());
+    let unvouched = Denied::NotVouched { grant };
+    let asked = world.asked(grant);
+    assert_eq!(
+        world.denied_at(at(NOW), &Leases::new(), &asked),
+        unvouched,
+        "no lease at all"
+    );
+    let leases = world.leases(&[other]);
+    assert_eq!(
+        world.denied_at(at(NOW), &leases, &asked),
+        unvouched,
+        "a lease of another grant"
+    );
+}
+
+#[test]
+fn what_is_live_names_no_revoked_grant_agent_or_replicator() {
+    let mut world = World::new();
+    let operator = world.operator.clone();
+    let (kept, revoked) = (world.grant(), world.grant());
+    world.state(&operator, revoke(revoked));
+    let replicator = world.node(&world.replicator);
+    let live = |world: &World, wall: UnixSecs| {
+        let authority = authority(&world.ledger);
+        let pairs = authority.live_pairs(wall).map(|(pair, _)| pair);
+        pairs.collect::<Vec<Pair>>()
+    };
+    let pair = Pair {
+        grant: kept,
+        replicator,
+    };
+    assert_eq!(live(&world, NOW), [pair]);
+    assert_eq!(live(&world, LATER), [], "the grant is over");
+    let mut other = World {
+        ledger: world.ledger.clone(),
+        ..World::new()
+    };
+    other.state(&operator, revoke(replicator.into()));
+    assert_eq!(live(&other, NOW), [], "the replicator was revoked");
+    let agent = world.node(&world.agent);
+    world.state(&operator, revoke(agent.into()));
+    assert_eq!(live(&world, NOW), [], "the agent was revoked");
 }
 
 #[test]
@@ -312,14 +457,13 @@ fn a_revoked_grant_or_node_moves_nothing_and_open_permits_fall() {
     let mut world = World::new();
     let grant = world.grant();
     let asked = world.asked(grant);
-    let permit = authority(&world.ledger)
-        .permit_receive(NOW, &asked)
-        .unwrap();
+    let leases = world.leases(&[grant]);
+    let permit = world.permit(grant).unwrap();
     let operator = world.operator.clone();
     world.state(&operator, revoke(grant));
     assert_eq!(world.denied(NOW, &asked), Denied::GrantRevoked(grant));
     assert_eq!(
-        authority(&world.ledger).recheck(NOW, &permit),
+        authority(&world.ledger).recheck(at(NOW), &leases, &permit),
         Err(Denied::GrantRevoked(grant))
     );
 
@@ -346,7 +490,7 @@ fn a_revocation_counts_only_from_above_on_the_same_chain() {
     );
     world.state(&key(30), revoke(grant));
     let asked = world.asked(grant);
-    assert!(authority(&world.ledger).permit_send(NOW, &asked).is_ok());
+    assert!(world.permit(grant).is_ok());
     world.state(&root, revoke(grant));
     assert_eq!(world.denied(NOW, &asked), Denied::GrantRevoked(grant));
 }
@@ -362,37 +506,37 @@ fn a_revoked_operator_is_honoured_through_the_named_statement_only() {
         hash: first.0,
     };
     let second = world.grant();
+    let leases = world.leases(&[first, second]);
+    let permit = |world: &World, grant: StatementId| {
+        authority(&world.ledger).permit_send(at(NOW), &leases, &world.asked(grant))
+    };
     let node = world.node(&operator);
     let root = world.root.clone();
     world.state(
         &root,
         Statement::Revocation(Revocation {
             target: node.into(),
-            honour_statements: Some(honoured),
-            honour_changes: None,
+            honours: Some(Honoured {
+                key: operator.public(),
+                statements: honoured,
+                changes: Position::NONE,
+            }),
             reason: "lost laptop".into(),
         }),
     );
-    let authority = authority(&world.ledger);
-    assert!(authority.permit_send(NOW, &world.asked(first)).is_ok());
-    assert_eq!(
-        authority.permit_send(NOW, &world.asked(second)),
-        Err(Denied::UnknownGrant(second))
-    );
+    assert!(permit(&world, first).is_ok());
+    assert_eq!(permit(&world, second), Err(Denied::UnknownGrant(second)));
     // A statement that pretends to be old does not come from the honoured chain.
     let mut forged = world.sign(&operator, revoke(first));
     let mut entry: Entry = forged.open_stored().unwrap();
     entry.seq = 2;
     forged = Signed::seal(&operator, Domain::Statement, &entry).unwrap();
     world.ledger.insert(forged).unwrap();
-    let authority = super::authority(&world.ledger);
-    assert!(authority.permit_send(NOW, &world.asked(first)).is_ok());
+    assert!(permit(&world, first).is_ok());
+    let authority = authority(&world.ledger);
     assert_eq!(
         authority.authorship(&operator.public()),
-        Some(Authorship::Through(Position {
-            seq: 0,
-            hash: [0; 32]
-        }))
+        Some(Authorship::Through(Position::NONE))
     );
 }
 
@@ -499,6 +643,22 @@ fn statements_of_strangers_and_of_other_meshes_are_refused() {
     ));
 }
 
+/// A ledger of the same statements that came in another order.
+fn shuffled(world: &World, seed: u64) -> Ledger {
+    let recorded = world.ledger.iter();
+    let mut statements: Vec<Signed> = recorded.map(|(_, one)| one.signed.clone()).collect();
+    let mut state = seed | 1;
+    for at in (1..statements.len()).rev() {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        statements.swap(at, (state >> 33) as usize % (at + 1));
+    }
+    let mut other = Ledger::found(genesis(&world.root)).unwrap();
+    other.insert_all(statements).unwrap();
+    other
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
@@ -510,23 +670,102 @@ proptest! {
         world.state(&operator, revoke(replicator.into()));
         let root = world.root.clone();
         world.state(&root, revoke(grant));
-        let mut statements: Vec<Signed> =
-            world.ledger.iter().map(|(_, recorded)| recorded.signed.clone()).collect();
-        let mut state = seed | 1;
-        for at in (1..statements.len()).rev() {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            statements.swap(at, (state >> 33) as usize % (at + 1));
-        }
-        let mut other = Ledger::found(genesis(&world.root)).unwrap();
-        while !statements.is_empty() {
-            let before = statements.len();
-            statements.retain(|signed| match other.insert(signed.clone()) {
-                Ok(_) => false,
-                Err(refused) => { assert!(refused.may_come_later()); true }
-            });
-            prop_assert!(statements.len() < before);
-        }
+        let other = shuffled(&world, seed);
         prop_assert_eq!(other.digest(), world.ledger.digest());
         prop_assert_eq!(authority(&other), authority(&world.ledger));
+    }
+
+    /// Any mix of all kinds: operators that enrol operators, rotations (contradicting
+    /// ones, too), revocations that honour something, scopes and ends.
+    #[test]
+    fn authority_of_any_history_does_not_depend_on_the_order_of_arrival(
+        steps in prop::collection::vec(any::<[u8; 4]>(), 1..40),
+        seed in any::<u64>(),
+    ) {
+        let mut world = World::new();
+        for step in steps {
+            world.step(step);
+        }
+        let other = shuffled(&world, seed);
+        prop_assert_eq!(other.digest(), world.ledger.digest());
+        prop_assert_eq!(authority(&other), authority(&world.ledger));
+    }
+}
+
+impl World {
+    /// One statement of some kind by somebody about something.
+    fn step(&mut self, [kind, who, what, how]: [u8; 4]) {
+        let member = |at: u8| key(2 + at % 8);
+        let sites = [
+            Scope::Everywhere,
+            Scope::Sites(vec![name("a")]),
+            Scope::Sites(vec![name("a"), name("b")]),
+        ];
+        let (signer, subject) = (member(who), member(what));
+        let node = |world: &Self, identity: &Identity| {
+            let nodes = world.ledger.nodes_of(&identity.public());
+            nodes.into_iter().nth(usize::from(how) % 3)
+        };
+        let statement = match kind % 6 {
+            0 => {
+                let scope = sites[usize::from(how) % 3].clone();
+                let until = (how % 5 == 0).then_some(UnixSecs(5_000 + u64::from(how)));
+                self.operator_by_invite(&signer, &subject, scope, until);
+                return;
+            }
+            1 => {
+                self.node_by_invite(&signer, &subject, how % 3);
+                return;
+            }
+            2 => match node(self, &signer) {
+                Some(node) => self.rotation(node, &signer, &subject, Position::NONE),
+                None => return,
+            },
+            3 => match node(self, &subject) {
+                Some(node) => {
+                    let head = self.ledger.head(&subject.public());
+                    let honours = Honoured {
+                        key: subject.public(),
+                        statements: head,
+                        changes: Position {
+                            seq: u64::from(how),
+                            hash: [how; 32],
+                        },
+                    };
+                    let revocation = Statement::Revocation(Revocation {
+                        target: node.into(),
+                        honours: (how % 3 > 0).then_some(honours),
+                        reason: String::new(),
+                    });
+                    let root = self.root.clone();
+                    self.state(&root, revocation);
+                    return;
+                }
+                None => return,
+            },
+            4 => match self
+                .ledger
+                .iter()
+                .nth(usize::from(what) % self.ledger.len())
+            {
+                Some((id, _)) => revoke(*id),
+                None => return,
+            },
+            _ => {
+                let (agent, replicator) = (self.node(&self.agent), self.node(&self.replicator));
+                Statement::Grant(Grant {
+                    migration: MIGRATION,
+                    agent,
+                    replicators: vec![replicator],
+                    volumes: vec![VOLUME],
+                    not_after: UnixSecs(9_000 + u64::from(how)),
+                    lease_secs: LEASE_SECS,
+                    autonomy_secs: AUTONOMY_SECS,
+                })
+            }
+        };
+        // Most of what is tried here nobody may say, or has been said.
+        let signed = self.sign(&signer, statement);
+        let _ = self.ledger.insert(signed);
     }
 }

@@ -4,7 +4,12 @@
 use super::*;
 use crate::replica::{Output, Record, Replica};
 use crate::world::{NOW, ask, enrol, found, invite, join, key, name};
-use keys::{Revocation, Role};
+use keys::invite::Token;
+use keys::{Revocation, Role, Statement};
+
+mod introduction;
+mod operators;
+mod recovery;
 
 fn hello(token: &Token) -> EnrolRequest {
     EnrolRequest::Hello {
@@ -30,8 +35,7 @@ fn prove(joiner: &Joiner, reply: EnrolReply) -> EnrolRequest {
 fn revoke(op: &mut Replica, target: StatementId) {
     let revocation = Statement::Revocation(Revocation {
         target,
-        honour_statements: None,
-        honour_changes: None,
+        honours: None,
         reason: String::new(),
     });
     op.state(NOW, revocation, &mut vec![]).unwrap();
@@ -207,7 +211,7 @@ fn a_changed_name_and_a_wrong_secret_are_no_proof() {
 }
 
 #[test]
-fn open_challenges_are_bounded() {
+fn open_challenges_are_bounded_and_the_oldest_is_forgotten() {
     let (op, _) = found(1);
     let mut op = op;
     let token = invite(&mut op, 60, 500, 5_000, &mut vec![]);
@@ -228,6 +232,11 @@ fn open_challenges_are_bounded() {
         ));
     }
     assert_eq!(admission.open.len(), MAX_CHALLENGES);
+    // The oldest were forgotten, though all were made within a second.
+    let newest = 200 - MAX_CHALLENGES as u8..200;
+    let newest: std::collections::BTreeSet<PublicKey> =
+        newest.map(|seed| key(seed).public()).collect();
+    assert!(admission.open.keys().eq(&newest));
 }
 
 #[test]

@@ -13,17 +13,22 @@ use std::collections::{BTreeMap, BTreeSet};
 const ENVELOPE: usize = 128;
 
 impl Replica {
-    pub(super) fn page(&self, request: &Request) -> Page {
+    pub(super) fn page(&self, from: &PublicKey, request: &Request) -> Page {
         let mut left = PAGE_BYTES;
         let mut page = Page {
             heads: self.heads(),
             statements: vec![],
             changes: vec![],
             reports: vec![],
+            evidence: vec![],
+            yours: self.yours(from),
             ledger_groups: GroupDigests::new(),
             report_groups: GroupDigests::new(),
             more: false,
         };
+        if let Some(known) = &request.forks {
+            page.evidence = self.evidence_beside(known, &mut left);
+        }
         match &request.ledger {
             None => {}
             Some(Summary::Groups(theirs)) => {

@@ -5,6 +5,7 @@
 //! elsewhere too, and of several with the same heads one at a time. Not here: what is
 //! answered (`answering`), and what becomes of answers (`absorb`).
 
+use super::own::Shown;
 use super::{Output, Replica};
 use crate::sync::{self, Heads, HeldReport, MAX_LISTED, Page, Request, Summary};
 use keys::PublicKey;
@@ -53,9 +54,19 @@ pub(super) struct Peer {
     /// Buckets in which its ledger differs from ours, as far as it is known.
     ledger_buckets: Vec<u8>,
     report_buckets: Vec<u8>,
+    /// Whether this node made itself known on this connection.
+    pub(super) introduced: bool,
+    pub(super) shown: Shown,
 }
 
 impl Peer {
+    /// Nothing more is expected of it before a while has passed.
+    fn gave_up(&mut self) {
+        if self.shown == Shown::NotYet {
+            self.shown = Shown::Nothing;
+        }
+    }
+
     fn due_at(&self) -> u64 {
         match self.asking {
             Some(asking) => asking.since + ANSWER_MILLIS,
@@ -81,7 +92,10 @@ impl Replica {
         peer.heads = Some(heads);
         if equal {
             peer.differs_at = None;
-            peer.probe_at = probe_at;
+            // What it holds of this node's own logs it says only when it is asked.
+            if peer.shown != Shown::NotYet {
+                peer.probe_at = probe_at;
+            }
             return;
         }
         let spent = peer.spent.filter(|(spent, _)| *spent == heads);
@@ -90,13 +104,15 @@ impl Replica {
         peer.differs_at = Some(peer.differs_at.map_or(at, |planned| planned.min(at)));
     }
 
-    /// A page was taken in; `progressed` if it brought anything.
+    /// A page was taken in; `progressed` if it brought anything, and `met` if all that
+    /// the peer says it holds of this node's logs is here now.
     pub(super) fn heard_page(
         &mut self,
         now: u64,
         from: &PublicKey,
         page: &Heard,
         progressed: bool,
+        met: bool,
     ) {
         let ours = self.heads();
         let again = ASK_AGAIN_MILLIS + self.jitter(from, now, ASK_AGAIN_MILLIS / 4);
@@ -126,6 +142,11 @@ impl Replica {
             true => 0,
             false => peer.fruitless.saturating_add(1),
         };
+        if met {
+            peer.shown = Shown::Met;
+        } else if page.heads == ours || peer.fruitless >= MAX_FRUITLESS {
+            peer.gave_up();
+        }
         // Two nodes that can never agree, or one that says ever new things, do not spin.
         peer.differs_at = if page.heads == ours {
             peer.fruitless = 0;
@@ -146,6 +167,7 @@ impl Replica {
         self.undefer(now);
         if let Some(peer) = self.peers.get_mut(from) {
             peer.asking = None;
+            peer.gave_up();
             peer.probe_at = now + again;
             peer.differs_at = peer.differs_at.map(|_| now + again);
         }
@@ -276,6 +298,9 @@ impl Replica {
             let summary = summary(self.reports.buckets(), &peer.report_buckets, list);
             asking.report_buckets = listed(&summary);
             request.reports = Some(summary);
+        }
+        if theirs.forks != ours.forks {
+            request.forks = Some(self.forked().into_iter().take(MAX_LISTED).collect());
         }
         (request, asking)
     }

@@ -8,7 +8,9 @@ use crate::world::{NOW, enrol, found, invite, join, key, restored, talk};
 use crdt::{Desired, EditError, MigrationPlan, Report};
 use keys::ledger::BUCKETS;
 use keys::statement::Grant;
-use keys::{MigrationId, Revocation, VolumeId};
+use keys::{MigrationId, Revocation, Statement, VolumeId};
+
+mod rotation;
 
 fn plan_of(op: &Replica, id: u8) -> MigrationPlan {
     let me = op.me().unwrap();
@@ -43,6 +45,8 @@ fn grant(op: &mut Replica, id: u8, out: &mut Vec<Output>) -> keys::StatementId {
         replicators: vec![me],
         volumes: vec![VolumeId([1; 16])],
         not_after: UnixSecs(9_000 + u64::from(id)),
+        lease_secs: 3_600,
+        autonomy_secs: 0,
     });
     op.state(NOW, grant, out).unwrap()
 }
@@ -50,8 +54,7 @@ fn grant(op: &mut Replica, id: u8, out: &mut Vec<Output>) -> keys::StatementId {
 fn revoke(op: &mut Replica, target: keys::StatementId, out: &mut Vec<Output>) {
     let revocation = Statement::Revocation(Revocation {
         target,
-        honour_statements: None,
-        honour_changes: None,
+        honours: None,
         reason: String::new(),
     });
     op.state(NOW, revocation, out).unwrap();
@@ -120,6 +123,8 @@ fn a_ledger_of_many_pages_goes_over_page_by_page_and_no_page_is_too_large() {
                 replicators: vec![me; 16],
                 volumes: volumes.collect(),
                 not_after: UnixSecs(9_000),
+                lease_secs: 3_600,
+                autonomy_secs: 0,
             });
             if volume % 8 == 0 {
                 op.state(NOW, grant, &mut vec![]).unwrap();
@@ -131,7 +136,8 @@ fn a_ledger_of_many_pages_goes_over_page_by_page_and_no_page_is_too_large() {
         ledger: Some(Summary::Held(nothing)),
         ..Request::default()
     };
-    let page = op.page(&request);
+    let asker = node.my_key();
+    let page = op.page(&asker, &request);
     assert!(page.more);
     assert!(codec::encode(&page).unwrap().len() < crate::sync::MAX_PAGE);
     let (_, pages) = talk(&mut op, &mut node, 1_000);
@@ -251,7 +257,7 @@ fn what_waits_is_bounded() {
     let (mut other, _) = found(2);
     let from = op.my_key();
     talk(&mut op, &mut node, 100);
-    for _ in 0..3 {
+    let mut show = |from, parked| {
         let statements = (0..700)
             .map(|_| {
                 let id = grant(&mut other, 1, &mut vec![]);
@@ -260,8 +266,97 @@ fn what_waits_is_bounded() {
             .collect();
         let out = step(&mut node, Input::Shown { from, statements });
         assert!(out.is_empty());
-    }
-    assert_eq!(node.parked.len(), MAX_PARKED);
+        assert_eq!(node.parked.len(), parked);
+    };
+    show(from, MAX_PARKED_OF_PEER);
+    show(from, MAX_PARKED_OF_PEER);
+    show(key(30).public(), 2 * MAX_PARKED_OF_PEER);
+    show(key(31).public(), MAX_PARKED);
+}
+
+#[test]
+fn what_waits_is_not_verified_again_until_the_ledger_grew() {
+    let (mut op, _) = found(1);
+    let mut node = join(&mut op, 9);
+    let (mut other, _) = found(2);
+    let from = key(30).public();
+    let mut made = vec![];
+    let foreign = grant(&mut other, 1, &mut made);
+    let statements = vec![other.ledger().get(&foreign).unwrap().signed.clone()];
+    step(&mut node, Input::Shown { from, statements });
+    // Damaged while it waits, it would be blamed if it were looked at.
+    node.parked[0].1.signature.0[3] ^= 1;
+    let nothing = || Input::Shown {
+        from,
+        statements: vec![],
+    };
+    assert!(blamed(&step(&mut node, nothing())).is_empty());
+    let mut out = vec![];
+    grant(&mut op, 1, &mut out);
+    let via = op.my_key();
+    let announcement = announcement(&out);
+    let out = step(&mut node, Input::Announced { via, announcement });
+    assert_eq!(blamed(&out), [from]);
+    assert!(node.parked.is_empty());
+}
+
+#[test]
+fn an_operator_that_signs_what_breaks_the_rules_raises_an_alarm_and_blames_nobody_else() {
+    let (mut op, _) = found(1);
+    let mut node = join(&mut op, 9);
+    let via = key(30).public();
+    let raw = vec![7; 100];
+    let mut message = op.ledger().mesh().0.to_vec();
+    message.extend(blake3::hash(&raw).as_bytes());
+    let signature = key(1).sign(keys::Domain::Change, &message);
+    let change = SignedChange {
+        raw,
+        author: op.my_key(),
+        signature,
+    };
+    let announcement = Announcement {
+        heads: op.heads(),
+        statements: vec![],
+        changes: vec![change.clone(), change],
+        reports: vec![],
+        evidence: vec![],
+    };
+    let out = step(&mut node, Input::Announced { via, announcement });
+    assert!(blamed(&out).is_empty());
+    let alarms: Vec<_> = out
+        .iter()
+        .filter_map(|output| match output {
+            Output::Raise(Alarm::BrokenChange(refusal)) => Some(refusal.to_string()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(alarms.len(), 1, "{alarms:?}");
+    assert!(alarms[0].contains("magic bytes"), "{alarms:?}");
+}
+
+#[test]
+fn a_peer_with_a_newer_program_is_not_blamed_for_what_is_not_understood() {
+    let (mut op, _) = found(1);
+    let mut node = join(&mut op, 9);
+    let from = op.my_key();
+    let mut newer = announcement(&publish(&mut op, "op")).reports.remove(0);
+    newer.body[0] += 1;
+    newer.signature = key(1).sign(keys::Domain::Report, &newer.body);
+    let mut out = vec![];
+    grant(&mut op, 1, &mut out);
+    let mut statement = announcement(&out).statements.remove(0);
+    statement.body[0] += 1;
+    statement.signature = key(1).sign(keys::Domain::Statement, &statement.body);
+    let announcement = Announcement {
+        heads: op.heads(),
+        statements: vec![statement],
+        changes: vec![],
+        reports: vec![newer],
+        evidence: vec![],
+    };
+    let via = from;
+    let out = step(&mut node, Input::Announced { via, announcement });
+    assert!(blamed(&out).is_empty(), "{out:?}");
 }
 
 #[test]
@@ -421,8 +516,7 @@ fn only_an_operator_states_and_edits() {
     assert_eq!(edited, Err(EditError::NotAnOperator(key(9).public())));
     let revocation = Statement::Revocation(Revocation {
         target: op.me().unwrap().into(),
-        honour_statements: None,
-        honour_changes: None,
+        honours: None,
         reason: String::new(),
     });
     assert_eq!(
@@ -492,8 +586,9 @@ fn a_peer_that_never_answers_is_asked_again_later_and_does_not_block_the_others(
     }
 }
 
+mod clones;
 mod gossip;
-
+mod own_head;
 mod any_order {
     use super::*;
     use proptest::prelude::*;

@@ -5,6 +5,7 @@
 //! person (`cli`). Ids are lower-case hexadecimal; times are RFC 3339 in UTC; sizes
 //! are bytes.
 
+use super::secret::Secret;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -101,6 +102,79 @@ pub struct InviteCreate {
     pub expires_secs: u64,
     /// How many may enrol with it.
     pub uses: u16,
+    /// Sites to which an operator that joins with it is limited; none for everywhere.
+    #[serde(default)]
+    pub scope: Vec<String>,
+    /// How long from now the enrolments made with it last; for ever without.
+    #[serde(default)]
+    pub valid_for_secs: Option<u64>,
+    /// The text of a root key file, for an operator's invite.
+    #[serde(default)]
+    pub root_key: Option<Secret>,
+}
+
+/// Asks to close an invite.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct InviteRevoke {
+    /// The text of a root key file, where only that may do it.
+    #[serde(default)]
+    pub root_key: Option<Secret>,
+}
+
+/// Asks to expel a node.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct NodeRevoke {
+    /// Why, for the record.
+    pub reason: Option<String>,
+    /// Of an operator: through which of its statements its word still counts: `all` that
+    /// this node holds, `none`, or a number.
+    #[serde(default)]
+    pub honour_through: Option<String>,
+    /// The same for its edits of the plan.
+    #[serde(default)]
+    pub honour_edits: Option<String>,
+    /// The text of a root key file, where only that may do it.
+    #[serde(default)]
+    pub root_key: Option<Secret>,
+}
+
+/// What expelling a node came to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeRevoked {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Of an operator: the last of its statements that counts.
+    pub honoured_statements: Option<u64>,
+    /// Of an operator: the last of its edits that counts.
+    pub honoured_edits: Option<u64>,
+    /// What does not count any more beside the node itself.
+    pub lapsed: Lapsed,
+}
+
+/// What does not count any more.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lapsed {
+    /// Nodes, by name.
+    pub nodes: Vec<String>,
+    /// Invites that were open, by id.
+    pub invites: Vec<String>,
+    /// Grants, by id.
+    pub grants: Vec<String>,
+    /// How many edits of the plan.
+    pub edits: u64,
+}
+
+/// This node's next key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KeyRotated {
+    /// The key.
+    pub key: String,
+    /// Its libp2p peer id.
+    pub peer_id: String,
+    /// Open invites that named the key before, and admit nobody any more.
+    pub closed_invites: Vec<String>,
 }
 
 /// A new invite. The only place where its secret line is ever shown.
@@ -146,6 +220,11 @@ pub struct StatusView {
     pub version: String,
     /// Whether the node is running; false when the answer comes from stored state.
     pub running: bool,
+    /// What binds the data folder to its machine, or why nothing does.
+    pub machine: String,
+    /// Whether the node may change anything: it runs, and has heard from a peer since it
+    /// started (or is alone in its mesh, or was told to do without).
+    pub may_write: bool,
     /// The mesh's id.
     pub mesh: String,
     /// The mesh's name.
@@ -188,11 +267,15 @@ pub struct NodeView {
     pub roles: Vec<String>,
     /// Where it is.
     pub site: Option<String>,
+    /// Sites to which it is limited as an operator.
+    pub scope: Option<String>,
+    /// End of its enrolment, if it has one.
+    pub ends_at: Option<String>,
     /// Its public key.
     pub key: String,
     /// Its libp2p peer id.
     pub peer_id: String,
-    /// `active`, `contested`, `revoked`, `lapsed` or `expired`.
+    /// `active`, `cloned`, `contested`, `key-contested`, `revoked`, `lapsed` or `expired`.
     pub state: String,
     /// Whether it is this node.
     pub this_node: bool,
@@ -286,12 +369,29 @@ pub struct MigrationCreate {
     pub disks: Vec<String>,
 }
 
-/// What `migration cutover` adds.
+/// What `migration cutover` and `migration start` add.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct ActionOptions {
     /// Have the copy read back in full before it counts.
     #[serde(default)]
     pub prove_full: bool,
+    /// How long an end may use the grant without hearing from an operator's node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_secs: Option<u64>,
+    /// How much longer work goes on after that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autonomy_secs: Option<u64>,
+}
+
+/// For how long a revocation may go unheard by an end that is cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExposureView {
+    /// How long an end may use the grant without hearing from an operator's node.
+    pub lease_secs: u64,
+    /// How much longer work goes on after that, with a warning.
+    pub autonomy_secs: u64,
+    /// Both together.
+    pub exposure_secs: u64,
 }
 
 /// A migration, from the plan and from what the nodes report.
@@ -319,6 +419,8 @@ pub struct MigrationView {
     pub created_at: String,
     /// Its volumes.
     pub volumes: Vec<JobView>,
+    /// What its grant exposes; none while no grant is good.
+    pub exposure: Option<ExposureView>,
     /// Edits that contradict each other, and what is shown.
     pub conflicts: Vec<String>,
     /// What to do next, as a command or a sentence.
@@ -348,6 +450,11 @@ pub struct JobView {
     pub target_path: Option<String>,
     /// Last durable barrier.
     pub barrier: u64,
+    /// Name of the node other than the replicator that read the copy back after it was
+    /// cut over, and found what both ends state: the copy may be launched.
+    pub confirmed_by: Option<String>,
+    /// Why a copy that was cut over may not be launched, when it may not.
+    pub unconfirmed: Option<String>,
     /// Passes completed, oldest first; the newest few.
     pub passes: Vec<PassView>,
     /// Live figures of the pass that runs, when they are known here.
@@ -389,6 +496,9 @@ pub struct VerifyView {
     pub migration: String,
     /// Whether every volume has two valid, equal roots.
     pub verified: bool,
+    /// Whether every copy was read back by a node other than its replicator, which found
+    /// the same.
+    pub confirmed: bool,
     /// Each volume.
     pub volumes: Vec<VolumeProof>,
 }
@@ -406,8 +516,14 @@ pub struct VolumeProof {
     pub source: Option<ProofView>,
     /// What the replicator signed.
     pub target: Option<ProofView>,
+    /// What a node other than the replicator signed after it had read the copy back.
+    pub witness: Option<ProofView>,
     /// Both are there, both signatures hold, and the roots are equal.
     pub equal: bool,
+    /// All three are there and say the same: the copy may be launched.
+    pub confirmed: bool,
+    /// Why it may not be launched, when it may not.
+    pub unconfirmed: Option<String>,
 }
 
 /// One end's signed root.
@@ -421,6 +537,8 @@ pub struct ProofView {
     pub at: String,
     /// Name of the node that signed.
     pub signed_by: String,
+    /// Fencing epoch of the copy.
+    pub epoch: u64,
     /// Command that prints the same root, to be run on that node's machine.
     pub command: String,
 }

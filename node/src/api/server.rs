@@ -6,7 +6,8 @@
 
 use super::client::{SOCKET, SocketPath};
 use super::model::{
-    ActionOptions, ErrorKind, ErrorView, EventQuery, InviteCreate, MigrationCreate, VolumeAdd,
+    ActionOptions, ErrorKind, ErrorView, EventQuery, InviteCreate, InviteRevoke, MigrationCreate,
+    NodeRevoke, VolumeAdd,
 };
 use crate::engine::{CallError, Engine, Handle, Stopped};
 use crate::views::LookupError;
@@ -17,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::Listener;
 use axum::{Json, Router};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path as FilePath;
 use tokio::net::{UnixListener, UnixStream};
@@ -92,6 +93,7 @@ pub fn serve(run_dir: &FilePath, handle: Handle) -> anyhow::Result<tokio::task::
 fn routes(handle: Handle) -> Router {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/rotate-key", post(rotate_key))
         .route("/v1/nodes", get(nodes))
         .route("/v1/nodes/{which}", get(node))
         .route("/v1/nodes/{which}/revoke", post(node_revoke))
@@ -199,23 +201,16 @@ async fn node(
     .await
 }
 
-#[derive(Deserialize)]
-struct Reason {
-    reason: Option<String>,
-}
-
 async fn node_revoke(
     State(handle): State<Handle>,
     Path(which): Path<String>,
-    Json(given): Json<Reason>,
-) -> Answer<Done> {
-    let reason = given
-        .reason
-        .unwrap_or_else(|| "revoked by an operator".into());
-    call(&handle, move |engine| {
-        done(engine.node_revoke(&which, &reason))
-    })
-    .await
+    Json(asked): Json<NodeRevoke>,
+) -> Answer<super::model::NodeRevoked> {
+    call(&handle, move |engine| engine.node_revoke(&which, &asked)).await
+}
+
+async fn rotate_key(State(handle): State<Handle>) -> Answer<super::model::KeyRotated> {
+    call(&handle, |engine| engine.rotate_key()).await
 }
 
 async fn invites(State(handle): State<Handle>) -> Answer<Vec<super::model::InviteView>> {
@@ -232,8 +227,15 @@ async fn invite_create(
     call(&handle, move |engine| engine.invite_create(&asked)).await
 }
 
-async fn invite_revoke(State(handle): State<Handle>, Path(which): Path<String>) -> Answer<Done> {
-    call(&handle, move |engine| done(engine.invite_revoke(&which))).await
+async fn invite_revoke(
+    State(handle): State<Handle>,
+    Path(which): Path<String>,
+    Json(asked): Json<InviteRevoke>,
+) -> Answer<Done> {
+    call(&handle, move |engine| {
+        done(engine.invite_revoke(&which, &asked))
+    })
+    .await
 }
 
 async fn servers(State(handle): State<Handle>) -> Answer<Vec<super::model::ServerView>> {
@@ -305,8 +307,8 @@ async fn migration_act(
 ) -> Answer<super::model::MigrationView> {
     let options = options.map(|Json(options)| options).unwrap_or_default();
     call(&handle, move |engine| match action.as_str() {
-        "start" => engine.migration_start(&which, false),
-        "resume" => engine.migration_start(&which, true),
+        "start" => engine.migration_start(&which, false, options),
+        "resume" => engine.migration_start(&which, true, options),
         "pause" => engine.migration_pause(&which),
         "cutover" => engine.migration_cutover(&which, options),
         "delete" => engine.migration_delete(&which),

@@ -58,6 +58,7 @@ impl Sample {
                 Record::Statement(signed) => statements.push(signed.clone()),
                 Record::Change(_, change) => changes.push(change.clone()),
                 Record::Report(_, signed) => reports.push(signed.clone()),
+                Record::Evidence(..) => unreachable!("nobody's log is forked"),
             }
         }
         let mut ledger = Ledger::found(statements.remove(0)).unwrap();
@@ -78,6 +79,9 @@ impl Sample {
             site: Some(Name::new(&format!("site-{}", number % 20)).unwrap()),
             not_after,
             uses: 1,
+            admitter: self.operator.public(),
+            scope: keys::Scope::Everywhere,
+            member_until: None,
         });
         let invite = self.replica.state(NOW, invite, &mut out).unwrap();
         let token = Token {
@@ -118,6 +122,8 @@ impl Sample {
             statements: vec![],
             changes: vec![],
             reports: vec![signed],
+            evidence: vec![],
+            yours: mesh::Yours::default(),
             ledger_groups: vec![],
             report_groups: vec![],
             more: false,

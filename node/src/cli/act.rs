@@ -3,15 +3,17 @@
 //! Not here: what it does (the node) and the waiting (`watch`, `follow`).
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use serde_json::Value;
 
 use crate::api::client::Client;
 use crate::api::model::{
-    ActionOptions, InviteCreate, InviteCreated, MigrationCreate, MigrationView, VolumeAdd,
-    VolumeView,
+    ActionOptions, InviteCreate, InviteCreated, InviteRevoke, KeyRotated, MigrationCreate,
+    MigrationView, NodeRevoke, NodeRevoked, StatusView, VolumeAdd, VolumeView,
 };
+use crate::api::secret::Secret;
+use crate::local::read_root_key;
 
 use super::figures::short_id;
 use super::outcome::CommandError;
@@ -19,21 +21,24 @@ use super::page::clean;
 use super::reader::one;
 use super::screen::Screen;
 use super::task::{Act, Verb};
-use super::{InviteCreateArgs, MigrationCreateArgs, Steer, follow, plan, render, watch};
+use super::{
+    InviteCreateArgs, MigrationCreateArgs, NodeRevokeArgs, Steer, follow, plan, render, watch,
+};
 
-#[derive(Serialize)]
-struct Revoke<'a> {
-    reason: Option<&'a str>,
-}
+/// How long a node may take to come back with its next key.
+const COMES_BACK: Duration = Duration::from_secs(30);
+/// How often it is looked for.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Asks the node and prints what came of it.
 pub async fn run(act: Act, client: &Client, screen: &mut Screen) -> Result<(), CommandError> {
     match act {
         Act::InviteCreate(args) => invite_create(args, client, screen).await,
-        Act::InviteRevoke(id) => revoke("invites", &id, None, client, screen).await,
-        Act::NodeRevoke { id, reason } => {
-            revoke("nodes", &id, reason.as_deref(), client, screen).await
+        Act::InviteRevoke { id, root_key } => {
+            invite_revoke(&id, root_key.as_deref(), client, screen).await
         }
+        Act::NodeRevoke(args) => node_revoke(args, client, screen).await,
+        Act::RotateKey => rotate_key(client, screen).await,
         Act::VolumeRemove(which) => {
             let route = format!("{}/remove", one("volumes", &which));
             let removed: VolumeView = client.post(&route, &Value::Null).await?;
@@ -43,7 +48,21 @@ pub async fn run(act: Act, client: &Client, screen: &mut Screen) -> Result<(), C
         }
         Act::VolumeAdd { path, name } => volume_add(&path, name, client, screen).await,
         Act::MigrationCreate(args) => migration_create(args, client, screen).await,
-        Act::Steer(verb, args) => steer(verb, &args, client, screen).await,
+        Act::Start(args) => {
+            let options = ActionOptions {
+                lease_secs: args.lease.map(|lease| lease.as_secs()),
+                autonomy_secs: args.autonomy.map(|autonomy| autonomy.as_secs()),
+                ..ActionOptions::default()
+            };
+            steer(Verb::Start, &args.steer, options, client, screen).await
+        }
+        Act::Steer(verb, args) => {
+            let options = ActionOptions {
+                prove_full: verb == Verb::Cutover { prove_full: true },
+                ..ActionOptions::default()
+            };
+            steer(verb, &args, options, client, screen).await
+        }
         Act::PlanApply(args) => plan::apply(&args, client, screen).await,
         Act::Watch(which) => watch::watch(&which, client, screen).await,
         Act::Follow(events) => follow::follow(&events, client, screen).await,
@@ -61,6 +80,9 @@ async fn invite_create(
         site: args.site,
         expires_secs: args.expires.as_secs(),
         uses: args.uses,
+        scope: args.scope,
+        valid_for_secs: args.valid_for.map(|lasts| lasts.as_secs()),
+        root_key: lent(args.root_key.as_deref())?,
     };
     let made: InviteCreated = client.post("/v1/invites", &wanted).await?;
     screen.result(&made, |made, _| format!("{}\n", clean(&made.invite)))?;
@@ -78,17 +100,70 @@ async fn invite_create(
     Ok(())
 }
 
-async fn revoke(
-    kind: &str,
+/// The root key's text, to be lent to the node for one call.
+fn lent(file: Option<&Path>) -> Result<Option<Secret>, CommandError> {
+    let Some(file) = file else { return Ok(None) };
+    let text = read_root_key(file).map_err(|error| CommandError::usage(format!("{error:#}")))?;
+    Ok(Some(Secret::new(text)))
+}
+
+async fn invite_revoke(
     which: &str,
-    reason: Option<&str>,
+    root_key: Option<&Path>,
     client: &Client,
     screen: &mut Screen,
 ) -> Result<(), CommandError> {
-    let route = format!("{}/revoke", one(kind, which));
-    let answer: Value = client.post(&route, &Revoke { reason }).await?;
-    let what = kind.trim_end_matches('s');
-    screen.result(&answer, |_, _| format!("{what} {} revoked\n", clean(which)))
+    let route = format!("{}/revoke", one("invites", which));
+    let root_key = lent(root_key)?;
+    let answer: Value = client.post(&route, &InviteRevoke { root_key }).await?;
+    screen.result(&answer, |_, _| format!("invite {} revoked\n", clean(which)))
+}
+
+async fn node_revoke(
+    args: NodeRevokeArgs,
+    client: &Client,
+    screen: &mut Screen,
+) -> Result<(), CommandError> {
+    let route = format!("{}/revoke", one("nodes", &args.id));
+    let asked = NodeRevoke {
+        reason: args.reason,
+        honour_through: args.honour_through,
+        honour_edits: args.honour_edits,
+        root_key: lent(args.root_key.as_deref())?,
+    };
+    let revoked: NodeRevoked = client.post(&route, &asked).await?;
+    screen.result(&revoked, render::nodes::revoked)
+}
+
+async fn rotate_key(client: &Client, screen: &mut Screen) -> Result<(), CommandError> {
+    let rotated: KeyRotated = client.post("/v1/rotate-key", &Value::Null).await?;
+    let until = Instant::now() + COMES_BACK;
+    loop {
+        // While it begins again nobody answers.
+        let status: Result<StatusView, _> = client.get("/v1/status").await;
+        if status.is_ok_and(|status| status.node.key == rotated.key) {
+            break;
+        }
+        if Instant::now() >= until {
+            return Err(CommandError::failed(
+                "the key was changed, but the node has not come back with it: look at its log, and start it again with `dunlin run`",
+            ));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    screen.result(&rotated, |rotated, _| {
+        format!(
+            "this node has a new key {}\npeer id {}\n",
+            rotated.key, rotated.peer_id
+        )
+    })?;
+    if !rotated.closed_invites.is_empty() {
+        screen.warn(format!(
+            "warning: {} open invites of this node named its old key and admit nobody any more: make new ones",
+            rotated.closed_invites.len()
+        ));
+    }
+    Ok(())
 }
 
 async fn volume_add(
@@ -137,13 +212,16 @@ async fn migration_create(
 async fn steer(
     verb: Verb,
     args: &Steer,
+    options: ActionOptions,
     client: &Client,
     screen: &mut Screen,
 ) -> Result<(), CommandError> {
     let route = format!("{}/{}", one("migrations", &args.id), verb.word());
-    let prove_full = verb == Verb::Cutover { prove_full: true };
-    let view: MigrationView = client.post(&route, &ActionOptions { prove_full }).await?;
+    let view: MigrationView = client.post(&route, &options).await?;
     if args.wait {
+        if let (Verb::Start, Some(exposure)) = (verb, &view.exposure) {
+            screen.note(render::migrations::exposed(exposure));
+        }
         return watch::wait(verb, view, client, screen).await;
     }
     screen.result(&view, |view, look| {

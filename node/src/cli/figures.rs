@@ -51,6 +51,21 @@ pub fn span(secs: u64) -> String {
     }
 }
 
+/// `1h30m`, `7d1h`, `0s`: nothing is rounded, and it can be typed again.
+pub fn exact(secs: u64) -> String {
+    let units = [('d', SECS_PER_DAY), ('h', 3_600), ('m', 60), ('s', 1)];
+    let (mut left, mut text) = (secs, String::new());
+    for (letter, unit_secs) in units {
+        let count = left / unit_secs;
+        left %= unit_secs;
+        if count > 0 || (letter == 's' && text.is_empty()) {
+            text.push_str(&count.to_string());
+            text.push(letter);
+        }
+    }
+    text
+}
+
 /// `0.4 s`, `12 s`, `2 min 05 s`, `1 h 03 min`.
 pub fn took(millis: u64) -> String {
     let secs = millis / 1_000;

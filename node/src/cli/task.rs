@@ -9,8 +9,8 @@ use clap_complete::Shell;
 use super::value::Since;
 use super::{
     Command, DemoArgs, EventsArgs, InviteCommand, InviteCreateArgs, JoinArgs, MeshCommand,
-    MeshInit, MigrationCommand, MigrationCreateArgs, NodeCommand, PlanApply, PlanCommand, RunArgs,
-    ServerCommand, Steer, VolumeCommand,
+    MeshInit, MeshRecover, MigrationCommand, MigrationCreateArgs, NodeCommand, NodeRevokeArgs,
+    PlanApply, PlanCommand, RunArgs, ServerCommand, StartArgs, Steer, VolumeCommand,
 };
 
 /// A command, by what it needs.
@@ -29,6 +29,8 @@ pub enum Task {
 pub enum Here {
     /// Make a mesh.
     MeshInit(MeshInit),
+    /// Recover a mesh with its root key.
+    MeshRecover(MeshRecover),
     /// Enrol this node.
     Join(JoinArgs),
     /// Run the node.
@@ -85,14 +87,16 @@ pub enum Act {
     /// Make an invite.
     InviteCreate(InviteCreateArgs),
     /// Close an invite.
-    InviteRevoke(String),
-    /// Expel a node.
-    NodeRevoke {
+    InviteRevoke {
         /// Which.
         id: String,
-        /// Why.
-        reason: Option<String>,
+        /// The root key's file.
+        root_key: Option<PathBuf>,
     },
+    /// Expel a node.
+    NodeRevoke(NodeRevokeArgs),
+    /// Give this node a new key.
+    RotateKey,
     /// Offer a source disk no more.
     VolumeRemove(String),
     /// Offer a source disk.
@@ -104,7 +108,9 @@ pub enum Act {
     },
     /// Plan a migration.
     MigrationCreate(MigrationCreateArgs),
-    /// Change what is wanted of a migration.
+    /// Let the blocks of a migration move.
+    Start(StartArgs),
+    /// Change what else is wanted of a migration.
     Steer(Verb, Steer),
     /// Make the plan what a file says.
     PlanApply(PlanApply),
@@ -149,6 +155,7 @@ impl From<Command> for Task {
     fn from(command: Command) -> Self {
         match command {
             Command::Mesh(MeshCommand::Init(args)) => Self::Here(Here::MeshInit(args)),
+            Command::Mesh(MeshCommand::Recover(args)) => Self::Here(Here::MeshRecover(args)),
             Command::Join(args) => Self::Here(Here::Join(args)),
             Command::Run(args) => Self::Here(Here::Run(args)),
             Command::Demo(args) => Self::Here(Here::Demo(args)),
@@ -178,7 +185,7 @@ impl From<InviteCommand> for Task {
         match command {
             InviteCommand::Create(args) => Self::Act(Act::InviteCreate(args)),
             InviteCommand::List => Self::Read(Read::Invites),
-            InviteCommand::Revoke(one) => Self::Act(Act::InviteRevoke(one.id)),
+            InviteCommand::Revoke { id, root_key } => Self::Act(Act::InviteRevoke { id, root_key }),
         }
     }
 }
@@ -188,7 +195,8 @@ impl From<NodeCommand> for Task {
         match command {
             NodeCommand::List => Self::Read(Read::Nodes),
             NodeCommand::Show(one) => Self::Read(Read::Node(one.id)),
-            NodeCommand::Revoke { id, reason } => Self::Act(Act::NodeRevoke { id, reason }),
+            NodeCommand::Revoke(args) => Self::Act(Act::NodeRevoke(args)),
+            NodeCommand::RotateKey => Self::Act(Act::RotateKey),
         }
     }
 }
@@ -205,7 +213,7 @@ impl From<MigrationCommand> for Task {
                 migration: Some(one.id),
                 since: None,
             })),
-            MigrationCommand::Start(args) => steer(Verb::Start, args),
+            MigrationCommand::Start(args) => Self::Act(Act::Start(args)),
             MigrationCommand::Pause(args) => steer(Verb::Pause, args),
             MigrationCommand::Resume(args) => steer(Verb::Resume, args),
             MigrationCommand::Cutover { steer: args, prove } => {

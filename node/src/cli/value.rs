@@ -67,6 +67,15 @@ pub fn duration(text: &str) -> Result<Duration, BadDuration> {
     }
 }
 
+/// As [`duration`], and `0` for none.
+pub fn duration_or_none(text: &str) -> Result<Duration, BadDuration> {
+    match duration(text) {
+        Err(BadDuration::Zero) => Ok(Duration::ZERO),
+        Err(_) if text.trim() == "0" => Ok(Duration::ZERO),
+        read => read,
+    }
+}
+
 /// A text that is no size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadSize {

@@ -47,6 +47,7 @@ pub(super) async fn tell(
         node: name("operator"),
         roles: [Role::Provisioner].into_iter().collect(),
         site: None,
+        root_key_out: None,
     };
     local::init(operator.folder(), init)?;
     operator.start().await?;
@@ -140,6 +141,9 @@ async fn enrol(operator: &Client, folder: &Path, role: &str) -> anyhow::Result<(
         site: None,
         expires_secs: 600,
         uses: 1,
+        scope: vec![],
+        valid_for_secs: None,
+        root_key: None,
     };
     let made: InviteCreated = operator.post("/v1/invites", &wanted).await?;
     let joining = Joining {

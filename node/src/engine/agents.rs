@@ -5,17 +5,16 @@ use super::{Engine, Message};
 use crate::transfer::{self, Progress, SendCommand, SendEvent, SendJob};
 use crate::views::Live;
 use keys::proof::{End, Method, RootProof};
-use keys::{Domain, Epoch, Permit, SendBlocks, Signed, StatementId, VolumeId};
-use mesh::enrol::chain_of;
-use roles::agent::{Action, Agent, Finished, Input};
+use keys::{Authority, Domain, Epoch, Leases, Permit, PublicKey, SendBlocks, Signed, VolumeId};
+use roles::agent::{Action, Agent, Finished, Input, LOST_MILLIS, Record};
 use roles::proof::Subject;
-use roles::{JobId, Ticket};
+use roles::{JobId, Note, Now, Ticket};
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use volumes::{OpenSourceError, SourceChanged, SourceIdentity, SourceVolume, TreeFile, VolumeTag};
 
 /// Commands that may wait for a session: there is at most one of each kind.
@@ -24,6 +23,8 @@ const COMMANDS: usize = 8;
 const EVENTS: usize = 64;
 /// How long a look at a source is good for.
 const LOOK_MILLIS: u64 = 1_000;
+/// Epochs whose trees are looked for: far more than are left between two sessions.
+const MAX_OLD_TREES: u64 = 64;
 
 /// One source volume in one migration.
 pub(super) struct AgentSlot {
@@ -39,7 +40,7 @@ struct Session {
     number: u64,
     commands: mpsc::Sender<SendCommand>,
     progress: Arc<Progress>,
-    permit: Permit<SendBlocks>,
+    permit: watch::Sender<Permit<SendBlocks>>,
     length: u64,
     sample: Option<(u64, u64)>,
     rate: u64,
@@ -56,6 +57,19 @@ impl AgentSlot {
             // A full queue means that the session is about to end for another reason;
             // dropping the sender with the slot ends it in any case.
             let _ = session.commands.try_send(SendCommand::Close);
+        }
+    }
+
+    /// Lets a running session go on as long as it now may, or ends it.
+    pub(super) fn recheck(&mut self, authority: &Authority, now: Now, leases: &Leases) {
+        let Some(session) = &self.session else { return };
+        let permit = session.permit.borrow().clone();
+        match authority.recheck(now, leases, &permit) {
+            Ok(again) if again != permit => {
+                session.permit.send_replace(again);
+            }
+            Ok(_) => {}
+            Err(_) => self.close(),
         }
     }
 
@@ -90,7 +104,7 @@ impl Engine {
     pub(super) fn restore_agents(&mut self) -> anyhow::Result<()> {
         for record in self.store.agents()? {
             let job = record.job;
-            let machine = Agent::new(job, Some(record));
+            let machine = self.machine(job, Some(record));
             self.agents.insert(
                 job,
                 AgentSlot {
@@ -102,6 +116,12 @@ impl Engine {
             );
         }
         Ok(())
+    }
+
+    fn machine(&self, job: JobId, stored: Option<Record>) -> Agent {
+        let wait = self.config.move_on_after;
+        let wait = wait.map_or(LOST_MILLIS, |wait| wait.as_secs() * 1000);
+        Agent::new(job, stored).moving_on_after(wait)
     }
 
     /// A slot for each job of the plan whose source is here.
@@ -125,7 +145,7 @@ impl Engine {
             self.report.soon();
         }
         for job in fresh {
-            let machine = Agent::new(job, None);
+            let machine = self.machine(job, None);
             self.agents.insert(
                 job,
                 AgentSlot {
@@ -239,7 +259,20 @@ impl Engine {
                 }
             }
             Action::Forget => self.forget_agent(job),
-            Action::Tell(note) => self.tell(Some(job.migration), note),
+            Action::Tell(note) => self.tell_of_session(job, note),
+        }
+    }
+
+    /// A replicator may refuse, or break off, as often as it likes.
+    fn tell_of_session(&mut self, job: JobId, note: Note) {
+        let record = self.agents.get(&job).map(|slot| slot.machine.record());
+        let node = record.and_then(|record| record.replicator);
+        let member = node.and_then(|node| self.replica.authority().member(&node));
+        match member.map(|member| member.key) {
+            Some(replicator) if note.level == crdt::Level::Warn => {
+                self.tell_of(&replicator, Some(job.migration), note);
+            }
+            _ => self.tell(Some(job.migration), note),
         }
     }
 
@@ -261,6 +294,8 @@ impl Engine {
                 return;
             }
         };
+        // Their replicators were left for good.
+        self.remove_trees_below(&job, epoch);
         let (commands, command_receiver) = mpsc::channel(COMMANDS);
         let (events, event_receiver) = mpsc::channel(EVENTS);
         let progress = Arc::new(Progress::default());
@@ -269,11 +304,13 @@ impl Engine {
         };
         slot.close();
         slot.source.get_or_insert(volume.identity());
+        let replicator = permit.replicator();
+        let (permit, given) = watch::channel(permit);
         slot.session = Some(Session {
             number,
             commands,
             progress: progress.clone(),
-            permit: permit.clone(),
+            permit,
             length: volume.length(),
             sample: None,
             rate: 0,
@@ -286,9 +323,15 @@ impl Engine {
             barrier: slot.machine.record().barrier,
             progress,
             compression: self.config.compression,
-            permit,
+            permit: given,
         };
-        self.spawn_session(job, number, send_job, command_receiver, events);
+        self.spawn_session(
+            (job, number),
+            replicator,
+            send_job,
+            command_receiver,
+            events,
+        );
         self.forward(event_receiver, move |event| {
             Message::Sent(job, number, event)
         });
@@ -296,14 +339,13 @@ impl Engine {
 
     fn spawn_session(
         &self,
-        job: JobId,
-        number: u64,
+        (job, number): (JobId, u64),
+        replicator: PublicKey,
         send_job: SendJob,
         commands: mpsc::Receiver<SendCommand>,
         events: mpsc::Sender<SendEvent>,
     ) {
         let (net, inbox) = (self.net.clone(), self.inbox.clone());
-        let replicator = send_job.permit.replicator();
         let (tree, tree_tag, source) =
             (send_job.tree.clone(), send_job.tag, send_job.source.clone());
         tokio::spawn(async move {
@@ -357,20 +399,12 @@ impl Engine {
 
     fn ticket(&self, job: JobId, permit: &Permit<SendBlocks>, epoch: Epoch) -> Option<Ticket> {
         let ledger = self.replica.ledger();
-        let authority = self.replica.authority();
         let grant = ledger.get(&permit.grant())?.signed.clone();
-        let mut support: Vec<Signed> = vec![];
         let ends = [permit.agent(), permit.replicator(), grant.signer];
-        for member in ends.iter().filter_map(|key| authority.by_key(key)) {
-            let enrolment = StatementId::from(member.id);
-            let itself = ledger.get(&enrolment).map(|found| found.signed.clone());
-            for signed in chain_of(ledger, &enrolment).into_iter().chain(itself) {
-                if !support.contains(&signed) {
-                    support.push(signed);
-                }
-            }
-        }
-        support.truncate(roles::ticket::MAX_STATEMENTS);
+        let wanted = ends.iter().flat_map(|key| ledger.origins(key));
+        // Where that is too much the replicator has to know it from elsewhere.
+        let support = ledger.chain(wanted, roles::ticket::MAX_STATEMENTS);
+        let support = support.unwrap_or_default();
         Some(Ticket {
             job,
             epoch,
@@ -462,7 +496,7 @@ impl Engine {
             length: session.length,
             root,
         };
-        let replicator = session.permit.replicator();
+        let replicator = session.permit.borrow().replicator();
         let target_proof = roles::proof::check(proof, &replicator, &subject, End::Target)
             .map_err(|error| error.to_string())?;
         let stated: RootProof = target_proof
@@ -510,18 +544,21 @@ impl Engine {
         }
     }
 
+    fn remove_trees_below(&self, job: &JobId, epoch: Epoch) {
+        let oldest = epoch.0.saturating_sub(MAX_OLD_TREES).max(1);
+        for older in oldest..epoch.0 {
+            remove_state(&self.dir.tree(job, Epoch(older)));
+        }
+    }
+
     fn forget_agent(&mut self, job: JobId) {
-        let epoch = self
-            .agents
-            .get(&job)
-            .map(|slot| slot.machine.record().epoch);
+        let slot = self.agents.get(&job);
+        let epoch = slot.map_or(0, |slot| slot.machine.record().epoch.0);
         self.agents.remove(&job);
         self.live.remove(&job);
         let stored = self.store.delete_agent(job);
         self.must(stored);
-        if let Some(epoch) = epoch {
-            remove_state(&self.dir.tree(&job, epoch));
-        }
+        self.remove_trees_below(&job, Epoch(epoch + 1));
         self.measure_volumes();
         self.report.soon();
     }

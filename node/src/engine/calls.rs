@@ -1,35 +1,31 @@
 //! What commands ask the node to do: each a method that checks, acts through the
 //! replica, and answers with a view or a refusal that says what is allowed.
 
+mod disk_path;
+mod members;
+mod start;
+
 use super::Engine;
 use crate::api::model::{
-    ActionOptions, ErrorKind, EventQuery, EventView, InviteCreate, InviteCreated, MigrationCreate,
-    MigrationView, VolumeAdd, VolumeView,
+    ActionOptions, ErrorKind, EventQuery, EventView, MigrationCreate, MigrationView, VolumeAdd,
+    VolumeView,
 };
 use crate::store::OfferedVolume;
 use crate::views::{LookupError, find_member, find_migration, find_volume};
 use crdt::{Desired, EditError, MigrationPlan, Stage};
-use keys::invite::Token;
-use keys::statement::Invite;
+use disk_path::{default_name, device_holds};
 use keys::{
-    Grant, Identity, Member, MigrationId, Name, NodeId, Revocation, Role, Roles, Standing,
-    Statement, StatementId, UnixSecs, VolumeId,
+    Denied, Member, MigrationId, Name, NodeId, Revocation, Role, Roles, Standing, Statement,
+    StatementId, VolumeId,
 };
 use mesh::StateError;
 use mesh::replica::Output;
 use roles::JobId;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
-use zeroize::Zeroizing;
 
-/// How long a grant made by `migration start` lasts.
-const GRANT_SECS: u64 = 30 * 86_400;
 /// Disks of one migration: each has a stream, and one is left to take over another.
 const MAX_DISKS: usize = crate::net::MAX_STREAMS_PER_PEER - 1;
 /// Events of this node that one answer may hold.
 const MAX_EVENTS: usize = 20_000;
-/// Longest life of an invite.
-const MAX_INVITE_SECS: u64 = 30 * 86_400;
 
 /// Why a call was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +36,19 @@ pub enum CallError {
     /// Not by this node.
     #[error("only an operator may do this, and this node is not one: run it on an operator's node")]
     NotOperator,
+    /// Not with what this node holds or may do.
+    #[error("{0}")]
+    NotAuthorised(String),
+    /// Its key is in two places.
+    #[error(
+        "this node's key is in use in two places, so that nothing it signs now would count: on one of the two machines remove the data folder and join anew, and revoke this enrolment on another operator's node"
+    )]
+    Cloned,
+    /// It may not write yet.
+    #[error(
+        "this node has not heard from any peer since it started; if this data folder is an old copy, writing now would fork its log: wait until `dunlin status` shows a connection, or, to work offline in a folder that is no copy, stop the node and start it with `dunlin run --alone`"
+    )]
+    Unheard,
     /// The argument is wrong.
     #[error("{0}")]
     Usage(String),
@@ -72,8 +81,8 @@ impl CallError {
             Self::Lookup(LookupError::Ambiguous { .. }) | Self::Usage(_) => ErrorKind::Usage,
             Self::Lookup(LookupError::NotFound { .. }) => ErrorKind::NotFound,
             Self::Lookup(LookupError::NotEnrolled) | Self::Failed(_) => ErrorKind::Failed,
-            Self::NotOperator => ErrorKind::NotAuthorised,
-            Self::Refused(_) => ErrorKind::Refused,
+            Self::NotOperator | Self::NotAuthorised(_) => ErrorKind::NotAuthorised,
+            Self::Cloned | Self::Unheard | Self::Refused(_) => ErrorKind::Refused,
         }
     }
 }
@@ -82,6 +91,12 @@ impl From<StateError> for CallError {
     fn from(error: StateError) -> Self {
         match error {
             StateError::NotOperator => Self::NotOperator,
+            StateError::NeedsRoot
+            | StateError::AnotherRoot
+            | StateError::OutOfScope { .. }
+            | StateError::NotAdmitted => Self::NotAuthorised(error.to_string()),
+            StateError::Cloned => Self::Cloned,
+            StateError::Unheard => Self::Unheard,
             other => Self::Failed(other.to_string()),
         }
     }
@@ -89,7 +104,11 @@ impl From<StateError> for CallError {
 
 impl From<EditError> for CallError {
     fn from(error: EditError) -> Self {
-        Self::Failed(format!("the plan was not changed: {error}"))
+        match error {
+            EditError::Cloned(_) | EditError::Forked { .. } => Self::Cloned,
+            EditError::Unheard => Self::Unheard,
+            error => Self::Failed(format!("the plan was not changed: {error}")),
+        }
     }
 }
 
@@ -109,8 +128,18 @@ impl Engine {
         let me = self.replica.my_key();
         let authority = self.replica.authority();
         match authority.standing(self.now().wall, &me, Role::Operator) {
-            Ok(_) => Ok(()),
+            Ok(_) if self.replica.may_write() => Ok(()),
+            Ok(_) => Err(CallError::Unheard),
+            Err(Denied::Cloned(_)) => Err(CallError::Cloned),
             Err(_) => Err(CallError::NotOperator),
+        }
+    }
+
+    /// Taking something back is open to an operator whose key is in two places.
+    fn require_revoker(&self) -> Result<(), CallError> {
+        match self.require_operator() {
+            Err(CallError::Cloned) => Ok(()),
+            required => required,
         }
     }
 
@@ -144,106 +173,13 @@ impl Engine {
         self.stored()
     }
 
-    /// Makes an invite; its secret is in the answer and nowhere else.
-    pub fn invite_create(&mut self, asked: &InviteCreate) -> Result<InviteCreated, CallError> {
-        self.require_operator()?;
-        let roles = parse_roles(&asked.roles)?;
-        if roles.has(Role::Operator) {
-            return Err(usage(
-                "an operator cannot be invited yet: only the node that founded the mesh is one",
-            ));
-        }
-        if asked.uses == 0 || !(1..=MAX_INVITE_SECS).contains(&asked.expires_secs) {
-            return Err(usage(
-                "an invite has at least one use and lasts from a second to 30 days",
-            ));
-        }
-        let optional = |text: &Option<String>| text.as_deref().map(Name::new).transpose();
-        let seed = Zeroizing::new(random::<32>()?);
-        let not_after = UnixSecs(self.now().wall.0 + asked.expires_secs);
-        let id = self.state(Statement::Invite(Invite {
-            key: Identity::from_seed(&seed).public(),
-            roles,
-            name: optional(&asked.name).map_err(usage)?,
-            site: optional(&asked.site).map_err(usage)?,
-            not_after,
-            uses: asked.uses,
-        }))?;
-        let mut addresses = self.reachable();
-        addresses.truncate(keys::invite::MAX_ADDRESSES);
-        let token = Token {
-            mesh: self.replica.ledger().mesh(),
-            invite: id,
-            admitter: self.replica.my_key(),
-            addresses: addresses.clone(),
-            not_after,
-            seed: *seed,
-        };
-        let text = token
-            .to_text()
-            .map_err(|error| CallError::Failed(error.to_string()))?;
-        Ok(InviteCreated {
-            invite: text.to_string(),
-            id: id.to_string(),
-            roles: roles.iter().map(|role| role.to_string()).collect(),
-            expires_at: not_after.to_string(),
-            addresses,
-        })
-    }
-
-    /// Takes an invite back.
-    pub fn invite_revoke(&mut self, wanted: &str) -> Result<(), CallError> {
-        self.require_operator()?;
-        let invites = self.replica.authority().invites();
-        let matching: Vec<(StatementId, bool)> = invites
-            .filter(|(id, _)| wanted.len() >= 4 && id.to_string().starts_with(wanted))
-            .map(|(id, state)| (*id, state.revoked))
-            .collect();
-        match matching.as_slice() {
-            [] => Err(CallError::Lookup(LookupError::NotFound {
-                kind: "invite",
-                wanted: wanted.chars().take(80).collect(),
-                list: "dunlin invite list",
-            })),
-            [(_, true)] => Ok(()),
-            [(id, false)] => self.revoke(*id, "invite revoked"),
-            _ => Err(usage(format!(
-                "`{wanted}` could be any of {} invites: give more of the id",
-                matching.len()
-            ))),
-        }
-    }
-
     fn revoke(&mut self, target: StatementId, reason: &str) -> Result<(), CallError> {
-        let mut reason = reason.to_owned();
-        while reason.len() > keys::statement::MAX_REASON {
-            reason.pop();
-        }
         self.state(Statement::Revocation(Revocation {
             target,
-            honour_statements: None,
-            honour_changes: None,
-            reason,
+            honours: None,
+            reason: members::short_reason(reason),
         }))?;
         Ok(())
-    }
-
-    /// Takes a node's enrolment back.
-    pub fn node_revoke(&mut self, wanted: &str, reason: &str) -> Result<(), CallError> {
-        self.require_operator()?;
-        let member = find_member(self.replica.authority(), wanted)?.clone();
-        if member.key == self.replica.my_key() {
-            return Err(CallError::Refused(Refused {
-                action: "revoke",
-                what: format!("node {}", member.name),
-                state: "the operator this command runs on".into(),
-                allowed: "another operator would have to do it".into(),
-            }));
-        }
-        if matches!(member.standing, Standing::Revoked(_)) {
-            return Ok(());
-        }
-        self.revoke(member.id.into(), reason)
     }
 
     /// Offers a device or an image file of this machine as a source disk.
@@ -252,13 +188,14 @@ impl Engine {
         let authority = self.replica.authority();
         let member = authority
             .standing(self.now().wall, &me, Role::Agent)
-            .map_err(|_| {
-                CallError::Refused(Refused {
+            .map_err(|denied| match denied {
+                Denied::Cloned(_) => CallError::Cloned,
+                _ => CallError::Refused(Refused {
                     action: "offer",
                     what: asked.path.display().to_string(),
                     state: "on a node that is not an agent".into(),
                     allowed: "join this machine with an invite for the role `agent`".into(),
-                })
+                }),
             })?;
         let server = member.name.to_string();
         let path = std::path::absolute(&asked.path).map_err(usage)?;
@@ -381,6 +318,7 @@ impl Engine {
     ) -> Result<MigrationView, CallError> {
         self.require_operator()?;
         let plan = self.draft(asked)?;
+        self.require_scope(&plan)?;
         let id = plan.id;
         self.edit(move |edit| edit.create_migration(&plan))?;
         self.view(&id)
@@ -558,62 +496,6 @@ impl Engine {
         Ok(self.with_state(|state| state.migration_by(&id))?)
     }
 
-    /// Lets blocks move, or move again.
-    pub fn migration_start(
-        &mut self,
-        wanted: &str,
-        resume: bool,
-    ) -> Result<MigrationView, CallError> {
-        self.require_operator()?;
-        let plan = find_migration(self.replica.document().plan(), wanted)?.clone();
-        let action = if resume { "resume" } else { "start" };
-        match plan.desired {
-            Desired::Deleted => return Err(refused(action, &plan, "deleted", "create a new one")),
-            Desired::Cutover { .. } => {
-                return Err(refused(
-                    action,
-                    &plan,
-                    "cutting over or cut over",
-                    "pause it first to take the cutover back, as long as it is not cut over",
-                ));
-            }
-            Desired::Created if resume => {
-                return Err(refused(action, &plan, "not started", "start it instead"));
-            }
-            Desired::Created | Desired::Paused | Desired::Started => {}
-        }
-        let grant = if self.holds_grant(&plan) {
-            None
-        } else {
-            let not_after = UnixSecs(self.now().wall.0 + GRANT_SECS);
-            Some(self.state(Statement::Grant(Grant {
-                migration: plan.id,
-                agent: plan.source,
-                replicators: plan.replicators.clone(),
-                volumes: plan.volumes.clone(),
-                not_after,
-            }))?)
-        };
-        let id = plan.id;
-        self.edit(move |edit| {
-            if let Some(grant) = grant {
-                edit.add_grant(id, grant)?;
-            }
-            edit.set_desired(id, Desired::Started)
-        })?;
-        self.view(&plan.id)
-    }
-
-    /// Whether a grant of the plan still covers all of it.
-    fn holds_grant(&self, plan: &MigrationPlan) -> bool {
-        let now = self.now().wall;
-        plan.grants.iter().any(|id| {
-            self.replica.authority().grant(id).is_some_and(|state| {
-                !state.revoked && now < state.grant.not_after && state.grant.volumes == plan.volumes
-            })
-        })
-    }
-
     /// Stops blocks from moving.
     pub fn migration_pause(&mut self, wanted: &str) -> Result<MigrationView, CallError> {
         self.require_operator()?;
@@ -750,40 +632,4 @@ pub fn parse_roles(names: &[String]) -> Result<Roles, CallError> {
         return Err(usage("name at least one role"));
     }
     Ok(roles)
-}
-
-/// Whether `folder` lies on the block device `device` or on a partition of it, as far
-/// as sysfs tells; what is stacked on top (LVM, MD) is not followed.
-fn device_holds(device: &Path, folder: &Path) -> bool {
-    let sysfs = |number: u64| {
-        let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
-        std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()
-    };
-    let (Ok(device), Ok(folder)) = (std::fs::metadata(device), std::fs::metadata(folder)) else {
-        return false;
-    };
-    if !device.file_type().is_block_device() {
-        return false;
-    }
-    match (sysfs(device.rdev()), sysfs(folder.dev())) {
-        (Some(device), Some(holds)) => holds.starts_with(device),
-        _ => false,
-    }
-}
-
-/// A name made from a path's last part.
-fn default_name(path: &Path) -> String {
-    let stem = path.file_name().unwrap_or_default().to_string_lossy();
-    let kept: String = stem
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || "._-".contains(c) {
-                c
-            } else {
-                '-'
-            }
-        })
-        .take(63)
-        .collect();
-    if kept.is_empty() { "disk".into() } else { kept }
 }

@@ -10,6 +10,7 @@ use provider::{
     VolumeTag,
 };
 use roles::Note;
+use roles::launch::Evidence;
 use roles::provisioner::{Action, Input, Wanted};
 use std::sync::Arc;
 
@@ -19,6 +20,10 @@ impl Engine {
             match action {
                 Action::Ensure(wanted) => self.ensure(wanted),
                 Action::Remove(migration) => self.remove(migration),
+                Action::Fence(old) => self.fence(old),
+                Action::Retire(old) => self.retire(old),
+                Action::ReadBack(reading) => self.read_back(reading),
+                Action::Witness(reading) => self.witness(&reading),
                 Action::Tell(migration, note) => self.tell(migration, note),
             }
         }
@@ -79,14 +84,21 @@ impl Engine {
     }
 
     /// Whether either end has ever stated a root of this migration. Then its volumes may
-    /// be a server's disks, and are not this program's to remove.
+    /// be a server's disks, and are not this program's to remove. What a replicator
+    /// stated of an epoch that its agent went on from counts for nothing.
     fn stated(&self, migration: &MigrationId) -> bool {
         let Some(plan) = self.replica.document().plan().migrations.get(migration) else {
             return true;
         };
+        let evidence = Evidence {
+            plan,
+            authority: self.replica.authority(),
+            reports: self.replica.reports(),
+        };
         self.proofs.iter().any(|signed| {
             let proof = signed.open::<RootProof>(Domain::RootProof);
-            proof.is_ok_and(|proof| proof.migration == *migration) && self.entitled(plan, signed)
+            proof.is_ok_and(|proof| proof.migration == *migration && !evidence.is_over(&proof))
+                && self.entitled(plan, signed)
         })
     }
 
@@ -121,7 +133,7 @@ impl Engine {
         });
     }
 
-    fn call_cloud(&self, broken: Input, call: impl FnOnce() -> Input + Send + 'static) {
+    pub(super) fn call_cloud(&self, broken: Input, call: impl FnOnce() -> Input + Send + 'static) {
         let inbox = self.inbox.clone();
         tokio::spawn(async move {
             let called = tokio::task::spawn_blocking(call).await;
@@ -184,7 +196,11 @@ impl Engine {
     }
 }
 
-fn volume_key(migration: &MigrationId, volume: &keys::VolumeId, epoch: u64) -> VolumeKey {
+pub(super) fn volume_key(
+    migration: &MigrationId,
+    volume: &keys::VolumeId,
+    epoch: u64,
+) -> VolumeKey {
     VolumeKey {
         migration: MigrationTag(migration.0),
         volume: VolumeTag(volume.0),

@@ -4,14 +4,13 @@
 use super::agents::{remove_state, tag};
 use super::{Engine, Message};
 use crate::net::BlockStream;
-use crate::transfer::{self, OpenFrame, Progress, ReceiveEvent, ReceiveJob};
+use crate::transfer::{self, Leave, OpenFrame, Progress, ReceiveError, ReceiveEvent, ReceiveJob};
 use blocks::{RefusalCode, Root};
-use crdt::Level;
 use keys::proof::{End, Method};
-use keys::{Permit, PublicKey, ReceiveBlocks};
+use keys::{Denied, Permit, PublicKey, ReceiveBlocks};
 use roles::proof::{SealedProof, Subject};
 use roles::replicator::{Admitted, Record, Refusal};
-use roles::{JobId, Note, Ticket};
+use roles::{JobId, Note, Now, Ticket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -23,20 +22,34 @@ const EVENTS: usize = 64;
 pub(crate) struct Incoming {
     from: PublicKey,
     stream: BlockStream,
-    open: Result<OpenFrame, String>,
+    open: Result<OpenFrame, ReceiveError>,
 }
 
 /// A session that writes to a copy.
 pub(super) struct Receiving {
     number: u64,
-    permit: Permit<ReceiveBlocks>,
-    stop: watch::Sender<Option<RefusalCode>>,
+    agent: PublicKey,
+    leave: watch::Sender<Leave>,
+    on_autonomy: bool,
 }
 
 impl Receiving {
     /// Withdraws the permission: nothing is written after the session has seen it.
-    pub(super) fn stop(&self, code: RefusalCode) {
-        self.stop.send_replace(Some(code));
+    pub(super) fn withdraw(&self, code: RefusalCode) {
+        self.leave.send_replace(Leave::Withdrawn(code));
+    }
+
+    fn permit(&self) -> Option<Permit<ReceiveBlocks>> {
+        match &*self.leave.borrow() {
+            Leave::Granted(permit) => Some(permit.clone()),
+            Leave::Withdrawn(_) => None,
+        }
+    }
+
+    /// Whether it goes on without an operator having renewed its lease.
+    pub(super) fn is_on_autonomy(&self, now: Now) -> bool {
+        self.permit()
+            .is_some_and(|permit| permit.is_on_autonomy(now))
     }
 }
 
@@ -45,7 +58,6 @@ impl Engine {
         let inbox = self.inbox.clone();
         tokio::spawn(async move {
             let open = transfer::read_open(&mut stream).await;
-            let open = open.map_err(|error| error.to_string());
             let incoming = Incoming { from, stream, open };
             // A closed inbox means the node is stopping; the stream is dropped with it.
             let _ = inbox.send(Message::Incoming(Box::new(incoming))).await;
@@ -59,17 +71,25 @@ impl Engine {
                 Ok(admitted) => return self.receive(stream, open, admitted),
                 Err(refusal) => refusal,
             },
-            Err(why) => bad_frame(format!("stream of {} refused: {why}", self.name_of(&from))),
+            Err(error) => {
+                let text = format!("stream of {} refused: {error}", self.name_of(&from));
+                if error.is_malformed() {
+                    self.offended(from, text.clone());
+                }
+                bad_frame(text)
+            }
         };
-        self.tell(None, refusal.note);
+        self.tell_of(&from, None, refusal.note);
         let code = refusal.code;
         tokio::spawn(transfer::refuse(stream, code));
     }
 
     fn admit(&mut self, from: PublicKey, open: &OpenFrame) -> Result<Admitted, Refusal> {
         let name = self.name_of(&from);
-        let ticket: Ticket = codec::decode(&open.ticket)
-            .map_err(|error| bad_frame(format!("stream of {name} refused: {error}")))?;
+        let ticket: Ticket = codec::decode(&open.ticket).map_err(|error| {
+            self.undecodable(from, &error);
+            bad_frame(format!("stream of {name} refused: {error}"))
+        })?;
         if ticket.support.len() > roles::ticket::MAX_STATEMENTS {
             return Err(bad_frame(format!(
                 "stream of {name} refused: too many statements"
@@ -88,7 +108,7 @@ impl Engine {
             .admit(&situation, from, &ticket, open.length)?;
         if let Some(running) = self.receiving.get(&ticket.job) {
             // The agent has lost it, or it would not come again.
-            running.stop(RefusalCode::Busy);
+            running.withdraw(RefusalCode::Busy);
             return Err(Refusal {
                 code: RefusalCode::Busy,
                 note: Note::info(
@@ -109,6 +129,10 @@ impl Engine {
         } = admitted;
         let job = record.job;
         let copy = self.dir.copy(&job, record.epoch);
+        let had = self.replicator.record(&job).map(|had| had.epoch);
+        if let Some(older) = had.filter(|had| *had < record.epoch) {
+            remove_state(&self.dir.copy(&job, older));
+        }
         if fresh {
             // Before the record says that it was begun: a stored tree of another volume
             // would be believed after a crash. Without one the volume is read.
@@ -119,12 +143,12 @@ impl Engine {
             return;
         }
         self.replicator.stored(record.clone());
-        self.tell(Some(job.migration), note);
+        let agent = permit.agent();
+        self.tell_of(&agent, Some(job.migration), note);
         let number = self.number();
-        let (stop, stopped) = watch::channel(None);
+        let (leave, given) = watch::channel(Leave::Granted(permit));
         let (events, event_receiver) = mpsc::channel(EVENTS);
         let receive_job = ReceiveJob {
-            permit: permit.clone(),
             open,
             volume: PathBuf::from(&record.path),
             length: record.length,
@@ -141,11 +165,12 @@ impl Engine {
             job,
             Receiving {
                 number,
-                permit,
-                stop,
+                agent,
+                leave,
+                on_autonomy: false,
             },
         );
-        tokio::spawn(transfer::receive(stream, receive_job, stopped, events));
+        tokio::spawn(transfer::receive(stream, receive_job, given, events));
         self.forward(event_receiver, move |event| {
             Message::Received(job, number, event)
         });
@@ -237,6 +262,7 @@ impl Engine {
                     RefusalCode::Revoked | RefusalCode::Expired | RefusalCode::NotAuthorised => {
                         "grant-refused"
                     }
+                    RefusalCode::NoLease => "no-lease",
                     _ => "stream-refused",
                 };
                 self.end_receiving(job, Note::warn(kind, text));
@@ -249,45 +275,61 @@ impl Engine {
     }
 
     fn end_receiving(&mut self, job: JobId, note: Note) {
-        self.receiving.remove(&job);
-        if note.level != Level::Info {
-            tracing::debug!("{job}: session ended");
+        let ended = self.receiving.remove(&job);
+        match ended {
+            Some(ended) => self.tell_of(&ended.agent, Some(job.migration), note),
+            None => self.tell(Some(job.migration), note),
         }
-        self.tell(Some(job.migration), note);
     }
 
-    /// Stops what may no longer flow. The agent's end learns it from its facts.
+    /// Stops what may no longer flow, and lets the rest go on as long as it now may.
     pub(super) fn recheck_permits(&mut self) {
-        let wall = self.now().wall;
-        let mut stopped = vec![];
-        for receiving in self.receiving.values() {
-            let checked = self.replica.authority().recheck(wall, &receiving.permit);
-            if let Err(denied) = checked
-                && receiving.stop.borrow().is_none()
-            {
-                let code = roles::replicator::code_for(&denied);
-                receiving.stop(code);
-                stopped.push((receiving.permit.migration(), denied));
-            }
+        let now = self.now();
+        let authority = self.replica.authority();
+        let mut notes = vec![];
+        for receiving in self.receiving.values_mut() {
+            let Some(permit) = receiving.permit() else {
+                continue;
+            };
+            let note = match authority.recheck(now, &self.leases, &permit) {
+                Err(denied) => {
+                    receiving.withdraw(roles::replicator::code_for(&denied));
+                    Some(no_more(denied))
+                }
+                Ok(again) => {
+                    let note = roles::agent::autonomy_note(receiving.on_autonomy, now, &again);
+                    receiving.on_autonomy = again.is_on_autonomy(now);
+                    if again != permit {
+                        receiving.leave.send_replace(Leave::Granted(again));
+                    }
+                    note
+                }
+            };
+            notes.extend(note.map(|note| (permit.migration(), note)));
         }
-        for (migration, denied) in stopped {
-            let text = format!("nothing more is accepted: {denied}");
-            self.tell(Some(migration), Note::error("grant-refused", text));
+        for slot in self.agents.values_mut() {
+            slot.recheck(authority, now, &self.leases);
+        }
+        for (migration, note) in notes {
+            self.tell(Some(migration), note);
         }
     }
 
-    pub(super) fn forget_deleted_copies(&mut self) {
+    pub(super) fn forget_copies_that_are_over(&mut self) {
         let mut replicator = std::mem::take(&mut self.replicator);
         let records: Vec<Record> = replicator.records().cloned().collect();
         let gone = match self.situation() {
-            Some(situation) => replicator.forget_deleted(&situation),
+            Some(situation) => replicator.forget_over(&situation),
             None => vec![],
         };
         self.replicator = replicator;
         for job in gone {
             if let Some(receiving) = self.receiving.get(&job) {
-                receiving.stop(RefusalCode::NotAuthorised);
+                receiving.withdraw(RefusalCode::StaleEpoch);
             }
+            let text =
+                format!("{job}: this node's copy is over; what was kept beside it is removed");
+            self.tell(Some(job.migration), Note::info("copy-forgotten", text));
             let stored = self.store.delete_copy(job);
             self.must(stored);
             if let Some(record) = records.iter().find(|record| record.job == job) {
@@ -295,6 +337,19 @@ impl Engine {
             }
             self.report.soon();
         }
+    }
+}
+
+/// What people are told when a stream may not go on.
+fn no_more(denied: Denied) -> Note {
+    let text = format!("nothing more is accepted: {denied}");
+    match denied {
+        Denied::KeyRotated(_) => Note::info(
+            "key-changed",
+            "one end changed its key; the stream begins again with the next one",
+        ),
+        Denied::LeaseOver { .. } => Note::error("no-lease", text),
+        _ => Note::error("grant-refused", text),
     }
 }
 

@@ -26,8 +26,8 @@ const MAX_LIVE: usize = 4096;
 pub struct Progressed {
     /// When the agent's process began, by its wall clock, and the number of the message
     /// since then: what is passed on twice is heard once.
-    number: (u64, u64),
-    figures: Vec<(JobId, [u64; 5])>,
+    pub(super) number: (u64, u64),
+    pub(super) figures: Vec<(JobId, [u64; 5])>,
 }
 
 impl Wire for Progressed {
@@ -102,6 +102,39 @@ impl Engine {
         }
     }
 
+    /// Tells of something that a peer did, or that was refused to it: the first time
+    /// within a minute, and the rest as a count when the minute is over.
+    pub(super) fn tell_of(&mut self, peer: &PublicKey, migration: Option<MigrationId>, note: Note) {
+        if let Some(note) = self.first_of(peer, migration, note) {
+            self.tell(migration, note);
+        }
+    }
+
+    /// The same, where it concerns nobody but this node.
+    pub(super) fn tell_here_of(&mut self, peer: &PublicKey, note: Note) {
+        if let Some(note) = self.first_of(peer, None, note) {
+            self.tell_here(None, note);
+        }
+    }
+
+    fn first_of(
+        &mut self,
+        peer: &PublicKey,
+        migration: Option<MigrationId>,
+        note: Note,
+    ) -> Option<Note> {
+        let now = self.now().mono_millis;
+        let member = self.replica.authority().by_key(peer).map(|_| *peer);
+        self.repeats.first(now, member, migration, note)
+    }
+
+    pub(super) fn tell_repeats(&mut self) {
+        let now = self.now().mono_millis;
+        for (migration, note) in self.repeats.due(now) {
+            self.tell(migration, note);
+        }
+    }
+
     pub(super) fn tell_started(&mut self) {
         let jobs = self.agents.len();
         let copies = self.replicator.records().count();
@@ -110,6 +143,14 @@ impl Engine {
             env!("CARGO_PKG_VERSION")
         );
         self.tell(None, Note::info("node-started", text));
+        if self.config.moved {
+            let text = "this data folder was made on another machine and was accepted here (`--moved`): if the other one still runs, both will be stopped";
+            self.tell(None, Note::warn("machine-moved", text));
+        }
+        if !self.replica.may_write() {
+            let text = "nothing is changed before a peer has shown how far this node's own log goes; `dunlin run --alone` does without";
+            self.tell(None, Note::info("waits-for-peers", text));
+        }
     }
 
     pub(super) fn sample_progress(&mut self) {
@@ -173,7 +214,9 @@ impl Engine {
         for (job, [pass, total_bytes, done_bytes, sent_bytes, bytes_per_sec]) in figures {
             let plan = self.replica.document().plan();
             let theirs = plan.migrations.get(&job.migration);
-            if theirs.is_some_and(|plan| plan.source == node) && self.live.len() < MAX_LIVE {
+            let theirs = theirs.filter(|plan| plan.source == node);
+            let planned = theirs.is_some_and(|plan| plan.volumes.contains(&job.volume));
+            if planned && self.live.len() < MAX_LIVE {
                 let pass = u32::try_from(pass).unwrap_or(u32::MAX);
                 let live = Live {
                     pass,

@@ -2,12 +2,14 @@
 //! the network brings for it.
 
 use super::events::Progressed;
+use super::offences::{MAX_OFFENCES, PAUSE_MILLIS, WINDOW_MILLIS};
 use super::{Engine, Message};
-use crate::net::Event;
-use codec::Wire;
+use crate::net::{Event, FrameError, Refusal, RequestError};
+use codec::{DecodeError, Wire};
+use keys::signed::Rejected;
 use keys::{PublicKey, Signed};
 use libp2p::Multiaddr;
-use mesh::{Alarm, Announcement, EnrolRequest, Input, Output, Page, Request};
+use mesh::{Announcement, EnrolReply, EnrolRequest, Input, Output, Page, Request};
 use roles::Note;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +32,7 @@ impl Wire for Gossip {
 }
 
 /// Answers that may be owed to peers at once.
-const MAX_REPLIES: usize = 256;
+pub(super) const MAX_REPLIES: usize = 256;
 
 impl Engine {
     pub(super) fn step_replica(&mut self, input: Input) {
@@ -60,6 +62,7 @@ impl Engine {
                     announcement,
                 } => self.gossip(&Gossip::News(announcement), not_to),
                 Output::Ask { to, request } => self.ask(to, &request),
+                Output::Introduce { to, request } => self.introduce(to, &request),
                 Output::Answer { reply, page } => self.reply(reply, &page),
                 Output::AnswerEnrol { reply, answer } => self.reply(reply, &answer),
                 Output::Changed(what) => {
@@ -70,12 +73,15 @@ impl Engine {
                 Output::Raise(alarm) => self.raise(&alarm),
                 Output::Blame { peer, fault } => {
                     let text = format!("peer {} {fault}; it was refused", self.name_of(&peer));
-                    self.tell(None, Note::warn("peer-refused", text));
+                    self.offended(peer, text);
                 }
             }
         }
         if changed.ledger {
             self.authority_changed();
+        }
+        if changed.plan {
+            self.tell_conflicts();
         }
         if changed.reports {
             self.keep_provisioned_proofs();
@@ -110,22 +116,42 @@ impl Engine {
         let (net, inbox) = (self.net.clone(), self.inbox.clone());
         tokio::spawn(async move {
             let answer = net.request(to.0, bytes).await;
-            let answer = answer.map_err(|error| error.to_string());
             // A closed inbox means the node is stopping.
             let _ = inbox.send(Message::Answered(to, answer)).await;
         });
     }
 
-    pub(super) fn answered(&mut self, from: PublicKey, answer: Result<Vec<u8>, String>) {
-        let page = answer
-            .and_then(|bytes| codec::decode::<Page>(&bytes).map_err(|error| error.to_string()));
-        match page {
-            Ok(page) => self.step_replica(Input::Answered { from, page }),
-            Err(why) => {
-                tracing::debug!("sync with {}: {why}", from.short());
-                self.step_replica(Input::AskFailed { from });
-            }
+    /// Shows a peer what makes this node one. If it takes it, it lets this node in when
+    /// it is dialled again; if not, nothing is lost.
+    fn introduce(&self, to: PublicKey, request: &EnrolRequest) {
+        let Ok(bytes) = codec::encode(request) else {
+            return;
+        };
+        let net = self.net.clone();
+        tokio::spawn(async move {
+            let answer = net.enrol(vec![], to.0, bytes).await;
+            let answer = answer.map_err(|error| error.to_string());
+            let reply = answer.and_then(|bytes| {
+                codec::decode::<EnrolReply>(&bytes).map_err(|error| error.to_string())
+            });
+            tracing::debug!("introduced to {}: {reply:?}", to.short());
+        });
+    }
+
+    pub(super) fn answered(&mut self, from: PublicKey, answer: Result<Vec<u8>, RequestError>) {
+        let (why, is_malformed) = match answer {
+            Ok(bytes) => match codec::decode::<Page>(&bytes) {
+                Ok(page) => return self.step_replica(Input::Answered { from, page }),
+                Err(error) => (error.to_string(), is_malformed(&error)),
+            },
+            Err(error) => (error.to_string(), is_oversized(&error)),
+        };
+        tracing::debug!("sync with {}: {why}", from.short());
+        if is_malformed {
+            let text = format!("answer of {} refused: {why}", self.name_of(&from));
+            self.offended(from, text);
         }
+        self.step_replica(Input::AskFailed { from });
     }
 
     fn reply<T: Wire>(&mut self, reply: u64, answer: &T) {
@@ -153,7 +179,7 @@ impl Engine {
                 let peer = PublicKey(peer);
                 self.connected.insert(peer);
                 let text = format!("connected to {}", self.name_of(&peer));
-                self.tell_here(None, Note::info("peer-connected", text));
+                self.tell_here_of(&peer, Note::info("peer-connected", text));
                 self.step_replica(Input::Connected(peer));
                 self.settle();
             }
@@ -161,7 +187,7 @@ impl Engine {
                 let peer = PublicKey(peer);
                 self.connected.remove(&peer);
                 let text = format!("the connection to {} is gone", self.name_of(&peer));
-                self.tell_here(None, Note::info("peer-disconnected", text));
+                self.tell_here_of(&peer, Note::info("peer-disconnected", text));
                 self.step_replica(Input::Disconnected(peer));
                 self.settle();
             }
@@ -184,24 +210,79 @@ impl Engine {
                 peer,
                 request,
                 reply,
-            } => match codec::decode::<Request>(&request) {
-                Ok(request) => {
-                    if let Some(reply) = self.owe(reply) {
-                        let from = PublicKey(peer);
-                        self.step_replica(Input::Asked {
-                            from,
-                            request,
-                            reply,
-                        });
-                        // What was not answered is refused, and owed no more.
-                        self.replies.remove(&reply);
-                    }
-                }
-                Err(error) => self.refused(&PublicKey(peer), &error),
-            },
+            } => self.asked(PublicKey(peer), &request, reply),
             Event::Gossip { peer, bytes } => self.gossiped(PublicKey(peer), &bytes),
             Event::Stream { peer, stream } => self.stream_opened(PublicKey(peer), stream),
-            Event::Refused { peer, what } => self.refused(&PublicKey(peer), &what),
+            Event::Refused { peer, what } => {
+                let peer = PublicKey(peer);
+                let text = format!("{}: {what}", self.name_of(&peer));
+                match what {
+                    Refusal::Frame {
+                        error: FrameError::Oversized { .. },
+                        ..
+                    }
+                    | Refusal::Gossip(FrameError::Oversized { .. }) => self.offended(peer, text),
+                    // A connection may break inside a frame.
+                    _ => self.tell_of(&peer, None, Note::warn("peer-refused", text)),
+                }
+            }
+        }
+    }
+
+    fn asked(&mut self, from: PublicKey, request: &[u8], reply: crate::net::Reply) {
+        let request = match codec::decode::<Request>(request) {
+            Ok(request) => request,
+            Err(error) => return self.undecodable(from, &error),
+        };
+        if let Some(reply) = self.owe(reply) {
+            self.step_replica(Input::Asked {
+                from,
+                request,
+                reply,
+            });
+            // What was not answered is refused, and owed no more.
+            self.replies.remove(&reply);
+        }
+    }
+
+    /// Bytes of a peer that do not decode: its fault, unless its program is another.
+    pub(super) fn undecodable(&mut self, from: PublicKey, error: &DecodeError) {
+        let text = format!("{}: {error}", self.name_of(&from));
+        if is_malformed(error) {
+            self.offended(from, text);
+        } else {
+            self.tell_of(&from, None, Note::warn("peer-refused", text));
+        }
+    }
+
+    /// A peer sent what no honest node sends. Too many of these cost it its place.
+    pub(super) fn offended(&mut self, peer: PublicKey, text: String) {
+        self.tell_of(&peer, None, Note::warn("peer-refused", text));
+        let now = self.now().mono_millis;
+        // Strangers have no place to lose.
+        if !self.admitted.contains(&peer) || !self.offences.count(now, peer) {
+            return;
+        }
+        let text = format!(
+            "{} sent {MAX_OFFENCES} forged or malformed messages within {} minutes; it is shut out for {} minutes: find out why, and revoke it with `dunlin node revoke` if it is not yours any more",
+            self.name_of(&peer),
+            WINDOW_MILLIS / 60_000,
+            PAUSE_MILLIS / 60_000,
+        );
+        self.tell(None, Note::error("peer-shut-out", text));
+        self.let_in();
+    }
+
+    /// Lets those in again whose pause is over.
+    pub(super) fn end_pauses(&mut self) {
+        let now = self.now().mono_millis;
+        let back = self.offences.over(now);
+        for peer in &back {
+            let text = format!("{} may connect again", self.name_of(peer));
+            self.tell(None, Note::info("peer-let-in", text));
+        }
+        if !back.is_empty() {
+            self.let_in();
         }
     }
 
@@ -212,6 +293,7 @@ impl Engine {
             return;
         }
         let before = self.replica.authority().admits(self.now().wall, &from);
+        let introduced = matches!(request, EnrolRequest::Introduce { .. });
         if let Some(reply) = self.owe(reply) {
             self.step_replica(Input::Enrol {
                 from,
@@ -221,8 +303,16 @@ impl Engine {
             });
         }
         if !before && self.replica.authority().admits(self.now().wall, &from) {
-            let text = format!("{} joined with an invite", self.name_of(&from));
-            self.tell(None, Note::info("node-enrolled", text));
+            let name = self.name_of(&from);
+            let (kind, text) = if introduced {
+                (
+                    "node-introduced",
+                    format!("{name} showed that it is a node"),
+                )
+            } else {
+                ("node-enrolled", format!("{name} joined with an invite"))
+            };
+            self.tell(None, Note::info(kind, text));
         }
     }
 
@@ -235,7 +325,9 @@ impl Engine {
         Some(number)
     }
 
-    fn gossiped(&mut self, from: PublicKey, bytes: &[u8]) {
+    /// Takes gossip. Honest nodes pass on only what they have checked, so who sent it
+    /// answers for it, whoever made it.
+    pub(super) fn gossiped(&mut self, from: PublicKey, bytes: &[u8]) {
         // Its connection may outlive its enrolment by a moment.
         if !self.replica.authority().admits(self.now().wall, &from) {
             return;
@@ -251,48 +343,14 @@ impl Engine {
                         self.gossip(&Gossip::Progress(signed), Some(from));
                     }
                 }
-                Err(error) => self.refused(&from, &error),
+                Err(Rejected::Body(error)) => self.undecodable(from, &error),
+                Err(error) => {
+                    let text = format!("{}: {error}", self.name_of(&from));
+                    self.offended(from, text);
+                }
             },
-            Err(error) => self.refused(&from, &error),
+            Err(error) => self.undecodable(from, &error),
         }
-    }
-
-    fn refused(&mut self, peer: &PublicKey, why: &dyn std::fmt::Display) {
-        let text = format!("{}: {why}", self.name_of(peer));
-        self.tell(None, Note::warn("peer-refused", text));
-    }
-
-    fn raise(&mut self, alarm: &Alarm) {
-        let (kind, text) = match alarm {
-            Alarm::ForkedStatements { signer, seq } => (
-                "forked-key",
-                format!(
-                    "{} signed two different statements numbered {seq}: its key or data folder exists twice; stop one and revoke it with `dunlin node revoke`",
-                    self.name_of(signer)
-                ),
-            ),
-            Alarm::ForkedChanges { author, seq } => (
-                "forked-key",
-                format!(
-                    "{} made two different edits numbered {seq}: its key or data folder exists twice; stop one and revoke it with `dunlin node revoke`",
-                    self.name_of(author)
-                ),
-            ),
-            Alarm::ForkedReports { node } => (
-                "forked-key",
-                format!(
-                    "node {} sent two different reports of one version: its key or data folder exists twice; stop one and revoke it with `dunlin node revoke`",
-                    node.short()
-                ),
-            ),
-            Alarm::Orphaned { changes } => (
-                "edits-orphaned",
-                format!(
-                    "{changes} edits of the plan no longer count because their author was revoked; check `dunlin migration list` and make again what is missing"
-                ),
-            ),
-        };
-        self.tell(None, Note::error(kind, text));
     }
 
     /// The enrolled set may have changed: who may connect, and what may flow.
@@ -317,8 +375,9 @@ impl Engine {
         self.report.soon();
     }
 
-    fn let_in(&self) {
+    pub(super) fn let_in(&self) {
         let allowed = self.admitted.iter().chain(self.leaving.keys());
+        let allowed = allowed.filter(|key| !self.offences.is_out(key));
         self.net.allow(allowed.map(|key| key.0).collect());
     }
 
@@ -377,4 +436,19 @@ impl Engine {
         let member = self.replica.authority().by_key(key);
         member.map_or_else(|| key.short(), |member| member.name.to_string())
     }
+}
+
+/// Whether no honest node of this version sends such bytes.
+fn is_malformed(error: &DecodeError) -> bool {
+    !matches!(error, DecodeError::Version { .. })
+}
+
+fn is_oversized(error: &RequestError) -> bool {
+    matches!(
+        error,
+        RequestError::Malformed {
+            error: FrameError::Oversized { .. },
+            ..
+        }
+    )
 }

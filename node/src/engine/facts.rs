@@ -19,14 +19,20 @@ impl Engine {
             plan: self.replica.document().plan(),
             authority: self.replica.authority(),
             reports: self.replica.reports(),
+            leases: &self.leases,
         })
     }
 
     pub(super) fn settle(&mut self) {
+        // With a key that was given up nothing is done any more.
+        if self.rotated.is_some() {
+            return;
+        }
+        self.settle_leases();
         for _ in 0..MAX_ROUNDS {
             self.adopt_jobs();
             let acted = self.settle_agents() | self.settle_provisioner();
-            self.forget_deleted_copies();
+            self.forget_copies_that_are_over();
             if !acted || self.fatal.is_some() {
                 break;
             }

@@ -52,7 +52,8 @@ impl Engine {
             .report
             .published_millis
             .is_none_or(|last| now.mono_millis >= last + MIN_GAP_MILLIS);
-        if !self.report.wanted || !rested || self.replica.me().is_none() {
+        let may = self.replica.may_write() && self.replica.me().is_some();
+        if !self.report.wanted || !rested || !may {
             return;
         }
         self.report.wanted = false;
@@ -75,6 +76,7 @@ impl Engine {
         let newest = self.events.iter().rev().filter(told).take(EVENTS);
         report.events = newest.cloned().collect();
         report.events.reverse();
+        self.report_leases(&mut report);
         if self.is_known(&report) {
             return;
         }
@@ -171,8 +173,10 @@ impl Engine {
                 root: record.finished.as_ref().map(|finished| finished.root),
             }
         });
+        let now = self.now();
         let holding = self.replicator.records().map(|record| {
-            let receiving = self.receiving.contains_key(&record.job);
+            let receiving = self.receiving.get(&record.job);
+            let on_autonomy = receiving.is_some_and(|receiving| receiving.is_on_autonomy(now));
             JobReport {
                 migration: record.job.migration,
                 volume: record.job.volume,
@@ -180,8 +184,12 @@ impl Engine {
                 epoch: record.epoch,
                 replicator: self.replica.me(),
                 stage: Stage::Replicating,
-                step: if receiving { "receiving" } else { "waiting" }.to_owned(),
-                detail: None,
+                step: match receiving {
+                    Some(_) => "receiving",
+                    None => "waiting",
+                }
+                .to_owned(),
+                detail: on_autonomy.then(|| roles::agent::ON_AUTONOMY.to_owned()),
                 pass: 0,
                 barrier: record.barrier,
                 passes: vec![],

@@ -1,10 +1,12 @@
 //! What a replicator does with an agent whose grant is not good, and what a revocation
-//! stops: engines in this process over loopback sockets.
+//! stops: engines in this process over loopback sockets. Other attacks are in `attacks`.
 //!
 //! Not here: each rule of authority, which `keys` proves, and the node as a program.
 
 #![allow(clippy::unwrap_used)]
 
+mod attacks;
+mod rogue;
 mod world;
 
 use super::wall_clock;

@@ -1,17 +1,17 @@
 //! `dunlin join`: the joiner's conversation with the admitting node, over a network
 //! of its own that lasts as long as the command.
 
-use super::{Enrolled, enrolled, fresh_identity, mesh_tag, write_told};
+use super::{Enrolled, bind, enrolled, fresh_identity, mesh_tag, write_told};
 use crate::datadir::{DataDir, KeyFile};
 use crate::engine::wall_clock;
 use crate::net;
 use crate::store::Store;
 use anyhow::{Context, bail};
-use keys::Name;
 use keys::invite::Token;
+use keys::{Identity, Ledger, MeshId, Name, PublicKey};
 use libp2p::Multiaddr;
 use mesh::replica::Record;
-use mesh::{EnrolReply, JoinStep, Joiner, Replica};
+use mesh::{EnrolReply, EnrolRequest, JoinError, JoinStep, Joiner, Replica};
 use std::path::Path;
 
 /// Steps of the conversation: hello and proof, and one more for a challenge that ran out.
@@ -48,45 +48,65 @@ pub async fn join(folder: &Path, joining: Joining) -> anyhow::Result<Enrolled> {
     if addresses.is_empty() {
         bail!("the invite holds no address: start the node that made it, then make a new invite");
     }
-    let config = net::Config::new(&mut identity.seed(), vec![], false, mesh_tag(&token.mesh));
-    let (network, _events) = net::start(config).await?;
+    let network = connect(&identity, &token.mesh).await?;
     let joiner = Joiner::new(token.clone(), identity.clone(), joining.name);
-    let mut request = joiner.start();
+    let ledger = converse(
+        &network,
+        &addresses,
+        token.admitter,
+        joiner.start(),
+        |reply| joiner.answered(reply),
+    )
+    .await
+    .context("the invite was not accepted")?;
+    network.shutdown().await;
+    let statements = ledger.iter().map(|(_, recorded)| recorded.signed.clone());
+    let records: Vec<Record> = statements.map(Record::Statement).collect();
+    let mesh = ledger.mesh();
+    let key = identity.public();
+    bind(&dir)?;
+    write_told(&dir, token.admitter, &token.addresses)?;
+    Store::create(&dir.store(), mesh, key, &records)?;
+    let replica = Replica::restore(identity, None, *ledger, vec![], vec![])?;
+    enrolled(&replica, folder)
+}
+
+/// A network that only speaks enrolment, for as long as a command lasts.
+pub(super) async fn connect(identity: &Identity, mesh: &MeshId) -> anyhow::Result<net::Net> {
+    let config = net::Config::new(&mut identity.seed(), vec![], false, mesh_tag(mesh));
+    Ok(net::start(config).await?.0)
+}
+
+/// Speaks with `peer` until it has told what a ledger can be made of.
+pub(super) async fn converse(
+    network: &net::Net,
+    addresses: &[Multiaddr],
+    peer: PublicKey,
+    first: EnrolRequest,
+    answered: impl Fn(EnrolReply) -> Result<JoinStep, JoinError>,
+) -> anyhow::Result<Box<Ledger>> {
+    let mut request = first;
     for _ in 0..MAX_STEPS {
         let bytes = codec::encode(&request)?;
-        let answer = network
-            .enrol(addresses.clone(), token.admitter.0, bytes)
-            .await
-            .with_context(|| {
-                format!(
-                    "the node that made the invite cannot be asked at {}: is it running, and is a firewall in between?",
-                    token.addresses.join(", ")
-                )
-            })?;
-        let reply: EnrolReply = codec::decode(&answer).context("the admitting node's answer")?;
-        match joiner
-            .answered(reply)
-            .context("the invite was not accepted")?
-        {
+        let answer = network.enrol(addresses.to_vec(), peer.0, bytes).await;
+        let answer = answer.with_context(|| {
+            let places: Vec<String> = addresses.iter().map(Multiaddr::to_string).collect();
+            format!(
+                "the other node cannot be asked at {}: is it running, does it belong to that mesh, and is a firewall in between?",
+                places.join(", ")
+            )
+        })?;
+        let reply: EnrolReply = codec::decode(&answer).context("the other node's answer")?;
+        match answered(reply)? {
             JoinStep::Send(next) => request = next,
-            JoinStep::Done(ledger) => {
-                network.shutdown().await;
-                let statements = ledger.iter().map(|(_, recorded)| recorded.signed.clone());
-                let records: Vec<Record> = statements.map(Record::Statement).collect();
-                let mesh = ledger.mesh();
-                let key = identity.public();
-                write_told(&dir, token.admitter, &token.addresses)?;
-                Store::create(&dir.store(), mesh, key, &records)?;
-                let replica = Replica::restore(identity, None, *ledger, vec![], vec![])?;
-                return enrolled(&replica, folder);
-            }
+            JoinStep::Done(ledger) => return Ok(ledger),
         }
     }
-    bail!("the admitting node asked for too many steps; it may be of another version")
+    bail!("the other node asked for too many steps; it may be of another version")
 }
 
 /// A new folder, or one in which joining did not get as far as an enrolment.
-fn open_folder(folder: &Path) -> anyhow::Result<DataDir> {
+pub(super) fn open_folder(folder: &Path) -> anyhow::Result<DataDir> {
     match DataDir::create_new(folder) {
         Ok(dir) => Ok(dir),
         Err(created) => match DataDir::open(folder) {

@@ -10,6 +10,7 @@ use crate::cli::outcome::CommandError;
 use crate::cli::reader::Reader;
 use crate::datadir::DataDir;
 use crate::engine::{CallError, wall_clock};
+use crate::machine;
 use crate::store;
 use crate::views::{LookupError, State};
 use crdt::Event;
@@ -24,6 +25,7 @@ const EVENTS: usize = 20_000;
 pub struct Offline {
     replica: Replica,
     events: Vec<Event>,
+    binding: Option<machine::Binding>,
 }
 
 impl Offline {
@@ -33,7 +35,12 @@ impl Offline {
         let (store, header) = store::Reader::open_read_only(&dir.store())?;
         let (_, replica) = restore(&dir, &store, &header)?;
         let events = store.newest_events(EVENTS, None)?;
-        Ok(Self { replica, events })
+        let binding = machine::bound(dir.path());
+        Ok(Self {
+            replica,
+            events,
+            binding,
+        })
     }
 
     fn view<T>(
@@ -46,6 +53,7 @@ impl Offline {
             live: &BTreeMap::new(),
             listening: &[],
             events: &self.events,
+            binding: self.binding.as_ref(),
             now: wall_clock(),
         };
         make(&state).map_err(|error| {

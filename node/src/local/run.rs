@@ -1,21 +1,26 @@
 //! `dunlin run`: the node in the foreground, until it is told to stop.
 
-use super::{mesh_tag, read_told, restore};
+use super::{bind, mesh_tag, read_told, restore, settle_key};
 use crate::api::server;
 use crate::config::Config;
 use crate::datadir::DataDir;
-use crate::engine::{Engine, Parts};
+use crate::engine::{Ended, Engine, Parts};
 use crate::net;
 use crate::store::Store;
 use anyhow::Context;
 use provider::Provider;
 use provider_local::LocalCloud;
 use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs the node of `folder`. `ready` is told once where it listens.
+///
+/// When its key was changed the process begins again as a new program of the same
+/// process id, so that nothing of the old key, and no session that was opened with it,
+/// goes on beside the new one. To what is stored that is a crash, which it survives.
 pub async fn run(
     folder: &Path,
     mut config: Config,
@@ -24,7 +29,20 @@ pub async fn run(
     let dir = DataDir::open(folder)?;
     let lock = dir.lock()?;
     let (store, header) = Store::open(&dir.store())?;
-    let (identity, replica) = restore(&dir, &store, &header)?;
+    let sys = crate::machine::sys();
+    if !config.moved {
+        crate::machine::check(dir.path(), &sys)?;
+    } else if crate::machine::check(dir.path(), &sys).is_err() {
+        bind(&dir)?;
+    } else {
+        // It is this machine: nothing moved, and a binding that was none is kept.
+        config.moved = false;
+    }
+    let (identity, mut replica) = restore(&dir, &store, &header)?;
+    settle_key(&dir, &store, &identity)?;
+    if config.alone {
+        replica.write_unheard();
+    }
     config.told = read_told(&dir);
     let providers = clouds(&dir, &config, &replica)?;
     let network = net::Config::new(
@@ -67,7 +85,22 @@ pub async fn run(
     let ended = engine.run(net_events, messages, ready, stop).await;
     api.abort();
     drop(lock);
-    ended
+    match ended? {
+        Ended::Stopped => Ok(()),
+        Ended::KeyChanged => Err(begin_again()),
+    }
+}
+
+/// Only returns when it did not work.
+fn begin_again() -> anyhow::Error {
+    tracing::info!("the node begins again with its next key");
+    let mut args = std::env::args_os();
+    let failed = std::process::Command::new("/proc/self/exe")
+        .arg0(args.next().unwrap_or_else(|| "dunlin".into()))
+        .args(args)
+        .exec();
+    anyhow::Error::new(failed)
+        .context("the node's key was changed and the node could not begin again: start it")
 }
 
 /// The clouds that this node can make volumes in: the local one, on a provisioner.

@@ -24,14 +24,14 @@ pub(super) const CONNECT: Duration = Duration::from_secs(10);
 /// Enrolments at once on one connection.
 const ENROL_STREAMS: usize = 2;
 /// Sync requests at once on one connection, both ways together.
-const SYNC_STREAMS: usize = 16;
+pub(super) const SYNC_STREAMS: usize = 16;
 /// Streams on one connection, of all protocols: those above, gossip and ping
 /// both ways, block streams, and some in negotiation.
 const STREAMS: usize = 64;
 /// Inbound streams of one connection that have not said what they are for.
 const NEGOTIATING: usize = 32;
 /// Connections in their handshake.
-const PENDING_IN: u32 = 64;
+pub(super) const PENDING_IN: u32 = 64;
 const PENDING_OUT: u32 = 32;
 /// Established connections: every peer may have dialled us while we dialled it.
 const ESTABLISHED: u32 = 2 * MAX_PEERS as u32 + 2 * MAX_STRANGERS as u32;

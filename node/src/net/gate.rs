@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use libp2p::core::{Endpoint, Multiaddr, transport::PortUse};
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
 use libp2p::swarm::derive_prelude::Either;
 use libp2p::swarm::{
@@ -34,6 +35,9 @@ const STRANGER_LONGEST: Duration = Duration::from_secs(60);
 /// How long the answer to an enrolment has to reach a peer that it enrolled:
 /// closing a QUIC connection throws away what was not yet acknowledged.
 const SETTLE: Duration = Duration::from_secs(1);
+/// Handshakes of one host at once, half of all: it cannot keep the others out. Nodes
+/// behind one address that want more at once try again.
+const MAX_PENDING_OF_HOST: usize = super::behaviour::PENDING_IN as usize / 2;
 /// Both ends may dial at once, over TCP and QUIC.
 pub(super) const MAX_LINKS: usize = 4;
 
@@ -46,6 +50,8 @@ pub(super) enum TurnedAway {
     Strangers,
     #[error("it has {MAX_LINKS} connections already")]
     Links,
+    #[error("{MAX_PENDING_OF_HOST} connections of its host are in their handshake already")]
+    Handshakes,
 }
 
 /// What the gate tells the swarm's owner.
@@ -101,7 +107,22 @@ pub(super) struct Gated<B: NetworkBehaviour> {
     inner: B,
     enrolled: BTreeSet<PeerKey>,
     links: HashMap<ConnectionId, Link>,
+    /// Inbound connections in their handshake, by where they come from.
+    pending: HashMap<ConnectionId, Host>,
     queue: VecDeque<Action<B>>,
+}
+
+/// Where a connection comes from: an IPv4 address, or the network part of an IPv6 one,
+/// within which a host has as many addresses as it likes.
+type Host = u64;
+
+fn host_of(address: &Multiaddr) -> Option<Host> {
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(u32::from(ip).into()),
+        // No network begins with 32 zero bits, so that it is no IPv4 address.
+        Protocol::Ip6(ip) => Some((u128::from(ip) >> 64) as u64),
+        _ => None,
+    }
 }
 
 impl<B: NetworkBehaviour> Gated<B> {
@@ -110,6 +131,7 @@ impl<B: NetworkBehaviour> Gated<B> {
             inner,
             enrolled: BTreeSet::new(),
             links: HashMap::new(),
+            pending: HashMap::new(),
             queue: VecDeque::new(),
         }
     }
@@ -383,6 +405,13 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
+        if let Some(host) = host_of(remote) {
+            let of_host = self.pending.values().filter(|pending| **pending == host);
+            if of_host.count() >= MAX_PENDING_OF_HOST {
+                return Err(ConnectionDenied::new(TurnedAway::Handshakes));
+            }
+            self.pending.insert(id, host);
+        }
         self.inner
             .handle_pending_inbound_connection(id, local, remote)
     }
@@ -394,6 +423,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.pending.remove(&id);
         let admitted = self.admit(id, peer, true)?;
         self.handler(id, admitted, |inner| {
             inner.handle_established_inbound_connection(id, peer, local, remote)
@@ -435,6 +465,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
                 self.inner.on_swarm_event(event);
             }
             FromSwarm::ListenFailure(failure) => {
+                self.pending.remove(&failure.connection_id);
                 self.links.remove(&failure.connection_id);
                 self.inner.on_swarm_event(event);
             }

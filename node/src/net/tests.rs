@@ -9,13 +9,12 @@ use libp2p::swarm::SwarmEvent;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::{PeerId, StreamProtocol, SwarmBuilder, tcp, tls, yamux};
 
-use super::event::Refusal;
 use super::peer::id_of;
 
 use super::*;
 
+mod floods;
 mod gossip;
-
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 const MESH: [u8; 32] = [0xab; 32];

@@ -6,6 +6,7 @@ use super::table::{self, Table};
 use super::{Store, Stored};
 use codec::Wire;
 use crdt::report::MAX_VOLUMES;
+use keys::lease::Snapshot;
 use keys::{Signed, UnixSecs, VolumeId};
 use redb::ReadableDatabase;
 use roles::{JobId, agent, replicator};
@@ -15,6 +16,9 @@ pub(super) const AGENTS: Table = Table::new("agents");
 pub(super) const COPIES: Table = Table::new("copies");
 pub(super) const VOLUMES: Table = Table::new("volumes");
 pub(super) const PROOFS: Table = Table::new("proofs");
+pub(super) const LEASES: Table = Table::new("leases");
+/// There is one record of leases.
+const LEASES_KEY: &[u8] = b"leases";
 
 /// Proofs that are kept: far more than a report has room for.
 const PROOFS_KEPT: u64 = 4096;
@@ -78,6 +82,11 @@ impl Store {
         self.write(|txn| table::remove(txn, VOLUMES, &volume.0))
     }
 
+    /// Makes this node's leases durable in place of the last.
+    pub fn put_leases(&self, leases: &Snapshot) -> Result<(), StoreError> {
+        self.write(|txn| table::put(txn, LEASES, LEASES_KEY, leases))
+    }
+
     /// Keeps a signed root; the same one twice is kept once, and the oldest of very
     /// many go.
     pub fn put_proof(&self, proof: &Signed) -> Result<(), StoreError> {
@@ -106,6 +115,11 @@ impl<D: ReadableDatabase> Stored<D> {
     /// The volumes that are offered, in order of their ids.
     pub fn volumes(&self) -> Result<Vec<OfferedVolume>, StoreError> {
         self.read(|txn| table::scan(txn, VOLUMES))
+    }
+
+    /// This node's leases as they were stored last.
+    pub fn leases(&self) -> Result<Option<Snapshot>, StoreError> {
+        self.read(|txn| Ok(table::scan(txn, LEASES)?.pop()))
     }
 
     /// The signed roots, oldest first.

@@ -9,7 +9,7 @@ use super::error::StoreError;
 use super::table::{self, Table};
 use codec::Wire;
 use crdt::log::MAX_CHANGE;
-use crdt::{Report, SignedChange};
+use crdt::{Evidence, Forked, Report, SignedChange};
 use keys::{MeshId, PublicKey, Signature, Signed};
 use mesh::Record;
 use redb::{ReadTransaction, WriteTransaction};
@@ -20,6 +20,8 @@ pub(super) const CHANGES: Table = Table::new("changes");
 /// The id of every statement that is stored, so that none is twice.
 pub(super) const SEEN: Table = Table::new("seen");
 pub(super) const REPORTS: Table = Table::new("reports");
+/// Proofs of forks, by what is forked.
+pub(super) const EVIDENCE: Table = Table::new("evidence");
 
 /// Everything of the mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub struct Loaded {
     pub changes: Vec<SignedChange>,
     /// The newest report of each node.
     pub reports: Vec<Signed>,
+    /// Proofs of forks: of each node's reports and each author's changes the last put.
+    pub evidence: Vec<Evidence>,
 }
 
 /// A signed value of any kind; what its body is, its table says.
@@ -119,6 +123,9 @@ pub(super) fn put(txn: &WriteTransaction, records: &[Record]) -> Result<(), Stor
                 let key = change_key(change.author, *seq);
                 table::put(txn, CHANGES, &key, &StoredChange::pack(change)?)?;
             }
+            Record::Evidence(forked, evidence) => {
+                table::put(txn, EVIDENCE, &forked_key(forked), evidence)?;
+            }
             Record::Report(node, signed) => {
                 table::put(txn, REPORTS, &node.0, &StoredSigned(signed.clone()))?;
             }
@@ -138,6 +145,7 @@ pub(super) fn load(txn: &ReadTransaction, mesh: MeshId) -> Result<Loaded, StoreE
         statements,
         changes: changes(table::scan_keyed(txn, CHANGES)?)?,
         reports: signed(table::scan(txn, REPORTS)?),
+        evidence: table::scan(txn, EVIDENCE)?,
     })
 }
 
@@ -146,6 +154,17 @@ pub(super) fn signed(stored: Vec<StoredSigned>) -> Vec<Signed> {
         .into_iter()
         .map(|StoredSigned(signed)| signed)
         .collect()
+}
+
+/// The kind, then whose it is: a lower fork of a log takes the place of a higher one.
+fn forked_key(forked: &Forked) -> [u8; 33] {
+    let (kind, whose) = match forked {
+        Forked::Reports(node) => (0, node.0),
+        Forked::Changes(author, _) => (1, author.0),
+    };
+    let mut key = [kind; 33];
+    key[1..].copy_from_slice(&whose);
+    key
 }
 
 /// Author, then number, so that an author's log is read in its order.

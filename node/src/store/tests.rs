@@ -83,6 +83,7 @@ fn agent_record(job: JobId, barrier: u64) -> agent::Record {
             bytes_sent: 20,
             millis: 30,
         }],
+        moves: 0,
         finished: None,
     }
 }
@@ -165,6 +166,8 @@ fn everything_put_is_there_after_reopening_in_the_order_it_came() {
         .put_records(&[
             Record::Statement(signed(1)),
             Record::Report(node, signed(4)),
+            forked(9, 7),
+            forked(8, 7),
         ])
         .unwrap();
     store.put_agent(&agent_record(job(1), 3)).unwrap();
@@ -194,12 +197,40 @@ fn everything_put_is_there_after_reopening_in_the_order_it_came() {
         statements: vec![genesis(), signed(2), signed(1)],
         changes: vec![change(2), change(300)],
         reports: vec![signed(4)],
+        // The lower fork of a log has taken the place of the higher one.
+        evidence: vec![evidence(8)],
     };
     assert_eq!(store.load().unwrap(), expected);
     assert_eq!(store.agents().unwrap(), [agent_record(job(1), 4)]);
     assert_eq!(store.copies().unwrap(), [copy_record(job(2))]);
     assert_eq!(store.volumes().unwrap(), [volume(2)]);
     assert_eq!(store.proofs().unwrap(), [signed(6), signed(5)]);
+}
+
+fn evidence(seq: u32) -> crdt::Evidence {
+    crdt::Evidence::Changes(Box::new([change(seq), change(seq)]))
+}
+
+fn forked(seq: u32, author: u8) -> Record {
+    let author = PublicKey([author; 32]);
+    Record::Evidence(crdt::Forked::Changes(author, u64::from(seq)), evidence(seq))
+}
+
+#[test]
+fn the_leases_that_were_put_last_are_there_after_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, store) = create(&folder);
+    assert_eq!(store.leases().unwrap(), None);
+    let at = |mono_millis| keys::Now {
+        mono_millis,
+        ..keys::Now::default()
+    };
+    let stored = |millis| keys::Leases::new().snapshot(at(millis), keys::lease::Boot([1; 16]));
+    store.put_leases(&stored(1)).unwrap();
+    store.put_leases(&stored(2)).unwrap();
+    drop(store);
+    let (store, _) = Store::open(&path).unwrap();
+    assert_eq!(store.leases().unwrap(), Some(stored(2)));
 }
 
 #[test]

@@ -14,14 +14,13 @@ use blocks::{
     BadExtent, BlockIndex, CloseReason, Encoding, Extent, Geometry, GroupIndex, MAX_EXTENT_BLOCKS,
     RefusalCode, Root, Target, ToSource, ToTarget, check_extent, extent_len,
 };
-use keys::{Permit, ReceiveBlocks};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use volumes::{TargetVolume, TreeFile};
 use zstd::bulk::Decompressor;
 
 use super::keeper::{Job, Keeper, KeeperHandle};
 use super::notes::Notes;
-use super::receive::{Commit, Prove, ReceiveEvent};
+use super::receive::{Commit, Leave, Prove, ReceiveEvent};
 use super::replica::{self, Place, Replica, Trouble};
 use super::wire::Parcel;
 use super::{Progress, add};
@@ -91,14 +90,13 @@ impl Drop for Payload {
 
 /// What the desk works on.
 pub(super) struct DeskJob {
-    pub(super) permit: Permit<ReceiveBlocks>,
     pub(super) place: Place,
     pub(super) barrier: u64,
     pub(super) open: ToTarget,
     pub(super) progress: Arc<Progress>,
     pub(super) commit: Commit,
     pub(super) prove: Prove,
-    pub(super) stop: watch::Receiver<Option<RefusalCode>>,
+    pub(super) leave: watch::Receiver<Leave>,
     pub(super) events: mpsc::Sender<ReceiveEvent>,
     pub(super) parcels: mpsc::Sender<Parcel>,
     pub(super) inbox: std_mpsc::Receiver<ToDesk>,
@@ -141,8 +139,6 @@ pub(super) fn run(job: DeskJob) -> ReceiveEvent {
 }
 
 struct Desk {
-    /// Blocks are written only while it is held.
-    _permit: Permit<ReceiveBlocks>,
     target: Target,
     geometry: Geometry,
     volume: Arc<TargetVolume>,
@@ -152,7 +148,8 @@ struct Desk {
     inbox: std_mpsc::Receiver<ToDesk>,
     parcels: mpsc::Sender<Parcel>,
     events: mpsc::Sender<ReceiveEvent>,
-    stop: watch::Receiver<Option<RefusalCode>>,
+    /// Blocks are written only while what it grants holds.
+    leave: watch::Receiver<Leave>,
     progress: Arc<Progress>,
     unpacker: Unpacker,
     held: Held,
@@ -170,8 +167,8 @@ enum Held {
 
 impl Desk {
     fn open(job: DeskJob) -> Result<(Self, ToTarget), Trouble> {
-        let stop = job.stop.clone();
-        let replica = replica::open(&job.place, &job.progress, &|| *stop.borrow())?;
+        let leave = job.leave.clone();
+        let replica = replica::open(&job.place, &job.progress, &|| leave.borrow().withdrawn())?;
         let Replica {
             volume,
             mut tree,
@@ -198,7 +195,6 @@ impl Desk {
             Trouble::failed(format!("cannot start a thread: {error}; free some memory"))
         })?;
         let desk = Self {
-            _permit: job.permit,
             target: Target::new(geometry, job.barrier, root),
             geometry,
             volume,
@@ -208,7 +204,7 @@ impl Desk {
             inbox: job.inbox,
             parcels: job.parcels,
             events: job.events,
-            stop: job.stop,
+            leave: job.leave,
             progress: job.progress,
             unpacker: Unpacker::new()?,
             held: Held::Nothing,
@@ -232,7 +228,7 @@ impl Desk {
             let message = message.unwrap_or(ToDesk::Closed(CloseReason::Cancelled));
             // Before everything that came earlier: no block is written for a
             // peer that may no longer send any.
-            let withdrawn = *self.stop.borrow();
+            let withdrawn = self.leave.borrow().withdrawn();
             let input = match (withdrawn, message) {
                 (Some(code), _) => Input::Refuse(code),
                 (None, _) if self.is_deaf => Input::Closed(CloseReason::Lost),

@@ -25,6 +25,8 @@ use super::desk::{self, DeskJob, Payload, ToDesk};
 use super::replica::Place;
 use super::wire::{Activity, FrameReader, LINGER, PARCELS, write_parcels};
 use super::{PIECES, Progress};
+use crate::clock;
+use roles::replicator::code_for;
 
 /// How long a peer may take for its first frame.
 const OPENING: Duration = Duration::from_secs(10);
@@ -71,10 +73,37 @@ pub enum ReceiveError {
     },
 }
 
-/// What is received, and with what right.
+impl ReceiveError {
+    /// Whether no honest agent begins a stream so, however bad the connection.
+    pub fn is_malformed(&self) -> bool {
+        matches!(self, Self::Garbled(_) | Self::NotAnOpen { .. })
+    }
+}
+
+/// Whether a session may write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leave {
+    /// With this, and as long as it holds.
+    Granted(Permit<ReceiveBlocks>),
+    /// No more, and what the source is told.
+    Withdrawn(RefusalCode),
+}
+
+impl Leave {
+    /// Why not one block more may be written now.
+    pub(super) fn withdrawn(&self) -> Option<RefusalCode> {
+        match self {
+            Self::Granted(permit) => {
+                let checked = permit.check(clock::now());
+                checked.err().map(|denied| code_for(&denied))
+            }
+            Self::Withdrawn(code) => Some(*code),
+        }
+    }
+}
+
+/// What is received.
 pub struct ReceiveJob {
-    /// Allows blocks to be written.
-    pub permit: Permit<ReceiveBlocks>,
     /// The stream's first frame.
     pub open: OpenFrame,
     /// The volume: a raw image or an attached block device.
@@ -195,19 +224,20 @@ where
 }
 
 /// Runs one session over a stream whose first frame was read and accepted.
-/// Once `stop` holds a code no further block is written and the source is
-/// told. Dropping it ends the session as if the connection were cut.
+/// Once `leave` is withdrawn, or what it grants does not hold any more, no further
+/// block is written and the source is told. Dropping it ends the session as if the
+/// connection were cut.
 pub async fn receive<S>(
     stream: S,
     job: ReceiveJob,
-    mut stop: watch::Receiver<Option<RefusalCode>>,
+    mut leave: watch::Receiver<Leave>,
     events: mpsc::Sender<ReceiveEvent>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (reader, writer) = stream.split();
     let (parcels, outgoing) = mpsc::channel(PARCELS);
-    let (desk, ended) = start_desk(job, stop.clone(), events.clone(), parcels);
+    let (desk, ended) = start_desk(job, leave.clone(), events.clone(), parcels);
     let mut ended = pin!(ended);
     let activity = Activity::new();
     let mut frames = FrameReader::new(reader, activity.clone());
@@ -215,7 +245,8 @@ pub async fn receive<S>(
     let mut is_written = false;
     let last = {
         let mut reading = pin!(read_for(&mut frames, &desk.0));
-        let mut watching = pin!(stop.wait_for(Option::is_some));
+        let withdrawn = |leave: &Leave| matches!(leave, Leave::Withdrawn(_));
+        let mut watching = pin!(leave.wait_for(withdrawn));
         let (mut is_read, mut is_stopped) = (false, false);
         loop {
             select! {
@@ -268,14 +299,13 @@ impl Drop for DeskHandle {
 
 fn start_desk(
     job: ReceiveJob,
-    stop: watch::Receiver<Option<RefusalCode>>,
+    leave: watch::Receiver<Leave>,
     events: mpsc::Sender<ReceiveEvent>,
     parcels: mpsc::Sender<super::wire::Parcel>,
 ) -> (DeskHandle, oneshot::Receiver<ReceiveEvent>) {
     let (mailbox, inbox) = std_mpsc::channel();
     let (end, ended) = oneshot::channel();
     let job = DeskJob {
-        permit: job.permit,
         place: Place {
             volume: job.volume,
             length: job.length,
@@ -289,7 +319,7 @@ fn start_desk(
         progress: job.progress,
         commit: job.commit,
         prove: job.prove,
-        stop,
+        leave,
         events,
         parcels,
         inbox,

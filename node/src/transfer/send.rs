@@ -11,7 +11,7 @@ use crdt::PassSummary;
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use keys::{Permit, SendBlocks};
 use tokio::select;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use volumes::VolumeTag;
 
@@ -23,8 +23,9 @@ use super::{Compression, Progress};
 /// What is sent, and with what right.
 #[derive(Debug)]
 pub struct SendJob {
-    /// Allows the source's blocks to be sent.
-    pub permit: Permit<SendBlocks>,
+    /// Allows the source's blocks to be sent, as long as it holds. Where it does not,
+    /// the session ends after the extent in flight.
+    pub permit: watch::Receiver<Permit<SendBlocks>>,
     /// What is shown to the replicator, opaque here.
     pub ticket: Vec<u8>,
     /// The source: a block device or a raw image.
@@ -121,7 +122,7 @@ struct Opened {
 
 async fn open(job: &SendJob) -> Result<Opened, SendEvent> {
     let disk = Disk::start(DiskJob {
-        permit: job.permit.clone(),
+        permit: job.permit.borrow().clone(),
         source: job.source.clone(),
         tree: job.tree.clone(),
         tag: VolumeTag(job.tag),
@@ -179,7 +180,7 @@ where
         activity,
         events: events.clone(),
     };
-    let session = Session::new(source, length, job.progress, disk, wires);
+    let session = Session::new(source, length, job.progress, (disk, job.permit), wires);
     let broken = session.broken();
     let mut session = Box::pin(session.run(commands));
     let (mut is_read, mut is_written) = (false, false);

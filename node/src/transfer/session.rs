@@ -15,13 +15,15 @@ use blocks::source::{Input, Output, SessionError};
 use blocks::{CloseReason, Encoding, Extent, FrameError, Source, ToSource, ToTarget};
 use crdt::PassSummary;
 use tokio::select;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::disk::{Disk, FromDisk, Run, ToDisk};
 use super::send::{SendCommand, SendEvent};
 use super::wire::{Activity, LINGER, Parcel, SILENT};
 use super::{Progress, add};
+use crate::clock;
+use keys::{Permit, SendBlocks};
 
 /// Frames of the target that wait for the session; more than it may have asked
 /// for at once.
@@ -77,6 +79,7 @@ pub(super) struct Session {
     machine: Source,
     length: u64,
     disk: Disk,
+    permit: watch::Receiver<Permit<SendBlocks>>,
     frames: mpsc::Receiver<Result<ToSource, CloseReason>>,
     parcels: mpsc::Sender<Parcel>,
     events: mpsc::Sender<SendEvent>,
@@ -106,7 +109,7 @@ impl Session {
         machine: Source,
         length: u64,
         progress: Arc<Progress>,
-        disk: Disk,
+        (disk, permit): (Disk, watch::Receiver<Permit<SendBlocks>>),
         wires: Wires,
     ) -> Self {
         let Wires {
@@ -119,6 +122,7 @@ impl Session {
             machine,
             length,
             disk,
+            permit,
             frames,
             parcels,
             events,
@@ -290,6 +294,9 @@ impl Session {
     /// Sends what was read, as far as the machine lets it.
     async fn send_runs(&mut self) {
         while self.last.is_none() && self.machine.may_send() {
+            if !self.runs.is_empty() && !self.permit.borrow().holds(clock::now()) {
+                return self.commanded(SendCommand::Close).await;
+            }
             let Some(run) = self.runs.pop_front() else {
                 return;
             };

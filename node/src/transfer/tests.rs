@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod kills;
+mod out_of_turn;
 mod world;
 
 use std::fs::{self, File, OpenOptions};
@@ -14,8 +15,11 @@ use blocks::{BlockIndex, Encoding, Geometry, Leaf, RefusalCode, Root, ToSource, 
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
-use self::world::{BLOCK, Wire, World, last_of, noise, pair, until};
+use self::world::{
+    BLOCK, LEASE_SECS, Wire, World, granted, last_of, noise, pair, permits, permits_since, until,
+};
 use super::*;
+use crate::clock;
 
 const MIB: usize = 1 << 20;
 
@@ -332,35 +336,76 @@ async fn a_source_that_is_gone_says_so() {
     assert!(why.contains("is gone: put it back"), "{why}");
 }
 
+/// Has extents pile up before a desk that is held up, then lets `end` end its leave:
+/// not one of them is written, and both ends hear `code`.
+async fn nothing_is_written_after(
+    world: &World,
+    given: watch::Receiver<Leave>,
+    end: impl AsyncFnOnce(),
+    code: RefusalCode,
+) {
+    let mut running = world.start_held_up(given).await;
+    running.command(SendCommand::BeginPass { pass: 1 }).await;
+    until(|| running.sending.blocks_sent.load(Relaxed) >= 64).await;
+    end().await;
+    let last = last_of(&mut running.received).await;
+    assert!(
+        matches!(&last, Some(ReceiveEvent::Refused(told, _)) if *told == code),
+        "{last:?}"
+    );
+    assert_eq!(running.receiving.blocks_sent.load(Relaxed), 0);
+    assert!(blocks::is_zero(&fs::read(world.target()).unwrap()));
+    let last = last_of(&mut running.sent).await;
+    assert_eq!(last, Some(SendEvent::Refused(code)));
+}
+
 #[tokio::test]
 async fn no_block_is_written_once_authority_is_withdrawn() {
+    let (leave, given) = granted();
+    let code = RefusalCode::Revoked;
+    let withdraw = async || leave.send(Leave::Withdrawn(code)).unwrap();
+    nothing_is_written_after(&World::new(8 * MIB), given, withdraw, code).await;
+}
+
+/// A moment on the clock that does not jump from which a lease has `left_millis` left.
+fn lease_with(left_millis: u64) -> u64 {
+    clock::now().mono_millis + left_millis - LEASE_SECS * 1000
+}
+
+#[tokio::test]
+async fn no_block_is_written_after_the_lease_even_if_nobody_looks_at_it() {
     let world = World::new(8 * MIB);
-    let (near, mut far) = pair().await;
-    let (commands, orders) = mpsc::channel(8);
-    let (tell, mut sent) = mpsc::channel(64);
-    let job = world.send_job();
-    let sending = job.progress.clone();
-    tokio::spawn(send(near, job, orders, tell));
-    let open = read_open(&mut far).await.unwrap();
-    let (stop, stopped) = watch::channel(None);
-    // A queue that nobody empties holds the desk up while extents pile up.
-    let (tell, mut received) = mpsc::channel(1);
-    let job = world.receive_job(open);
-    let receiving = job.progress.clone();
-    tokio::spawn(receive(far, job, stopped, tell));
-    let begin = SendCommand::BeginPass { pass: 1 };
-    commands.send(begin).await.unwrap();
-    until(|| sending.blocks_sent.load(Relaxed) >= 64).await;
-    stop.send(Some(RefusalCode::Revoked)).unwrap();
-    let last = last_of(&mut received).await;
-    let Some(ReceiveEvent::Refused(RefusalCode::Revoked, _)) = last else {
-        panic!("{last:?}");
-    };
-    assert_eq!(receiving.blocks_sent.load(Relaxed), 0);
-    let target = fs::read(world.target()).unwrap();
-    assert!(blocks::is_zero(&target));
-    let last = last_of(&mut sent).await;
-    assert_eq!(last, Some(SendEvent::Refused(RefusalCode::Revoked)));
+    let left_millis = 5_000;
+    let permit = permits_since(lease_with(left_millis)).1;
+    let ends = clock::now().mono_millis + left_millis;
+    // Nobody withdraws it, and nobody renews it.
+    let (_leave, given) = watch::channel(Leave::Granted(permit));
+    let wait = async || until(|| clock::now().mono_millis > ends).await;
+    nothing_is_written_after(&world, given, wait, RefusalCode::NoLease).await;
+}
+
+#[tokio::test]
+async fn nothing_is_sent_after_the_lease_and_a_renewed_one_lets_it_go_on() {
+    let world = World::new(8 * MIB);
+    let left_millis = 500;
+    let ends = clock::now().mono_millis + left_millis;
+    let over = || watch::channel(permits_since(lease_with(left_millis)).0);
+    let (_renew, permit) = over();
+    let (renew, renewed) = over();
+    renew.send(permits().0).unwrap();
+    until(|| clock::now().mono_millis > ends + left_millis).await;
+
+    let mut running = world.start_with(permit).await;
+    running.command(SendCommand::BeginPass { pass: 1 }).await;
+    assert_eq!(running.last_sent().await, SendEvent::Closed);
+    assert_eq!(running.sending.blocks_sent.load(Relaxed), 0);
+    let last = running.last_received().await;
+    assert!(matches!(last, ReceiveEvent::Ended(_)), "{last:?}");
+
+    let mut running = world.start_with(renewed).await;
+    assert_eq!(running.pass(1).await.blocks, 128);
+    running.close().await;
+    world.assert_equal();
 }
 
 #[tokio::test]
@@ -426,8 +471,8 @@ async fn receiving(world: &World) -> (Wire, mpsc::Receiver<ReceiveEvent>) {
     near.write_all(&begin.encode(0).unwrap()).await.unwrap();
     let open = read_open(&mut far).await.unwrap();
     let (tell, received) = mpsc::channel(64);
-    let (_, stop) = watch::channel(None);
-    tokio::spawn(receive(far, world.receive_job(open), stop, tell));
+    let (_, given) = granted();
+    tokio::spawn(receive(far, world.receive_job(open), given, tell));
     (near, received)
 }
 

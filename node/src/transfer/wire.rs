@@ -14,12 +14,16 @@ use futures::io::{
     AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter,
 };
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::piece::Slice;
 
 /// A peer that takes or gives nothing for this long, when it should, is gone.
 pub(super) const SILENT: Duration = Duration::from_secs(60);
+
+/// How long a peer may take to get one frame over, once it has begun: the largest
+/// then comes at 4 KiB/s. A byte now and then is not work, and holds the copy.
+const FRAME: Duration = Duration::from_secs(300);
 
 /// How long the last bytes of a session are waited for, in either direction.
 pub(super) const LINGER: Duration = Duration::from_secs(3);
@@ -92,6 +96,9 @@ pub(super) struct FrameReader<R> {
     stream: BufReader<R>,
     header: Vec<u8>,
     activity: Activity,
+    /// When the frame that has begun must be there.
+    until: Instant,
+    frame: Duration,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
@@ -100,6 +107,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             stream: BufReader::with_capacity(READ_AHEAD, stream),
             header: Vec::new(),
             activity,
+            until: Instant::now(),
+            frame: FRAME,
         }
     }
 
@@ -111,6 +120,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             Ok(_) => {}
             Err(_) => return Err(CloseReason::Lost),
         }
+        self.until = Instant::now() + self.frame;
         let mut prefix = [0; PREFIX_LEN];
         self.fill(&mut prefix).await?;
         let prefix = FramePrefix::decode(prefix).map_err(|_| CloseReason::Garbled)?;
@@ -128,7 +138,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Reads bytes of a frame that has begun.
     pub(super) async fn fill(&mut self, mut bytes: &mut [u8]) -> Result<(), CloseReason> {
         while !bytes.is_empty() {
-            let read = timeout(SILENT, self.stream.read(bytes)).await;
+            let until = self.until.min(Instant::now() + SILENT);
+            let read = timeout_at(until, self.stream.read(bytes)).await;
             match read.map_err(|_| CloseReason::Silent)? {
                 // It ended in the middle of a frame.
                 Ok(0) | Err(_) => return Err(CloseReason::Lost),
@@ -227,5 +238,34 @@ async fn in_time(done: impl Future<Output = io::Result<()>>) -> Result<(), Close
         Err(_) => Err(CloseReason::Silent),
         Ok(Err(_)) => Err(CloseReason::Lost),
         Ok(Ok(())) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use futures::channel::mpsc as pipe;
+    use futures::stream::{self, StreamExt, TryStreamExt};
+
+    #[tokio::test]
+    async fn a_frame_that_trickles_in_is_not_waited_for_beyond_its_time() {
+        let frame = ToTarget::BeginPass { pass: 1 }.encode(0).unwrap();
+        let (bytes, trickle) = pipe::unbounded::<io::Result<Vec<u8>>>();
+        let mut reader = FrameReader::new(trickle.into_async_read(), Activity::new());
+        reader.frame = Duration::from_millis(200);
+        // All but the last byte: the reader cannot know that it never comes.
+        for byte in &frame[..frame.len() - 1] {
+            bytes.unbounded_send(Ok(vec![*byte])).unwrap();
+        }
+        let deadline = Duration::from_secs(30);
+        let ended = timeout(deadline, reader.next()).await;
+        assert_eq!(ended, Ok(Err(CloseReason::Silent)));
+
+        // In its time it is read, however finely it is cut.
+        let cut = frame.iter().map(|byte| Ok::<_, io::Error>(vec![*byte]));
+        let cut = stream::iter(cut.collect::<Vec<_>>()).boxed();
+        let mut reader = FrameReader::new(cut.into_async_read(), Activity::new());
+        assert_eq!(reader.next().await, Ok(0));
     }
 }

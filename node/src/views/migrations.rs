@@ -3,14 +3,17 @@
 use super::State;
 use super::lookup::{LookupError, find_migration};
 use crate::api::model::{
-    JobView, MigrationView, PassView, ProgressView, ProofView, VerifyView, VolumeProof,
+    ExposureView, JobView, MigrationView, PassView, ProgressView, ProofView, VerifyView,
+    VolumeProof,
 };
+use crate::engine::shown_value;
 use crdt::{
     Desired, JobReport, JobRole, MigrationPlan, Stage, TargetVolume, VolumeInfo, VolumeKind,
 };
-use keys::proof::{End, RootProof};
-use keys::{Domain, PublicKey, VolumeId};
+use keys::proof::End;
+use keys::{Denied, VolumeId};
 use roles::JobId;
+use roles::launch::{Evidence, Stated};
 
 impl State<'_> {
     /// All migrations that are not deleted, oldest first.
@@ -64,19 +67,41 @@ impl State<'_> {
             stage: stage_text,
             created_at: plan.created_at.to_string(),
             next: next_step(plan, stage, &volumes),
+            exposure: self.exposure(plan),
             volumes,
             conflicts: plan
                 .conflicts
                 .iter()
                 .map(|conflict| {
-                    let values = conflict.values.join(" or ");
+                    let field = &conflict.field;
+                    let value = |text: &String| shown_value(text, |node| self.name_of(node));
+                    let values: Vec<String> = conflict.values.iter().map(value).collect();
+                    let holds = plan.text_of(field).map(|text| {
+                        let why = crdt::conflicts::why(field);
+                        format!("; {} holds: {why}", value(&text))
+                    });
                     format!(
-                        "operators set {} to {values} apart from each other",
-                        conflict.field
+                        "operators set {field} to {} apart from each other{}",
+                        values.join(" or "),
+                        holds.unwrap_or_default()
                     )
                 })
                 .collect(),
         }
+    }
+
+    /// Of the good grants that which exposes most.
+    fn exposure(&self, plan: &MigrationPlan) -> Option<ExposureView> {
+        let authority = self.replica.authority();
+        let grants = plan.grants.iter().filter_map(|id| authority.grant(id));
+        let good = grants.filter(|state| !state.revoked && self.now < state.grant.not_after);
+        let spans = good.map(|state| state.grant.span());
+        let widest = spans.max_by_key(|span| span.exposure_secs())?;
+        Some(ExposureView {
+            lease_secs: widest.lease_secs,
+            autonomy_secs: widest.autonomy_secs,
+            exposure_secs: widest.exposure_secs(),
+        })
     }
 
     fn left_at_target(&self, plan: &MigrationPlan) -> bool {
@@ -105,15 +130,30 @@ impl State<'_> {
 
     fn target(&self, plan: &MigrationPlan, volume: &VolumeId) -> Option<&TargetVolume> {
         let report = self.replica.reports().get(&plan.provisioner)?;
-        report
-            .targets
-            .iter()
-            .find(|target| target.migration == plan.id && target.volume == *volume)
+        // What was made for an epoch that is over does not count.
+        let epoch = self.job_report(plan, volume).map(|job| job.epoch);
+        report.targets.iter().find(|target| {
+            target.migration == plan.id
+                && target.volume == *volume
+                && epoch.is_none_or(|epoch| target.epoch == epoch)
+        })
     }
 
     fn stage(&self, plan: &MigrationPlan, volume: &VolumeId) -> Stage {
-        self.job_report(plan, volume)
-            .map_or(Stage::Enrolled, |job| job.stage)
+        let reported = self.job_report(plan, volume).map(|job| job.stage);
+        match reported {
+            Some(Stage::CutOver) | None => reported.unwrap_or(Stage::Enrolled),
+            Some(_) if self.cloned_source(plan).is_some() => Stage::Stalled,
+            Some(stage) => stage,
+        }
+    }
+
+    /// Why nothing moves when the source's key is in two places: neither of the two is
+    /// believed what it reports of itself.
+    fn cloned_source(&self, plan: &MigrationPlan) -> Option<Denied> {
+        let authority = self.replica.authority();
+        let key = authority.member(&plan.source)?.key;
+        authority.is_cloned(&key).then_some(Denied::Cloned(key))
     }
 
     fn job(&self, plan: &MigrationPlan, volume: &VolumeId) -> JobView {
@@ -124,6 +164,10 @@ impl State<'_> {
             volume: *volume,
         };
         let passes = report.map(|job| job.passes.as_slice()).unwrap_or_default();
+        let is_over = self.stage(plan, volume) == Stage::CutOver;
+        let permission = is_over.then(|| self.evidence(plan).permission(volume));
+        let witness = permission.and_then(Result::ok);
+        let unconfirmed = permission.and_then(Result::err);
         // Figures of a session that has ended say nothing any more.
         let copying = report.is_some_and(|job| job.step == "copying");
         JobView {
@@ -132,7 +176,10 @@ impl State<'_> {
             length: info.map_or(0, |info| info.length),
             stage: self.stage(plan, volume).to_string(),
             step: report.map_or_else(|| "planned".into(), |job| job.step.clone()),
-            detail: report.and_then(|job| job.detail.clone()),
+            detail: match self.cloned_source(plan) {
+                Some(denied) => Some(denied.to_string()),
+                None => report.and_then(|job| job.detail.clone()),
+            },
             epoch: report.map_or(0, |job| job.epoch.0),
             replicator: report
                 .and_then(|job| job.replicator)
@@ -142,6 +189,8 @@ impl State<'_> {
                 .map(|target| target.path.clone())
                 .filter(|path| !path.is_empty()),
             barrier: report.map_or(0, |job| job.barrier),
+            confirmed_by: witness.map(|confirmed| self.name_of(&confirmed.witness())),
+            unconfirmed: unconfirmed.map(|why| why.to_string()),
             passes: passes
                 .iter()
                 .map(|pass| PassView {
@@ -168,24 +217,24 @@ impl State<'_> {
     /// The signed roots of both ends of every volume.
     pub fn verify(&self, wanted: &str) -> Result<VerifyView, LookupError> {
         let plan = find_migration(self.plan(), wanted)?;
-        let proofs = self.proofs(plan);
+        let evidence = self.evidence(plan);
         let volumes: Vec<VolumeProof> = plan
             .volumes
             .iter()
             .map(|volume| {
-                let of = |end: End| {
-                    let mut proofs = proofs.iter();
-                    proofs.find(|(_, proof)| proof.volume == *volume && proof.end == end)
-                };
+                let stated = self.stated_now(&evidence, volume);
+                let of = |end: End| stated.iter().find(|stated| stated.proof.end == end);
                 let (source, target) = (of(End::Source), of(End::Target));
                 let equal = match (source, target) {
-                    (Some((_, source)), Some((_, target))) => {
+                    (Some(source), Some(target)) => {
+                        let (source, target) = (&source.proof, &target.proof);
                         source.root == target.root
                             && source.length == target.length
                             && source.epoch == target.epoch
                     }
                     _ => false,
                 };
+                let permission = evidence.permission(volume);
                 let info = self.volume_info(plan, volume);
                 let source_path = info.map(|info| info.path.clone());
                 let is_device = info.is_some_and(|info| info.kind == VolumeKind::Device);
@@ -195,52 +244,47 @@ impl State<'_> {
                     name: info.map_or_else(|| volume.short(), |info| info.name.clone()),
                     length: source
                         .or(target)
-                        .map(|(_, proof)| proof.length)
+                        .map(|stated| stated.proof.length)
                         .or(info.map(|info| info.length))
                         .unwrap_or(0),
                     source: source.map(|found| self.proof(found, source_path, is_device)),
-                    target: target.map(|found| self.proof(found, target_path, false)),
+                    target: target.map(|found| self.proof(found, target_path.clone(), false)),
+                    witness: of(End::Witness).map(|found| self.proof(found, target_path, false)),
                     equal,
+                    confirmed: permission.is_ok(),
+                    unconfirmed: permission.err().map(|why| why.to_string()),
                 }
             })
             .collect();
         Ok(VerifyView {
             migration: plan.id.to_string(),
             verified: !volumes.is_empty() && volumes.iter().all(|volume| volume.equal),
+            confirmed: !volumes.is_empty() && volumes.iter().all(|volume| volume.confirmed),
             volumes,
         })
     }
 
-    /// Proofs of this migration whose signature holds and whose signer is the node
-    /// that the plan names for that end.
-    fn proofs(&self, plan: &MigrationPlan) -> Vec<(PublicKey, RootProof)> {
-        let authority = self.replica.authority();
-        let reports = self.replica.reports().iter();
-        let mut proofs: Vec<(PublicKey, RootProof)> = reports
-            .flat_map(|(_, report)| report.proofs.iter())
-            .filter_map(|signed| {
-                let proof: RootProof = signed.open(Domain::RootProof).ok()?;
-                let entitled = match proof.end {
-                    End::Source => authority.is_node(plan.source, signed.signer),
-                    End::Target => {
-                        let mut pool = plan.replicators.iter();
-                        pool.any(|node| authority.is_node(*node, signed.signer))
-                    }
-                };
-                let ours = proof.migration == plan.id
-                    && proof.mesh == self.replica.ledger().mesh()
-                    && entitled;
-                ours.then_some((signed.signer, proof))
-            })
-            .collect();
-        // The newest epoch, and within it the newest statement, speaks for an end.
-        proofs.sort_by_key(|(_, proof)| std::cmp::Reverse((proof.epoch, proof.at)));
-        proofs
+    fn evidence<'a>(&'a self, plan: &'a MigrationPlan) -> Evidence<'a> {
+        Evidence {
+            plan,
+            authority: self.replica.authority(),
+            reports: self.replica.reports(),
+        }
+    }
+
+    /// The signed roots that count now: of the epoch that the agent reports, where it is
+    /// known. The newest speaks for its end.
+    fn stated_now(&self, evidence: &Evidence<'_>, volume: &VolumeId) -> Vec<Stated> {
+        let mut stated = evidence.stated(volume);
+        if let Some((epoch, _)) = evidence.current(volume) {
+            stated.retain(|stated| stated.proof.epoch == epoch);
+        }
+        stated
     }
 
     fn proof(
         &self,
-        (signer, proof): &(PublicKey, RootProof),
+        Stated { signer, proof, .. }: &Stated,
         path: Option<String>,
         is_device: bool,
     ) -> ProofView {
@@ -261,6 +305,7 @@ impl State<'_> {
             method: proof.method.to_string(),
             at: proof.at.to_string(),
             signed_by: self.name_of_key(signer),
+            epoch: proof.epoch.0,
             command: format!("{read} | b3sum --no-names"),
         }
     }

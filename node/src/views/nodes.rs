@@ -4,7 +4,7 @@ use super::State;
 use super::lookup::{LookupError, find_member};
 use crate::api::model::{InviteView, NodeView, ServerView, VolumeView};
 use crdt::{Report, VolumeInfo, VolumeKind};
-use keys::{Member, Role, Roles, Standing, Statement};
+use keys::{Member, Role, Roles, Scope, Standing, Statement};
 
 impl State<'_> {
     pub(super) fn mesh_name(&self) -> String {
@@ -36,10 +36,18 @@ impl State<'_> {
     fn node(&self, member: &Member) -> NodeView {
         let report = self.replica.reports().get(&member.id);
         let this_node = self.me() == Some(member.id);
+        // While it changes its key, this node answers with the one it had.
+        let key = match this_node {
+            true => self.replica.my_key(),
+            false => member.key,
+        };
+        let authority = self.replica.authority();
         let state = match member.standing {
             Standing::Active if member.not_after.is_some_and(|end| self.now >= end) => "expired",
+            Standing::Active if authority.is_cloned(&member.key) => "cloned",
             Standing::Active => "active",
             Standing::Contested => "contested",
+            Standing::KeyContested => "key-contested",
             Standing::Revoked(_) => "revoked",
             Standing::Lapsed => "lapsed",
         };
@@ -48,8 +56,13 @@ impl State<'_> {
             name: member.name.to_string(),
             roles: role_names(member.roles),
             site: member.site.as_ref().map(ToString::to_string),
-            key: member.key.to_string(),
-            peer_id: crate::net::peer_id_text(&member.key.0),
+            scope: match &member.scope {
+                Scope::Everywhere => None,
+                sites => Some(sites.to_string()),
+            },
+            ends_at: member.not_after.map(|end| end.to_string()),
+            key: key.to_string(),
+            peer_id: crate::net::peer_id_text(&key.0),
             state: state.into(),
             this_node,
             connected: self

@@ -3,20 +3,17 @@
 //!
 //! Not here: lost writes and torn pages, which the simulations and `blocks` have.
 
-use crate::harness::{Lab, Mesh, Node, eventually, noise};
+use crate::harness::{Lab, Mesh, Node, count, eventually};
+use crate::writing::{MIB, Writer, rewrite};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{JoinHandle, Thread};
-use std::time::Duration;
 
 /// Large enough that a pass over all of it is still under way when its eighth part is
 /// seen in the copy.
 const LARGE_MIB: usize = 192;
 const SMALL_MIB: usize = 32;
-const MIB: u64 = 1 << 20;
 
 type Which = fn(&mut Mesh) -> &mut Node;
 const OPERATOR: Which = |mesh| &mut mesh.operator;
@@ -34,13 +31,6 @@ fn start_again(node: &mut Node) {
     assert_eq!(stored["running"], false, "{stored:#}");
     assert_eq!(stored["node"]["name"], node.name, "{stored:#}");
     node.start();
-}
-
-/// Puts other bytes into a part of a disk.
-fn rewrite(disk: &Path, from_mib: u64, mib: usize, seed: u64) {
-    let file = File::options().write(true).open(disk).unwrap();
-    file.write_all_at(&noise(mib << 20, seed), from_mib * MIB)
-        .unwrap();
 }
 
 /// Waits until the copy holds what the disk holds at one place.
@@ -64,12 +54,6 @@ fn only_copy(mesh: &Mesh) -> PathBuf {
         let mut raw = files.map(|entry| entry.path());
         raw.find(|path| path.extension().is_some_and(|end| end == "raw"))
     })
-}
-
-/// How often a node has told of this.
-fn count(node: &Node, kind: &str) -> usize {
-    let events = node.events();
-    events.iter().filter(|event| event["kind"] == kind).count()
 }
 
 /// Cuts over, and compares disk, copy and both signed roots.
@@ -204,39 +188,6 @@ fn ten_kills_in_a_row_lose_nothing() {
             .for_each(|which| start_again(which(&mut mesh)));
     }
     finish(&mesh, &disk);
-}
-
-/// Writes to a disk until it is dropped.
-struct Writer {
-    stop: std::sync::Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Writer {
-    fn start(disk: &Path) -> Self {
-        let stop = std::sync::Arc::new(AtomicBool::new(false));
-        let (seen, path) = (stop.clone(), disk.to_owned());
-        let thread = std::thread::spawn(move || {
-            let mut seed = 1000;
-            while !seen.load(Ordering::Relaxed) {
-                rewrite(&path, seed % 8, 1, seed);
-                seed += 1;
-                std::thread::park_timeout(Duration::from_millis(10));
-            }
-        });
-        let thread = Some(thread);
-        Self { stop, thread }
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            Thread::unpark(thread.thread());
-            let _ = thread.join();
-        }
-    }
 }
 
 #[test]

@@ -77,6 +77,7 @@ impl Lab {
             port: free_port(),
             extra: vec![],
             user: None,
+            machine: None,
             process: None,
         }
     }
@@ -246,6 +247,13 @@ pub fn passes_of(migration: &Value) -> u64 {
     newest.map_or(0, |pass| pass["pass"].as_u64().unwrap())
 }
 
+/// How often a node itself has told of this.
+pub fn count(node: &Node, kind: &str) -> usize {
+    let events = node.events();
+    let own = events.iter().filter(|event| event["node"] == node.name);
+    own.filter(|event| event["kind"] == kind).count()
+}
+
 /// One node: a data folder, a port, and while it runs a process.
 pub struct Node {
     pub name: String,
@@ -255,6 +263,8 @@ pub struct Node {
     pub extra: Vec<String>,
     /// The user that its processes run as, when it is not the test's own.
     pub user: Option<u32>,
+    /// A folder like `/sys` of the machine that its processes see, when it is not this one.
+    pub machine: Option<PathBuf>,
     process: Option<Child>,
 }
 
@@ -395,6 +405,9 @@ impl Node {
             .arg("--data-dir")
             .arg(&self.folder)
             .args(args);
+        if let Some(machine) = &self.machine {
+            command.env("DUNLIN_SYS_ROOT", machine);
+        }
         if let Some(user) = self.user {
             command.uid(user).gid(user);
         }

@@ -5,7 +5,12 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod authority;
 mod bad_input;
+mod clones;
 mod crashes;
 mod harness;
+mod leases;
 mod live_load;
+mod losses;
+mod writing;

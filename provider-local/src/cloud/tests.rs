@@ -71,6 +71,12 @@ impl Provider for Temporary {
     fn attach(&self, key: &VolumeKey, to: &AttachTo) -> Result<Attachment, CloudError> {
         self.cloud.attach(key, to)
     }
+    fn detach(&self, key: &VolumeKey, epoch: u64) -> Result<(), CloudError> {
+        self.cloud.detach(key, epoch)
+    }
+    fn open_read_only(&self, key: &VolumeKey) -> Result<Attachment, CloudError> {
+        self.cloud.open_read_only(key)
+    }
     fn tag(&self, key: &VolumeKey, state: &VolumeState) -> Result<(), CloudError> {
         self.cloud.tag(key, state)
     }
@@ -108,6 +114,25 @@ fn a_volume_is_a_sparse_file_with_a_readable_name_that_a_target_can_open() {
     let second = TargetVolume::open(&path, 1 << 40).unwrap_err();
     assert!(matches!(second, OpenTargetError::Busy { .. }));
     drop(first);
+}
+
+#[test]
+fn what_is_opened_to_be_read_is_what_its_holder_wrote() {
+    let Temporary { cloud, _folder } = Temporary::new();
+    cloud.ensure_volume(&spec()).unwrap();
+    let Attachment::Path(path) = cloud.attach(&spec().key, &to(1, 1)).unwrap() else {
+        panic!("a local volume is a file");
+    };
+    let held = TargetVolume::open(&path, LENGTH).unwrap();
+    held.write_at(0, &[7; 100]).unwrap();
+    held.sync().unwrap();
+    cloud.detach(&spec().key, 2).unwrap();
+    let Attachment::Path(path) = cloud.open_read_only(&spec().key).unwrap() else {
+        panic!("a local volume is a file");
+    };
+    let read = fs::read(path).unwrap();
+    assert_eq!(read.len() as u64, LENGTH);
+    assert!(read[..100] == [7; 100] && read[100..].iter().all(|byte| *byte == 0));
 }
 
 #[test]
@@ -208,6 +233,16 @@ fn attaching_and_tagging_survive_a_kill_anywhere() {
             cloud.tag(&spec().key, &state(2)).unwrap();
         },
     );
+    kill_everywhere(
+        attached,
+        |cloud| cloud.detach(&spec().key, 2),
+        |cloud| {
+            let record = cloud.ensure_volume(&spec()).unwrap();
+            assert_eq!(record.state, Some(state(1)));
+            cloud.detach(&spec().key, 2).unwrap();
+            cloud.attach(&spec().key, &to(1, 1)).unwrap_err();
+        },
+    );
 }
 
 #[test]
@@ -267,11 +302,11 @@ fn a_folder_of_another_host_or_a_newer_format_is_refused() {
     let there = Folder::open_on(folder.path(), "there").err().unwrap();
     assert!(matches!(&there, OpenCloudError::OnAnotherHost { owner, .. } if owner == "here"));
     let marker = folder.path().join("dunlin-cloud.json");
-    fs::write(&marker, r#"{"format":2}"#).unwrap();
+    fs::write(&marker, r#"{"format":3}"#).unwrap();
     let newer = Folder::open_on(folder.path(), "here").err().unwrap();
     assert!(matches!(
         newer,
-        OpenCloudError::NewerVersion { have: 2, .. }
+        OpenCloudError::NewerVersion { have: 3, .. }
     ));
     fs::write(&marker, "{").unwrap();
     let damaged = Folder::open_on(folder.path(), "here").err().unwrap();

@@ -1,11 +1,13 @@
 //! The agent's machine, transition by transition.
 #![allow(clippy::unwrap_used)]
 
+mod moving;
+
 use super::*;
-use crate::world::{AGENT, JOB, NOW, OPERATOR, REPLICATOR, World, proof};
+use crate::world::{AGENT, JOB, NOW, OPERATOR, REPLICATOR, SPAN, World, proof};
 use crdt::report::TargetState;
-use keys::UnixSecs;
 use keys::proof::End;
+use keys::{NodeId, UnixSecs};
 
 /// A way to lose the right to send.
 type Loss = fn(&mut Bench);
@@ -415,4 +417,56 @@ fn the_record_keeps_a_bounded_number_of_passes() {
     assert_eq!(passes.len(), MAX_SUMMARIES);
     assert_eq!(passes.last().unwrap().pass as usize, MAX_SUMMARIES + 5);
     assert!(codec::encode(bench.agent.record()).is_ok());
+}
+
+/// The lease and the autonomy of the grants here.
+const LEASE_MILLIS: u64 = SPAN.lease_secs * 1000;
+const EXPOSURE_MILLIS: u64 = (SPAN.lease_secs + SPAN.autonomy_secs) * 1000;
+
+#[test]
+fn without_an_operators_word_nothing_begins_and_people_are_told_when_it_stays_away() {
+    let mut bench = Bench::started();
+    bench.world.leases = keys::Leases::new();
+    assert_eq!(names(&bench.facts()), Vec::<&str>::new());
+    let waiting = (Stage::InitialSync, WAITING, None);
+    assert_eq!(bench.agent.standing(), waiting);
+    let until = bench.now.mono_millis + UNVOUCHED_MILLIS;
+    assert_eq!(bench.agent.deadline_millis(), Some(until));
+    assert_eq!(
+        names(&bench.later(UNVOUCHED_MILLIS - 1)),
+        Vec::<&str>::new()
+    );
+    assert_eq!(names(&bench.later(1)), ["no-lease"]);
+    assert_eq!(names(&bench.later(1)), Vec::<&str>::new(), "told once");
+    let (stage, step, detail) = bench.agent.standing();
+    assert_eq!((stage, step), (Stage::Stalled, WAITING));
+    assert!(detail.unwrap().contains("no operator's node has confirmed"));
+    bench.world.vouch(bench.now);
+    assert_eq!(names(&bench.facts()), ["open"]);
+}
+
+#[test]
+fn a_lease_that_is_not_renewed_gives_way_to_autonomy_which_is_told_once_and_shown() {
+    let mut bench = Bench::passing();
+    assert_eq!(names(&bench.later(LEASE_MILLIS - 1)), Vec::<&str>::new());
+    assert_eq!(bench.agent.standing().2, None);
+    assert_eq!(names(&bench.later(1)), ["on-autonomy"]);
+    assert_eq!(names(&bench.later(1)), Vec::<&str>::new());
+    assert_eq!(bench.agent.standing().2.as_deref(), Some(ON_AUTONOMY));
+    bench.world.vouch(bench.now);
+    assert_eq!(names(&bench.facts()), ["lease-renewed"]);
+    assert_eq!(bench.agent.standing().2, None);
+}
+
+#[test]
+fn work_stops_when_lease_and_autonomy_are_over_and_goes_on_when_an_operator_is_back() {
+    let mut bench = Bench::passing();
+    bench.later(EXPOSURE_MILLIS - 1);
+    assert_eq!(names(&bench.later(1)), ["close", "no-lease"]);
+    let (stage, step, detail) = bench.agent.standing();
+    assert_eq!((stage, step), (Stage::Stalled, WAITING));
+    assert!(detail.unwrap().contains("start an operator's node"));
+    assert_eq!(names(&bench.later(60_000)), Vec::<&str>::new());
+    bench.world.vouch(bench.now);
+    assert_eq!(names(&bench.facts()), ["lease-renewed", "open"]);
 }

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::world::{AGENT, JOB, LENGTH, NOW, OPERATOR, REPLICATOR, World, proof, volume};
+use crate::launch::Claim;
+use crate::world::{
+    AGENT, JOB, LENGTH, NOW, OPERATOR, OTHER_REPLICATOR, REPLICATOR, World, proof, proof_of, volume,
+};
 use keys::proof::End;
 
 fn started() -> World {
@@ -30,6 +33,46 @@ fn wanted(out: &[Action]) -> Wanted {
     match out {
         [Action::Ensure(wanted)] => wanted.clone(),
         other => panic!("{other:?}"),
+    }
+}
+
+fn ensured(wanted: Wanted) -> Input {
+    let path = format!("/volumes/{}", wanted.epoch);
+    Input::Ensured { wanted, path }
+}
+
+/// A provisioner that has made the volume of epoch 1; then its agent went on to the
+/// other replicator.
+fn moved_on() -> (World, Provisioner) {
+    let mut world = World::with(&[REPLICATOR, OTHER_REPLICATOR], OPERATOR);
+    world.grant(9_000);
+    world.want(Desired::Started);
+    world.agent_reports(1, vec![]);
+    let mut provisioner = Provisioner::default();
+    let first = wanted(&settle(&mut provisioner, &world, NOW));
+    step(&mut provisioner, NOW, ensured(first));
+    world.agent_is_at(2, OTHER_REPLICATOR, 0, vec![]);
+    (world, provisioner)
+}
+
+fn kinds(out: &[Action]) -> Vec<&'static str> {
+    let kind = |action: &Action| match action {
+        Action::Ensure(_) => "ensure",
+        Action::Remove(_) => "remove",
+        Action::Fence(_) => "fence",
+        Action::Retire(_) => "retire",
+        Action::ReadBack(_) => "read back",
+        Action::Witness(_) => "witness",
+        Action::Tell(_, note) => note.kind,
+    };
+    out.iter().map(kind).collect()
+}
+
+fn below(epoch: u64) -> Superseded {
+    Superseded {
+        job: JOB,
+        provider: "fake".into(),
+        below: Epoch(epoch),
     }
 }
 
@@ -129,6 +172,10 @@ fn a_new_epoch_is_a_new_call_and_the_answer_to_the_old_one_is_not_believed() {
     world.agent_reports(2, vec![]);
     let second = wanted(&settle(&mut provisioner, &world, NOW));
     assert_eq!(second.epoch, Epoch(2));
+    assert!(
+        settle(&mut provisioner, &world, NOW).is_empty(),
+        "what is being made cannot be fenced yet"
+    );
     let path = "/volumes/old".to_owned();
     let out = step(
         &mut provisioner,
@@ -238,4 +285,144 @@ fn volumes_that_were_cut_over_are_kept_on_the_agents_word_alone() {
             false => assert_eq!(out, [Action::Remove(JOB.migration)]),
         }
     }
+}
+
+#[test]
+fn an_older_volume_is_fenced_at_once_and_kept_until_the_newer_copy_has_a_pass() {
+    let (mut world, mut provisioner) = moved_on();
+    let out = settle(&mut provisioner, &world, NOW);
+    assert_eq!(kinds(&out), ["fence", "ensure"]);
+    assert_eq!(out[0], Action::Fence(below(2)));
+    assert!(settle(&mut provisioner, &world, later(60_000)).is_empty());
+    let out = step(
+        &mut provisioner,
+        NOW,
+        Input::Fenced(below(2), vec![Epoch(1)]),
+    );
+    assert_eq!(kinds(&out), ["volume-fenced"]);
+    assert!(settle(&mut provisioner, &world, later(60_000)).is_empty());
+    world.agent_is_at(2, OTHER_REPLICATOR, 1, vec![]);
+    let out = settle(&mut provisioner, &world, NOW);
+    assert_eq!(out, [Action::Retire(below(2))]);
+    assert!(settle(&mut provisioner, &world, NOW).is_empty());
+    let out = step(&mut provisioner, NOW, Input::Retired(below(2)));
+    assert_eq!(kinds(&out), ["old-volumes-removed"]);
+    assert!(settle(&mut provisioner, &world, later(60_000)).is_empty());
+}
+
+#[test]
+fn a_fence_that_fails_is_tried_again_and_told_once() {
+    let (world, mut provisioner) = moved_on();
+    settle(&mut provisioner, &world, NOW);
+    let failed = || Input::SupersededFailed(below(2), "no answer".into());
+    assert_eq!(
+        kinds(&step(&mut provisioner, NOW, failed())),
+        ["fence-failed"]
+    );
+    assert!(settle(&mut provisioner, &world, later(RETRY_MILLIS - 1)).is_empty());
+    let out = settle(&mut provisioner, &world, later(RETRY_MILLIS));
+    assert_eq!(out, [Action::Fence(below(2))]);
+    assert!(step(&mut provisioner, later(RETRY_MILLIS), failed()).is_empty());
+}
+
+#[test]
+fn the_answer_about_an_epoch_that_is_over_too_changes_nothing() {
+    let (mut world, mut provisioner) = moved_on();
+    let out = settle(&mut provisioner, &world, NOW);
+    let Action::Ensure(second) = &out[1] else {
+        panic!("{out:?}");
+    };
+    step(&mut provisioner, NOW, ensured(second.clone()));
+    world.agent_is_at(3, REPLICATOR, 0, vec![]);
+    let out = settle(&mut provisioner, &world, NOW);
+    assert_eq!(out[0], Action::Fence(below(3)));
+    assert!(step(&mut provisioner, NOW, Input::Retired(below(2))).is_empty());
+    world.agent_is_at(3, REPLICATOR, 1, vec![]);
+    assert!(
+        settle(&mut provisioner, &world, NOW).is_empty(),
+        "epoch 2 is not fenced yet"
+    );
+}
+
+#[test]
+fn a_copy_that_was_cut_over_is_neither_fenced_nor_deleted_whatever_epoch_is_reported() {
+    let (mut world, mut provisioner) = moved_on();
+    let stated = proof_of(&world, 1, AGENT, End::Source, [5; 32]);
+    world.agent_is_at(2, OTHER_REPLICATOR, 3, vec![stated]);
+    let out = settle(&mut provisioner, &world, NOW);
+    assert_eq!(kinds(&out), ["ensure"]);
+}
+
+/// Cut over under epoch 1, with both ends' roots in the agent's report.
+fn cut_over(provisioner: u8) -> World {
+    let mut world = World::with(&[REPLICATOR, OTHER_REPLICATOR], provisioner);
+    world.grant(9_000);
+    world.want(Desired::Cutover { prove_full: false });
+    let roots = vec![
+        proof(&world, AGENT, End::Source, [5; 32]),
+        proof(&world, REPLICATOR, End::Target, [5; 32]),
+    ];
+    world.agent_is_at(1, REPLICATOR, 2, roots);
+    world
+}
+
+fn reading() -> Reading {
+    Reading {
+        job: JOB,
+        provider: "fake".into(),
+        claim: Claim {
+            epoch: Epoch(1),
+            length: LENGTH,
+            root: [5; 32],
+        },
+    }
+}
+
+#[test]
+fn what_was_cut_over_is_read_back_once_and_signed_only_if_it_is_the_same() {
+    for (root, told) in [
+        ([5; 32], vec!["witness", "copy-confirmed"]),
+        ([6; 32], vec!["copy-differs"]),
+    ] {
+        let world = cut_over(OPERATOR);
+        let mut provisioner = Provisioner::default();
+        let out = settle(&mut provisioner, &world, NOW);
+        assert_eq!(kinds(&out), ["read back", "ensure"]);
+        assert_eq!(out[0], Action::ReadBack(reading()));
+        assert!(settle(&mut provisioner, &world, later(90_000)).is_empty());
+        let out = step(&mut provisioner, NOW, Input::ReadBack(reading(), root));
+        assert_eq!(kinds(&out), told);
+        assert!(settle(&mut provisioner, &world, later(90_000)).is_empty());
+    }
+}
+
+#[test]
+fn a_copy_that_cannot_be_read_is_read_again_later() {
+    let world = cut_over(OPERATOR);
+    let mut provisioner = Provisioner::default();
+    settle(&mut provisioner, &world, NOW);
+    let failed = || Input::ReadBackFailed(reading(), "no answer".into());
+    assert_eq!(
+        kinds(&step(&mut provisioner, NOW, failed())),
+        ["read-back-failed"]
+    );
+    assert!(settle(&mut provisioner, &world, later(READ_RETRY_MILLIS - 1)).is_empty());
+    let out = settle(&mut provisioner, &world, later(READ_RETRY_MILLIS));
+    assert_eq!(out, [Action::ReadBack(reading())]);
+    assert!(
+        step(&mut provisioner, NOW, failed()).is_empty(),
+        "told once"
+    );
+}
+
+#[test]
+fn who_wrote_a_copy_does_not_confirm_it_and_says_so_once() {
+    let world = cut_over(REPLICATOR);
+    let mut provisioner = Provisioner::default();
+    let mut out = vec![];
+    provisioner.settle(&world.situation(REPLICATOR, NOW), &mut out);
+    assert_eq!(kinds(&out), ["copy-unconfirmed", "ensure"]);
+    out.clear();
+    provisioner.settle(&world.situation(REPLICATOR, later(90_000)), &mut out);
+    assert!(out.is_empty());
 }

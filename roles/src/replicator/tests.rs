@@ -4,8 +4,9 @@
 use super::*;
 use crate::Now;
 use crate::world::{
-    AGENT, JOB, LENGTH, NOW, OPERATOR, OTHER_REPLICATOR, REPLICATOR, World, key, proof,
+    AGENT, JOB, LENGTH, NOW, OPERATOR, OTHER_REPLICATOR, REPLICATOR, SPAN, World, key, proof,
 };
+use crdt::Level;
 use keys::proof::End;
 use keys::{Identity, StatementId, UnixSecs, VolumeId};
 
@@ -248,11 +249,87 @@ fn copies_of_deleted_migrations_are_forgotten_and_no_others() {
     replicator.stored(admitted.record);
     assert!(
         replicator
-            .forget_deleted(&world.situation(REPLICATOR, NOW))
+            .forget_over(&world.situation(REPLICATOR, NOW))
             .is_empty()
     );
     world.want(Desired::Deleted);
-    let gone = replicator.forget_deleted(&world.situation(REPLICATOR, NOW));
+    let gone = replicator.forget_over(&world.situation(REPLICATOR, NOW));
     assert_eq!(gone, [JOB]);
     assert_eq!(replicator.records().count(), 0);
+}
+
+/// A mesh whose agent has gone on to the other replicator, under epoch 2.
+fn moved_on() -> (World, StatementId) {
+    let mut world = World::with(&[REPLICATOR, OTHER_REPLICATOR], OPERATOR);
+    let grant = world.grant(9_000);
+    world.want(Desired::Started);
+    world.agent_is_at(2, OTHER_REPLICATOR, 0, vec![]);
+    // What the provisioner said before it heard of it.
+    world.target_reported(1, LENGTH, TargetState::Ready);
+    (world, grant)
+}
+
+#[test]
+fn a_replicator_that_comes_back_is_refused_on_the_agents_word_and_forgets_its_copy() {
+    let (world, grant) = moved_on();
+    let stale = ticket(&world, grant, 1);
+    assert_eq!(code(&world, &stale), RefusalCode::StaleEpoch);
+    // Without a record the agent's report is all that it has to go by; with one too.
+    let mut replicator = Replicator::default();
+    replicator.stored(Record {
+        job: JOB,
+        epoch: Epoch(1),
+        path: "/volumes/1".into(),
+        length: LENGTH,
+        barrier: 3,
+        root: [1; 32],
+    });
+    let refused = admit(&world, &replicator, &key(AGENT), &stale).unwrap_err();
+    assert_eq!(refused.code, RefusalCode::StaleEpoch);
+    let gone = replicator.forget_over(&world.situation(REPLICATOR, NOW));
+    assert_eq!(gone, [JOB]);
+    assert!(replicator.record(&JOB).is_none());
+}
+
+#[test]
+fn an_epoch_that_was_given_to_another_is_not_served() {
+    let (mut world, grant) = moved_on();
+    world.target_reported(2, LENGTH, TargetState::Ready);
+    assert_eq!(
+        code(&world, &ticket(&world, grant, 2)),
+        RefusalCode::StaleEpoch
+    );
+    // Its own turn comes with an epoch of its own, of which it may hear from the agent
+    // itself before the mesh tells.
+    world.target_reported(3, LENGTH, TargetState::Ready);
+    let admitted = admit(
+        &world,
+        &Replicator::default(),
+        &key(AGENT),
+        &ticket(&world, grant, 3),
+    );
+    assert!(admitted.unwrap().fresh);
+}
+
+#[test]
+fn a_replicator_that_no_operator_has_spoken_to_for_too_long_takes_no_stream() {
+    let (mut world, grant) = ready();
+    let ticket = ticket(&world, grant, 1);
+    let over = Now {
+        mono_millis: NOW.mono_millis + (SPAN.lease_secs + SPAN.autonomy_secs) * 1000,
+        ..NOW
+    };
+    let from = key(AGENT).public();
+    let refused = |world: &World, now: Now| {
+        let situation = world.situation(REPLICATOR, now);
+        let admitted = Replicator::default().admit(&situation, from, &ticket, LENGTH);
+        admitted
+            .err()
+            .map(|refusal| (refusal.code, refusal.note.level))
+    };
+    let no_lease = RefusalCode::NoLease;
+    assert_eq!(refused(&world, NOW), None);
+    assert_eq!(refused(&world, over), Some((no_lease, Level::Error)));
+    world.leases = keys::Leases::new();
+    assert_eq!(refused(&world, NOW), Some((no_lease, Level::Info)));
 }

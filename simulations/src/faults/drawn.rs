@@ -14,7 +14,7 @@ const PICKS: u64 = 1 << 32;
 /// How often a kind is drawn, of the sum of all, and its drawing.
 type Kind = (u64, fn(&mut Draw) -> Fault);
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     (14, Draw::dies),
     (23, Draw::dies_after),
     (12, Draw::partition),
@@ -31,6 +31,7 @@ const KINDS: [Kind; 16] = [
     (4, Draw::slow_disk),
     (5, Draw::clock_jumps),
     (3, Draw::cloud_burst),
+    (8, Draw::old_store),
 ];
 
 /// Draws faults from the beginning until the world heals, one every 200 to 3,500 ms.
@@ -220,6 +221,13 @@ impl Draw {
         Fault::ClockJumps {
             node: self.victim,
             to_secs: skew(&mut self.rng, self.max_skew_secs),
+        }
+    }
+
+    fn old_store(&mut self) -> Fault {
+        Fault::OldStore {
+            node: self.victim,
+            down_millis: self.rng.between(200, 7_000),
         }
     }
 

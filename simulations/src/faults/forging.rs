@@ -23,6 +23,7 @@ impl World {
             ledger: Some(everything()),
             logs: Some(vec![]),
             reports: Some(everything()),
+            forks: Some(vec![]),
             ..Request::default()
         };
         let packet = Packet::Ask(id, Rc::new(encode(&request)));
@@ -60,6 +61,7 @@ impl World {
             statements: vec![],
             changes: vec![],
             reports: vec![],
+            evidence: vec![],
         };
         let mut changes: Vec<_> = changes.collect();
         match forgery {
@@ -93,7 +95,7 @@ impl World {
     pub(super) fn forge_stream(&mut self, forgery: StreamForgery, rng: &mut Rng) {
         let mut sessions = self.nodes.iter().enumerate().filter_map(|(index, node)| {
             let (job, session) = node.up.as_ref()?.sending.iter().next()?;
-            let ticket = node.ticket(*job, Epoch(1), &session.permit)?;
+            let ticket = node.ticket(*job, session.epoch, &session.permit)?;
             let length = node.sources[&job.volume].geometry.length();
             Some((index, session.permit.replicator(), ticket, length))
         });
@@ -112,7 +114,7 @@ impl World {
                 (forger, Ticket { grant, ..ticket })
             }
             StreamForgery::Borrowed | StreamForgery::OldEpoch => {
-                let epoch = Epoch(0);
+                let epoch = Epoch(ticket.epoch.0 - 1);
                 (agent, Ticket { epoch, ..ticket })
             }
         };

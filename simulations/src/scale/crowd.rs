@@ -242,7 +242,11 @@ impl Crowd {
                     self.blamed.push(text);
                 }
                 Output::Raise(alarm) => self.blamed.push(format!("node {at}: {alarm:?}")),
-                Output::Store(_) | Output::Changed(_) | Output::AnswerEnrol { .. } => {}
+                // Everybody knows everybody, or hears of a joiner from who enrolled it.
+                Output::Store(_)
+                | Output::Changed(_)
+                | Output::Introduce { .. }
+                | Output::AnswerEnrol { .. } => {}
             }
         }
     }

@@ -10,7 +10,9 @@ use crate::rng::Rng;
 use crdt::{Desired, MigrationPlan, Report};
 use keys::invite::Token;
 use keys::statement::{Admission, Enrolment, Entry, Grant, Invite};
-use keys::{Domain, Identity, MigrationId, Name, NodeId, Role, Signed, Statement, StatementId};
+use keys::{
+    Domain, Identity, MigrationId, Name, NodeId, Role, Scope, Signed, Statement, StatementId,
+};
 use keys::{PublicKey, UnixSecs, VolumeId};
 use mesh::{Announcement, Founding, Input, JoinStep, Joiner, Output, Replica};
 use std::collections::BTreeSet;
@@ -83,6 +85,7 @@ impl Founded {
             name: name(&format!("n{at}")),
             roles: [Role::Operator].into_iter().collect(),
             site: None,
+            scope: Scope::Everywhere,
             not_after: None,
             admission: Admission::Root,
         });
@@ -136,7 +139,10 @@ impl Founded {
         let identity = self.identities[at].clone();
         let root = (at == 0).then(|| self.root.clone());
         let (ledger, document) = (other.ledger().clone(), other.document().clone());
-        Replica::of(identity, root, ledger, document, other.reports().clone())
+        let mut twin = Replica::of(identity, root, ledger, document, other.reports().clone());
+        // Its key is new: there is nothing to hear of what it wrote before.
+        twin.write_unheard();
+        twin
     }
 }
 
@@ -171,6 +177,9 @@ pub fn invite(op: &mut Replica, rng: &mut Rng, uses: u16, out: &mut Vec<Output>)
         site: None,
         not_after,
         uses,
+        admitter: op.my_key(),
+        scope: Scope::Everywhere,
+        member_until: None,
     });
     let stated = op.state(AT, statement, out);
     Token {
@@ -208,7 +217,9 @@ pub fn enrol(
             Ok(JoinStep::Send(next)) => request = next,
             Ok(JoinStep::Done(ledger)) => {
                 let replica = Replica::restore(identity.clone(), None, *ledger, vec![], vec![]);
-                return (replica.expect("nothing to be corrupt"), all);
+                let mut replica = replica.expect("nothing to be corrupt");
+                replica.write_unheard();
+                return (replica, all);
             }
             Err(error) => panic!("an open invite enrols: {error}"),
         }
@@ -224,6 +235,8 @@ pub fn grant(op: &mut Replica, number: u64, out: &mut Vec<Output>) -> StatementI
         replicators: vec![me],
         volumes: vec![VolumeId([1; 16])],
         not_after: UnixSecs(BEGINNING + 1_000_000 + number),
+        lease_secs: 3_600,
+        autonomy_secs: 0,
     });
     op.state(AT, grant, out).expect("an operator's statement")
 }

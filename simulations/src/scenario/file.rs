@@ -4,9 +4,10 @@
 //! Everything in a file is checked against the limits here, so that a world never
 //! meets a node that is not there or a time that never comes.
 
-use super::{At, Migration, Scenario};
+use super::{At, Loss, Migration, Scenario};
 use crate::context::Seen;
 use crate::faults::Fault;
+use keys::statement::{MAX_AUTONOMY_SECS, MAX_LEASE_SECS, MIN_LEASE_SECS};
 use std::fmt;
 use std::path::Path;
 
@@ -98,6 +99,8 @@ impl Scenario {
         for secs in &self.clock_secs {
             skewed("clock_secs", *secs)?;
         }
+        let most = MAX_SKEW_SECS.unsigned_abs();
+        within("boot_clock_secs", self.boot_clock_secs, 0, most)?;
         within("seed", self.seed, 0, i64::MAX as u64)?;
         within("heal_at_millis", self.heal_at_millis, 1, MAX_MILLIS)?;
         within(
@@ -119,6 +122,17 @@ impl Scenario {
         for invited in &self.invited_at_millis {
             within("invited_at_millis", *invited, 0, self.heal_at_millis)?;
         }
+        within("lost_millis", self.lost_millis, 1, MAX_MILLIS)?;
+        if let Some(Loss::Replicator { at_millis, .. }) = self.loss {
+            within("loss.at_millis", at_millis, 0, MAX_MILLIS)?;
+        }
+        if let Some(
+            Loss::Replicator { away_millis, .. } | Loss::ReplicatorProving { away_millis },
+        ) = self.loss
+        {
+            let away = away_millis.unwrap_or(1);
+            within("loss.away_millis", away, 1, MAX_MILLIS)?;
+        }
         if self.migrations.is_empty() || self.migrations.len() > nodes {
             return Err("give at least one [[migration]], and no more than nodes".into());
         }
@@ -137,6 +151,7 @@ impl Scenario {
     fn check_migration(&self, migration: &Migration) -> Result<(), String> {
         let last = self.nodes as u64 - 1;
         within("agent", migration.agent as u64, 1, last)?;
+        within("provisioner", migration.provisioner as u64, 0, last)?;
         if migration.replicators.is_empty() {
             return Err("give at least one of replicators".into());
         }
@@ -164,7 +179,11 @@ impl Scenario {
         for wish in &migration.wishes {
             within("at_millis", wish.at_millis, 0, MAX_MILLIS)?;
         }
-        within("grant_secs", migration.grant_secs, 1, 366 * 86_400)
+        within("grant_secs", migration.grant_secs, 1, 366 * 86_400)?;
+        let lease = [MIN_LEASE_SECS, MAX_LEASE_SECS];
+        within("lease_secs", migration.lease_secs, lease[0], lease[1])?;
+        let autonomy = migration.autonomy_secs;
+        within("autonomy_secs", autonomy, 0, MAX_AUTONOMY_SECS)
     }
 
     fn check_fault(&self, fault: &At<Fault>) -> Result<(), String> {

@@ -127,6 +127,16 @@ fn what_is_beyond_a_limit_is_refused_and_says_what_may_be() {
         ),
         (
             "seed = 1",
+            "seed = 1\nboot_clock_secs = 86401",
+            "boot_clock_secs is 86401",
+        ),
+        (
+            "agent = 1",
+            "agent = 1\nlease_secs = 1",
+            "migration 1: lease_secs is 1; it may be 2 to 604800",
+        ),
+        (
+            "seed = 1",
             "seed = 1\nclock_secs = [0]",
             "one for each of the 3 nodes",
         ),

@@ -9,7 +9,7 @@ use crate::world;
 /// The first of some worlds with this flaw that fails, made small.
 fn minimised(flaw: Flaw, most_runs: u32) -> (Scenario, Found) {
     let mut silent = |_: &str| {};
-    (0..40)
+    (0..200)
         .find_map(|seed| {
             let scenario = Scenario::draw(seed, 5);
             let found = minimising::minimise(&scenario, Some(flaw), most_runs, &mut silent)?;

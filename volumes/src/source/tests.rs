@@ -206,6 +206,31 @@ fn a_block_device_that_is_resized_or_fails_is_noticed() {
 }
 
 #[test]
+fn a_narrowed_volume_is_its_first_bytes_and_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image");
+    let bytes: Vec<u8> = (0..200_000_u32).map(|at| (at % 251) as u8).collect();
+    fs::write(&path, &bytes).unwrap();
+    let narrow = SourceVolume::open(&path).unwrap().narrowed(70_000).unwrap();
+    let mut reader = crate::RootReader::new(&narrow);
+    let root = loop {
+        if let Some(root) = reader.step(&narrow).unwrap() {
+            break root;
+        }
+    };
+    assert_eq!(root.0, *blake3::hash(&bytes[..70_000]).as_bytes());
+    let refused = SourceVolume::open(&path).unwrap().narrowed(200_001);
+    assert!(matches!(
+        refused,
+        Err(OpenSourceError::TooShort {
+            have: 200_000,
+            need: 200_001,
+            ..
+        })
+    ));
+}
+
+#[test]
 fn a_source_cannot_be_written_through() {
     use std::os::unix::fs::FileExt;
     let folder = tempfile::tempdir().unwrap();

@@ -32,11 +32,9 @@ fn what_is_not_honoured_of_a_revoked_author_and_what_depends_on_it_does_not_coun
     a.edit(&world, |edit| edit.rename(M1, "orphaned"));
     world.revoke(2, Some(honoured));
 
-    let orphan = Orphan {
-        author: key(1).public(),
-        seq: 1,
-    };
-    assert_eq!(a.document.rebuild(&world.authority()), [orphan]);
+    let orphans = a.document.rebuild(&world.authority());
+    let named = orphans.iter().map(|orphan| (orphan.author, orphan.seq));
+    assert_eq!(named.collect::<Vec<_>>(), [(key(1).public(), 1)]);
     assert_same(&a.document, &early);
 
     // Who hears of the revocation first comes to the same.
@@ -90,87 +88,38 @@ fn an_author_that_is_enrolled_again_gets_its_log_back() {
     assert_same(&restarted, &before);
 }
 
-/// Two nodes with the same key that both went on after its first change.
-fn forked(world: &World) -> (Node, Node) {
-    let mut a = Node::new(world, 2);
-    a.edit(world, |edit| edit.create_migration(&migration(M1)));
-    let mut b = Node::new(world, 2);
-    b.document = a.document.clone();
-    for at in 0..3 {
-        a.edit(world, |edit| edit.rename(M1, &format!("a{at}")));
-        b.edit(world, |edit| edit.rename(M1, &format!("b{at}")));
-    }
-    (a, b)
-}
-
 #[test]
-fn a_forked_log_is_noticed_and_changes_nothing() {
-    let world = World::of(&[1, 2]);
-    let (mut a, b) = forked(&world);
-    let before = a.document.clone();
-    let author = key(2).public();
-    let theirs = b.document.entries_after(&author, 1, usize::MAX);
-    for (change, at) in theirs.iter().zip([2, 3, 4]) {
-        let outcome = a.document.offer(change.clone(), &world.authority());
-        assert!(
-            matches!(outcome, Outcome::Fork(Fork { seq, .. }) if seq == at),
-            "{outcome:?}"
-        );
-    }
-    assert_same(&a.document, &before);
-    assert_eq!(a.document.forks().count(), 1);
-}
-
-#[test]
-fn a_fork_is_noticed_from_what_follows_it() {
-    let world = World::of(&[1, 2]);
-    let (a, mut b) = forked(&world);
-    let author = key(2).public();
-    let mut behind = Document::new(world.mesh());
-    behind.offer_all(
-        a.document.entries_after(&author, 0, usize::MAX)[..2].to_vec(),
-        &world.authority(),
-    );
-    b.desire(&world, M1, Desired::Started);
-    let third = b.document.entries_after(&author, 2, 1);
-    let outcome = behind.offer(third[0].clone(), &world.authority());
-    assert!(matches!(outcome, Outcome::Fork(Fork { seq: 2, .. })));
-}
-
-#[test]
-fn after_a_fork_all_nodes_come_to_the_branch_that_is_honoured() {
+fn an_author_with_a_new_key_goes_on_and_its_old_log_ends_where_it_said() {
     let mut world = World::of(&[1, 2]);
-    let (mut a, mut b) = forked(&world);
-    world.revoke(2, Some(b.head()));
-    a.document.rebuild(&world.authority());
-    b.document.rebuild(&world.authority());
-    let mut empty = Document::new(world.mesh());
-    let stale = all(&a.document);
-    for _ in 0..2 {
-        empty.offer_all(stale.clone(), &world.authority());
-        sync(&world, &b.document, &mut empty);
-        sync(&world, &b.document, &mut a.document);
-    }
-    assert_same(&a.document, &b.document);
-    assert_same(&empty, &b.document);
-    assert_eq!(a.document.plan().migrations[&M1].name, "b2");
-}
-
-#[test]
-fn a_short_losing_branch_makes_way_for_the_honoured_one() {
-    let mut world = World::of(&[1, 2]);
-    let (a, b) = forked(&world);
-    let author = key(2).public();
-    world.revoke(2, Some(b.head()));
-    let mut node = Document::new(world.mesh());
-    let losing = a.document.entries_after(&author, 0, usize::MAX)[..3].to_vec();
-    node.offer_all(losing, &world.authority());
-    assert_eq!(node.len(), 3);
-    for _ in 0..2 {
-        sync(&world, &b.document, &mut node);
-    }
-    assert_same(&node, &b.document);
-    assert_eq!(node.parked(), (0, 0));
+    let mut node = Node::new(&world, 2);
+    node.edit(&world, |edit| edit.create_migration(&migration(M1)));
+    node.edit(&world, |edit| edit.rename(M1, "told"));
+    let last = node.head();
+    let mut thief = Node::new(&world, 2);
+    thief.document = node.document.clone();
+    let late = thief.edit(&world, |edit| edit.rename(M1, "stolen"));
+    world.rotate(2, 3, last);
+    node.document.rebuild(&world.authority());
+    assert_eq!(node.document.plan().migrations[&M1].name, "told");
+    // With the old key nothing more is said, by nobody.
+    let (author, seq) = (key(2).public(), 3);
+    let past = Outcome::Refused(Refusal::NotHonoured { author, seq });
+    assert_eq!(node.document.offer(late, &world.authority()), past);
+    let refused = node
+        .document
+        .edit(&key(2), NOW, &world.authority(), |edit| {
+            edit.rename(M1, "no")
+        });
+    assert_eq!(refused, Err(EditError::NotAnOperator(author)));
+    // The new key goes on where the old one ended, and who has both logs agrees.
+    let mut next = Node::new(&world, 3);
+    next.document = node.document.clone();
+    next.edit(&world, |edit| edit.rename(M1, "went on"));
+    sync(&world, &next.document, &mut thief.document);
+    thief.document.rebuild(&world.authority());
+    sync(&world, &next.document, &mut thief.document);
+    assert_same(&thief.document, &next.document);
+    assert_eq!(next.document.plan().migrations[&M1].name, "went on");
 }
 
 proptest! {

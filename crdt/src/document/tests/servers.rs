@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn server(number: u8) -> ServerPlan {
+pub(super) fn server(number: u8) -> ServerPlan {
     ServerPlan {
         id: ServerId([number; 16]),
         name: format!("web-{number}"),

@@ -32,7 +32,7 @@ fn tick(replica: &mut Replica, at: u64) -> Vec<Output> {
 /// Lets `peer` be connected and known to hold what `replica` holds.
 fn equal_peer(replica: &mut Replica, peer: PublicKey) {
     step(replica, Input::Connected(peer));
-    let page = replica.page(&Request::default());
+    let page = replica.page(&peer, &Request::default());
     step(replica, Input::Answered { from: peer, page });
 }
 
@@ -93,7 +93,7 @@ fn what_a_page_brought_is_passed_on_by_its_heads_when_it_is_large() {
         ledger: Some(Summary::Held(held)),
         ..Request::default()
     };
-    let mut page = op.page(&request);
+    let mut page = op.page(&node.my_key(), &request);
     assert!(page.statements.len() > 100 && !page.more);
     let from = op.my_key();
     page.more = true;
@@ -182,7 +182,7 @@ fn a_peer_that_never_agrees_is_not_asked_without_end() {
             break;
         }
         asked += 1;
-        let mut page = op.page(&Request::default());
+        let mut page = op.page(&node.my_key(), &Request::default());
         page.heads.ledger = [number; 32];
         page.more = true;
         page.ledger_groups = vec![(3, vec![[number; 8]; 16])];
@@ -201,7 +201,7 @@ fn cost(asker: &mut Replica, other: &mut Replica) -> usize {
         ..Announcement::default()
     };
     step(asker, Input::Connected(from));
-    let page = other.page(&Request::default());
+    let page = other.page(&me, &Request::default());
     // From when the two are connected and know each other's heads.
     let mut out = step(asker, Input::Answered { from, page });
     step(
@@ -260,11 +260,12 @@ fn two_reports_of_one_version_reach_each_other() {
     let mut node = join(&mut op, 9);
     talk(&mut op, &mut node, 100);
     let mut clone = twin(key(9), &node);
+    clone.write_unheard();
     publish(&mut node, "one");
     publish(&mut clone, "two");
     talk(&mut op, &mut node, 100);
     let other = key(9).public();
-    let request = op.page(&Request::default());
+    let request = op.page(&op.my_key(), &Request::default());
     step(
         &mut op,
         Input::Answered {
@@ -283,9 +284,17 @@ fn two_reports_of_one_version_reach_each_other() {
         )])),
         ..Request::default()
     };
-    let page = clone.page(&request);
+    let page = clone.page(&op.my_key(), &request);
     assert_eq!(page.reports.len(), 1);
     let out = step(&mut op, Input::Answered { from: other, page });
-    let forked = |output: &Output| matches!(output, Output::Raise(Alarm::ForkedReports { .. }));
+    let forked = |output: &Output| {
+        matches!(
+            output,
+            Output::Raise(Alarm::Cloned {
+                fork: Fork::Reports,
+                ..
+            })
+        )
+    };
     assert!(out.iter().any(forked));
 }

@@ -2,9 +2,9 @@
 //!
 //! Not here: proofs (`verify`) and live bars (`bars`).
 
-use crate::api::model::{JobView, MigrationView};
+use crate::api::model::{ExposureView, JobView, MigrationView};
 use crate::cli::awaited::{Goal, Verdict, judge};
-use crate::cli::figures::{age, bar, short_id, size, took};
+use crate::cli::figures::{age, bar, exact, short_id, size, took};
 use crate::cli::page::{Look, Page, Paint, Piece, Table};
 use crate::cli::task::Verb;
 
@@ -79,6 +79,10 @@ pub fn page(migration: &MigrationView, look: &Look) -> String {
         ("wanted", Some((&migration.desired).into())),
         ("stage", Some(stage(&migration.stage))),
         ("planned", Some(planned.into())),
+        (
+            "exposure",
+            migration.exposure.as_ref().map(|it| exposed(it).into()),
+        ),
         ("next", migration.next.as_ref().map(Into::into)),
     ]);
     if !migration.conflicts.is_empty() {
@@ -150,6 +154,7 @@ fn about(job: &JobView, page: &mut Page) {
             job.detail.as_ref().map(|why| Piece::new(why, Paint::Warn)),
         ),
         ("copy at", job.target_path.as_ref().map(Into::into)),
+        ("confirmed", confirmation(job)),
     ]);
     if job.passes.is_empty() {
         return;
@@ -166,6 +171,21 @@ fn about(job: &JobView, page: &mut Page) {
     page.table(table);
 }
 
+/// Whether a node other than the replicator has read the copy back, once it is cut over.
+fn confirmation(job: &JobView) -> Option<Piece> {
+    if job.stage != "cut-over" {
+        return None;
+    }
+    match (&job.confirmed_by, &job.unconfirmed) {
+        (Some(by), _) => {
+            let text = format!("by {by}, which read the copy back");
+            Some(Piece::new(text, Paint::Good))
+        }
+        (None, Some(why)) => Some(Piece::new(why, Paint::Warn)),
+        (None, None) => None,
+    }
+}
+
 /// What a verb was answered with.
 pub fn told(verb: Verb, migration: &MigrationView, look: &Look) -> String {
     let now = match verb {
@@ -175,7 +195,23 @@ pub fn told(verb: Verb, migration: &MigrationView, look: &Look) -> String {
         Verb::Cutover { .. } => "is to be cut over",
         Verb::Delete => "is to be deleted",
     };
-    line(now, migration, look)
+    let mut told = line(now, migration, look);
+    if let (Verb::Start, Some(exposure)) = (verb, &migration.exposure) {
+        let mut page = Page::new(look);
+        page.line(exposed(exposure));
+        told.push_str(&page.finish());
+    }
+    told
+}
+
+/// What a grant exposes, as a sentence.
+pub fn exposed(exposure: &ExposureView) -> String {
+    format!(
+        "a revocation may go unheard for up to {} by an end that is cut off (lease {}, autonomy {})",
+        exact(exposure.exposure_secs),
+        exact(exposure.lease_secs),
+        exact(exposure.autonomy_secs),
+    )
 }
 
 /// What was waited for and has come.

@@ -2,7 +2,7 @@
 //!
 //! Not here: what a node offers as a source (`servers`).
 
-use crate::api::model::NodeView;
+use crate::api::model::{NodeRevoked, NodeView};
 use crate::cli::figures::{age, short_id};
 use crate::cli::page::{Look, Page, Paint, Piece, Table};
 
@@ -11,7 +11,7 @@ use super::{connection, listed, or_unknown};
 fn state(state: &str) -> Piece {
     let paint = match state {
         "active" => Paint::Good,
-        "contested" => Paint::Bad,
+        "cloned" | "contested" | "key-contested" => Paint::Bad,
         _ => Paint::Warn,
     };
     Piece::new(state, paint)
@@ -54,9 +54,11 @@ pub fn page(node: &NodeView, look: &Look) -> String {
         ("id", Some((&node.id).into())),
         ("roles", listed(&node.roles)),
         ("site", node.site.as_ref().map(Into::into)),
+        ("scope", node.scope.as_ref().map(Into::into)),
         ("state", Some(state(&node.state))),
         ("link", Some(connection(node.connected, node.this_node))),
         ("enrolled", Some(ago(&node.enrolled_at))),
+        ("ends", node.ends_at.as_ref().map(Into::into)),
         ("report", node.reported_at.as_deref().map(ago)),
         ("host", node.hostname.as_ref().map(Into::into)),
         ("version", node.version.as_ref().map(Into::into)),
@@ -67,5 +69,34 @@ pub fn page(node: &NodeView, look: &Look) -> String {
     let addresses = node.addresses.iter();
     values.extend(addresses.map(|address| ("address", Some(address.into()))));
     page.labelled(values);
+    page.finish()
+}
+
+/// What expelling a node came to.
+pub fn revoked(done: &NodeRevoked, look: &Look) -> String {
+    let mut page = Page::new(look);
+    page.line(format!("node {} revoked", done.name));
+    if let (Some(statements), Some(edits)) = (done.honoured_statements, done.honoured_edits) {
+        page.line(format!(
+            "its word counts through statement {statements} and edit {edits}"
+        ));
+    }
+    let lapsed = &done.lapsed;
+    let mut gone = vec![];
+    if !lapsed.nodes.is_empty() {
+        gone.push(format!("nodes {}", lapsed.nodes.join(", ")));
+    }
+    for (what, count) in [
+        ("invites", lapsed.invites.len() as u64),
+        ("grants", lapsed.grants.len() as u64),
+        ("edits of the plan", lapsed.edits),
+    ] {
+        if count > 0 {
+            gone.push(format!("{count} {what}"));
+        }
+    }
+    if !gone.is_empty() {
+        page.line(format!("no longer counts: {}", gone.join("; ")));
+    }
     page.finish()
 }

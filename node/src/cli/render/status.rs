@@ -23,6 +23,7 @@ pub fn page(status: &StatusView, look: &Look) -> String {
     page.labelled([
         ("node", Some(who.into())),
         ("state", Some(running(status))),
+        ("machine", Some((&status.machine).into())),
         ("mesh", Some(mesh(status).into())),
         ("links", links(status)),
         ("listening", super::listed(&status.listening)),
@@ -58,13 +59,17 @@ fn running(status: &StatusView) -> Piece {
             Paint::Warn,
         );
     }
-    let paint = if status.node.state == "active" {
+    let paint = if status.node.state == "active" && status.may_write {
         Paint::Good
     } else {
         Paint::Warn
     };
+    let waits = match status.may_write {
+        true => "",
+        false => "; changes nothing before it has heard from a peer",
+    };
     let text = format!(
-        "running, version {}, enrolment {}",
+        "running, version {}, enrolment {}{waits}",
         status.version, status.node.state
     );
     Piece::new(text, paint)

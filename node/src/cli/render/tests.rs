@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::api::model::ExposureView;
 use crate::cli::page::{Look, Page, Table};
+use crate::cli::task::Verb;
 use crate::cli::tests::*;
 
 fn shown(page: &str) -> Vec<&str> {
@@ -138,6 +140,22 @@ fn a_migration_shows_its_volumes_reasons_and_passes() {
 }
 
 #[test]
+fn a_start_and_the_page_say_how_long_a_revocation_may_go_unheard() {
+    let mut view = migration("started", vec![job("initial-sync")]);
+    view.exposure = Some(ExposureView {
+        lease_secs: 3_600,
+        autonomy_secs: 7 * 86_400,
+        exposure_secs: 7 * 86_400 + 3_600,
+    });
+    let sentence = "a revocation may go unheard for up to 7d1h by an end that is cut off (lease 1h, autonomy 7d)";
+    let told = |verb| migrations::told(verb, &view, &look());
+    assert_eq!(shown(&told(Verb::Start)).last(), Some(&sentence));
+    assert!(!told(Verb::Pause).contains("unheard"));
+    let page = migrations::page(&view, &look());
+    assert!(shown(&page).contains(&format!("exposure     {sentence}").as_str()));
+}
+
+#[test]
 fn a_list_of_migrations_shows_how_far_each_is() {
     let mut syncing = job("initial-sync");
     syncing.progress = Some(live(GIB));
@@ -199,10 +217,11 @@ fn proofs_show_both_roots_and_a_command_for_each_on_its_own_line() {
         [
             "volume vda (7777aaaa), 4.0 GiB = 4294967296 bytes",
             "source  aaaa",
-            "        read in full, signed by web, 2026-01-31T07:59:00Z",
+            "        read in full, signed by web for epoch 1, 2026-01-31T07:59:00Z",
             "copy    aaaa",
-            "        read in full, signed by store, 2026-01-31T07:59:00Z",
+            "        read in full, signed by store for epoch 1, 2026-01-31T07:59:00Z",
             "equal",
+            "not confirmed by another node yet",
             "to prove it, on web:",
             "head -c 4294967296 /web/disk | b3sum",
             "to prove it, on store:",
@@ -212,6 +231,24 @@ fn proofs_show_both_roots_and_a_command_for_each_on_its_own_line() {
     let open = verify::page(&proven(Some("aaaa"), None), &look());
     assert!(open.contains("copy    no signed root yet\n"), "{open}");
     assert!(open.contains("\nnot yet proven\n"), "{open}");
+}
+
+#[test]
+fn a_confirmed_copy_says_by_whom_and_a_migration_shows_it_too() {
+    let mut view = proven(Some("aaaa"), Some("aaaa"));
+    view.volumes[0].witness = Some(proof("cloud", "aaaa"));
+    view.volumes[0].unconfirmed = None;
+    let page = verify::page(&view, &look());
+    assert!(page.contains("witness aaaa\n"), "{page}");
+    let confirmed = "confirmed by cloud, which read the copy back\n";
+    assert!(page.contains(confirmed), "{page}");
+    let mut job = job("cut-over");
+    job.confirmed_by = Some("cloud".into());
+    let page = migrations::page(&migration("cutover", vec![job]), &look());
+    assert!(
+        page.contains("by cloud, which read the copy back"),
+        "{page}"
+    );
 }
 
 #[test]

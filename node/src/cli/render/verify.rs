@@ -28,6 +28,9 @@ fn put(volume: &VolumeProof, page: &mut Page) {
     ));
     end("source", volume.source.as_ref(), page);
     end("copy", volume.target.as_ref(), page);
+    if volume.witness.is_some() {
+        end("witness", volume.witness.as_ref(), page);
+    }
     let (text, paint) = match (&volume.source, &volume.target) {
         _ if volume.equal => ("equal", Paint::Good),
         (Some(source), Some(target)) if source.root == target.root => (
@@ -38,6 +41,9 @@ fn put(volume: &VolumeProof, page: &mut Page) {
         _ => ("not yet proven", Paint::Warn),
     };
     page.pieces([Piece::new(text, paint)]);
+    if volume.equal {
+        page.pieces([confirmation(volume)]);
+    }
     let proofs = [volume.source.as_ref(), volume.target.as_ref()];
     for proof in proofs.into_iter().flatten() {
         page.line(format!(
@@ -48,20 +54,35 @@ fn put(volume: &VolumeProof, page: &mut Page) {
     }
 }
 
+/// Whether a node other than the replicator has looked.
+fn confirmation(volume: &VolumeProof) -> Piece {
+    match (&volume.witness, &volume.unconfirmed) {
+        (Some(witness), None) => {
+            let text = format!(
+                "confirmed by {}, which read the copy back",
+                witness.signed_by
+            );
+            Piece::new(text, Paint::Good)
+        }
+        (_, Some(why)) => Piece::new(why, Paint::Warn),
+        (None, None) => Piece::new("not confirmed by another node", Paint::Warn),
+    }
+}
+
 fn end(which: &str, proof: Option<&ProofView>, page: &mut Page) {
     let Some(proof) = proof else {
         page.pieces([
-            Piece::new(format!("{which:<6}  "), Paint::Dim),
+            Piece::new(format!("{which:<7} "), Paint::Dim),
             Piece::new("no signed root yet", Paint::Warn),
         ]);
         return;
     };
     page.pieces([
-        Piece::new(format!("{which:<6}  "), Paint::Dim),
+        Piece::new(format!("{which:<7} "), Paint::Dim),
         (&proof.root).into(),
     ]);
     page.line(format!(
-        "        {}, signed by {}, {}",
-        proof.method, proof.signed_by, proof.at
+        "        {}, signed by {} for epoch {}, {}",
+        proof.method, proof.signed_by, proof.epoch, proof.at
     ));
 }

@@ -46,7 +46,17 @@ fn routes(asked: &Asked, invite_addresses: &[&str]) -> Router {
     let volume = serde_json::to_value(disk()).unwrap();
     Router::new()
         .route("/v1/invites", note("invites", invite))
-        .route("/v1/nodes/{which}/revoke", note("revoke", value!({})))
+        .route(
+            "/v1/nodes/{which}/revoke",
+            note(
+                "revoke",
+                value!({
+                    "id": "01", "name": "web",
+                    "honoured_statements": 7, "honoured_edits": 2,
+                    "lapsed": {"nodes": ["a", "b"], "invites": [], "grants": ["05"], "edits": 3},
+                }),
+            ),
+        )
         .route("/v1/volumes", note("volumes", volume))
         .route("/v1/migrations", note("migrations", created))
         .route("/v1/migrations/{which}/{verb}", steer)
@@ -100,6 +110,7 @@ async fn a_new_invite_is_the_only_line_on_stdout() {
     let expected = value!({
         "roles": ["agent", "replicator"], "name": "web", "site": null,
         "expires_secs": 7_200, "uses": 1,
+        "scope": [], "valid_for_secs": null, "root_key": null,
     });
     assert_eq!(ran.asked, [("invites".to_owned(), expected)]);
 }
@@ -153,9 +164,17 @@ async fn a_node_is_revoked_with_the_reason() {
     ran.result.unwrap();
     assert_eq!(
         ran.asked,
-        [("revoke".to_owned(), value!({ "reason": "lost" }))]
+        [(
+            "revoke".to_owned(),
+            value!({
+                "reason": "lost", "honour_through": null, "honour_edits": null, "root_key": null,
+            })
+        )]
     );
-    assert_eq!(ran.out, "node web revoked\n");
+    assert_eq!(
+        ran.out,
+        "node web revoked\nits word counts through statement 7 and edit 2\nno longer counts: nodes a, b; 1 grants; 3 edits of the plan\n"
+    );
 }
 
 #[tokio::test]
@@ -178,6 +197,18 @@ async fn a_cutover_carries_how_it_is_proven_and_waits_when_told_to() {
         "{}",
         ran.out
     );
+}
+
+#[tokio::test]
+async fn a_start_carries_lease_and_autonomy_where_they_are_given() {
+    let ran = run("migration start web-1 --lease 10m --autonomy 0", &[]).await;
+    ran.result.unwrap();
+    let expected = value!({ "prove_full": false, "lease_secs": 600, "autonomy_secs": 0 });
+    assert_eq!(ran.asked, [("web-1 start".to_owned(), expected)]);
+    let ran = run("migration start web-1", &[]).await;
+    ran.result.unwrap();
+    let expected = value!({ "prove_full": false });
+    assert_eq!(ran.asked, [("web-1 start".to_owned(), expected)]);
 }
 
 #[tokio::test]

@@ -13,6 +13,8 @@ pub fn node() -> NodeView {
         name: "office".into(),
         roles: vec!["operator".into(), "provisioner".into()],
         site: Some("hq".into()),
+        scope: None,
+        ends_at: None,
         key: "k".repeat(8),
         peer_id: "12D3Koo".into(),
         state: "active".into(),
@@ -84,6 +86,8 @@ pub fn job(stage: &str) -> JobView {
         replicator: Some("store".into()),
         target_path: Some("/srv/cloud/vol-1/data".into()),
         barrier: 3,
+        confirmed_by: None,
+        unconfirmed: None,
         passes: Vec::new(),
         progress: None,
     }
@@ -123,6 +127,7 @@ pub fn migration(desired: &str, volumes: Vec<JobView>) -> MigrationView {
             .map_or("enrolled".into(), |job| job.stage.clone()),
         created_at: "2026-01-31T07:00:00Z".into(),
         volumes,
+        exposure: None,
         conflicts: Vec::new(),
         next: Some("dunlin migration watch web-1".into()),
     }
@@ -143,6 +148,8 @@ pub fn event(node: &str, seq: u64, at: &str) -> EventView {
 pub fn status() -> StatusView {
     StatusView {
         version: "0.1.0".into(),
+        machine: "bound to this machine by its DMI product UUID".into(),
+        may_write: true,
         running: true,
         mesh: "ffeeddccbbaa00112233445566778899".into(),
         mesh_name: "acme".into(),
@@ -179,6 +186,7 @@ pub fn proof(by: &str, root: &str) -> ProofView {
         method: "read in full".into(),
         at: "2026-01-31T07:59:00Z".into(),
         signed_by: by.into(),
+        epoch: 1,
         command: format!("head -c 4294967296 /{by}/disk | b3sum"),
     }
 }
@@ -188,13 +196,17 @@ pub fn proven(source: Option<&str>, target: Option<&str>) -> VerifyView {
     VerifyView {
         migration: MIGRATION_ID.into(),
         verified: equal,
+        confirmed: false,
         volumes: vec![VolumeProof {
             volume: VOLUME_ID.into(),
             name: "vda".into(),
             length: 4 * GIB,
             source: source.map(|root| proof("web", root)),
             target: target.map(|root| proof("store", root)),
+            witness: None,
             equal,
+            confirmed: false,
+            unconfirmed: Some("not confirmed by another node yet".into()),
         }],
     }
 }

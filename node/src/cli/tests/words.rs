@@ -34,6 +34,31 @@ fn durations_are_numbers_with_units() {
 }
 
 #[test]
+fn an_autonomy_may_be_nothing_and_a_lease_may_not() {
+    for text in ["0", "0s"] {
+        assert_eq!(duration_or_none(text), Ok(Duration::ZERO), "{text}");
+        assert!(duration(text).is_err(), "{text}");
+    }
+    assert_eq!(duration_or_none("7d"), duration("7d"));
+    assert_eq!(duration_or_none("x"), Err(BadDuration::Shape));
+}
+
+#[test]
+fn what_is_exposed_is_not_rounded_and_can_be_typed_again() {
+    for (secs, text) in [
+        (0, "0s"),
+        (2, "2s"),
+        (5_400, "1h30m"),
+        (3_601, "1h1s"),
+        (608_400, "7d1h"),
+    ] {
+        assert_eq!(exact(secs), text);
+        let typed = duration_or_none(text).unwrap();
+        assert_eq!(typed.as_secs(), secs);
+    }
+}
+
+#[test]
 fn sizes_are_whole_bytes_with_binary_or_decimal_units() {
     for (text, expected) in [
         ("1", 1),

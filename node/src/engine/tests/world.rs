@@ -2,34 +2,40 @@
 //! the hands of somebody who speaks on the wire as he likes.
 
 use super::super::{Engine, Handle, Parts};
-use crate::api::model::{InviteCreate, MigrationCreate, VolumeAdd};
+use super::rogue::Rogue;
+use crate::api::model::{ActionOptions, InviteCreate, MigrationCreate, VolumeAdd};
 use crate::config::Config;
-use crate::datadir::DataDir;
+use crate::datadir::{DataDir, KeyFile};
 use crate::local::{self, Init, Joining};
-use crate::net::{self, BlockStream, Net};
+use crate::net;
 use crate::store::Store;
 use blocks::frame::PREFIX_LEN;
-use blocks::{BLOCK_SIZE, BlockIndex, Encoding, FramePrefix, Geometry, Root, ToSource, ToTarget};
+use blocks::{BLOCK_SIZE, BlockIndex, Encoding, FramePrefix, Geometry, ToSource, ToTarget};
 use crdt::Event;
-use futures::{AsyncReadExt, AsyncWriteExt};
+use futures::AsyncReadExt;
 use keys::invite::Token;
-use keys::{Identity, Name, PublicKey, Role, Signed, Statement, StatementId};
+use keys::lease::{Pair, Renewal, Span};
+use keys::statement::{Admission, Enrolment, Entry};
+use keys::{
+    Domain, Identity, Leases, Name, PublicKey, Pulse, Role, Signed, Statement, StatementId,
+};
+use libp2p::Multiaddr;
 use mesh::Replica;
 use provider::Provider;
 use provider_local::LocalCloud;
-use roles::{JobId, Ticket};
+use roles::JobId;
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// Longest wait for anything.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
 /// Blocks of the source.
 pub const BLOCKS: u64 = 64;
@@ -38,6 +44,11 @@ pub const BLOCKS: u64 = 64;
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     let result = timeout(DEADLINE, future).await;
     result.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
+/// Lets the others run before the next look.
+pub async fn pause() {
+    let _ = timeout(LOOK, pending::<()>()).await;
 }
 
 /// Waits until `look` at an engine gives something.
@@ -51,8 +62,7 @@ pub async fn until<T: Send + 'static>(
             if let Some(found) = node.call(look.clone()).await {
                 return found;
             }
-            // Others run meanwhile.
-            let _ = timeout(LOOK, pending::<()>()).await;
+            pause().await;
         }
     })
     .await
@@ -67,9 +77,18 @@ pub struct Running {
 }
 
 impl Running {
-    async fn start(folder: &Path) -> Self {
+    pub async fn start(folder: &Path) -> Self {
         let dir = DataDir::open(folder).unwrap();
-        let lock = dir.lock().unwrap();
+        // A program that another test starts may hold on to it for a moment.
+        let lock = soon("the folder's lock", async {
+            loop {
+                match dir.lock() {
+                    Ok(lock) => return lock,
+                    Err(_) => pause().await,
+                }
+            }
+        })
+        .await;
         let (store, header) = Store::open(&dir.store()).unwrap();
         let (identity, replica) = local::restore(&dir, &store, &header).unwrap();
         let config = Config {
@@ -124,7 +143,7 @@ impl Running {
         self.handle.call(call).await.unwrap()
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.stop.send(()).unwrap();
         soon("the engine's end", self.ended).await.unwrap();
     }
@@ -145,11 +164,37 @@ impl Running {
     pub async fn revoke(&self, target: impl Into<StatementId>) {
         let revocation = keys::Revocation {
             target: target.into(),
-            honour_statements: None,
-            honour_changes: None,
+            honours: None,
             reason: "a test".into(),
         };
         self.state(Statement::Revocation(revocation)).await;
+    }
+
+    /// Takes a statement in, as if a peer had shown it.
+    async fn shown(&self, signed: Signed) {
+        self.call(|engine| {
+            let from = engine.replica.my_key();
+            let statements = vec![signed];
+            engine.step_replica(mesh::Input::Shown { from, statements });
+        })
+        .await;
+    }
+
+    /// Where it listens.
+    pub async fn addresses(&self) -> Vec<Multiaddr> {
+        let listening = self.call(|engine| engine.listening.clone()).await;
+        let parsed = listening.iter().map(|address| address.parse().unwrap());
+        parsed.collect()
+    }
+
+    /// How many events after number `after` have this word in them.
+    pub async fn events_with(&self, after: u64, word: &'static str) -> usize {
+        self.call(move |engine| {
+            let events = engine.events.iter();
+            let fits = |event: &&Event| event.seq > after && event.text.contains(word);
+            events.filter(fits).count()
+        })
+        .await
     }
 
     /// Number of the newest event.
@@ -177,7 +222,7 @@ pub struct World {
     pub replicator: Running,
     pub agent: Running,
     pub disk: PathBuf,
-    folder: TempDir,
+    pub folder: TempDir,
 }
 
 /// The agent's engine was stopped, and somebody else has its key.
@@ -199,6 +244,7 @@ impl World {
             node: Name::new("operator").unwrap(),
             roles: [Role::Provisioner].into_iter().collect(),
             site: None,
+            root_key_out: None,
         };
         local::init(&founder, init).unwrap();
         let operator = Running::start(&founder).await;
@@ -240,7 +286,11 @@ impl World {
         })
         .await;
         self.operator
-            .call(|engine| engine.migration_start("m", false).unwrap())
+            .call(|engine| {
+                engine
+                    .migration_start("m", false, ActionOptions::default())
+                    .unwrap()
+            })
             .await;
         until("the first pass", &self.agent, |engine| {
             let mut slots = engine.agents.iter();
@@ -248,6 +298,72 @@ impl World {
             passed.map(|(job, _)| *job)
         })
         .await
+    }
+
+    /// Has the root key state something, which every engine is shown at once.
+    pub async fn by_root(&self, statement: Statement) -> Signed {
+        let dir = DataDir::open(&self.folder.path().join("operator")).unwrap();
+        let root = dir.read_key(KeyFile::Root).unwrap();
+        let stated = self.operator.call(move |engine| {
+            let ledger = engine.replica.ledger();
+            let (seq, previous) = ledger.next_position(&root.public());
+            let entry = Entry {
+                seq,
+                previous,
+                mesh: Some(ledger.mesh()),
+                at: engine.now().wall,
+                statement,
+            };
+            Signed::seal(&root, Domain::Statement, &entry).unwrap()
+        });
+        let signed = stated.await;
+        for node in [&self.operator, &self.replicator, &self.agent] {
+            node.shown(signed.clone()).await;
+        }
+        signed
+    }
+
+    /// Enrols a key of these roles, in the hands of somebody hostile who is connected to
+    /// all others.
+    pub async fn hostile(&self, name: &str, roles: &[Role]) -> Rogue {
+        let identity = Identity::from_seed(blake3::hash(name.as_bytes()).as_bytes());
+        let enrolment = Enrolment {
+            subject: identity.public(),
+            name: Name::new(name).unwrap(),
+            roles: roles.iter().copied().collect(),
+            site: None,
+            scope: keys::Scope::Everywhere,
+            not_after: None,
+            admission: Admission::Root,
+        };
+        self.by_root(Statement::Enrolment(enrolment)).await;
+        let held = self.operator.call(|engine| {
+            let document = engine.replica.document();
+            let authors = document.heads();
+            let changes = authors.keys();
+            let changes = changes.flat_map(|author| document.entries_after(author, 0, usize::MAX));
+            let ledger = engine.replica.ledger().clone();
+            (ledger, changes.collect::<Vec<_>>())
+        });
+        let (ledger, changes) = held.await;
+        let replica = Replica::restore(identity.clone(), None, ledger, changes, vec![]);
+        let mut replica = Box::new(replica.unwrap());
+        replica.write_unheard();
+        let victims = [&self.operator, &self.replicator, &self.agent];
+        Rogue::new(identity, replica, &victims).await
+    }
+
+    /// Writes other bytes to the source and waits until the copy has them: the honest
+    /// nodes go on.
+    pub async fn goes_on(&self, job: JobId, seed: u64) {
+        std::fs::write(&self.disk, content(seed)).unwrap();
+        let copy = self.copy(job).await;
+        soon("the copy of what was written", async {
+            while std::fs::read(&copy).unwrap() != content(seed) {
+                pause().await;
+            }
+        })
+        .await;
     }
 
     /// Where the replicator writes.
@@ -267,7 +383,9 @@ impl World {
             engine.receiving.is_empty().then_some(())
         })
         .await;
-        let rogue = Rogue::new(&self.folder.path().join("agent"), replicator).await;
+        let folder = self.folder.path().join("agent");
+        let rogue = Rogue::of_folder(&folder, &[&self.replicator]).await;
+        assert_eq!(rogue.victims, [replicator]);
         Taken {
             operator: self.operator,
             replicator: self.replicator,
@@ -277,6 +395,34 @@ impl World {
             _folder: self.folder,
         }
     }
+}
+
+/// Leases of a node for a grant with itself, as every operator that stands would renew
+/// them now.
+pub fn confirmed(engine: &Engine, grant: StatementId) -> Leases {
+    let (now, me) = (engine.now(), engine.replica.me().unwrap());
+    let authority = engine.replica.authority();
+    let pair = Pair {
+        grant,
+        replicator: me,
+    };
+    let span = Span {
+        lease_secs: 3_600,
+        autonomy_secs: 0,
+    };
+    let renewal = Renewal {
+        holder: me,
+        pulse: Pulse([1; 16]),
+        pairs: vec![pair],
+    };
+    let wanted = BTreeMap::from([(pair, span)]);
+    let mut leases = Leases::new();
+    leases.pulse(now, renewal.pulse);
+    for member in authority.members() {
+        let said = (member.id, std::slice::from_ref(&renewal));
+        leases.hear(authority, now.wall, (me, &wanted), said);
+    }
+    leases
 }
 
 /// Bytes of a disk, each block another, other for each `seed`.
@@ -295,6 +441,9 @@ async fn join(operator: &Running, folder: &Path, name: &str) -> Running {
         site: None,
         expires_secs: 600,
         uses: 1,
+        scope: vec![],
+        valid_for_secs: None,
+        root_key: None,
     };
     let created = operator.call(move |engine| engine.invite_create(&asked).unwrap());
     let token = Token::from_text(&created.await.invite).unwrap();
@@ -311,89 +460,6 @@ async fn join(operator: &Running, folder: &Path, name: &str) -> Running {
     })
     .await;
     joined
-}
-
-/// Speaks to the replicator with an enrolled agent's key, and keeps to no rule.
-pub struct Rogue {
-    pub identity: Identity,
-    /// What the agent knew when its key was taken.
-    pub replica: Replica,
-    net: Net,
-    replicator: PublicKey,
-}
-
-impl Rogue {
-    async fn new(folder: &Path, replicator: PublicKey) -> Self {
-        let dir = DataDir::open(folder).unwrap();
-        let (store, header) = Store::open(&dir.store()).unwrap();
-        let (identity, replica) = local::restore(&dir, &store, &header).unwrap();
-        let tag = local::mesh_tag(&header.mesh);
-        let network = net::Config::new(&mut identity.seed(), vec![], false, tag);
-        let (net, mut events) = net::start(network).await.unwrap();
-        let member = replica.authority().by_key(&replicator).unwrap().id;
-        let report = replica.reports().get(&member).unwrap();
-        let listen = report.listen.iter().map(|address| address.parse().unwrap());
-        net.allow([replicator.0].into());
-        net.set_addresses([(replicator.0, listen.collect())].into());
-        let (tell, mut connected) = watch::channel(false);
-        tokio::spawn(async move {
-            while let Some(event) = events.recv().await {
-                if let net::Event::Connected(_) = event {
-                    tell.send_replace(true);
-                }
-            }
-        });
-        soon("the rogue's connection", connected.wait_for(|is| *is))
-            .await
-            .unwrap();
-        Self {
-            identity,
-            replica,
-            net,
-            replicator,
-        }
-    }
-
-    /// The ticket that the agent itself would show.
-    pub fn ticket(&self, job: JobId) -> Ticket {
-        let grants = &self.replica.document().plan().migrations[&job.migration].grants;
-        let ledger = self.replica.ledger();
-        Ticket {
-            job,
-            epoch: keys::Epoch(1),
-            grant: ledger.get(&grants[0]).unwrap().signed.clone(),
-            support: vec![],
-        }
-    }
-
-    /// Opens a stream with a ticket and pushes blocks after it without waiting to be let
-    /// in; the stream and the first answer.
-    pub async fn push(&self, ticket: Vec<u8>, bytes: &[u8]) -> (BlockStream, ToSource) {
-        let opening = self.net.open_stream(self.replicator.0);
-        let mut stream = soon("a stream", opening).await.unwrap();
-        let open = ToTarget::Open {
-            ticket,
-            length: bytes.len() as u64,
-            barrier: 1,
-            root: Root([7; 32]),
-        };
-        let mut frames = open.encode(0).unwrap();
-        frames.extend(ToTarget::BeginPass { pass: 1 }.encode(0).unwrap());
-        frames.extend(extent(bytes, 0));
-        frames.extend(ToTarget::Barrier { barrier: 2 }.encode(0).unwrap());
-        // The other end may close before it has read all of it.
-        let _ = stream.write_all(&frames).await;
-        let _ = stream.flush().await;
-        let answer = soon("an answer", answer(&mut stream)).await.unwrap();
-        (stream, answer)
-    }
-
-    /// Whether the replicator lets it open a stream at all.
-    pub async fn is_let_in(&self) -> bool {
-        soon("a stream", self.net.open_stream(self.replicator.0))
-            .await
-            .is_ok()
-    }
 }
 
 /// The frame of one block.

@@ -4,8 +4,9 @@
 
 use libp2p::core::ConnectedPoint;
 use libp2p::core::upgrade::DeniedUpgrade;
+use libp2p::swarm::behaviour::ListenFailure;
 use libp2p::swarm::handler::ConnectionEvent;
-use libp2p::swarm::{ConnectionHandlerEvent, SubstreamProtocol};
+use libp2p::swarm::{ConnectionHandlerEvent, ListenError, SubstreamProtocol};
 
 use super::*;
 use crate::net::peer::id_of;
@@ -310,4 +311,43 @@ fn a_peer_whose_id_holds_no_key_is_turned_away() {
     let denied = gate.handle_established_inbound_connection(id, PeerId::random(), &any, &any);
     let denied = denied.err().unwrap().downcast::<TurnedAway>().unwrap();
     assert_eq!(denied, TurnedAway::NoKey);
+}
+
+#[test]
+fn a_host_has_half_of_the_handshakes_and_a_network_counts_as_one_host() {
+    let mut world = World::new();
+    let mut shake = |id, from: String| {
+        let id = ConnectionId::new_unchecked(id);
+        let gate = &mut world.gate;
+        let here = Multiaddr::empty();
+        let taken = gate.handle_pending_inbound_connection(id, &here, &from.parse().unwrap());
+        taken.is_ok()
+    };
+    let v4 = |at: usize| format!("/ip4/10.0.0.1/tcp/{at}");
+    let v6 = |at: usize| format!("/ip6/fd00:0:0:1::{at}/tcp/1");
+    for at in 1..=MAX_PENDING_OF_HOST {
+        assert!(shake(at, v4(at)) && shake(1_000 + at, v6(at)));
+    }
+    assert!(!shake(500, v4(500)) && !shake(1_500, v6(500)));
+    assert!(shake(501, "/ip4/10.0.0.2/tcp/1".into()));
+    assert!(shake(502, "/ip6/fd00:0:0:2::1/tcp/1".into()));
+    // One that comes through has left its handshake, and one that fails too.
+    let any = Multiaddr::empty();
+    let peer = id_of(&[1; 32]);
+    let first = ConnectionId::new_unchecked(1);
+    world
+        .gate
+        .handle_established_inbound_connection(first, peer, &any, &any)
+        .unwrap();
+    world
+        .gate
+        .on_swarm_event(FromSwarm::ListenFailure(ListenFailure {
+            local_addr: &any,
+            send_back_addr: &any,
+            error: &ListenError::Aborted,
+            connection_id: ConnectionId::new_unchecked(2),
+            peer_id: None,
+        }));
+    let left = world.gate.pending.len();
+    assert_eq!(left, 2 * MAX_PENDING_OF_HOST);
 }

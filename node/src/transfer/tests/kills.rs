@@ -9,10 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::MIB;
-use super::world::{BLOCK, Wire, World, last_of, noise, until};
+use super::world::{BLOCK, Wire, World, granted, last_of, noise, until};
 use crate::transfer::*;
 
 const LENGTH: usize = 48 * MIB + 700;
@@ -57,10 +57,10 @@ async fn a_victim_plays_its_role() {
         sending.await.unwrap();
     } else {
         let open = read_open(&mut wire).await.unwrap();
-        let (_stop, stopped) = watch::channel(None);
+        let (_leave, given) = granted();
         let (tell, mut received) = mpsc::channel(64);
         let job = world.receive_job(open);
-        let receiving = tokio::spawn(receive(wire, job, stopped, tell));
+        let receiving = tokio::spawn(receive(wire, job, given, tell));
         while received.recv().await.is_some() {}
         receiving.await.unwrap();
     }
@@ -118,11 +118,11 @@ async fn an_agent_killed_at_any_moment_sends_again_only_what_was_not_acknowledge
         let mut victim = start_victim("agent", &world.dir, address);
         let mut wire = Wire::new(listener.accept().await.unwrap().0);
         let open = read_open(&mut wire).await.unwrap();
-        let (_stop, stopped) = watch::channel(None);
+        let (_leave, given) = granted();
         let (tell, mut received) = mpsc::channel(64);
         let job = world.receive_job(open);
         let progress = job.progress.clone();
-        tokio::spawn(receive(wire, job, stopped, tell));
+        tokio::spawn(receive(wire, job, given, tell));
         let root = world.source_root();
         until(|| {
             let level = world.durable().1 == root;

@@ -11,15 +11,15 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use blocks::RefusalCode;
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::task::AtomicWaker;
 use keys::authority::authority;
+use keys::lease::{Pair, Renewal};
 use keys::permit::Move;
 use keys::statement::{Admission, Enrolment, Entry, Genesis};
 use keys::{
-    Domain, Grant, Identity, Ledger, MigrationId, Name, NodeId, Permit, ReceiveBlocks, Role,
-    SendBlocks, Signed, Statement, StatementId, UnixSecs, VolumeId,
+    Domain, Grant, Identity, Leases, Ledger, MigrationId, Name, NodeId, Now, Permit, Pulse,
+    ReceiveBlocks, Role, SendBlocks, Signed, Statement, StatementId, UnixSecs, VolumeId,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
@@ -28,13 +28,22 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::clock;
 use crate::transfer::*;
 
 pub const BLOCK: usize = blocks::BLOCK_SIZE;
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A node that is its own operator, agent and replicator, and its permits.
+/// How long the permits hold: longer than any test, and less than a machine is up.
+pub const LEASE_SECS: u64 = 120;
+
+/// The permits of a node that is its own operator, agent and replicator.
 pub fn permits() -> (Permit<SendBlocks>, Permit<ReceiveBlocks>) {
+    permits_since(clock::now().mono_millis)
+}
+
+/// The same, with a lease that counts from a moment of the clock that does not jump.
+pub fn permits_since(since_millis: u64) -> (Permit<SendBlocks>, Permit<ReceiveBlocks>) {
     let node = Identity::from_seed(&[7; 32]);
     let name = || Name::new("node").unwrap();
     let (migration, volume) = (MigrationId([1; 16]), VolumeId([2; 16]));
@@ -72,6 +81,7 @@ pub fn permits() -> (Permit<SendBlocks>, Permit<ReceiveBlocks>) {
             name: name(),
             roles: Role::ALL.into_iter().collect(),
             site: None,
+            scope: keys::Scope::Everywhere,
             not_after: None,
             admission: Admission::Root,
         }),
@@ -83,7 +93,9 @@ pub fn permits() -> (Permit<SendBlocks>, Permit<ReceiveBlocks>) {
             agent: NodeId::from(enrolled),
             replicators: vec![NodeId::from(enrolled)],
             volumes: vec![volume],
-            not_after: UnixSecs(100),
+            not_after: UnixSecs(u64::MAX),
+            lease_secs: LEASE_SECS,
+            autonomy_secs: 0,
         }),
     );
     let asked = Move {
@@ -94,9 +106,35 @@ pub fn permits() -> (Permit<SendBlocks>, Permit<ReceiveBlocks>) {
         replicator: node.public(),
     };
     let authority = authority(&ledger.unwrap());
-    let now = UnixSecs(2);
-    let send = authority.permit_send(now, &asked).unwrap();
-    (send, authority.permit_receive(now, &asked).unwrap())
+    let me = NodeId::from(enrolled);
+    let pair = Pair {
+        grant,
+        replicator: me,
+    };
+    let renewal = Renewal {
+        holder: me,
+        pulse: Pulse([1; 16]),
+        pairs: vec![pair],
+    };
+    let span = authority.grant(&grant).unwrap().grant.span();
+    let wanted = [(pair, span)].into();
+    let now = Now {
+        wall: clock::now().wall,
+        mono_millis: since_millis,
+    };
+    let mut leases = Leases::new();
+    leases.pulse(now, Pulse([1; 16]));
+    leases.hear(&authority, now.wall, (me, &wanted), (me, &[renewal]));
+    let send = authority.permit_send(now, &leases, &asked).unwrap();
+    (
+        send,
+        authority.permit_receive(now, &leases, &asked).unwrap(),
+    )
+}
+
+/// Leave to receive that nobody withdraws; for as long as the sender is kept.
+pub fn granted() -> (watch::Sender<Leave>, watch::Receiver<Leave>) {
+    watch::channel(Leave::Granted(permits().1))
 }
 
 /// Stalls reading after some bytes until it is opened.
@@ -275,7 +313,7 @@ impl World {
 
     pub fn send_job(&self) -> SendJob {
         SendJob {
-            permit: permits().0,
+            permit: watch::channel(permits().0).1,
             ticket: b"ticket".to_vec(),
             source: self.source(),
             tree: self.source_tree(),
@@ -289,7 +327,6 @@ impl World {
     pub fn receive_job(&self, open: OpenFrame) -> ReceiveJob {
         let record = self.dir.join("durable");
         ReceiveJob {
-            permit: permits().1,
             open,
             volume: self.target(),
             length: self.length,
@@ -320,29 +357,62 @@ impl World {
     pub async fn start_over(
         &self,
         near: Wire,
-        mut far: Wire,
+        far: Wire,
+        change: impl FnOnce(&mut ReceiveJob),
+    ) -> Running {
+        let (leave, given) = granted();
+        let job = self.send_job();
+        let mut running = self.start_jobs((near, far), job, (given, 64), change).await;
+        running._leave = Some(leave);
+        running
+    }
+
+    /// Starts both ends, with the agent's permit from elsewhere.
+    pub async fn start_with(&self, permit: watch::Receiver<Permit<SendBlocks>>) -> Running {
+        let job = SendJob {
+            permit,
+            ..self.send_job()
+        };
+        let (leave, given) = granted();
+        let mut running = self
+            .start_jobs(pair().await, job, (given, 64), |_| {})
+            .await;
+        running._leave = Some(leave);
+        running
+    }
+
+    /// Starts both ends, with the replicator's leave from elsewhere. A queue of events
+    /// that nobody empties holds its desk up while extents pile up.
+    pub async fn start_held_up(&self, given: watch::Receiver<Leave>) -> Running {
+        let job = self.send_job();
+        self.start_jobs(pair().await, job, (given, 1), |_| {}).await
+    }
+
+    async fn start_jobs(
+        &self,
+        (near, mut far): (Wire, Wire),
+        job: SendJob,
+        (given, queue): (watch::Receiver<Leave>, usize),
         change: impl FnOnce(&mut ReceiveJob),
     ) -> Running {
         let (commands, orders) = mpsc::channel(8);
         let (tell, sent) = mpsc::channel(64);
-        let job = self.send_job();
         let sending = job.progress.clone();
         let sender = tokio::spawn(send(near, job, orders, tell));
         let open = read_open(&mut far).await.unwrap();
         assert_eq!(open.ticket, b"ticket");
-        let (stop, stopped) = watch::channel(None);
-        let (tell, received) = mpsc::channel(64);
+        let (tell, received) = mpsc::channel(queue);
         let mut job = self.receive_job(open);
         change(&mut job);
         let receiving = job.progress.clone();
-        let receiver = tokio::spawn(receive(far, job, stopped, tell));
+        let receiver = tokio::spawn(receive(far, job, given, tell));
         Running {
             commands,
             sent,
             received,
             sending,
             receiving,
-            _stop: stop,
+            _leave: None,
             sender,
             receiver,
             seen: Arc::default(),
@@ -373,7 +443,7 @@ pub struct Running {
     pub received: mpsc::Receiver<ReceiveEvent>,
     pub sending: Arc<Progress>,
     pub receiving: Arc<Progress>,
-    _stop: watch::Sender<Option<RefusalCode>>,
+    _leave: Option<watch::Sender<Leave>>,
     pub sender: JoinHandle<()>,
     pub receiver: JoinHandle<()>,
     seen: Arc<Mutex<u64>>,

@@ -19,7 +19,10 @@ fn wrong_usage_is_status_2() {
         (&["migration", "create", "--to", "local"], "--server"),
         (&["invite", "create"], "--role"),
         (&["invite", "create", "--role", "king"], "king"),
-        (&["invite", "create", "--role", "operator"], "operator"),
+        (
+            &["invite", "create", "--role", "agent", "--scope", "hq"],
+            "--scope",
+        ),
         (
             &["invite", "create", "--role", "agent", "--uses", "0"],
             "uses",

@@ -1,0 +1,190 @@
+//! After a start a node writes nothing before it has heard how far its own logs go; and
+//! what it wrote that lost its ground is written again.
+
+use super::clones::records;
+use super::*;
+use keys::statement::{Admission, Enrolment, Entry, Position};
+use keys::{Domain, Role};
+
+/// Enrols a second operator with the root key of the founder of `seed`.
+fn second_operator(op: &mut Replica, seed: u8) -> Replica {
+    let enrolment = Statement::Enrolment(Enrolment {
+        subject: key(seed).public(),
+        name: crate::world::name("second"),
+        roles: [Role::Operator].into_iter().collect(),
+        site: None,
+        not_after: None,
+        scope: keys::Scope::Everywhere,
+        admission: Admission::Root,
+    });
+    shown_by_root(op, enrolment);
+    let mut second = restored(key(seed), &records(op));
+    second.write_unheard();
+    second
+}
+
+fn shown_by_root(op: &mut Replica, statement: Statement) {
+    let root = key(101);
+    let (seq, previous) = op.ledger().next_position(&root.public());
+    let entry = Entry {
+        seq,
+        previous,
+        mesh: Some(op.ledger().mesh()),
+        at: NOW,
+        statement,
+    };
+    let signed = Signed::seal(&root, Domain::Statement, &entry).unwrap();
+    let from = op.my_key();
+    let statements = vec![signed];
+    step(op, Input::Shown { from, statements });
+}
+
+#[test]
+fn an_old_copy_goes_on_after_its_own_newest_entries_and_forks_nothing() {
+    let (mut op, _) = found(1);
+    let mut node = join(&mut op, 9);
+    create(&mut op, 1, &mut vec![]);
+    publish(&mut op, "op");
+    talk(&mut op, &mut node, 100);
+    let old = records(&op);
+    for id in 2..6 {
+        grant(&mut op, id, &mut vec![]);
+        create(&mut op, id, &mut vec![]);
+        publish(&mut op, &format!("op {id}"));
+    }
+    talk(&mut op, &mut node, 100);
+    let newest = op.heads();
+
+    let mut back = restored(key(1), &old);
+    assert!(!back.may_write());
+    let mut out = vec![];
+    let plan = plan_of(&back, 9);
+    let edited = back.edit(NOW, |edit| edit.create_migration(&plan), &mut out);
+    assert_eq!(edited, Err(EditError::Unheard));
+    let revocation = Statement::Revocation(Revocation {
+        target: back.me().unwrap().into(),
+        honours: None,
+        reason: String::new(),
+    });
+    assert_eq!(
+        back.state(NOW, revocation, &mut out),
+        Err(StateError::Unheard)
+    );
+    assert!(publish(&mut back, "back").is_empty() && out.is_empty());
+
+    talk(&mut node, &mut back, 100);
+    assert!(back.may_write());
+    assert_eq!(back.heads(), newest);
+    grant(&mut back, 9, &mut vec![]);
+    create(&mut back, 9, &mut vec![]);
+    publish(&mut back, "back");
+    talk(&mut node, &mut back, 100);
+    // Even beside what it had written before.
+    talk(&mut op, &mut back, 100);
+    assert!(node.cloned().is_empty() && back.cloned().is_empty() && op.cloned().is_empty());
+    assert_eq!(node.heads(), back.heads());
+    assert_eq!(node.heads(), op.heads());
+}
+
+#[test]
+fn who_is_alone_in_its_mesh_or_is_told_to_may_write_at_once() {
+    let (mut op, _) = found(1);
+    assert!(restored(key(1), &records(&op)).may_write());
+    let node = join(&mut op, 9);
+    assert!(!restored(key(1), &records(&op)).may_write());
+    let mut alone = restored(key(1), &records(&op));
+    alone.write_unheard();
+    create(&mut alone, 1, &mut vec![]);
+    revoke(&mut op, node.me().unwrap().into(), &mut vec![]);
+    assert!(restored(key(1), &records(&op)).may_write());
+}
+
+#[test]
+fn a_peer_that_claims_what_it_does_not_give_holds_nobody_up_beside_an_honest_one() {
+    let (mut op, _) = found(1);
+    let mut node = join(&mut op, 9);
+    talk(&mut op, &mut node, 100);
+    let mut back = restored(key(9), &records(&node));
+    let (liar, honest) = (key(30).public(), op.my_key());
+    step(&mut back, Input::Connected(liar));
+    step(&mut back, Input::Connected(honest));
+    let mut page = op.page(&back.my_key(), &Request::default());
+    let truth = page.clone();
+    page.yours.report = u64::MAX;
+    page.heads.reports = [9; 32];
+    let lie = |from| Input::Answered {
+        from,
+        page: page.clone(),
+    };
+    step(&mut back, lie(liar));
+    let from = honest;
+    step(&mut back, Input::Answered { from, page: truth });
+    assert!(!back.may_write(), "the other may have more to give");
+    // By then it was asked for its heads, its groups and what is in them.
+    step(&mut back, lie(liar));
+    step(&mut back, lie(liar));
+    assert!(back.may_write());
+
+    // One that is silent does not hold it up either, and alone shows nothing.
+    let mut back = restored(key(9), &records(&node));
+    step(&mut back, Input::Connected(liar));
+    step(&mut back, Input::AskFailed { from: liar });
+    assert!(!back.may_write());
+}
+
+#[test]
+fn edits_that_rested_on_a_traitors_are_made_again_by_their_author_alone() {
+    let (mut op, _) = found(1);
+    let mut traitor = second_operator(&mut op, 2);
+    let mut node = join(&mut op, 9);
+    talk(&mut op, &mut traitor, 100);
+    create(&mut traitor, 1, &mut vec![]);
+    let honoured: Position = traitor.document().heads()[&traitor.my_key()];
+    create(&mut traitor, 2, &mut vec![]);
+    talk(&mut op, &mut traitor, 100);
+    let mut out = vec![];
+    for id in [1, 2] {
+        let rename = |edit: &mut crdt::Edit<'_>| edit.rename(MigrationId([id; 16]), "ours");
+        op.edit(NOW, rename, &mut out).unwrap();
+    }
+    talk(&mut op, &mut node, 100);
+    let revocation = Statement::Revocation(Revocation {
+        target: traitor.me().unwrap().into(),
+        honours: Some(keys::statement::Honoured {
+            key: traitor.my_key(),
+            statements: Position::NONE,
+            changes: honoured,
+        }),
+        reason: String::new(),
+    });
+    // The founder holds the root key.
+    op.root = Some(key(101));
+    let mut out = vec![];
+    op.state(NOW, revocation, &mut out).unwrap();
+    let again = |out: &[Output]| {
+        let told = out.iter().filter_map(|output| match output {
+            Output::Raise(Alarm::MadeAgain { made, lost }) => Some((made.clone(), lost.clone())),
+            _ => None,
+        });
+        told.collect::<Vec<_>>()
+    };
+    let (one, two) = (MigrationId([1; 16]), MigrationId([2; 16]));
+    let told = (vec![EntryId::Migration(one)], vec![EntryId::Migration(two)]);
+    assert_eq!(again(&out), [told]);
+    let stored = out.iter().position(
+        |output| matches!(output, Output::Store(records) if matches!(records[0], Record::Change(1, _))),
+    );
+    let passed_on = out
+        .iter()
+        .position(|output| matches!(output, Output::Announce(news) if !news.changes.is_empty()));
+    assert!(stored.unwrap() < passed_on.unwrap());
+    talk(&mut op, &mut node, 100);
+    talk(&mut op, &mut traitor, 100);
+    for replica in [&op, &node, &traitor] {
+        let plan = replica.document().plan();
+        assert_eq!(plan.migrations[&one].name, "ours");
+        assert!(!plan.migrations.contains_key(&two));
+        assert!(replica.cloned().is_empty());
+        assert_eq!(replica.heads(), op.heads());
+    }
+}

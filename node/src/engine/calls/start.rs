@@ -1,0 +1,120 @@
+//! Starting a migration: the grant that lets blocks move, and the leases that bound it.
+//!
+//! Not here: who confirms a grant to its ends, and when (`roles::vouching`).
+
+use super::{CallError, Engine, refused, usage};
+use crate::api::model::{ActionOptions, MigrationView};
+use crate::views::find_migration;
+use crdt::{Desired, MigrationPlan};
+use keys::lease::Span;
+use keys::statement::{MAX_AUTONOMY_SECS, MAX_LEASE_SECS, MIN_LEASE_SECS};
+use keys::{Grant, Statement, StatementId, UnixSecs};
+
+/// How long a grant made by `migration start` lasts.
+const GRANT_SECS: u64 = 30 * 86_400;
+/// How long its leases last: an operator's node may be restarted without a word.
+const LEASE_SECS: u64 = 3_600;
+/// How much longer work goes on: an operator's laptop may be away for a week.
+const AUTONOMY_SECS: u64 = 7 * 86_400;
+
+impl Engine {
+    /// Lets blocks move, or move again.
+    pub fn migration_start(
+        &mut self,
+        wanted: &str,
+        resume: bool,
+        options: ActionOptions,
+    ) -> Result<MigrationView, CallError> {
+        self.require_operator()?;
+        let plan = find_migration(self.replica.document().plan(), wanted)?.clone();
+        let action = if resume { "resume" } else { "start" };
+        match plan.desired {
+            Desired::Deleted => return Err(refused(action, &plan, "deleted", "create a new one")),
+            Desired::Cutover { .. } => {
+                return Err(refused(
+                    action,
+                    &plan,
+                    "cutting over or cut over",
+                    "pause it first to take the cutover back, as long as it is not cut over",
+                ));
+            }
+            Desired::Created if resume => {
+                return Err(refused(action, &plan, "not started", "start it instead"));
+            }
+            Desired::Created | Desired::Paused | Desired::Started => {}
+        }
+        let good = self.good_grants(&plan);
+        let grant = match good.iter().all(|(_, span)| is_as_asked(*span, options)) {
+            true if !good.is_empty() => None,
+            _ => Some(self.sign_grant(&plan, options)?),
+        };
+        let id = plan.id;
+        self.edit(move |edit| {
+            if let Some(grant) = grant {
+                edit.add_grant(id, grant)?;
+            }
+            edit.set_desired(id, Desired::Started)
+        })?;
+        if grant.is_some() {
+            // They would go on exposing what they did.
+            for (old, _) in good {
+                self.revoke(old, "replaced by a grant with another lease")?;
+            }
+        }
+        self.view(&plan.id)
+    }
+
+    fn sign_grant(
+        &mut self,
+        plan: &MigrationPlan,
+        options: ActionOptions,
+    ) -> Result<StatementId, CallError> {
+        let grant = Grant {
+            migration: plan.id,
+            agent: plan.source,
+            replicators: plan.replicators.clone(),
+            volumes: plan.volumes.clone(),
+            not_after: UnixSecs(self.now().wall.0 + GRANT_SECS),
+            lease_secs: options.lease_secs.unwrap_or(LEASE_SECS),
+            autonomy_secs: options.autonomy_secs.unwrap_or(AUTONOMY_SECS),
+        };
+        check_leases(&grant)?;
+        self.state(Statement::Grant(grant))
+    }
+
+    /// Grants of the plan that cover all of it.
+    fn good_grants(&self, plan: &MigrationPlan) -> Vec<(StatementId, Span)> {
+        let now = self.now().wall;
+        let grants = plan.grants.iter().filter_map(|id| {
+            let state = self.replica.authority().grant(id)?;
+            let good =
+                !state.revoked && now < state.not_after && state.grant.volumes == plan.volumes;
+            good.then(|| (*id, state.grant.span()))
+        });
+        grants.collect()
+    }
+}
+
+/// Whether a grant has the leases that are asked for, where any are.
+fn is_as_asked(span: Span, options: ActionOptions) -> bool {
+    let same = |asked: Option<u64>, had: u64| asked.is_none_or(|asked| asked == had);
+    same(options.lease_secs, span.lease_secs) && same(options.autonomy_secs, span.autonomy_secs)
+}
+
+/// Whether lease and autonomy are within what a grant may have.
+fn check_leases(grant: &Grant) -> Result<(), CallError> {
+    let lease = MIN_LEASE_SECS..=MAX_LEASE_SECS;
+    if !lease.contains(&grant.lease_secs) {
+        return Err(usage(format!(
+            "a lease lasts from {MIN_LEASE_SECS} s to {} days",
+            MAX_LEASE_SECS / 86_400
+        )));
+    }
+    if grant.autonomy_secs > MAX_AUTONOMY_SECS {
+        return Err(usage(format!(
+            "autonomy lasts at most {} days",
+            MAX_AUTONOMY_SECS / 86_400
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! Nodes that die for good, or for longer than anybody waits for them, and what the
+//! cloud still holds of them.
+//!
+//! Not here: nodes that die and come back soon (`faults`).
+
+use crate::disk::{Death, flat_root};
+use crate::duties::volume_key;
+use crate::network::CloudCall;
+use crate::scenario::Loss;
+use crate::world::World;
+use crdt::Desired;
+use std::collections::BTreeSet;
+
+/// Between the loss of the others and that of the replicator, in milliseconds.
+const ALONE_MILLIS: u64 = 3_000;
+
+impl World {
+    /// Loses whom the script says, once it is time.
+    pub fn losses(&mut self) {
+        let now = self.ctx.now;
+        match self.scenario.loss {
+            None | Some(Loss::Revoked) => {}
+            Some(Loss::Replicator {
+                at_millis,
+                away_millis,
+            }) => {
+                if now >= at_millis && self.lose_replicator(away_millis.unwrap_or(u64::MAX)) {
+                    self.scenario.loss = None;
+                }
+            }
+            Some(Loss::ReplicatorProving { away_millis }) => {
+                self.ctx.dies_proving = Some(away_millis.unwrap_or(u64::MAX));
+                self.ctx.seen.nodes_lost += 1;
+                self.scenario.loss = None;
+            }
+            Some(Loss::Others { and_replicator }) => {
+                let Some(kept) = self.concerned(and_replicator) else {
+                    return;
+                };
+                for index in 0..self.scenario.nodes {
+                    if !kept.contains(&index) {
+                        self.lose(index, u64::MAX);
+                    }
+                }
+                self.scenario.loss = and_replicator.then_some(Loss::Replicator {
+                    at_millis: now + ALONE_MILLIS,
+                    away_millis: None,
+                });
+            }
+        }
+    }
+
+    /// Loses the replicator that the first agent is at; whether it is at one.
+    fn lose_replicator(&mut self, away: u64) -> bool {
+        match self.replicators_in_use().first() {
+            None => false,
+            Some(index) => {
+                self.lose(*index, away);
+                true
+            }
+        }
+    }
+
+    fn lose(&mut self, index: usize, away: u64) {
+        self.ctx.seen.nodes_lost += 1;
+        let now = self.ctx.now;
+        let until = now.saturating_add(away);
+        self.ctx.note(index, format_args!("is lost until {until}"));
+        self.nodes[index].lost_until = Some(until);
+        if self.nodes[index].up.is_some() {
+            self.kill(index, Death::Power, 0);
+        } else if until != u64::MAX {
+            let event = crate::network::Event::Start { node: index };
+            self.ctx.network.schedule(until, event);
+        }
+    }
+
+    /// Which nodes the agents are at, by their own records.
+    fn replicators_in_use(&self) -> Vec<usize> {
+        let agents = self.scenario.migrations.iter();
+        let records = agents.flat_map(|migration| {
+            let records = self.nodes[migration.agent].store.agents.values();
+            records.filter(|record| record.job.migration == migration.id)
+        });
+        let authority = self.nodes.iter().find_map(|node| node.replica());
+        let Some(authority) = authority.map(mesh::Replica::authority) else {
+            return vec![];
+        };
+        records
+            .filter_map(|record| authority.member(&record.replicator?))
+            .filter_map(|member| self.ctx.index_of(&member.key))
+            .collect()
+    }
+
+    /// The nodes that the migrations concern, once all of them know that they are to be
+    /// cut over; with the whole pools, or with those alone that are in use.
+    fn concerned(&self, pools: bool) -> Option<BTreeSet<usize>> {
+        let mut kept = BTreeSet::new();
+        for migration in &self.scenario.migrations {
+            kept.extend([migration.agent, migration.provisioner]);
+            if pools {
+                kept.extend(&migration.replicators);
+            }
+        }
+        let in_use = self.replicators_in_use();
+        if in_use.is_empty() {
+            return None;
+        }
+        kept.extend(in_use);
+        let knows = |index: &usize| {
+            let replica = self.nodes[*index].replica();
+            let plan = replica.map(|replica| replica.document().plan());
+            plan.is_some_and(|plan| {
+                let mut all = self.scenario.migrations.iter();
+                all.all(|migration| {
+                    let plan = plan.migrations.get(&migration.id);
+                    plan.is_some_and(|plan| matches!(plan.desired, Desired::Cutover { .. }))
+                })
+            })
+        };
+        let has_chosen = self.scenario.migrations.iter().all(|migration| {
+            let records = &self.nodes[migration.agent].store.agents;
+            let mut volumes = migration.volumes.iter();
+            volumes.all(|volume| {
+                let migration = migration.id;
+                let volume = *volume;
+                records.contains_key(&roles::JobId { migration, volume })
+            })
+        });
+        (has_chosen && kept.iter().all(knows)).then_some(kept)
+    }
+
+    /// The root of what the cloud durably holds of a volume that is to be read back: no
+    /// node has to live for that.
+    pub fn root_for(&self, call: &CloudCall) -> Option<[u8; 32]> {
+        let CloudCall::ReadBack(reading) = call else {
+            return None;
+        };
+        let path = volume_key(&reading.job, reading.claim.epoch).to_string();
+        let mut nodes = self.nodes.iter();
+        let disk = nodes.find_map(|node| node.store.disks.get(&path))?;
+        let geometry = blocks::Geometry::new(reading.claim.length).ok()?;
+        Some(flat_root(geometry, &disk.durable).0)
+    }
+}

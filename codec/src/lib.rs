@@ -118,7 +118,22 @@ pub fn encode<T: Wire>(value: &T) -> Result<Vec<u8>, EncodeError> {
 }
 
 /// Decodes a whole value: size first, then version, then the body, and nothing after it.
+/// Only the bytes that [`encode`] makes of the value are taken: the encoding of numbers
+/// has room for others, and one value with two encodings would have two hashes.
 pub fn decode<T: Wire>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let value = decode_stored(bytes)?;
+    if encode(&value).is_ok_and(|again| again == bytes) {
+        return Ok(value);
+    }
+    Err(DecodeError::Malformed {
+        name: T::NAME,
+        why: "it is not in the shortest form".into(),
+    })
+}
+
+/// As [`decode`], for bytes that [`encode`] made and that were guarded since, e.g. by a
+/// checksum: they are not encoded again to compare.
+pub fn decode_stored<T: Wire>(bytes: &[u8]) -> Result<T, DecodeError> {
     let name = T::NAME;
     if bytes.len() > T::LIMIT {
         return Err(DecodeError::TooLarge {
@@ -209,6 +224,22 @@ mod tests {
         assert!(matches!(
             decode::<Note>(&[3; 65]),
             Err(DecodeError::TooLarge { .. })
+        ));
+    }
+
+    #[test]
+    fn a_longer_encoding_of_the_same_value_is_refused() {
+        let small = Note {
+            id: 5,
+            text: String::new(),
+            parts: vec![],
+        };
+        assert_eq!(encode(&small).unwrap(), [3, 5, 0, 0]);
+        let longer = [3, 251, 5, 0, 0, 0];
+        assert_eq!(decode_stored::<Note>(&longer).unwrap(), small);
+        assert!(matches!(
+            decode::<Note>(&longer),
+            Err(DecodeError::Malformed { .. })
         ));
     }
 

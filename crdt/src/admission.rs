@@ -14,6 +14,7 @@ use automerge::{Change, ChangeHash, ExpandedChange, ObjType, ScalarValue};
 use keys::PublicKey;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 /// Most changes of one mesh: ten for each of 100,000 planned servers.
 pub const MAX_CHANGES: usize = 1_000_000;
@@ -138,6 +139,11 @@ impl Parsed {
         self.change.seq()
     }
 
+    /// What it costs to apply, see [`cost`].
+    pub(crate) fn cost(&self) -> u64 {
+        cost(self.ops.len())
+    }
+
     pub(crate) fn author(&self) -> PublicKey {
         self.signed.author
     }
@@ -147,9 +153,30 @@ impl Parsed {
     }
 }
 
+/// What a change costs to apply, in operations: each one costs about as much as ten of
+/// them by being a change.
+fn cost(ops: usize) -> u64 {
+    ops as u64 + 10
+}
+
 /// Parses a change whose signature was verified, and checks all that can be checked
 /// without knowing any other change.
 pub(crate) fn parse(signed: SignedChange) -> Result<Parsed, Refusal> {
+    let parsed = parse_stored(signed)?;
+    // Automerge encodes a change again when it saves a document, and does not load a
+    // document whose changes have other hashes then.
+    let again = catch_unwind(AssertUnwindSafe(|| Change::from(parsed.change.decode())));
+    if again.is_ok_and(|again| again.raw_bytes() == parsed.signed.raw) {
+        return Ok(parsed);
+    }
+    Err(Refusal::Malformed {
+        author: parsed.author(),
+        what: "not in the form that its operations are encoded in",
+    })
+}
+
+/// As [`parse`], for a change that was parsed before it was stored.
+pub(crate) fn parse_stored(signed: SignedChange) -> Result<Parsed, Refusal> {
     let author = signed.author;
     let malformed = |what| Refusal::Malformed { author, what };
     if signed.raw.len() > MAX_CHANGE {
@@ -263,8 +290,13 @@ fn map_operation(op: &Op) -> bool {
     action && !op.insert && matches!(&op.key, Key::Map(key) if !key.is_empty())
 }
 
-/// One write of a change: key at the root, then field and value.
-pub(crate) type Write = (String, Option<(String, ScalarValue)>);
+/// What a change does to an entry at the root.
+pub(crate) enum Written {
+    Made,
+    Put(String, ScalarValue),
+    Cleared(String),
+    Deleted,
+}
 
 /// Where a change belongs.
 #[derive(Debug)]
@@ -313,18 +345,30 @@ impl Causes {
 struct Actor(u32);
 
 /// A key's number in this index; local, never stored or sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct KeyNumber(u32);
 
-type OpNumber = (u64, Actor);
+/// An operation's number: its counter, which fits 32 bits, and its author.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct OpNumber {
+    counter: u32,
+    actor: Actor,
+}
 
-/// An operation that stands for a value: where it is, and in which change.
+/// An operation: where it is, and what it leaves there.
 #[derive(Debug, Clone, Copy)]
 struct Placed {
     object: Option<OpNumber>,
     key: KeyNumber,
-    seq: u64,
-    is_map: bool,
+    leaves: Leaves,
+}
+
+/// What an operation leaves at its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaves {
+    Map,
+    Value,
+    Nothing,
 }
 
 /// An admitted change.
@@ -334,6 +378,9 @@ pub(crate) struct Admitted {
     pub(crate) hash: ChangeHash,
     pub(crate) round: u32,
     causes: Causes,
+    /// Its operations, which are numbered on from `start_op`.
+    ops: Box<[Placed]>,
+    start_op: u32,
 }
 
 /// The admitted changes of every author, and what is needed to check the next one.
@@ -342,10 +389,10 @@ pub(crate) struct Index {
     logs: BTreeMap<PublicKey, Vec<Admitted>>,
     count: usize,
     actors: HashMap<PublicKey, Actor>,
-    hashes: HashMap<ChangeHash, (PublicKey, u64)>,
-    key_numbers: HashMap<String, KeyNumber>,
-    keys: Vec<String>,
-    placed: HashMap<OpNumber, Placed>,
+    authors: Vec<PublicKey>,
+    hashes: HashMap<ChangeHash, (Actor, u64)>,
+    key_numbers: HashMap<Arc<str>, KeyNumber>,
+    keys: Vec<Arc<str>>,
 }
 
 impl Index {
@@ -355,6 +402,16 @@ impl Index {
 
     pub(crate) fn log(&self, author: &PublicKey) -> &[Admitted] {
         self.logs.get(author).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// What it costs to apply the changes of each author after number `seq(author)`.
+    pub(crate) fn cost_after(&self, seq: impl Fn(&PublicKey) -> u64) -> u64 {
+        let logs = self.logs.iter();
+        let beyond = logs.flat_map(|(author, log)| {
+            let skip = usize::try_from(seq(author)).unwrap_or(usize::MAX);
+            log.iter().skip(skip)
+        });
+        beyond.map(|change| cost(change.ops.len())).sum()
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -372,8 +429,8 @@ impl Index {
     }
 
     fn by_hash(&self, hash: &ChangeHash) -> Option<&Admitted> {
-        let (author, seq) = self.hashes.get(hash)?;
-        self.admitted(author, *seq)
+        let (actor, seq) = self.hashes.get(hash)?;
+        self.admitted(&self.authors[actor.0 as usize], *seq)
     }
 
     /// Where a parsed change belongs; an error when it can belong nowhere.
@@ -476,7 +533,8 @@ impl Index {
                     let made_before = id.0 < start_op + at as u64;
                     let own = made_here(id)
                         .is_some_and(|op| made_before && matches!(op.action, OpType::Make(_)));
-                    let known = || self.seen(id, causes).is_some_and(|placed| placed.is_map);
+                    let seen = || self.seen(id, causes);
+                    let known = || seen().is_some_and(|placed| placed.leaves == Leaves::Map);
                     if !own && !known() {
                         return Err(unsound(parsed, "maps it writes to are in its past"));
                     }
@@ -485,13 +543,15 @@ impl Index {
             };
             let object = object.map(|id| self.number(id));
             for pred in op.pred.iter() {
-                let fits = self.seen(pred, causes).is_some_and(|placed| {
+                let seen = self.seen(pred, causes);
+                let fits = seen.is_some_and(|placed| {
                     let there = match (placed.object, object) {
                         (None, None) => true,
                         (Some(a), Some(Some(b))) => a == b,
                         _ => false,
                     };
-                    there && self.keys[placed.key.0 as usize] == place(&op.key)
+                    let same_key = &*self.keys[placed.key.0 as usize] == place(&op.key);
+                    there && same_key && placed.leaves != Leaves::Nothing
                 });
                 if !fits {
                     return Err(unsound(
@@ -505,74 +565,116 @@ impl Index {
     }
 
     fn number(&self, id: &OpId) -> Option<OpNumber> {
-        let actor = self.actors.get(&public_key(&id.1)?)?;
-        Some((id.0, *actor))
+        let actor = *self.actors.get(&public_key(&id.1)?)?;
+        let counter = u32::try_from(id.0).ok()?;
+        Some(OpNumber { counter, actor })
+    }
+
+    /// The operation of that number, and the number of the change that it is in.
+    fn operation(&self, number: OpNumber) -> Option<(&Placed, u64)> {
+        let log = self.log(self.authors.get(number.actor.0 as usize)?);
+        let seq = log.partition_point(|change| change.start_op <= number.counter);
+        let change = log.get(seq.checked_sub(1)?)?;
+        let at = number.counter - change.start_op;
+        Some((change.ops.get(at as usize)?, seq as u64))
     }
 
     fn seen(&self, id: &OpId, causes: &Causes) -> Option<&Placed> {
         let number = self.number(id)?;
-        let placed = self.placed.get(&number)?;
-        causes.saw(number.1, placed.seq).then_some(placed)
+        let (placed, seq) = self.operation(number)?;
+        causes.saw(number.actor, seq).then_some(placed)
     }
 
     /// Appends a change that was placed as next, and returns the keys at the root
     /// that it touches.
-    pub(crate) fn append(&mut self, parsed: Parsed, mut causes: Causes) -> BTreeSet<String> {
+    pub(crate) fn append(&mut self, parsed: &Parsed, mut causes: Causes) -> BTreeSet<Arc<str>> {
         let author = parsed.author();
         let seq = parsed.seq();
-        let fresh = Actor(u32::try_from(self.actors.len()).expect("fewer authors than changes"));
-        let actor = *self.actors.entry(author).or_insert(fresh);
+        let actor = self.actor(author);
         causes.clock.retain(|(known, _)| *known != actor);
         causes.clock.push((actor, seq));
-        let start_op = parsed.change.start_op().get();
+        let start_op = u32::try_from(parsed.change.start_op().get())
+            .expect("operations were found to be counted in 32 bits");
         let mut touched = BTreeSet::new();
-        for (op_number, op) in (start_op..).zip(&parsed.ops) {
+        let mut ops: Vec<Placed> = Vec::with_capacity(parsed.ops.len());
+        for op in &parsed.ops {
             let object = match &op.obj {
                 ObjectId::Root => None,
                 ObjectId::Id(id) => Some(self.number(id).expect("references were checked")),
             };
             let key = self.key_number(place(&op.key));
-            let root = object.map_or(key, |object| self.placed[&object].key);
-            touched.insert(self.keys[root.0 as usize].clone());
-            if !matches!(op.action, OpType::Delete) {
-                let placed = Placed {
-                    object,
-                    key,
-                    seq,
-                    is_map: matches!(op.action, OpType::Make(_)),
-                };
-                self.placed.insert((op_number, actor), placed);
-            }
+            let root = object.map_or(key, |object| self.root_of(object, actor, start_op, &ops));
+            touched.insert(root);
+            let leaves = match op.action {
+                OpType::Make(_) => Leaves::Map,
+                OpType::Delete => Leaves::Nothing,
+                _ => Leaves::Value,
+            };
+            ops.push(Placed {
+                object,
+                key,
+                leaves,
+            });
         }
         let hash = parsed.hash();
-        self.hashes.insert(hash, (author, seq));
+        self.hashes.insert(hash, (actor, seq));
         self.count += 1;
         self.logs.entry(author).or_default().push(Admitted {
-            signed: parsed.signed,
+            signed: parsed.signed.clone(),
             hash,
             round: parsed.round,
             causes,
+            ops: ops.into(),
+            start_op,
         });
+        let touched = touched.into_iter();
         touched
+            .map(|key: KeyNumber| Arc::clone(&self.keys[key.0 as usize]))
+            .collect()
     }
 
-    /// What an admitted change writes: the key at the root, and the field and value
-    /// below it; the field is none where the entry itself is made.
-    pub(crate) fn writes_of(&self, change: &SignedChange) -> Vec<Write> {
-        let Ok(parsed) = parse(change.clone()) else {
+    /// The key at the root of a map that an earlier change made, or an earlier
+    /// operation of the change under way.
+    fn root_of(&self, map: OpNumber, actor: Actor, start_op: u32, ops: &[Placed]) -> KeyNumber {
+        let made_here = || {
+            let at = map.counter.checked_sub(start_op)?;
+            ops.get(at as usize).filter(|_| map.actor == actor)
+        };
+        let made = made_here().or_else(|| self.operation(map).map(|(placed, _)| placed));
+        made.expect("references were checked").key
+    }
+
+    fn actor(&mut self, author: PublicKey) -> Actor {
+        let fresh = Actor(u32::try_from(self.actors.len()).expect("fewer authors than changes"));
+        let actor = *self.actors.entry(author).or_insert(fresh);
+        if actor == fresh {
+            self.authors.push(author);
+        }
+        actor
+    }
+
+    /// What an admitted change writes, with the key at the root of each write.
+    pub(crate) fn writes_of(&self, change: &SignedChange) -> Vec<(Arc<str>, Written)> {
+        let Ok(parsed) = parse_stored(change.clone()) else {
             return Vec::new();
         };
         let written = parsed.ops.iter().filter_map(|op| {
-            let at = place(&op.key).to_owned();
-            match (&op.obj, &op.action) {
-                (ObjectId::Root, OpType::Make(_)) => Some((at, None)),
-                (ObjectId::Id(id), OpType::Put(value)) => {
-                    let object = self.placed.get(&self.number(id)?)?;
-                    let root = self.keys[object.key.0 as usize].clone();
-                    Some((root, Some((at, value.clone()))))
+            let at = place(&op.key);
+            let written = match (&op.obj, &op.action) {
+                (ObjectId::Root, OpType::Make(_)) => Written::Made,
+                (ObjectId::Root, OpType::Delete) => Written::Deleted,
+                (ObjectId::Id(_), OpType::Put(value)) => Written::Put(at.to_owned(), value.clone()),
+                (ObjectId::Id(_), OpType::Delete) => Written::Cleared(at.to_owned()),
+                _ => return None,
+            };
+            let root = match &op.obj {
+                ObjectId::Root => at.into(),
+                ObjectId::Id(id) => {
+                    let (map, _) = self.operation(self.number(id)?)?;
+                    Arc::clone(&self.keys[map.key.0 as usize])
                 }
-                _ => None,
-            }
+            };
+            Some((root, written))
         });
         written.collect()
     }
@@ -582,8 +684,9 @@ impl Index {
             return *number;
         }
         let number = KeyNumber(u32::try_from(self.keys.len()).expect("fewer keys than operations"));
-        self.keys.push(key.to_owned());
-        self.key_numbers.insert(key.to_owned(), number);
+        let key: Arc<str> = key.into();
+        self.keys.push(Arc::clone(&key));
+        self.key_numbers.insert(key, number);
         number
     }
 }

@@ -6,25 +6,29 @@
 //! before `admission` has passed it.
 
 use crate::admission::{self, Causes, Index, Parsed, Placement, Refusal};
-use crate::edit::{Edit, EditError, Value};
+use crate::edit::{Edit, EditError, Write};
 use crate::log::{Digest, MAX_CHANGE, SignedChange};
 use crate::parked::{Parked, Parking};
-use crate::plan::Plan;
+use crate::plan::{EntryId, Plan};
 use crate::schema;
 use automerge::transaction::CommitOptions;
-use automerge::{ActorId, Automerge, Change, ChangeHash};
+use automerge::{ActorId, Automerge, Change, ChangeHash, ReadDoc};
 use forked::{Honoured, Pair};
-use keys::{Authority, Identity, MeshId, MigrationId, PublicKey, UnixSecs};
+use keys::statement::Position;
+use keys::{Authority, Identity, MeshId, PublicKey, UnixSecs};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 mod again;
 mod exchange;
 mod forked;
 mod rebuild;
+mod snapshot;
 
 pub use again::MadeAgain;
 pub use exchange::Compared;
+pub use snapshot::{Saving, Snapshot};
 
 /// What offering a change did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,8 +58,8 @@ pub struct Fork {
     pub theirs: [u8; 32],
 }
 
-/// What is written to which fields of which migrations.
-pub(crate) type Intent = BTreeMap<MigrationId, BTreeMap<String, Value>>;
+/// What is done to which entries.
+pub(crate) type Intent = BTreeMap<EntryId, Write>;
 
 /// A change that no longer counts because one that it depends on does not. Its author
 /// is to make the edit again: see [`Document::edit_again`].
@@ -103,6 +107,8 @@ pub struct Document {
     undecided: BTreeSet<PublicKey>,
     /// What the view was built under.
     built_under: BTreeMap<PublicKey, Honoured>,
+    /// See [`Document::unsaved`].
+    unsaved: u64,
     /// Admitted and not yet handed out to be stored.
     fresh: Vec<(u64, SignedChange)>,
 }
@@ -124,26 +130,32 @@ impl Document {
             rounds: BTreeMap::new(),
             undecided: BTreeSet::new(),
             built_under: BTreeMap::new(),
+            unsaved: 0,
             fresh: Vec::new(),
         }
     }
 
     /// The document of changes that were verified before they were stored, in any
     /// order. Signatures are not checked again.
+    ///
+    /// A snapshot spares the work of applying what it covers. It is a cache: the
+    /// document is the same without it, and with one that does not fit.
     pub fn load(
         mesh: MeshId,
         stored: impl IntoIterator<Item = SignedChange>,
+        snapshot: Option<&Snapshot>,
         authority: &Authority,
     ) -> Result<Self, CorruptLog> {
         let mut document = Self::new(mesh);
+        let mut everything = BTreeMap::new();
         for change in stored {
             let author = change.author;
-            if let Err(refusal) = admission::parse(change.clone()) {
-                return Err(CorruptLog { author, refusal });
-            }
-            document.aside.insert(change.digest(), change);
+            let digest = change.digest();
+            let parsed = admission::parse_stored(change)
+                .map_err(|refusal| CorruptLog { author, refusal })?;
+            everything.insert(digest, parsed);
         }
-        document.rebuild_view(authority);
+        document.build(everything, snapshot, authority);
         document.fresh.clear();
         document.orphans.clear();
         Ok(document)
@@ -222,14 +234,38 @@ impl Document {
         authority: &Authority,
         writes: &Intent,
     ) -> Result<Option<SignedChange>, EditError> {
-        let author = identity.public();
-        let mut doc = self.doc.clone();
-        doc.set_actor(ActorId::from(&author.0[..]));
-        let mut transaction = doc.transaction();
-        for (id, fields) in writes {
-            schema::write(&mut transaction, id, fields)
-                .map_err(|error| EditError::Unwritable(error.to_string()))?;
+        if self.index.is_full() {
+            return Err(Refusal::Full.into());
         }
+        let author = identity.public();
+        let Some(raw) = self.transact(author, now, writes)? else {
+            return Ok(None);
+        };
+        let signed = SignedChange::sign(identity, self.mesh, raw);
+        match self.place_own(signed.clone()) {
+            Ok((parsed, causes)) => {
+                self.unsaved += parsed.cost();
+                let touched = self.index.append(&parsed, causes);
+                self.note_honoured(author, authority);
+                self.refresh(&touched);
+                Ok(Some(signed))
+            }
+            Err(error) => {
+                // It is in automerge's document already, which has no way back.
+                self.rebuild_view(authority);
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes to automerge's document, in place: a copy of a large one would cost more
+    /// than the edit. None if nothing is said that was not there.
+    fn transact(
+        &mut self,
+        author: PublicKey,
+        now: UnixSecs,
+        writes: &Intent,
+    ) -> Result<Option<Vec<u8>>, EditError> {
         let time = i64::try_from(now.0).unwrap_or(i64::MAX);
         let mut options = CommitOptions::default().with_time(time);
         let last = self.index.log(&author).last().map_or(0, |last| last.round);
@@ -237,27 +273,32 @@ impl Document {
         if round > 0 {
             options = options.with_message(round.to_string());
         }
-        let (written, _) = transaction.commit_with(options);
-        if written.is_none() {
-            return Ok(None);
+        self.doc.set_actor(ActorId::from(&author.0[..]));
+        let mut transaction = self.doc.transaction();
+        let written = writes.iter().try_for_each(|(entry, write)| match write {
+            Write::Fields(fields) => schema::write(&mut transaction, entry, fields),
+            Write::Delete => schema::delete(&mut transaction, entry),
+        });
+        if let Err(error) = written {
+            transaction.rollback();
+            return Err(EditError::Unwritable(error.to_string()));
         }
-        let change = doc
-            .get_last_local_change()
-            .expect("a transaction of this author was just committed");
-        let signed = SignedChange::sign(identity, self.mesh, change.raw_bytes().to_vec());
-        let parsed = admission::parse(signed.clone())?;
+        let (hash, _) = transaction.commit_with(options);
+        Ok(hash.map(|_| {
+            let change = self.doc.get_last_local_change();
+            let change = change.expect("a transaction of this author was just committed");
+            change.raw_bytes().to_vec()
+        }))
+    }
+
+    fn place_own(&self, signed: SignedChange) -> Result<(Parsed, Causes), EditError> {
+        let author = signed.author;
+        let parsed = admission::parse(signed)?;
         let seq = parsed.seq();
         match self.index.place(&parsed)? {
-            Placement::Next(_) if self.index.is_full() => return Err(Refusal::Full.into()),
-            Placement::Next(causes) => {
-                let touched = self.index.append(parsed, causes);
-                self.note_honoured(author, authority);
-                self.doc = doc;
-                self.refresh(&touched);
-            }
-            _ => return Err(EditError::Forked { author, seq }),
+            Placement::Next(causes) => Ok((parsed, causes)),
+            _ => Err(EditError::Forked { author, seq }),
         }
-        Ok(Some(signed))
     }
 
     /// What was admitted since the last call, with its number in its author's log, in
@@ -276,6 +317,29 @@ impl Document {
     /// What the admitted changes amount to.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// What the plan was when the logs ended in `heads`; none unless all of them are here.
+    /// Takes as long as loading the document from its logs.
+    pub fn plan_at(&self, heads: &BTreeMap<PublicKey, Position>) -> Option<Plan> {
+        if *heads == self.heads() {
+            return Some(self.plan.clone());
+        }
+        let mut changes = Vec::new();
+        for (author, at) in heads {
+            let last = self.index.admitted(author, at.seq)?;
+            if last.hash.0 != at.hash {
+                return None;
+            }
+            let through = usize::try_from(at.seq).ok()?;
+            for entry in &self.index.log(author)[..through] {
+                changes.push(admission::parse_stored(entry.signed.clone()).ok()?.change);
+            }
+        }
+        let mut doc = Automerge::new();
+        // Automerge puts them in order; what lacks something it leaves out.
+        (apply(&mut doc, &changes) && doc.get_missing_deps(&[]).is_empty())
+            .then(|| schema::read_all(&doc))
     }
 
     /// Hash of all that the document says, conflicts included: equal on all nodes that
@@ -420,7 +484,8 @@ impl Document {
         self.aside.remove(&parsed.signed.digest());
         self.fresh.push((parsed.seq(), parsed.signed.clone()));
         batch.changes.push(parsed.change.clone());
-        let touched = self.index.append(parsed, causes);
+        self.unsaved += parsed.cost();
+        let touched = self.index.append(&parsed, causes);
         batch.touched.extend(touched);
     }
 
@@ -466,7 +531,7 @@ impl Document {
         }
     }
 
-    fn refresh(&mut self, touched: &BTreeSet<String>) {
+    fn refresh(&mut self, touched: &BTreeSet<Arc<str>>) {
         for key in touched {
             self.plan.set(key, schema::read(&self.doc, key));
         }
@@ -477,7 +542,7 @@ impl Document {
 #[derive(Debug, Default)]
 struct Batch {
     changes: Vec<Change>,
-    touched: BTreeSet<String>,
+    touched: BTreeSet<Arc<str>>,
 }
 
 enum Verdict {
@@ -500,12 +565,16 @@ impl Verdict {
 
 /// Applies changes that were admitted; false if automerge did not take them, after
 /// which `doc` is not to be used. It should take all of them: this is the last line.
-fn apply(doc: &mut Automerge, changes: &[Change]) -> bool {
+fn apply<'a>(
+    doc: &mut Automerge,
+    changes: impl IntoIterator<Item = &'a Change, IntoIter: Clone>,
+) -> bool {
+    let changes = changes.into_iter();
     #[cfg(test)]
-    if changes.iter().any(tests::automerge_fails_on) {
+    if changes.clone().any(tests::automerge_fails_on) {
         return false;
     }
-    let applied = catch_unwind(AssertUnwindSafe(|| doc.apply_changes(changes.to_vec())));
+    let applied = catch_unwind(AssertUnwindSafe(|| doc.apply_changes(changes.cloned())));
     matches!(applied, Ok(Ok(())))
 }
 

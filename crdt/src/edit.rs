@@ -3,10 +3,12 @@
 //! Not here: signing the change and admitting it (`document`).
 
 use crate::admission::Refusal;
-use crate::plan::{Desired, MAX_GRANTS, MigrationPlan, Plan};
+use crate::plan::{Desired, EntryId, MAX_GRANTS, MigrationPlan, Plan, ServerPlan};
 use crate::schema;
-use keys::{MigrationId, NodeId, PublicKey, StatementId, UnixSecs};
+use keys::{MigrationId, NodeId, PublicKey, ServerId, StatementId, UnixSecs};
 use std::collections::BTreeMap;
+
+mod servers;
 
 /// Why an edit was not made. Nothing of it is left behind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,11 +25,17 @@ pub enum EditError {
     /// It was deleted, and nothing revives it.
     #[error("migration {0} was deleted: create a new one")]
     Deleted(MigrationId),
+    /// No such server.
+    #[error("there is no planned server {0}")]
+    UnknownServer(ServerId),
+    /// A server of that id is there.
+    #[error("server {0} is planned already")]
+    ServerExists(ServerId),
     /// A field is outside its limits.
-    #[error("the {field} of migration {migration} is empty, too long, unsorted or named twice")]
+    #[error("the {field} of {entry} is empty, too long, unsorted, named twice or unprintable")]
     Unsound {
-        /// The migration.
-        migration: MigrationId,
+        /// What it is a field of.
+        entry: EntryId,
         /// The field.
         field: &'static str,
     },
@@ -64,6 +72,17 @@ pub(crate) enum Value {
     Number(u64),
     /// Member of a set.
     Present,
+    /// An optional field that is not set.
+    Absent,
+}
+
+/// What an edit does to one entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Write {
+    /// Makes it where it is not there, and sets fields.
+    Fields(BTreeMap<String, Value>),
+    /// Removes it.
+    Delete,
 }
 
 /// One edit under way. Methods see what earlier ones of the same edit decided.
@@ -73,7 +92,9 @@ pub struct Edit<'a> {
     author: PublicKey,
     now: UnixSecs,
     drafts: BTreeMap<MigrationId, MigrationPlan>,
-    writes: BTreeMap<MigrationId, BTreeMap<String, Value>>,
+    /// Servers that this edit made or changed; none for those it deleted.
+    servers: BTreeMap<ServerId, Option<ServerPlan>>,
+    writes: BTreeMap<EntryId, Write>,
 }
 
 impl<'a> Edit<'a> {
@@ -83,11 +104,12 @@ impl<'a> Edit<'a> {
             author,
             now,
             drafts: BTreeMap::new(),
+            servers: BTreeMap::new(),
             writes: BTreeMap::new(),
         }
     }
 
-    pub(crate) fn into_writes(self) -> BTreeMap<MigrationId, BTreeMap<String, Value>> {
+    pub(crate) fn into_writes(self) -> BTreeMap<EntryId, Write> {
         self.writes
     }
 
@@ -106,7 +128,7 @@ impl<'a> Edit<'a> {
         draft.grants.sort();
         draft.grants.dedup();
         sound(&draft)?;
-        let fields = self.writes.entry(id).or_default();
+        let mut fields = BTreeMap::new();
         let mut text =
             |field: &str, text: String| fields.insert(field.to_owned(), Value::Text(text));
         text(schema::NAME, draft.name.clone());
@@ -123,6 +145,8 @@ impl<'a> Edit<'a> {
         let volumes = draft.volumes.iter().map(schema::volume_key);
         let grants = draft.grants.iter().map(schema::grant_key);
         fields.extend(volumes.chain(grants).map(|key| (key, Value::Present)));
+        let write = Write::Fields(fields);
+        self.writes.insert(EntryId::Migration(id), write);
         self.drafts.insert(id, draft);
         Ok(())
     }
@@ -143,7 +167,7 @@ impl<'a> Edit<'a> {
         }
         if draft.grants.len() >= MAX_GRANTS {
             return Err(EditError::Unsound {
-                migration: id,
+                entry: EntryId::Migration(id),
                 field: "grants",
             });
         }
@@ -179,7 +203,15 @@ impl<'a> Edit<'a> {
     }
 
     fn write(&mut self, id: MigrationId, field: String, value: Value) {
-        self.writes.entry(id).or_default().insert(field, value);
+        self.write_field(EntryId::Migration(id), field, value);
+    }
+
+    fn write_field(&mut self, entry: EntryId, field: String, value: Value) {
+        let write = self.writes.entry(entry);
+        let write = write.or_insert_with(|| Write::Fields(BTreeMap::new()));
+        if let Write::Fields(fields) = write {
+            fields.insert(field, value);
+        }
     }
 
     /// The migration as this edit has it so far; one that was deleted stays so.
@@ -201,7 +233,7 @@ impl<'a> Edit<'a> {
 fn sound(plan: &MigrationPlan) -> Result<(), EditError> {
     plan.unsound().map_or(Ok(()), |field| {
         Err(EditError::Unsound {
-            migration: plan.id,
+            entry: EntryId::Migration(plan.id),
             field,
         })
     })

@@ -24,11 +24,13 @@ mod world;
 
 pub use admission::Refusal;
 pub use conflicts::{Apart, Conflicts};
-pub use document::{Compared, CorruptLog, Document, Fork, MadeAgain, Orphan, Outcome};
+pub use document::{
+    Compared, CorruptLog, Document, Fork, MadeAgain, Orphan, Outcome, Saving, Snapshot,
+};
 pub use edit::{Edit, EditError};
 pub use evidence::{Evidence, Forked, PairOutcome};
 pub use log::SignedChange;
-pub use plan::{Conflict, Desired, MigrationPlan, Plan, Problem};
+pub use plan::{Conflict, Desired, EntryId, MigrationPlan, Plan, Problem, ServerPlan};
 pub use report::{
     Event, Inventory, JobReport, JobRole, Level, PassSummary, ProviderInfo, Report, Stage,
     TargetState, TargetVolume, VolumeInfo, VolumeKind,

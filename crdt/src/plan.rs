@@ -4,11 +4,15 @@
 //! Not here: how it is laid out in the document (`schema`) and how it is changed (`edit`).
 
 use keys::statement::{MAX_GRANT_VOLUMES, MAX_POOL};
-use keys::{MigrationId, NodeId, PublicKey, StatementId, UnixSecs, VolumeId};
+use keys::{MigrationId, NodeId, PublicKey, ServerId, StatementId, UnixSecs, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+
+mod server;
+
+pub use server::{MAX_NOTE, ServerPlan};
 
 /// Longest name of a migration, in bytes.
 pub const MAX_NAME: usize = 128;
@@ -26,25 +30,63 @@ pub const MAX_REPLICATORS: usize = MAX_POOL;
 pub struct Plan {
     /// Migrations that could be read, deleted ones too.
     pub migrations: BTreeMap<MigrationId, MigrationPlan>,
+    /// Servers that could be read.
+    pub servers: BTreeMap<ServerId, ServerPlan>,
     /// Entries that could not be read and are left out, by their key in the document.
     pub problems: BTreeMap<String, Problem>,
 }
 
 impl Plan {
     /// Puts what was read under a key of the document in the place of what was there.
-    pub(crate) fn set(&mut self, key: &str, read: Option<Result<MigrationPlan, Problem>>) {
+    pub(crate) fn set(&mut self, key: &str, read: Option<Result<Planned, Problem>>) {
         self.problems.remove(key);
-        if let Some(id) = crate::schema::migration_of(key) {
-            self.migrations.remove(&id);
-        }
-        match read {
+        match crate::schema::entry_of(key) {
+            Some(EntryId::Migration(id)) => drop(self.migrations.remove(&id)),
+            Some(EntryId::Server(id)) => drop(self.servers.remove(&id)),
             None => {}
-            Some(Ok(migration)) => {
-                self.migrations.insert(migration.id, migration);
+        }
+        if let Some(read) = read {
+            self.add(key, read);
+        }
+    }
+
+    /// Puts in what was read under a key of which nothing is here.
+    pub(crate) fn add(&mut self, key: &str, read: Result<Planned, Problem>) {
+        match read {
+            Ok(Planned::Migration(migration)) => {
+                self.migrations.insert(migration.id, *migration);
             }
-            Some(Err(problem)) => {
+            Ok(Planned::Server(server)) => {
+                self.servers.insert(server.id, server);
+            }
+            Err(problem) => {
                 self.problems.insert(key.to_owned(), problem);
             }
+        }
+    }
+}
+
+/// One entry of the plan, as it was read.
+#[derive(Debug)]
+pub(crate) enum Planned {
+    Migration(Box<MigrationPlan>),
+    Server(ServerPlan),
+}
+
+/// What an entry of the document is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EntryId {
+    /// A migration.
+    Migration(MigrationId),
+    /// A planned server.
+    Server(ServerId),
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Migration(id) => write!(f, "migration {id}"),
+            Self::Server(id) => write!(f, "server {id}"),
         }
     }
 }
@@ -59,18 +101,18 @@ pub enum Problem {
         key: String,
     },
     /// A field that must be there is not.
-    #[error("migration {migration} has no {field}")]
+    #[error("{entry} has no {field}")]
     Missing {
-        /// The migration.
-        migration: MigrationId,
+        /// The entry.
+        entry: EntryId,
         /// Name of the field.
         field: String,
     },
     /// A field is there and cannot be read.
-    #[error("migration {migration} has a {field} that cannot be read")]
+    #[error("{entry} has a {field} that cannot be read")]
     Unreadable {
-        /// The migration.
-        migration: MigrationId,
+        /// The entry.
+        entry: EntryId,
         /// Name of the field, cut to a readable length.
         field: String,
     },

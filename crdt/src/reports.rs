@@ -7,6 +7,11 @@ use crate::report::Report;
 use keys::authority::Standing;
 use keys::{Authority, Domain, NodeId, PublicKey, Signed, UnixSecs};
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+/// Buckets into which reports are sorted by the first byte of their node's id, so that
+/// two nodes find where they differ without listing everything.
+pub const BUCKETS: usize = 256;
 
 /// What offering a report did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,22 +71,47 @@ impl ReportRefusal {
     }
 }
 
-/// A report as it is listed: its version, and the first bytes of its hash.
-pub type Listed = (u64, [u8; 4]);
-
 #[derive(Debug, Clone)]
 struct Kept {
     signed: Signed,
     report: Report,
+    /// BLAKE3 of the body.
+    hash: [u8; 32],
 }
 
-/// The newest report of each node.
-#[derive(Debug, Clone, Default)]
+impl Kept {
+    fn new(signed: Signed, report: Report) -> Self {
+        let hash = *blake3::hash(&signed.body).as_bytes();
+        Self {
+            signed,
+            report,
+            hash,
+        }
+    }
+}
+
+/// The newest report of each node. A clone shares what it holds with the original.
+#[derive(Debug, Clone)]
 pub struct Reports {
     /// Of a forked node, one of its pair.
-    kept: BTreeMap<NodeId, Kept>,
+    kept: BTreeMap<NodeId, Arc<Kept>>,
     /// The two reports that show each fork: a fork beats all versions.
     forks: BTreeMap<NodeId, Box<[Signed; 2]>>,
+    /// Of what is not forked.
+    buckets: Vec<[u8; 32]>,
+    /// Made when it is asked for, and again after a change.
+    digest: OnceLock<[u8; 32]>,
+}
+
+impl Default for Reports {
+    fn default() -> Self {
+        Self {
+            kept: BTreeMap::new(),
+            forks: BTreeMap::new(),
+            buckets: vec![[0; 32]; BUCKETS],
+            digest: OnceLock::new(),
+        }
+    }
 }
 
 impl Reports {
@@ -92,14 +122,14 @@ impl Reports {
 
     /// Verifies a report and keeps it if it is the newest of its node.
     pub fn offer(&mut self, signed: Signed, authority: &Authority, now: UnixSecs) -> ReportOutcome {
-        if self.known(&signed) {
+        if self.known(&signed, authority) {
             return ReportOutcome::Stale;
         }
         let report = match self.verify(&signed, authority, now) {
             Ok(report) => report,
             Err(outcome) => return outcome,
         };
-        self.keep(Kept { signed, report })
+        self.keep(Kept::new(signed, report))
     }
 
     fn verify(
@@ -170,10 +200,10 @@ impl Reports {
     fn keep_fork(&mut self, pair: Box<[Signed; 2]>, reports: Vec<Report>) {
         let node = reports[0].node;
         let both = pair.iter().cloned().zip(reports);
-        let shown = both.min_by_key(|(signed, _)| *blake3::hash(&signed.body).as_bytes());
-        let (signed, report) = shown.expect("a pair is two");
-        self.kept.insert(node, Kept { signed, report });
+        let kept = both.map(|(signed, report)| Kept::new(signed, report));
+        let shown = kept.min_by_key(|kept| kept.hash);
         self.forks.insert(node, pair);
+        self.put(shown.expect("a pair is two"));
     }
 
     /// The forks that are known, with their proofs.
@@ -204,7 +234,7 @@ impl Reports {
     /// Puts back a report that was verified before it was stored.
     pub fn restore(&mut self, signed: Signed) -> Result<(), codec::DecodeError> {
         let report: Report = signed.open_stored()?;
-        self.keep(Kept { signed, report });
+        self.keep(Kept::new(signed, report));
         Ok(())
     }
 
@@ -226,6 +256,7 @@ impl Reports {
         for node in &gone {
             self.kept.remove(node);
             self.forks.remove(node);
+            self.changed(node);
         }
         gone
     }
@@ -245,17 +276,14 @@ impl Reports {
         self.kept.iter().map(|(node, kept)| (node, &kept.report))
     }
 
-    /// The newest version of each node that is not forked, with the first bytes of its
-    /// hash: what two peers compare. Two of one version are a fork, which nobody may miss.
-    pub fn listed(&self) -> BTreeMap<NodeId, Listed> {
-        let versions = self.versions().into_iter();
-        let listed = versions.filter_map(|(node, version)| {
-            let hash = blake3::hash(&self.kept.get(&node)?.signed.body);
-            let mut tag = [0; 4];
-            tag.copy_from_slice(&hash.as_bytes()[..4]);
-            Some((node, (version, tag)))
-        });
-        listed.collect()
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
     }
 
     /// The newest version of each node that is not forked.
@@ -267,22 +295,67 @@ impl Reports {
             .collect()
     }
 
+    /// The reports of the nodes whose id begins with `bucket` and that are not forked:
+    /// node, version and BLAKE3 of the body, in order of the nodes. What two peers
+    /// compare; two of one version are a fork, which nobody may miss.
+    pub fn bucket(&self, bucket: u8) -> impl Iterator<Item = (&NodeId, u64, &[u8; 32])> {
+        let mut low = [0; 32];
+        let mut high = [0xff; 32];
+        low[0] = bucket;
+        high[0] = bucket;
+        self.kept
+            .range(NodeId(low)..=NodeId(high))
+            .filter(|(node, _)| !self.forks.contains_key(node))
+            .map(|(node, kept)| (node, kept.report.version, &kept.hash))
+    }
+
+    /// One digest for each bucket; all zeros for an empty one.
+    pub fn buckets(&self) -> &[[u8; 32]] {
+        &self.buckets
+    }
+
     /// One digest of all versions and bodies, of forked nodes left out: equal when the
     /// reports are equal.
     pub fn digest(&self) -> [u8; 32] {
+        *self.digest.get_or_init(|| {
+            let mut hasher = blake3::Hasher::new();
+            for bucket in &self.buckets {
+                hasher.update(bucket);
+            }
+            *hasher.finalize().as_bytes()
+        })
+    }
+
+    fn put(&mut self, offered: Kept) {
+        let node = offered.report.node;
+        self.kept.insert(node, Arc::new(offered));
+        self.changed(&node);
+    }
+
+    /// Makes the digest of a node's bucket again.
+    fn changed(&mut self, node: &NodeId) {
         let mut hasher = blake3::Hasher::new();
-        let kept = self.kept.iter();
-        for (node, kept) in kept.filter(|(node, _)| !self.forks.contains_key(node)) {
+        let mut held = 0;
+        for (node, version, hash) in self.bucket(node.0[0]) {
             hasher.update(&node.0);
-            hasher.update(&kept.report.version.to_le_bytes());
-            hasher.update(blake3::hash(&kept.signed.body).as_bytes());
+            hasher.update(&version.to_le_bytes());
+            hasher.update(hash);
+            held += 1;
         }
-        *hasher.finalize().as_bytes()
+        // As it was before it was ever filled: what left leaves no trace.
+        let digest = match held {
+            0 => [0; 32],
+            _ => *hasher.finalize().as_bytes(),
+        };
+        self.buckets[usize::from(node.0[0])] = digest;
+        self.digest = OnceLock::new();
     }
 
     /// Whether exactly this is kept: spares the signature check of a duplicate.
-    fn known(&self, signed: &Signed) -> bool {
-        self.kept.values().any(|kept| kept.signed == *signed)
+    fn known(&self, signed: &Signed, authority: &Authority) -> bool {
+        let member = authority.by_key(&signed.signer);
+        let kept = member.and_then(|member| self.kept.get(&member.id));
+        kept.is_some_and(|kept| kept.signed == *signed)
     }
 
     fn keep(&mut self, offered: Kept) -> ReportOutcome {
@@ -292,24 +365,23 @@ impl Reports {
             return ReportOutcome::Stale;
         }
         let Some(held) = self.kept.get(&node) else {
-            self.kept.insert(node, offered);
+            self.put(offered);
             return ReportOutcome::New(node);
         };
         if version < held.report.version {
             return ReportOutcome::Stale;
         }
         if version > held.report.version {
-            self.kept.insert(node, offered);
+            self.put(offered);
             return ReportOutcome::New(node);
         }
-        let ours = *blake3::hash(&held.signed.body).as_bytes();
-        let theirs = *blake3::hash(&offered.signed.body).as_bytes();
+        let (ours, theirs) = (held.hash, offered.hash);
         if ours == theirs {
             return ReportOutcome::Stale;
         }
-        let held = held.clone();
-        let pair = Box::new([held.signed, offered.signed]);
-        self.keep_fork(pair, vec![held.report, offered.report]);
+        let pair = Box::new([held.signed.clone(), offered.signed]);
+        let reports = vec![held.report.clone(), offered.report];
+        self.keep_fork(pair, reports);
         ReportOutcome::Fork(ReportFork {
             node,
             version,

@@ -4,15 +4,24 @@
 //! that two operators never make the same map apart from each other. Its fields are
 //! scalars; sets are one key for each member (`volume/<id>`, `grant/<id>`), so that
 //! additions merge; the pool is one register, because its order is one decision.
+//! A planned server is a map of the same kind under `s/<id>`; an optional field that is
+//! not set is not there, and a server that is not planned any more is deleted.
 //! Reading is total: what cannot be read becomes a problem, not a panic.
 
 use crate::edit::Value;
-use crate::plan::{Conflict, Desired, MAX_GRANTS, MAX_VOLUMES, MigrationPlan, Problem};
+use crate::plan::{
+    Conflict, Desired, EntryId, MAX_GRANTS, MAX_VOLUMES, MigrationPlan, Plan, Planned, Problem,
+};
+use automerge::iter::{DocItem, DocObjItem, MapRangeItem};
 use automerge::transaction::Transactable;
 use automerge::{Automerge, AutomergeError, ObjId, ObjType, ROOT, ReadDoc, ScalarValue};
 use keys::{MigrationId, NodeId, PublicKey, StatementId, UnixSecs, VolumeId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
+
+mod server;
+
+pub(crate) use server::{ADDRESS, NOTE, WAVE};
 
 pub(crate) const NAME: &str = "name";
 pub(crate) const SOURCE: &str = "source";
@@ -32,7 +41,10 @@ pub(crate) const NEEDED: [&str; 7] = [
     DESIRED,
     CREATED_AT,
 ];
+/// Fields that every planned server has.
+pub(crate) const SERVER_NEEDS: [&str; 2] = [NAME, SITE];
 const MIGRATION_PREFIX: &str = "m/";
+const SERVER_PREFIX: &str = "s/";
 const VOLUME_PREFIX: &str = "volume/";
 const GRANT_PREFIX: &str = "grant/";
 
@@ -52,37 +64,55 @@ pub(crate) fn pool_text(pool: &[NodeId]) -> String {
     nodes.join(",")
 }
 
-fn root_key(id: &MigrationId) -> String {
-    format!("{MIGRATION_PREFIX}{id}")
+fn root_key(entry: &EntryId) -> String {
+    match entry {
+        EntryId::Migration(id) => format!("{MIGRATION_PREFIX}{id}"),
+        EntryId::Server(id) => format!("{SERVER_PREFIX}{id}"),
+    }
 }
 
 /// An id in the one spelling that is written: lower case.
-fn parse_id<T: FromStr + ToString>(text: &str) -> Option<T> {
-    let id: T = text.parse().ok()?;
-    (id.to_string() == text).then_some(id)
+fn parse_id<T: FromStr>(text: &str) -> Option<T> {
+    let lower_case = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    text.parse().ok().filter(|_| lower_case)
 }
 
-pub(crate) fn migration_of(root_key: &str) -> Option<MigrationId> {
-    parse_id(root_key.strip_prefix(MIGRATION_PREFIX)?)
+/// What an entry at the root is about; none for a key that this program does not know.
+pub(crate) fn entry_of(root_key: &str) -> Option<EntryId> {
+    if let Some(id) = root_key.strip_prefix(MIGRATION_PREFIX) {
+        return parse_id(id).map(EntryId::Migration);
+    }
+    let id = root_key.strip_prefix(SERVER_PREFIX)?;
+    parse_id(id).map(EntryId::Server)
 }
 
-/// Writes the fields of one migration, leaving alone what already says the same.
+/// Writes the fields of one entry, leaving alone what already says the same.
 pub(crate) fn write(
     doc: &mut impl Transactable,
-    id: &MigrationId,
+    entry: &EntryId,
     fields: &BTreeMap<String, Value>,
 ) -> Result<(), AutomergeError> {
-    let key = root_key(id);
-    let object = match doc.get(ROOT, key.as_str())? {
-        Some((automerge::Value::Object(ObjType::Map), object)) => object,
-        _ => doc.put_object(ROOT, key.as_str(), ObjType::Map)?,
+    let key = root_key(entry);
+    let (object, fresh) = match doc.get(ROOT, key.as_str())? {
+        Some((automerge::Value::Object(ObjType::Map), object)) => (object, false),
+        _ => (doc.put_object(ROOT, key.as_str(), ObjType::Map)?, true),
     };
     for (field, value) in fields {
         let scalar = match value {
             Value::Text(text) => ScalarValue::Str(text.as_str().into()),
             Value::Number(number) => ScalarValue::Uint(*number),
             Value::Present => ScalarValue::Boolean(true),
+            Value::Absent => {
+                if !fresh && doc.get(&object, field.as_str())?.is_some() {
+                    doc.delete(&object, field.as_str())?;
+                }
+                continue;
+            }
         };
+        if fresh {
+            doc.put(&object, field.as_str(), scalar)?;
+            continue;
+        }
         let held = doc.get_all(&object, field.as_str())?;
         let same = matches!(&held[..], [(automerge::Value::Scalar(held), _)] if **held == scalar);
         if !same {
@@ -92,52 +122,126 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// The keys at the root of the document.
-pub(crate) fn root_keys(doc: &Automerge) -> Vec<String> {
-    doc.keys(ROOT).collect()
+/// Removes an entry, if it is there.
+pub(crate) fn delete(doc: &mut impl Transactable, entry: &EntryId) -> Result<(), AutomergeError> {
+    let key = root_key(entry);
+    match doc.get(ROOT, key.as_str())? {
+        Some(_) => doc.delete(ROOT, key.as_str()),
+        None => Ok(()),
+    }
+}
+
+/// Reads all that is in the document.
+pub(crate) fn read_all(doc: &Automerge) -> Plan {
+    let mut entries = Vec::new();
+    let mut fields: HashMap<ObjId, Vec<Found>> = HashMap::new();
+    // One walk over everything: to look up each map costs as much as to read it.
+    for DocObjItem { obj, item } in doc.iter() {
+        let DocItem::Map(item) = item else { continue };
+        if *obj == ObjId::Root {
+            let is_map = matches!(item.value, automerge::ValueRef::Object(ObjType::Map));
+            entries.push((item.id(), is_map, item.key.into_owned()));
+        } else if let Some(found) = fields.get_mut(&*obj) {
+            found.push(Found::of(item));
+        } else {
+            fields.insert(ObjId::clone(&obj), vec![Found::of(item)]);
+        }
+    }
+    let mut plan = Plan::default();
+    for (object, is_map, key) in entries {
+        let found = fields.remove(&object).unwrap_or_default();
+        let read = read_found(doc, &key, object, is_map, found);
+        plan.add(&key, read);
+    }
+    plan
 }
 
 /// Reads one entry at the root; none when it is not there (any more).
-pub(crate) fn read(doc: &Automerge, key: &str) -> Option<Result<MigrationPlan, Problem>> {
-    let found = doc.get_all(ROOT, key).unwrap_or_default();
-    if found.is_empty() {
-        return None;
-    }
-    let Some(id) = migration_of(key) else {
-        let key = key.chars().take(80).collect();
-        return Some(Err(Problem::UnknownKey { key }));
-    };
-    // Of several maps the winner is read; only a faulty author makes a second one.
+///
+/// Of several maps the winner is read: only an author that makes again what was
+/// deleted makes a second one.
+pub(crate) fn read(doc: &Automerge, key: &str) -> Option<Result<Planned, Problem>> {
     let (value, object) = doc.get(ROOT, key).ok().flatten()?;
+    let is_map = matches!(value, automerge::Value::Object(ObjType::Map));
+    let found = if is_map {
+        doc.map_range(&object, ..).map(Found::of).collect()
+    } else {
+        Vec::new()
+    };
+    Some(read_found(doc, key, object, is_map, found))
+}
+
+fn read_found(
+    doc: &Automerge,
+    key: &str,
+    object: ObjId,
+    is_map: bool,
+    found: Vec<Found>,
+) -> Result<Planned, Problem> {
+    let entry = entry_of(key).ok_or_else(|| Problem::UnknownKey {
+        key: key.chars().take(80).collect(),
+    })?;
     let author = match &object {
         ObjId::Id(_, actor, _) => actor.to_bytes().try_into().ok().map(PublicKey),
         ObjId::Root => None,
     };
-    let (Some(created_by), automerge::Value::Object(ObjType::Map)) = (author, value) else {
+    let Some(author) = author.filter(|_| is_map) else {
         let field = "form".to_owned();
-        return Some(Err(Problem::Unreadable {
-            migration: id,
-            field,
-        }));
+        return Err(Problem::Unreadable { entry, field });
     };
     let mut fields = Fields {
         doc,
-        id,
+        entry,
         object,
+        found,
         conflicts: Vec::new(),
     };
-    Some(fields.migration(created_by))
+    match entry {
+        EntryId::Migration(id) => {
+            let migration = fields.migration(id, author)?;
+            Ok(Planned::Migration(Box::new(migration)))
+        }
+        EntryId::Server(id) => fields.server(id, author).map(Planned::Server),
+    }
 }
 
+/// What stands under one field.
+struct Found {
+    field: String,
+    /// None for an object.
+    winner: Option<ScalarValue>,
+    /// Whether there are other values beside it.
+    contested: bool,
+}
+
+impl Found {
+    fn of(item: MapRangeItem<'_>) -> Self {
+        Self {
+            winner: match item.value {
+                automerge::ValueRef::Scalar(scalar) => Some(scalar.into()),
+                automerge::ValueRef::Object(_) => None,
+            },
+            contested: item.conflict,
+            field: item.key.into_owned(),
+        }
+    }
+}
+
+/// The fields of one entry.
 struct Fields<'a> {
     doc: &'a Automerge,
-    id: MigrationId,
+    entry: EntryId,
     object: ObjId,
+    found: Vec<Found>,
     conflicts: Vec<Conflict>,
 }
 
 impl Fields<'_> {
-    fn migration(&mut self, created_by: PublicKey) -> Result<MigrationPlan, Problem> {
+    fn migration(
+        &mut self,
+        id: MigrationId,
+        created_by: PublicKey,
+    ) -> Result<MigrationPlan, Problem> {
         let desired = self.desired()?;
         let name = self.text(NAME)?;
         let source = self.id_field(SOURCE)?;
@@ -145,13 +249,9 @@ impl Fields<'_> {
         let provisioner = self.id_field(PROVISIONER)?;
         let pool = self.text(POOL)?;
         let replicators: Option<Vec<NodeId>> = pool.split(',').map(parse_id).collect();
-        let site = match self.text(SITE) {
-            Ok(site) => Some(site),
-            Err(Problem::Missing { .. }) => None,
-            Err(problem) => return Err(problem),
-        };
+        let site = self.optional_text(SITE)?;
         let plan = MigrationPlan {
-            id: self.id,
+            id,
             name,
             source,
             volumes: self.members(VOLUME_PREFIX, MAX_VOLUMES)?,
@@ -171,8 +271,17 @@ impl Fields<'_> {
         }
     }
 
+    fn found(&self, field: &str) -> Option<&Found> {
+        self.found.iter().find(|found| found.field == field)
+    }
+
     /// All concurrent values of a field.
     fn values(&self, field: &str) -> Vec<ScalarValue> {
+        if let Some(found) = self.found(field)
+            && !found.contested
+        {
+            return found.winner.iter().cloned().collect();
+        }
         let found = self
             .doc
             .get_all(&self.object, field)
@@ -187,17 +296,19 @@ impl Fields<'_> {
     }
 
     fn one(&mut self, field: &str) -> Result<ScalarValue, Problem> {
-        let values = self.values(field);
-        let missing = || Problem::Missing {
-            migration: self.id,
-            field: field.to_owned(),
+        let Some(found) = self.found(field) else {
+            return Err(Problem::Missing {
+                entry: self.entry,
+                field: field.to_owned(),
+            });
         };
-        let winner = match self.doc.get(&self.object, field) {
-            Ok(Some((automerge::Value::Scalar(winner), _))) => winner.into_owned(),
-            Ok(Some(_)) => return Err(self.unreadable(field)),
-            _ => return Err(missing()),
-        };
-        self.note_conflict(field, &values);
+        let contested = found.contested;
+        let winner = found.winner.clone();
+        let winner = winner.ok_or_else(|| self.unreadable(field))?;
+        if contested {
+            let values = self.values(field);
+            self.note_conflict(field, &values);
+        }
         Ok(winner)
     }
 
@@ -221,6 +332,14 @@ impl Fields<'_> {
         }
     }
 
+    fn optional_text(&mut self, field: &str) -> Result<Option<String>, Problem> {
+        match self.text(field) {
+            Ok(text) => Ok(Some(text)),
+            Err(Problem::Missing { .. }) => Ok(None),
+            Err(problem) => Err(problem),
+        }
+    }
+
     fn number(&mut self, field: &str) -> Result<u64, Problem> {
         match self.one(field)? {
             ScalarValue::Uint(number) => Ok(number),
@@ -228,7 +347,7 @@ impl Fields<'_> {
         }
     }
 
-    fn id_field<T: FromStr + ToString>(&mut self, field: &str) -> Result<T, Problem> {
+    fn id_field<T: FromStr>(&mut self, field: &str) -> Result<T, Problem> {
         let text = self.text(field)?;
         parse_id(&text).ok_or_else(|| self.unreadable(field))
     }
@@ -246,17 +365,13 @@ impl Fields<'_> {
 
     /// Members of a set, in order of their ids. One that is set and unset apart stays:
     /// nothing here is ever unset.
-    fn members<T: FromStr + ToString + Ord>(
-        &self,
-        prefix: &str,
-        limit: usize,
-    ) -> Result<Vec<T>, Problem> {
+    fn members<T: FromStr + Ord>(&self, prefix: &str, limit: usize) -> Result<Vec<T>, Problem> {
         let mut members = Vec::new();
-        for key in self.doc.keys(&self.object) {
+        for Found { field: key, .. } in &self.found {
             let Some(text) = key.strip_prefix(prefix) else {
                 continue;
             };
-            let id = parse_id(text).ok_or_else(|| self.unreadable(&key))?;
+            let id = parse_id(text).ok_or_else(|| self.unreadable(key))?;
             members.push(id);
             if members.len() > limit {
                 return Err(self.unreadable(prefix.trim_end_matches('/')));
@@ -268,7 +383,7 @@ impl Fields<'_> {
 
     fn unreadable(&self, field: &str) -> Problem {
         Problem::Unreadable {
-            migration: self.id,
+            entry: self.entry,
             field: field.chars().take(80).collect(),
         }
     }
@@ -291,7 +406,7 @@ pub(crate) fn content_hash(doc: &Automerge) -> [u8; 32] {
         hasher.update(&(text.len() as u64).to_le_bytes());
         hasher.update(text.as_bytes());
     };
-    for key in root_keys(doc) {
+    for key in doc.keys(ROOT) {
         text(&key);
         for (value, object) in doc.get_all(ROOT, key.as_str()).unwrap_or_default() {
             text(&object.to_string());

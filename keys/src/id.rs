@@ -83,6 +83,10 @@ id!(
     VolumeId, 16, "volume id"
 );
 id!(
+    /// A server that is planned: random, made by the operator who planned it.
+    ServerId, 16, "server id"
+);
+id!(
     /// A mark that a node made at a moment it remembers: random, so that nobody can
     /// answer it before it was made.
     Pulse, 16, "pulse"

@@ -15,6 +15,7 @@ use crate::rotation::Change;
 use crate::signed::{Domain, Rejected, Signed};
 use crate::statement::{Admission, Enrolment, Entry, Invite, Position, Role, Rotation, Statement};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
 
 /// Most statements of one mesh: 1,000 nodes with a hundred statements each.
 pub const MAX_STATEMENTS: usize = 100_000;
@@ -100,7 +101,15 @@ impl Refused {
     }
 }
 
-/// The statements of one mesh, and who may add to them.
+/// Whether signatures are still to be checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Signatures {
+    Check,
+    Verified,
+}
+
+/// The statements of one mesh, and who may add to them. A clone shares them with the
+/// original.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     mesh: MeshId,
@@ -111,10 +120,12 @@ pub struct Ledger {
     origins: BTreeMap<PublicKey, BTreeSet<StatementId>>,
     /// How often each node changed its key.
     rotations: BTreeMap<NodeId, usize>,
-    entries: BTreeMap<StatementId, Recorded>,
+    entries: BTreeMap<StatementId, Arc<Recorded>>,
     chains: BTreeMap<PublicKey, BTreeMap<u64, Vec<StatementId>>>,
     forks: BTreeMap<PublicKey, u64>,
     buckets: Vec<[u8; 32]>,
+    /// Made when it is asked for, and again after a change.
+    digest: OnceLock<[u8; 32]>,
 }
 
 /// Buckets into which statements are sorted by the first byte of their id, so that
@@ -142,6 +153,7 @@ impl Ledger {
             chains: BTreeMap::new(),
             forks: BTreeMap::new(),
             buckets: vec![[0; 32]; BUCKETS],
+            digest: OnceLock::new(),
         };
         ledger.record(
             id,
@@ -165,6 +177,16 @@ impl Ledger {
 
     /// Verifies a statement and adds it.
     pub fn insert(&mut self, signed: Signed) -> Result<Inserted, Refused> {
+        self.add(signed, Signatures::Check)
+    }
+
+    /// Adds a statement that was inserted before it was stored: its rules are checked,
+    /// its signatures are not checked again.
+    pub fn restore(&mut self, stored: Signed) -> Result<Inserted, Refused> {
+        self.add(stored, Signatures::Verified)
+    }
+
+    fn add(&mut self, signed: Signed, signatures: Signatures) -> Result<Inserted, Refused> {
         let id = signed.statement_id();
         if self.entries.contains_key(&id) {
             return Ok(Inserted::Known);
@@ -173,7 +195,10 @@ impl Ledger {
             return Err(Refused::Full);
         }
         // Before its signer is looked up: what is kept for later is whole and bounded.
-        let entry: Entry = signed.open(Domain::Statement)?;
+        let entry: Entry = match signatures {
+            Signatures::Check => signed.open(Domain::Statement)?,
+            Signatures::Verified => signed.open_stored().map_err(Rejected::Body)?,
+        };
         let signer = signed.signer;
         let entitled = match &entry.statement {
             Statement::Rotation(rotation) => self.nodes_of(&signer).contains(&rotation.node),
@@ -190,7 +215,7 @@ impl Ledger {
         }
         match &entry.statement {
             Statement::Enrolment(enrolment) => {
-                self.check_enrolment(id, &signer, &entry, enrolment)?;
+                self.check_enrolment(id, &signer, &entry, enrolment, signatures)?;
             }
             Statement::Invite(invite) => self.check_invite(id, &signer, invite)?,
             Statement::Rotation(rotation) => self.check_rotation(id, &signer, rotation)?,
@@ -240,13 +265,22 @@ impl Ledger {
 
     /// Inserts statements in whatever order they come.
     pub fn insert_all(&mut self, statements: Vec<Signed>) -> Result<(), Refused> {
+        self.add_all(statements, Signatures::Check)
+    }
+
+    /// As [`Ledger::restore`], in whatever order they come.
+    pub fn restore_all(&mut self, stored: Vec<Signed>) -> Result<(), Refused> {
+        self.add_all(stored, Signatures::Verified)
+    }
+
+    fn add_all(&mut self, statements: Vec<Signed>, signatures: Signatures) -> Result<(), Refused> {
         let mut waiting = statements;
         loop {
             let before = waiting.len();
             let mut still = vec![];
             let mut why = None;
             for signed in waiting {
-                match self.insert(signed.clone()) {
+                match self.add(signed.clone(), signatures) {
                     Ok(_) => {}
                     Err(refused) if refused.may_come_later() => {
                         why = Some(refused);
@@ -269,6 +303,7 @@ impl Ledger {
         signer: &PublicKey,
         entry: &Entry,
         enrolment: &Enrolment,
+        signatures: Signatures,
     ) -> Result<(), Refused> {
         let by_root = self.roots.contains(signer);
         let Admission::Invited {
@@ -292,17 +327,20 @@ impl Ledger {
         let Statement::Invite(invite) = &recorded.entry.statement else {
             return Err(Refused::Unsound { id });
         };
-        let transcript = Transcript {
-            mesh: self.mesh,
-            invite: *invite_id,
-            joiner: enrolment.subject,
-            admitter: *signer,
-            nonce: *nonce,
-            name: enrolment.name.clone(),
-        };
-        let proof = Proof {
-            invite_signature: *invite_signature,
-            subject_signature: *subject_signature,
+        let proven = || {
+            let transcript = Transcript {
+                mesh: self.mesh,
+                invite: *invite_id,
+                joiner: enrolment.subject,
+                admitter: *signer,
+                nonce: *nonce,
+                name: enrolment.name.clone(),
+            };
+            let proof = Proof {
+                invite_signature: *invite_signature,
+                subject_signature: *subject_signature,
+            };
+            transcript.proven(&invite.key, &proof)
         };
         // An invite with the role of operator is a root key's: it was checked when it came.
         let within = invite.admitter == *signer
@@ -311,7 +349,7 @@ impl Ledger {
             && narrows(enrolment, invite)
             && *use_index < invite.uses
             && entry.at <= invite.not_after;
-        if within && transcript.proven(&invite.key, &proof) {
+        if within && (signatures == Signatures::Verified || proven()) {
             Ok(())
         } else {
             Err(Refused::Unsound { id })
@@ -346,8 +384,9 @@ impl Ledger {
             let lowest = self.forks.entry(signer).or_insert(seq);
             *lowest = seq.min(*lowest);
         }
-        self.entries.insert(id, recorded);
+        self.entries.insert(id, Arc::new(recorded));
         self.buckets[usize::from(id.0[0])] = self.bucket_digest(id.0[0]);
+        self.digest = OnceLock::new();
     }
 
     fn enrols_operator(&self, node: &NodeId) -> bool {
@@ -384,7 +423,9 @@ impl Ledger {
         let mut high = [0xff; 32];
         low[0] = bucket;
         high[0] = bucket;
-        self.entries.range(StatementId(low)..=StatementId(high))
+        self.entries
+            .range(StatementId(low)..=StatementId(high))
+            .map(|(id, recorded)| (id, &**recorded))
     }
 
     /// One digest for each bucket; all zeros for an empty one.
@@ -394,21 +435,23 @@ impl Ledger {
 
     /// One digest of the whole set: equal exactly when the sets are equal.
     pub fn digest(&self) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
-        for bucket in &self.buckets {
-            hasher.update(bucket);
-        }
-        *hasher.finalize().as_bytes()
+        *self.digest.get_or_init(|| {
+            let mut hasher = blake3::Hasher::new();
+            for bucket in &self.buckets {
+                hasher.update(bucket);
+            }
+            *hasher.finalize().as_bytes()
+        })
     }
 
     /// A statement by its id.
     pub fn get(&self, id: &StatementId) -> Option<&Recorded> {
-        self.entries.get(id)
+        self.entries.get(id).map(|recorded| &**recorded)
     }
 
     /// All statements, in order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = (&StatementId, &Recorded)> {
-        self.entries.iter()
+        self.entries.iter().map(|(id, recorded)| (id, &**recorded))
     }
 
     /// Sorts statements so that almost all follow what they need: root keys'

@@ -23,7 +23,7 @@ pub mod statement;
 
 pub use authority::{Authority, Member, Standing};
 pub use id::{
-    Epoch, MeshId, MigrationId, NodeId, PublicKey, Pulse, StatementId, UnixSecs, VolumeId,
+    Epoch, MeshId, MigrationId, NodeId, PublicKey, Pulse, ServerId, StatementId, UnixSecs, VolumeId,
 };
 pub use identity::Identity;
 pub use lease::{Leases, Now};

@@ -23,6 +23,8 @@ pub enum Domain {
     Report,
     /// The root of one end of a migrated volume.
     RootProof,
+    /// The live figures of an agent's sessions.
+    Progress,
     /// A node's next key, signed by that key.
     Rotation,
     /// The transcript of a recovery, signed by a root key.
@@ -37,6 +39,7 @@ impl Domain {
             Self::Change => b"dunlin/change/1\0",
             Self::Report => b"dunlin/report/1\0",
             Self::RootProof => b"dunlin/root-proof/1\0",
+            Self::Progress => b"dunlin/progress/1\0",
             Self::Rotation => b"dunlin/rotation/1\0",
             Self::Recovery => b"dunlin/recovery/1\0",
         }
@@ -161,7 +164,7 @@ impl Signed {
 
     /// Decodes without verifying: only for what was verified before it was stored.
     pub fn open_stored<T: Wire>(&self) -> Result<T, codec::DecodeError> {
-        codec::decode(&self.body)
+        codec::decode_stored(&self.body)
     }
 }
 

@@ -1,5 +1,5 @@
 //! How nodes come to hold the same ledger, document and reports: enrolment,
-//! announcements and anti-entropy, as state machines.
+//! announcements, anti-entropy, and whom to be connected to, as state machines.
 //!
 //! Pure: no sockets, no clock, no disk. The shell gives inputs with the time and
 //! carries out outputs in order; [`Output::Store`] must be durable before any
@@ -9,6 +9,7 @@
 pub mod enrol;
 pub mod replica;
 pub mod sync;
+pub mod view;
 #[cfg(test)]
 mod world;
 
@@ -18,4 +19,5 @@ pub use enrol::{
 pub use replica::{
     Alarm, Changed, Fork, Founding, Input, Output, Record, Recovering, Replica, StateError,
 };
-pub use sync::{Announcement, Heads, Page, Request, Yours};
+pub use sync::{Announcement, Heads, Page, Request, Summary, Yours};
+pub use view::View;

@@ -1,36 +1,32 @@
 //! One node's copy of what the mesh agrees on, and how it is kept the same as
 //! everybody's: what to store, whom to ask, what to tell.
 //!
-//! Announcements carry small news at once; anti-entropy closes every gap they
-//! leave, with one peer at a time. Not here: which peers to connect to, and what
-//! the roles do with what is agreed.
+//! Announcements carry small news at once, and whoever finds something new in one
+//! passes it on; anti-entropy closes every gap they leave, with one peer at a time.
+//! Not here: which peers to connect to (`view`), and what the roles do with what is
+//! agreed.
 
 mod absorb;
 mod admit;
+mod answering;
+mod asking;
 mod cloned;
 mod local;
 mod own;
 
+pub use asking::{ANSWER_MILLIS, ASK_AGAIN_MILLIS, ASK_MILLIS, MAX_ASKING};
 pub use cloned::Fork;
 pub use local::{Founding, Recovering, StateError};
 
 use crate::enrol::{Admission, EnrolReply, EnrolRequest};
-use crate::sync::{Announcement, Heads, MAX_LISTED, PAGE_BYTES, Page, Request};
+use crate::sync::{Announcement, Heads, Page, Request};
 use absorb::News;
-use crdt::reports::Listed;
-use crdt::{Compared, Document, Evidence, Forked, Reports, SignedChange};
-use keys::{Authority, Identity, Ledger, MigrationId, NodeId, PublicKey, Signed, UnixSecs};
-use own::{Own, Shown};
+use asking::{Heard, Peer};
+use crdt::{Document, EntryId, Evidence, Forked, Reports, Saving, SignedChange};
+use keys::{Authority, Identity, Ledger, NodeId, PublicKey, Signed, UnixSecs};
+use own::Own;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How often a peer with equal or unknown heads is asked.
-pub const ASK_MILLIS: u64 = 10_000;
-/// How often a peer whose heads differ is asked when the last answer brought nothing.
-pub const ASK_AGAIN_MILLIS: u64 = 2_000;
-/// How long an answer may take.
-pub const ANSWER_MILLIS: u64 = 30_000;
-/// Questions that may be open at once.
-pub const MAX_ASKING: usize = 4;
 /// Statements kept until what they need arrives.
 pub const MAX_PARKED: usize = 1024;
 /// Of these, such as came from one peer: it leaves room for the others.
@@ -93,10 +89,10 @@ pub enum Alarm {
     /// Edits of this node lost what they depend on, and were made again where they
     /// still apply.
     MadeAgain {
-        /// Migrations that they are about.
-        made: Vec<MigrationId>,
-        /// Migrations of which an edit could not be made again.
-        lost: Vec<MigrationId>,
+        /// What they are about.
+        made: Vec<EntryId>,
+        /// Of what an edit could not be made again.
+        lost: Vec<EntryId>,
     },
 }
 
@@ -109,7 +105,8 @@ pub enum Input {
     Disconnected(PublicKey),
     /// Gossip, with the peer to ask for what it does not hold.
     Announced {
-        /// Who is asked, and blamed for what is false: its author, or who passed it on.
+        /// Who sent it: is asked for what it leaves out, and blamed for what is false,
+        /// as honest nodes pass on only what they have checked.
         via: PublicKey,
         /// What was announced.
         announcement: Announcement,
@@ -162,8 +159,15 @@ pub enum Input {
 pub enum Output {
     /// Make durable, all or nothing, before anything after it.
     Store(Vec<Record>),
-    /// Gossip.
+    /// Tell all connected peers.
     Announce(Announcement),
+    /// Tell them what others made, and was new here.
+    PassOn {
+        /// Who has it already.
+        not_to: Option<PublicKey>,
+        /// What.
+        announcement: Announcement,
+    },
     /// Send a question to a peer.
     Ask {
         /// Whom.
@@ -206,27 +210,6 @@ pub enum Output {
     },
 }
 
-#[derive(Debug, Default)]
-struct Peer {
-    heads: Option<Heads>,
-    asking_until: Option<u64>,
-    ask_after: u64,
-    next_bucket: u8,
-    /// Whether this node made itself known on this connection.
-    introduced: bool,
-    shown: Shown,
-}
-
-impl Peer {
-    fn gave_no_answer(&mut self, mono_millis: u64) {
-        self.asking_until = None;
-        self.ask_after = mono_millis + ASK_AGAIN_MILLIS;
-        if self.shown == Shown::NotYet {
-            self.shown = Shown::Nothing;
-        }
-    }
-}
-
 /// One node's replica. See the module's page.
 pub struct Replica {
     identity: Identity,
@@ -262,6 +245,11 @@ impl Replica {
     /// The master document.
     pub fn document(&self) -> &Document {
         &self.document
+    }
+
+    /// Begins a snapshot of the master document, to be stored beside its logs.
+    pub fn save_document(&mut self) -> Saving {
+        self.document.save()
     }
 
     /// The newest report of every node.
@@ -303,7 +291,7 @@ impl Replica {
     fn take(&mut self, wall: UnixSecs, mono_millis: u64, input: Input, out: &mut Vec<Output>) {
         match input {
             Input::Connected(peer) => {
-                self.peers.entry(peer).or_default().ask_after = mono_millis;
+                self.came(mono_millis, peer);
                 self.ask_due(mono_millis, out);
             }
             Input::Disconnected(peer) => {
@@ -323,13 +311,15 @@ impl Replica {
                     reports,
                     evidence,
                 };
-                self.absorb(wall, via, news, out);
-                if heads != self.heads()
-                    && let Some(peer) = self.peers.get_mut(&via)
-                {
-                    peer.heads = None;
-                    peer.ask_after = peer.ask_after.min(mono_millis + ASK_AGAIN_MILLIS / 4);
+                if let Some(fresh) = self.absorb(wall, via, news, out) {
+                    let not_to = Some(via);
+                    let announcement = fresh.cut();
+                    out.push(Output::PassOn {
+                        not_to,
+                        announcement,
+                    });
                 }
+                self.heard_heads(mono_millis, &via, heads);
                 self.ask_due(mono_millis, out);
             }
             Input::Asked {
@@ -344,17 +334,13 @@ impl Replica {
                 }
                 let page = self.page(&from, &request);
                 out.push(Output::Answer { reply, page });
+                self.heard_heads(mono_millis, &from, request.heads);
             }
             Input::Answered { from, page } => self.answered(wall, mono_millis, from, page, out),
             Input::AskFailed { from } => {
-                if let Some(peer) = self.peers.get_mut(&from) {
-                    peer.gave_no_answer(mono_millis);
-                    if !std::mem::replace(&mut peer.introduced, true)
-                        && let Some(request) = self.introduction()
-                    {
-                        out.push(Output::Introduce { to: from, request });
-                    }
-                }
+                self.unanswered(mono_millis, &from);
+                self.introduce(from, out);
+                self.ask_due(mono_millis, out);
             }
             Input::Enrol {
                 from,
@@ -370,7 +356,13 @@ impl Replica {
                     statements,
                     ..News::default()
                 };
-                self.absorb(wall, from, news, out);
+                if let Some(fresh) = self.absorb(wall, from, news, out) {
+                    let announcement = fresh.cut();
+                    out.push(Output::PassOn {
+                        not_to: Some(from),
+                        announcement,
+                    });
+                }
             }
             Input::Tick => self.ask_due(mono_millis, out),
         }
@@ -381,200 +373,34 @@ impl Replica {
         wall: UnixSecs,
         mono_millis: u64,
         from: PublicKey,
-        page: Page,
+        mut page: Page,
         out: &mut Vec<Output>,
     ) {
+        let heard = Heard::of(&mut page);
         let Page {
-            heads,
-            statements,
-            changes,
-            reports,
-            evidence,
-            yours,
-            next_bucket,
+            heads, more, yours, ..
         } = page;
         let news = News {
-            statements,
-            changes,
-            reports,
-            evidence,
+            statements: page.statements,
+            changes: page.changes,
+            reports: page.reports,
+            evidence: page.evidence,
         };
-        let progressed = self.absorb(wall, from, news, out);
-        let equal = heads == self.heads();
+        let fresh = self.absorb(wall, from, news, out);
+        let progressed = fresh.is_some();
+        // While more is to come it would be told of again.
+        if let Some(fresh) = fresh.filter(|_| !more) {
+            // Who answered lacks something itself unless it holds the same now.
+            let not_to = (heads == fresh.heads).then_some(from);
+            let announcement = fresh.cut();
+            out.push(Output::PassOn {
+                not_to,
+                announcement,
+            });
+        }
         let met = self.holds(&yours);
-        let Some(peer) = self.peers.get_mut(&from) else {
-            return;
-        };
-        let other_heads = peer.heads != Some(heads);
-        peer.heads = Some(heads);
-        peer.asking_until = None;
-        peer.next_bucket = next_bucket.unwrap_or(0);
-        let more_to_come = progressed || next_bucket.is_some() || other_heads;
-        if met {
-            peer.shown = Shown::Met;
-        } else if !more_to_come && peer.shown == Shown::NotYet {
-            peer.shown = Shown::Nothing;
-        }
-        // Ask again at once only while answers bring something, be it heads not heard of
-        // before, so that two nodes that can never agree do not spin.
-        peer.ask_after = if equal {
-            mono_millis + ASK_MILLIS
-        } else if more_to_come {
-            mono_millis
-        } else {
-            mono_millis + ASK_AGAIN_MILLIS
-        };
+        self.heard_page(mono_millis, &from, &heard, progressed, met);
         self.ask_due(mono_millis, out);
-    }
-
-    fn ask_due(&mut self, mono_millis: u64, out: &mut Vec<Output>) {
-        for peer in self.peers.values_mut() {
-            if peer.asking_until.is_some_and(|until| mono_millis >= until) {
-                peer.gave_no_answer(mono_millis);
-            }
-        }
-        let asking = self
-            .peers
-            .values()
-            .filter(|peer| peer.asking_until.is_some());
-        let mut free = MAX_ASKING.saturating_sub(asking.count());
-        let mut due: Vec<(u64, PublicKey)> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.asking_until.is_none() && mono_millis >= peer.ask_after)
-            .map(|(key, peer)| (peer.ask_after, *key))
-            .collect();
-        due.sort_unstable();
-        for (_, to) in due {
-            if free == 0 {
-                break;
-            }
-            free -= 1;
-            let peer = &self.peers[&to];
-            let request = self.request(peer.heads, peer.next_bucket);
-            let peer = self.peers.get_mut(&to).expect("the key came from the map");
-            peer.asking_until = Some(mono_millis + ANSWER_MILLIS);
-            out.push(Output::Ask { to, request });
-        }
-    }
-
-    /// When to give [`Input::Tick`] next, on the monotonic clock.
-    pub fn deadline_millis(&self) -> Option<u64> {
-        let times = self.peers.values();
-        times
-            .map(|peer| peer.asking_until.unwrap_or(peer.ask_after))
-            .min()
-    }
-
-    /// Asks for the parts in which a peer's heads differ from ours; for its heads
-    /// alone while they are not known.
-    fn request(&self, theirs: Option<Heads>, next_bucket: u8) -> Request {
-        let Some(theirs) = theirs else {
-            return Request::default();
-        };
-        let ours = self.heads();
-        let short = |digest: &[u8; 32]| {
-            let mut prefix = [0; 8];
-            prefix.copy_from_slice(&digest[..8]);
-            prefix
-        };
-        Request {
-            ledger: (theirs.ledger != ours.ledger).then(|| {
-                let buckets = self.ledger.buckets().iter().map(short).collect();
-                (buckets, next_bucket)
-            }),
-            logs: (theirs.logs != ours.logs).then(|| {
-                let heads = self.document.heads().into_iter();
-                heads.take(MAX_LISTED).collect()
-            }),
-            reports: (theirs.reports != ours.reports)
-                .then(|| self.reports.listed().into_iter().take(MAX_LISTED).collect()),
-            forks: (theirs.forks != ours.forks)
-                .then(|| self.forked().into_iter().take(MAX_LISTED).collect()),
-        }
-    }
-
-    fn page(&self, from: &PublicKey, request: &Request) -> Page {
-        let mut left = PAGE_BYTES;
-        let mut page = Page {
-            heads: self.heads(),
-            statements: vec![],
-            changes: vec![],
-            reports: vec![],
-            evidence: vec![],
-            yours: self.yours(from),
-            next_bucket: None,
-        };
-        if let Some(known) = &request.forks {
-            page.evidence = self.evidence_beside(known, &mut left);
-        }
-        if let Some((theirs, first)) = &request.ledger {
-            page.next_bucket = self.add_buckets(theirs, *first, &mut left, &mut page.statements);
-        }
-        if let Some(theirs) = &request.logs {
-            let theirs: BTreeMap<_, _> = theirs.iter().copied().collect();
-            for author in self.document.heads().keys() {
-                let after = match theirs.get(author) {
-                    None => 0,
-                    Some(at) => match self.document.compare(author, at) {
-                        Compared::Same => continue,
-                        // From the beginning, so that the other sees where they part.
-                        Compared::Forked => 0,
-                        Compared::Ours | Compared::Theirs => at.seq,
-                    },
-                };
-                for change in self.document.entries_after(author, after, left) {
-                    left = left.saturating_sub(change.raw.len() + 128);
-                    page.changes.push(change);
-                }
-                if left == 0 {
-                    break;
-                }
-            }
-        }
-        if let Some(theirs) = &request.reports {
-            let theirs: BTreeMap<_, _> = theirs.iter().copied().collect();
-            for (node, (version, tag)) in self.reports.listed() {
-                if left == 0 {
-                    break;
-                }
-                let lacks = |had: &Listed| had.0 < version || (had.0 == version && had.1 != tag);
-                if theirs.get(&node).is_none_or(lacks)
-                    && let Some(signed) = self.reports.signed(&node)
-                {
-                    left = left.saturating_sub(signed.body.len() + 128);
-                    page.reports.push(signed.clone());
-                }
-            }
-        }
-        page
-    }
-
-    /// Adds whole buckets that differ, from `first` on, until the page is full.
-    fn add_buckets(
-        &self,
-        theirs: &[[u8; 8]],
-        first: u8,
-        left: &mut usize,
-        statements: &mut Vec<Signed>,
-    ) -> Option<u8> {
-        let mut next = None;
-        let pairs = theirs.iter().zip(self.ledger.buckets());
-        for (bucket, (theirs, ours)) in (0..=u8::MAX).zip(pairs).skip(usize::from(first)) {
-            if theirs == &ours[..8] {
-                continue;
-            }
-            if *left == 0 {
-                next = Some(bucket);
-                break;
-            }
-            for (_, recorded) in self.ledger.bucket(bucket) {
-                *left = left.saturating_sub(recorded.signed.body.len() + 128);
-                statements.push(recorded.signed.clone());
-            }
-        }
-        statements.sort_by_key(|signed| self.ledger.rank(&signed.statement_id()));
-        next
     }
 }
 

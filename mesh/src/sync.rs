@@ -2,27 +2,43 @@
 //! the differences between their ledgers, logs and reports.
 //!
 //! A node that heard heads other than its own asks with a summary of what it has;
-//! the answer is one bounded page of what it lacks. Not here: when to ask whom
-//! (`replica`).
+//! the answer is one bounded page of what it lacks. Ledger and reports are compared in
+//! two rounds, so that a small difference between large sets costs little: first a
+//! digest for each group of buckets, answered with the digests of the buckets in the
+//! groups that differ; then, for the buckets that differ, what is held in each. Not
+//! here: when to ask whom (`replica`).
 
 use codec::Wire;
-use crdt::reports::Listed;
 use crdt::{Evidence, Forked, SignedChange};
+use keys::ledger::BUCKETS;
 use keys::statement::Position;
-use keys::{NodeId, PublicKey, Signed};
+use keys::{NodeId, PublicKey, Signed, StatementId};
 use serde::{Deserialize, Serialize};
 
 /// Bytes after which a page is closed; what is left comes with the next.
 pub const PAGE_BYTES: usize = 1024 * 1024;
-/// Largest page on the wire: a bucket of the ledger or one report may overshoot.
+/// Largest page on the wire: one report may overshoot.
 pub const MAX_PAGE: usize = 3 * 1024 * 1024;
-/// Largest announcement; a larger change is announced by its heads alone.
-pub const MAX_ANNOUNCEMENT: usize = 32 * 1024;
-/// Most authors or reports listed in a request.
+/// Largest announcement. Everybody sends it to every neighbour, so what is larger is
+/// announced by its heads alone, and each node fetches it once.
+pub const MAX_ANNOUNCEMENT: usize = 8 * 1024;
+/// Most authors, or things held, listed in a request.
 pub const MAX_LISTED: usize = 4096;
+/// Groups of buckets whose digests are compared first.
+pub const GROUPS: usize = 16;
+/// Buckets in a group.
+pub const GROUP: usize = BUCKETS / GROUPS;
+
+// Both sets have as many, so that they are compared in one way.
+const _: () = assert!(BUCKETS == crdt::reports::BUCKETS && BUCKETS == 256);
+
+/// The first eight bytes of a digest or an id: enough to tell apart what is not made to
+/// clash. An operator that signs until two of its statements clash only keeps one of its
+/// own from those who missed the announcement.
+pub type Short = [u8; 8];
 
 /// Digests of everything a node holds; equal heads mean equal content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heads {
     /// Of the ledger's set of statements.
     pub ledger: [u8; 32],
@@ -34,16 +50,52 @@ pub struct Heads {
     pub forks: [u8; 32],
 }
 
+/// What is said of a set, so that another node finds what it lacks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Summary<T> {
+    /// One digest for each group of buckets. Answered with the buckets' digests.
+    Groups(Vec<Short>),
+    /// For some buckets, all that is held. Answered with what is not.
+    Held(Vec<(u8, Vec<T>)>),
+}
+
+/// One report that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldReport {
+    /// The beginning of its node's id.
+    pub node: Short,
+    /// Its version.
+    pub version: u64,
+    /// The beginning of its body's hash: tells two reports of one version apart.
+    pub hash: [u8; 4],
+}
+
+impl HeldReport {
+    /// Of a report.
+    pub fn new(node: &NodeId, version: u64, hash: &[u8; 32]) -> Self {
+        let [a, b, c, d, ..] = *hash;
+        Self {
+            node: short(&node.0),
+            version,
+            hash: [a, b, c, d],
+        }
+    }
+}
+
+/// The digests of the buckets in a group that differs, by the group's number.
+pub type GroupDigests = Vec<(u8, Vec<Short>)>;
+
 /// Asks for what the sender lacks. A part that is absent is not asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// The first eight bytes of each bucket's digest, and the bucket to begin with.
-    pub ledger: Option<(Vec<[u8; 8]>, u8)>,
+    /// What the asking node holds.
+    pub heads: Heads,
+    /// Of the statements, each by the beginning of its id.
+    pub ledger: Option<Summary<Short>>,
     /// For each author, the last change held; its hash tells a fork of equal length.
     pub logs: Option<Vec<(PublicKey, Position)>>,
-    /// For each node, the version of the report held and the first bytes of its hash,
-    /// which tell a fork of equal version.
-    pub reports: Option<Vec<(NodeId, Listed)>>,
+    /// Of the reports.
+    pub reports: Option<Summary<HeldReport>>,
     /// What is known to be forked.
     pub forks: Option<Vec<Forked>>,
 }
@@ -57,17 +109,25 @@ impl Wire for Request {
 impl Request {
     /// Whether every list is within its limit.
     pub fn sound(&self) -> bool {
-        let buckets = |(digests, _): &(Vec<[u8; 8]>, u8)| digests.len() == keys::ledger::BUCKETS;
-        self.ledger.as_ref().is_none_or(buckets)
+        self.ledger.as_ref().is_none_or(Summary::sound)
             && self.logs.as_ref().is_none_or(|all| all.len() <= MAX_LISTED)
-            && self
-                .reports
-                .as_ref()
-                .is_none_or(|all| all.len() <= MAX_LISTED)
+            && self.reports.as_ref().is_none_or(Summary::sound)
             && self
                 .forks
                 .as_ref()
                 .is_none_or(|all| all.len() <= MAX_LISTED)
+    }
+}
+
+impl<T> Summary<T> {
+    fn sound(&self) -> bool {
+        match self {
+            Self::Groups(digests) => digests.len() == GROUPS,
+            Self::Held(buckets) => {
+                let held: usize = buckets.iter().map(|(_, held)| held.len()).sum();
+                buckets.len() <= BUCKETS && held <= MAX_LISTED
+            }
+        }
     }
 }
 
@@ -101,8 +161,12 @@ pub struct Page {
     pub evidence: Vec<Evidence>,
     /// What the answering node holds of the asker's own.
     pub yours: Yours,
-    /// Bucket to go on with, when the ledger did not fit.
-    pub next_bucket: Option<u8>,
+    /// Where the ledgers differ, after groups were compared.
+    pub ledger_groups: GroupDigests,
+    /// Where the reports differ, after groups were compared.
+    pub report_groups: GroupDigests,
+    /// Whether there was more than fits: the same is to be asked again.
+    pub more: bool,
 }
 
 impl Wire for Page {
@@ -111,9 +175,10 @@ impl Wire for Page {
     const LIMIT: usize = MAX_PAGE;
 }
 
-/// Gossip from the node that made something new: its heads, and the new things
-/// themselves where they are small.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Gossip from a node that came to hold something new: its heads, and the new things
+/// themselves where they are small. Each thing is signed by its author, so who passes
+/// it on vouches for nothing but having checked it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
     /// What the announcing node holds now.
     pub heads: Heads,
@@ -131,4 +196,94 @@ impl Wire for Announcement {
     const NAME: &'static str = "announcement";
     const VERSION: u8 = 2;
     const LIMIT: usize = MAX_ANNOUNCEMENT;
+}
+
+impl Announcement {
+    /// About how many bytes the news take, encoded.
+    pub(crate) fn bytes(&self) -> usize {
+        let signed = self.statements.iter().chain(&self.reports);
+        let changes = self.changes.iter().map(|change| change.raw.len());
+        let bodies = signed.map(|signed| signed.body.len());
+        let bytes: usize = bodies.chain(changes).map(|len| len + 128).sum();
+        bytes + self.evidence.iter().map(Evidence::size).sum::<usize>()
+    }
+
+    /// The same if it fits, and the heads alone if it does not.
+    pub(crate) fn cut(self) -> Self {
+        if self.bytes() + 256 < MAX_ANNOUNCEMENT {
+            return self;
+        }
+        Self {
+            heads: self.heads,
+            ..Self::default()
+        }
+    }
+}
+
+/// The beginning of a digest or an id.
+pub(crate) fn short(whole: &[u8; 32]) -> Short {
+    let [a, b, c, d, e, f, g, h, ..] = *whole;
+    [a, b, c, d, e, f, g, h]
+}
+
+/// One digest for each group of buckets.
+pub(crate) fn groups(buckets: &[[u8; 32]]) -> Vec<Short> {
+    let groups = buckets.chunks(GROUP);
+    let digests = groups.map(|group| short(blake3::hash(group.as_flattened()).as_bytes()));
+    digests.collect()
+}
+
+/// The digests of the buckets in those groups that differ from `theirs`.
+pub(crate) fn differing_groups(buckets: &[[u8; 32]], theirs: &[Short]) -> GroupDigests {
+    let ours = groups(buckets);
+    let differing = (0u8..).zip(ours.iter().zip(theirs));
+    differing
+        .filter(|(_, (ours, theirs))| ours != theirs)
+        .map(|(group, _)| {
+            let first = usize::from(group) * GROUP;
+            let digests = buckets[first..first + GROUP].iter().map(short);
+            (group, digests.collect())
+        })
+        .collect()
+}
+
+/// The buckets that differ from what a peer said of its own.
+pub(crate) fn differing_buckets(buckets: &[[u8; 32]], theirs: &GroupDigests) -> Vec<u8> {
+    let mut found = vec![];
+    for (group, digests) in theirs {
+        let first = usize::from(*group) * GROUP;
+        let ours = buckets.iter().skip(first).zip(digests.iter().take(GROUP));
+        for (at, (ours, theirs)) in (first..).zip(ours) {
+            if short(ours) != *theirs {
+                found.push(u8::try_from(at).expect("there are 256 buckets"));
+            }
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// What is held in some of `buckets`, as many as fit in a request.
+pub(crate) fn held<T>(buckets: &[u8], list: impl Fn(u8) -> Vec<T>) -> Summary<T> {
+    let mut all = vec![];
+    let mut listed = 0;
+    for bucket in buckets {
+        let mut held = list(*bucket);
+        listed += held.len();
+        if listed > MAX_LISTED {
+            if !all.is_empty() {
+                break;
+            }
+            // One bucket beyond the limit: what is not listed comes again.
+            held.truncate(MAX_LISTED);
+        }
+        all.push((*bucket, held));
+    }
+    Summary::Held(all)
+}
+
+/// The beginning of a statement's id.
+pub(crate) fn short_id(id: &StatementId) -> Short {
+    short(&id.0)
 }

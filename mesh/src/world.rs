@@ -4,9 +4,11 @@
 
 use crate::enrol::{EnrolReply, EnrolRequest, JoinStep, Joiner};
 use crate::replica::{Founding, Input, Output, Record, Replica};
+use crate::sync::Announcement;
+use crdt::Report;
 use keys::invite::Token;
-use keys::statement::Invite;
-use keys::{Identity, Ledger, Name, Role, Signed, Statement, UnixSecs};
+use keys::statement::{Admission, Enrolment, Entry, Invite};
+use keys::{Domain, Identity, Ledger, Name, Role, Roles, Signed, Statement, UnixSecs};
 use std::collections::BTreeMap;
 
 pub(crate) const NOW: UnixSecs = UnixSecs(1_000);
@@ -111,6 +113,64 @@ pub(crate) fn join(op: &mut Replica, seed: u8) -> Replica {
     let mut replica = Replica::restore(identity, None, ledger, vec![], vec![]).unwrap();
     replica.write_unheard();
     replica
+}
+
+/// Nodes enrolled by the root key of `seed`, each with a report, all known to `op`.
+pub(crate) fn crowd(op: &mut Replica, seed: u8, count: u16, roles: Roles) -> Vec<Identity> {
+    let identity = |number: u16| {
+        let digest = blake3::hash(&number.to_le_bytes());
+        Identity::from_seed(digest.as_bytes())
+    };
+    let identities: Vec<Identity> = (0..count).map(identity).collect();
+    let from = key(99).public();
+    let root = key(seed + 100);
+    let (mut seq, mut previous) = op.ledger().next_position(&root.public());
+    let enrolments = identities.iter().map(|identity| {
+        let statement = Statement::Enrolment(Enrolment {
+            subject: identity.public(),
+            name: name("node"),
+            roles,
+            site: None,
+            scope: keys::Scope::Everywhere,
+            not_after: None,
+            admission: Admission::Root,
+        });
+        let entry = Entry {
+            seq,
+            previous,
+            mesh: Some(op.ledger().mesh()),
+            at: NOW,
+            statement,
+        };
+        let signed = Signed::seal(&root, Domain::Statement, &entry).unwrap();
+        (seq, previous) = (seq + 1, Some(signed.statement_id()));
+        signed
+    });
+    let statements = enrolments.collect();
+    op.step(NOW, 0, Input::Shown { from, statements }, &mut vec![]);
+    let reports = identities.iter().map(|identity| {
+        let id = op.authority().by_key(&identity.public()).unwrap().id;
+        Report::new(id, 1, NOW).seal(identity).unwrap()
+    });
+    let announcement = Announcement {
+        reports: reports.collect(),
+        ..Announcement::default()
+    };
+    let via = from;
+    op.step(NOW, 0, Input::Announced { via, announcement }, &mut vec![]);
+    identities
+}
+
+/// A node of `identity` that holds all that `other` holds.
+pub(crate) fn twin(identity: Identity, other: &Replica) -> Replica {
+    let authors = other.document().heads();
+    let changes = authors
+        .keys()
+        .flat_map(|author| other.document().entries_after(author, 0, usize::MAX));
+    let reports = other.reports().iter();
+    let reports = reports.filter_map(|(node, _)| other.reports().signed(node).cloned());
+    let ledger = other.ledger().clone();
+    Replica::restore(identity, None, ledger, changes.collect(), reports.collect()).unwrap()
 }
 
 /// Two connected nodes that talk until both fall silent or `rounds` are over. Returns

@@ -13,6 +13,7 @@ pub mod follow;
 pub mod manual;
 pub mod outcome;
 pub mod page;
+pub mod plan;
 pub mod read;
 pub mod reader;
 pub mod render;
@@ -95,6 +96,9 @@ pub enum Command {
     /// Plan migrations, run them and look at them
     #[command(subcommand)]
     Migration(MigrationCommand),
+    /// The whole plan as one file, edited offline and applied later
+    #[command(subcommand)]
+    Plan(PlanCommand),
     /// Show the roots of both ends, and the b3sum command that proves each
     Verify(OneId),
     /// Show what happened
@@ -300,6 +304,31 @@ pub enum VolumeCommand {
     List,
     /// On an agent: offer a disk no more; the disk itself is not touched
     Remove(OneId),
+}
+
+/// `dunlin plan …`
+#[derive(Debug, Subcommand)]
+pub enum PlanCommand {
+    /// Write planned servers and migrations as TOML
+    Export {
+        /// The file, or `-` for stdout
+        file: PathBuf,
+    },
+    /// Make the plan what an edited file says, with no more edits than that takes
+    Apply(PlanApply),
+}
+
+/// `dunlin plan apply`
+#[derive(Debug, Args)]
+pub struct PlanApply {
+    /// The file, or `-` for stdin
+    pub file: PathBuf,
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Delete servers that were exported and are not in the file any more
+    #[arg(long)]
+    pub delete: bool,
 }
 
 /// `dunlin migration …`

@@ -15,8 +15,10 @@ mod exchange;
 mod facts;
 mod leases;
 mod offences;
+mod planning;
 mod repeats;
 mod report;
+mod saving;
 mod superseded;
 
 pub use crate::clock::wall_clock;
@@ -148,12 +150,14 @@ pub struct Engine {
     conflicts: crdt::Conflicts,
     binding: Option<crate::machine::Binding>,
     live: BTreeMap<JobId, Live>,
+    progress: events::Progress,
     tagged: BTreeMap<provider::VolumeKey, provider::VolumeState>,
     report: report::Draft,
     boot: Boot,
     leases: Leases,
     vouching: Vouching,
     inventory: crdt::Inventory,
+    saving: Option<tokio::task::JoinHandle<()>>,
     /// Ends what reads for long.
     closing: Arc<AtomicBool>,
     fatal: Option<anyhow::Error>,
@@ -211,12 +215,14 @@ impl Engine {
             receiving: BTreeMap::new(),
             provisioner: Provisioner::default(),
             live: BTreeMap::new(),
+            progress: events::Progress::new(wall_clock()),
             tagged: BTreeMap::new(),
             report: report::Draft::default(),
             boot,
             leases,
             vouching: Vouching::default(),
             inventory: crate::inventory::read(),
+            saving: None,
             closing: Arc::default(),
             fatal: None,
             rotated: None,
@@ -282,6 +288,7 @@ impl Engine {
 
     async fn close(&mut self) {
         self.close_sessions();
+        self.save_document_at_end().await;
         self.net.clone().shutdown().await;
     }
 
@@ -316,6 +323,7 @@ impl Engine {
         self.settle();
         self.sample_progress();
         self.publish_if_due();
+        self.save_document_if_due();
     }
 
     pub(crate) fn now(&self) -> Now {

@@ -6,6 +6,9 @@ mod offline;
 mod recover;
 mod root;
 mod run;
+mod snapshot;
+
+pub(crate) use snapshot::write_snapshot;
 
 pub use join::{Joining, join};
 pub use offline::Offline;
@@ -177,7 +180,7 @@ pub(crate) fn restore<D: redb::ReadableDatabase>(
         anyhow::bail!("{}: its ledger is of another mesh", corrupt());
     }
     ledger
-        .insert_all(statements.collect())
+        .restore_all(statements.collect())
         .with_context(corrupt)?;
     let identity = match next.filter(|next| has_key(&ledger, header.key, next.public())) {
         // The mesh has heard of it, so the key before is worth nothing any more.
@@ -188,11 +191,13 @@ pub(crate) fn restore<D: redb::ReadableDatabase>(
             dir.path().display()
         ),
     };
-    let mut replica = Replica::restore(
+    let snapshot = snapshot::read_snapshot(dir);
+    let mut replica = Replica::restore_from(
         identity.clone(),
         root,
         ledger,
         loaded.changes,
+        snapshot.as_ref(),
         loaded.reports,
     )
     .with_context(corrupt)?;

@@ -4,6 +4,8 @@
 //! or the running node through its local API.
 
 mod api;
+#[cfg(test)]
+mod bench;
 mod cli;
 mod clock;
 mod config;
@@ -14,6 +16,7 @@ mod inventory;
 mod local;
 mod machine;
 mod net;
+mod planfile;
 mod store;
 mod transfer;
 mod views;

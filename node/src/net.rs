@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::Multiaddr;
@@ -20,6 +21,7 @@ mod driver;
 mod event;
 mod frame;
 mod gate;
+mod gossip;
 mod listen;
 mod outbox;
 mod peer;
@@ -28,7 +30,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Event, Protocol, Refusal, Reply, TooLong, Topic, Verdict};
+pub use event::{Event, Protocol, Refusal, Reply, TooLong};
 pub use frame::FrameError;
 pub use peer::PeerKey;
 pub use streams::{BlockStream, MAX_STREAMS_PER_PEER, StreamError};
@@ -38,7 +40,7 @@ pub const ENROL_LIMIT: usize = 64 << 10;
 /// Largest sync request or answer, bytes.
 pub const SYNC_LIMIT: usize = 4 << 20;
 /// Largest gossip payload, bytes.
-pub const GOSSIP_LIMIT: usize = 64 << 10;
+pub const GOSSIP_LIMIT: usize = 32 << 10;
 
 /// Commands waiting for the swarm's task.
 const COMMANDS: usize = 256;
@@ -187,8 +189,8 @@ enum Command {
         answer: oneshot::Sender<Answer>,
     },
     Gossip {
-        topic: Topic,
-        bytes: Vec<u8>,
+        bytes: Arc<[u8]>,
+        not_to: Option<PeerKey>,
     },
     OpenStream {
         peer: PeerKey,
@@ -221,6 +223,7 @@ pub struct Net {
     commands: mpsc::Sender<Command>,
     allowed: watch::Sender<BTreeSet<PeerKey>>,
     addresses: watch::Sender<BTreeMap<PeerKey, Vec<Multiaddr>>>,
+    partners: watch::Sender<BTreeSet<PeerKey>>,
 }
 
 /// Starts the network on the current tokio runtime. It listens on every
@@ -230,10 +233,12 @@ pub async fn start(config: Config) -> Result<(Net, mpsc::Receiver<Event>), Start
     let (events, event_receiver) = mpsc::channel(EVENTS);
     let (allowed, allowed_receiver) = watch::channel(BTreeSet::new());
     let (addresses, address_receiver) = watch::channel(BTreeMap::new());
+    let (partners, partner_receiver) = watch::channel(BTreeSet::new());
     let inputs = driver::Inputs {
         commands: command_receiver,
         allowed: allowed_receiver,
         addresses: address_receiver,
+        partners: partner_receiver,
     };
     // The swarm is large, and every future that waits for this one would hold it.
     let mut driver = Box::new(driver::Driver::new(&config, inputs)?);
@@ -243,6 +248,7 @@ pub async fn start(config: Config) -> Result<(Net, mpsc::Receiver<Event>), Start
         commands,
         allowed,
         addresses,
+        partners,
     };
     Ok((net, event_receiver))
 }
@@ -256,10 +262,20 @@ impl Net {
         self.allowed.send_replace(peers);
     }
 
-    /// Replaces the known addresses. Enrolled peers among them are dialled, and
-    /// dialled again whenever they are lost.
+    /// Replaces the known addresses. Of the enrolled peers among them some are
+    /// dialled, and dialled again whenever they are lost: see `mesh::view`.
     pub fn set_addresses(&self, addresses: BTreeMap<PeerKey, Vec<Multiaddr>>) {
         self.addresses.send_replace(addresses);
+    }
+
+    /// Replaces the set of peers that this node cannot do without: they are dialled
+    /// whatever else is, if their addresses are known.
+    pub fn set_partners(&self, partners: BTreeSet<PeerKey>) {
+        self.partners.send_if_modified(|known| {
+            let changed = *known != partners;
+            *known = partners;
+            changed
+        });
     }
 
     /// Asks a peer to enrol us; neither needs to know the other yet. Dials it
@@ -312,11 +328,13 @@ impl Net {
             .unwrap_or(Err(RequestError::Timeout(peer)))
     }
 
-    /// Tells the enrolled peers. There is no promise that any of them hears it.
-    pub fn gossip(&self, topic: Topic, bytes: Vec<u8>) -> Result<(), TooLong> {
+    /// Tells the connected peers, but for one. There is no promise that any of them
+    /// hears it.
+    pub fn gossip(&self, bytes: Vec<u8>, not_to: Option<PeerKey>) -> Result<(), TooLong> {
         TooLong::check(bytes.len(), GOSSIP_LIMIT)?;
+        let bytes = bytes.into();
         // Gossip is a hint: with a full queue, or no network, it is not given.
-        let _ = self.commands.try_send(Command::Gossip { topic, bytes });
+        let _ = self.commands.try_send(Command::Gossip { bytes, not_to });
         Ok(())
     }
 

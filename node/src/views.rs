@@ -6,11 +6,12 @@
 mod lookup;
 mod migrations;
 mod nodes;
+mod plan;
 
 pub use lookup::{LookupError, find_member, find_migration, find_volume};
 pub use nodes::volume_view;
 
-use crate::api::model::{EventQuery, EventView, StatusView};
+use crate::api::model::{EventQuery, EventView, HeadsView, StatusView};
 use crdt::{Event, Plan};
 use keys::{NodeId, PublicKey, UnixSecs};
 use mesh::Replica;
@@ -105,6 +106,7 @@ impl State<'_> {
                 .filter(|node| !node.this_node && node.connected == Some(true))
                 .count(),
             listening: self.listening.to_vec(),
+            heads: heads_view(&self.replica.heads()),
             migrations: self.migrations(),
             warnings,
         })
@@ -139,6 +141,14 @@ impl State<'_> {
         }
         all.sort_by(|(at, a), (other_at, b)| (at, &a.node, a.seq).cmp(&(other_at, &b.node, b.seq)));
         Ok(all.into_iter().map(|(_, view)| view).collect())
+    }
+}
+
+fn heads_view(heads: &mesh::Heads) -> HeadsView {
+    HeadsView {
+        ledger: hex::encode(heads.ledger),
+        logs: hex::encode(heads.logs),
+        reports: hex::encode(heads.reports),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Many nodes in one process, in virtual time, with everything going wrong that may:
 //! `run` tries seeds, `replay` shows one, `scenario` writes one down and `minimise`
-//! makes one small that breaks an invariant.
+//! makes one small that breaks an invariant; `scale` measures large meshes.
 //!
 //! Nothing here is part of the program; the machines it drives are.
 #![forbid(unsafe_code)]
@@ -23,6 +23,7 @@ mod people;
 mod receiving;
 mod rng;
 mod running;
+mod scale;
 mod scenario;
 mod sending;
 mod store;
@@ -73,6 +74,17 @@ enum Command {
         /// How many worlds may be run for it.
         #[arg(long, default_value_t = 500)]
         runs: u32,
+    },
+    /// Measures a mesh of many nodes, without faults of their own.
+    Scale {
+        /// What is tried.
+        trial: scale::Trial,
+        /// How many nodes.
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(10..=5000))]
+        nodes: u16,
+        /// Which chance.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
 }
 
@@ -157,6 +169,12 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Command::Minimise { which, runs } => minimise(&mut out, &which, runs),
+        Command::Scale { trial, nodes, seed } => Ok(
+            match scale::run(&mut out, trial, usize::from(nodes), seed) {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            },
+        ),
     };
     done.unwrap_or_else(|why| {
         eprintln!("simulations: {why}");

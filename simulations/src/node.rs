@@ -30,8 +30,6 @@ use std::rc::Rc;
 pub const BEGINNING: u64 = 1_795_000_000;
 /// How long a question may go unanswered.
 const ANSWER_MILLIS: u64 = 4_000;
-/// Announcements whose hash is remembered.
-const MAX_SEEN: usize = 4096;
 
 /// The machine died here.
 #[derive(Debug)]
@@ -127,8 +125,6 @@ pub struct Up {
     pub connected: BTreeSet<usize>,
     asked: BTreeMap<u64, (usize, u64)>,
     replies: BTreeMap<u64, (usize, u64)>,
-    heard: BTreeSet<[u8; 32]>,
-    blamed: bool,
     /// Whether views are to be made again.
     pub dirty: bool,
     /// The agent's machines.
@@ -264,7 +260,9 @@ impl Node {
     /// Carries out what a replica wants, in order.
     pub fn carry_replica(&mut self, ctx: &mut Context, mut out: Vec<Output>) -> Lived {
         if ctx.flaw == Some(Flaw::AnnouncesFirst) {
-            out.sort_by_key(|output| !matches!(output, Output::Announce(_)));
+            out.sort_by_key(|output| {
+                !matches!(output, Output::Announce(_) | Output::PassOn { .. })
+            });
         }
         for output in out {
             self.deed(ctx)?;
@@ -277,19 +275,11 @@ impl Node {
         let at = self.index;
         match output {
             Output::Store(records) => self.keep(ctx, records),
-            Output::Announce(announcement) => {
-                let Announcement {
-                    statements,
-                    changes,
-                    reports,
-                    ..
-                } = &announcement;
-                let told = (&statements[..], &changes[..], &reports[..]);
-                invariants::told_is_durable(ctx, at, &self.store, told);
-                let bytes = Rc::new(encode(&announcement));
-                self.up().heard.insert(*blake3::hash(&bytes).as_bytes());
-                self.gossip(ctx, &bytes, None);
-            }
+            Output::Announce(announcement) => self.gossip(ctx, None, &announcement),
+            Output::PassOn {
+                not_to,
+                announcement,
+            } => self.gossip(ctx, not_to, &announcement),
             Output::Ask { to, request } => {
                 let Some(peer) = ctx.index_of(&to) else {
                     return;
@@ -353,7 +343,6 @@ impl Node {
                 });
             }
             Output::Blame { peer, fault } => {
-                self.up().blamed = true;
                 let guilty = ctx.oracle.forgers.contains(&peer);
                 ctx.require(guilty, Invariant::OnlyTheGuiltyAreBlamed, || {
                     format!("node {at} blames {peer:?}, who {fault}")
@@ -377,11 +366,16 @@ impl Node {
         self.store.keep(records);
     }
 
-    fn gossip(&mut self, ctx: &mut Context, bytes: &Rc<Vec<u8>>, via: Option<usize>) {
+    fn gossip(&mut self, ctx: &mut Context, not_to: Option<PublicKey>, news: &Announcement) {
+        let at = self.index;
+        let told = (&news.statements[..], &news.changes[..], &news.reports[..]);
+        invariants::told_is_durable(ctx, at, &self.store, told);
+        let bytes = Rc::new(encode(news));
+        let not_to = not_to.and_then(|key| ctx.index_of(&key));
         let neighbours: Vec<usize> = self.up().connected.iter().copied().collect();
         for peer in neighbours {
-            if Some(peer) != via {
-                ctx.send(self.index, peer, Packet::Gossip(bytes.clone()));
+            if Some(peer) != not_to {
+                ctx.send(at, peer, Packet::Gossip(bytes.clone()));
             }
         }
     }
@@ -395,7 +389,13 @@ impl Node {
             .is_some_and(|replica| replica.authority().admits(now.wall, &key));
         let open = admitted || ctx.flaw == Some(Flaw::AnswersStrangers);
         match packet {
-            Packet::Gossip(bytes) if admitted => self.hear(ctx, from, key, &bytes),
+            Packet::Gossip(bytes) if admitted => {
+                let Ok(announcement) = codec::decode::<Announcement>(&bytes) else {
+                    return Ok(());
+                };
+                let via = key;
+                self.replica_input(ctx, Input::Announced { via, announcement })
+            }
             Packet::Ask(id, bytes) if open => {
                 let Ok(request) = codec::decode::<Request>(&bytes) else {
                     return Ok(());
@@ -447,38 +447,6 @@ impl Node {
             Packet::Enrolled(id, bytes) => self.enrol_answered(ctx, id, &bytes),
             Packet::Gossip(_) | Packet::Ask(..) | Packet::Answer(..) => Ok(()),
         }
-    }
-
-    fn hear(
-        &mut self,
-        ctx: &mut Context,
-        from: usize,
-        key: PublicKey,
-        bytes: &Rc<Vec<u8>>,
-    ) -> Lived {
-        let hash = *blake3::hash(bytes).as_bytes();
-        if self.up().heard.len() >= MAX_SEEN {
-            self.up().heard.clear();
-        }
-        if !self.up().heard.insert(hash) {
-            return Ok(());
-        }
-        let Ok(announcement) = codec::decode::<Announcement>(bytes) else {
-            return Ok(());
-        };
-        self.up().blamed = false;
-        self.replica_input(
-            ctx,
-            Input::Announced {
-                via: key,
-                announcement,
-            },
-        )?;
-        // What was found bad is not passed on, or the innocent would be blamed for it.
-        if !self.up().blamed {
-            self.gossip(ctx, bytes, Some(from));
-        }
-        Ok(())
     }
 
     /// Time passed.

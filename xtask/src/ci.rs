@@ -17,7 +17,7 @@ struct Step {
     arguments: &'static [&'static str],
 }
 
-const CARGO_STEPS: [Step; 3] = [
+const CARGO_STEPS: [Step; 4] = [
     Step {
         name: "fmt",
         arguments: &["fmt", "--all", "--check"],
@@ -37,6 +37,19 @@ const CARGO_STEPS: [Step; 3] = [
     Step {
         name: "test",
         arguments: &["test", "--locked", "--workspace"],
+    },
+    Step {
+        name: "fuzz",
+        arguments: &[
+            "run",
+            "--locked",
+            "--package",
+            "fuzz",
+            "--",
+            "run",
+            "--seconds",
+            "60",
+        ],
     },
 ];
 
@@ -148,11 +161,17 @@ fn first_seed(commit: &str) -> u64 {
 }
 
 fn cargo(root: &Path, arguments: &[&str]) -> Result<Outcome> {
+    cargo_with(root, arguments, &[]).map(outcome)
+}
+
+/// Runs cargo with settings in its environment; true when it succeeded.
+pub fn cargo_with(root: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Result<bool> {
     eprintln!("cargo {}", arguments.join(" "));
     let status = cargo_command(root, arguments)
+        .envs(settings.iter().copied())
         .status()
         .with_context(|| format!("running cargo {}", arguments.join(" ")))?;
-    Ok(outcome(status.success()))
+    Ok(status.success())
 }
 
 fn cargo_command(root: &Path, arguments: &[&str]) -> Command {

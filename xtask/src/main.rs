@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's own checks. Only the choice of a command is
 //! here; it is no part of what users run.
 
+mod bench;
 mod ci;
 mod manifest;
 mod source;
@@ -19,7 +20,12 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
 commands:
   tidy   check the rules of the tree that the compiler does not know
-  ci     everything that must be green: fmt, clippy, tidy, deny, tests, simulations
+  ci     everything that must be green: fmt, clippy, tidy, deny, tests, simulations, fuzz
+  bench document [NODES SERVERS]
+         the master document at scale, compared with what it must reach
+  bench mesh [--nodes 50] [--program PATH]
+         real nodes on this machine: how fast all of them see a change, and what
+         each takes
 ";
 
 fn main() -> ExitCode {
@@ -28,6 +34,13 @@ fn main() -> ExitCode {
     let outcome = match arguments.as_slice() {
         ["tidy"] => tidy_command(),
         ["ci"] => ci::run(root()),
+        ["bench", rest @ ..] => match bench::run(root(), rest) {
+            Some(measured) => measured,
+            None => {
+                eprint!("{USAGE}");
+                return ExitCode::from(2);
+            }
+        },
         ["help" | "--help" | "-h"] => {
             eprint!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -2,13 +2,17 @@
 //! because something they depend on does not.
 
 use super::{Document, Intent, Orphan};
-use crate::admission::Index;
-use crate::edit::{EditError, Value};
+use crate::admission::{Index, Written};
+use crate::edit::{EditError, Value, Write};
 use crate::log::SignedChange;
-use crate::plan::Desired;
+use crate::plan::{Desired, EntryId};
 use crate::schema;
 use automerge::ScalarValue;
-use keys::{Authority, Identity, MigrationId, UnixSecs};
+use keys::{Authority, Identity, MigrationId, ServerId, UnixSecs};
+use std::collections::BTreeMap;
+
+/// The fields that a write sets.
+type Fields = BTreeMap<String, Value>;
 
 /// What became of edits that were made again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,15 +20,15 @@ pub struct MadeAgain {
     /// Changes that say the same as before, with their numbers, to be stored and passed
     /// on like every edit.
     pub changes: Vec<(u64, SignedChange)>,
-    /// The migrations that they are about.
-    pub made: Vec<MigrationId>,
-    /// Migrations of which an edit could not be made again: they are deleted, or were
-    /// created by a change that does not count.
-    pub lost: Vec<MigrationId>,
+    /// What they are about.
+    pub made: Vec<EntryId>,
+    /// Of what an edit could not be made again: it is deleted, or was created by a
+    /// change that does not count.
+    pub lost: Vec<EntryId>,
 }
 
 impl Document {
-    /// Makes again what `orphans` of this author said, one change for each migration.
+    /// Makes again what `orphans` of this author said, one change for each entry.
     ///
     /// A stop that holds now is not taken back, and nothing is revived: see
     /// [`crate::Desired`].
@@ -38,17 +42,17 @@ impl Document {
         self.may_edit(&identity.public(), authority)?;
         let mut all = Intent::new();
         for orphan in orphans {
-            for (id, fields) in &orphan.intent {
-                all.entry(*id).or_default().extend(fields.clone());
+            for (entry, write) in &orphan.intent {
+                then(&mut all, *entry, write.clone());
             }
         }
         let mut again = MadeAgain::default();
-        for (id, fields) in all {
-            let Some(fields) = self.still_applies(&id, fields) else {
+        for (id, write) in all {
+            let Some(write) = self.still_applies(&id, write) else {
                 again.lost.push(id);
                 continue;
             };
-            let one = Intent::from([(id, fields)]);
+            let one = Intent::from([(id, write)]);
             match self.commit(identity, now, authority, &one) {
                 Ok(None) => {}
                 Ok(Some(change)) => {
@@ -63,16 +67,23 @@ impl Document {
         Ok(again)
     }
 
-    fn still_applies(
-        &self,
-        id: &MigrationId,
-        mut fields: std::collections::BTreeMap<String, Value>,
-    ) -> Option<std::collections::BTreeMap<String, Value>> {
+    fn still_applies(&self, entry: &EntryId, write: Write) -> Option<Write> {
+        match (entry, write) {
+            (EntryId::Migration(id), Write::Fields(fields)) => {
+                self.migration_again(id, fields).map(Write::Fields)
+            }
+            // Nobody deletes the entry of a migration.
+            (EntryId::Migration(_), Write::Delete) => None,
+            (EntryId::Server(id), Write::Fields(fields)) => {
+                self.server_again(id, fields).map(Write::Fields)
+            }
+            (EntryId::Server(_), Write::Delete) => Some(Write::Delete),
+        }
+    }
+
+    fn migration_again(&self, id: &MigrationId, mut fields: Fields) -> Option<Fields> {
         let Some(planned) = self.plan.migrations.get(id) else {
-            let whole = schema::NEEDED
-                .iter()
-                .all(|field| fields.contains_key(*field));
-            return whole.then_some(fields);
+            return whole(&fields, &schema::NEEDED).then_some(fields);
         };
         let wanted = match fields.get(schema::DESIRED) {
             Some(Value::Text(text)) => text.parse::<Desired>().ok(),
@@ -86,26 +97,43 @@ impl Document {
         }
         Some(fields)
     }
+
+    fn server_again(&self, id: &ServerId, fields: Fields) -> Option<Fields> {
+        let planned = self.plan.servers.contains_key(id);
+        (planned || whole(&fields, &schema::SERVER_NEEDS)).then_some(fields)
+    }
+}
+
+fn whole(fields: &Fields, needed: &[&str]) -> bool {
+    needed.iter().all(|field| fields.contains_key(*field))
+}
+
+/// Adds what was done to an entry after what was done to it before.
+fn then(intent: &mut Intent, entry: EntryId, write: Write) {
+    match (intent.get_mut(&entry), write) {
+        (Some(Write::Fields(before)), Write::Fields(fields)) => before.extend(fields),
+        (_, write) => drop(intent.insert(entry, write)),
+    }
 }
 
 /// What a change meant, as far as it can be said again.
 pub(super) fn intent(before: &Index, change: &SignedChange) -> Intent {
     let mut intent = Intent::new();
     for (root, written) in before.writes_of(change) {
-        let Some(id) = schema::migration_of(&root) else {
+        let Some(entry) = schema::entry_of(&root) else {
             continue;
         };
-        let fields = intent.entry(id).or_default();
-        let Some((field, value)) = written else {
-            continue;
+        let set = |field: String, value| Write::Fields(Fields::from([(field, value)]));
+        let write = match written {
+            Written::Made => Write::Fields(Fields::new()),
+            Written::Deleted => Write::Delete,
+            Written::Cleared(field) => set(field, Value::Absent),
+            Written::Put(field, ScalarValue::Str(text)) => set(field, Value::Text(text.into())),
+            Written::Put(field, ScalarValue::Uint(number)) => set(field, Value::Number(number)),
+            Written::Put(field, ScalarValue::Boolean(true)) => set(field, Value::Present),
+            Written::Put(..) => continue,
         };
-        let value = match value {
-            ScalarValue::Str(text) => Value::Text(text.to_string()),
-            ScalarValue::Uint(number) => Value::Number(number),
-            ScalarValue::Boolean(true) => Value::Present,
-            _ => continue,
-        };
-        fields.insert(field, value);
+        then(&mut intent, entry, write);
     }
     intent
 }

@@ -3,12 +3,11 @@
 
 use super::again::intent;
 use super::forked::Honoured;
-use super::{Batch, Document, Orphan, apply};
+use super::{Batch, Document, Orphan, Snapshot, apply};
 use crate::admission::{self, Index, Parsed, Placement};
-use crate::log::{Digest, SignedChange};
-use crate::plan::Plan;
+use crate::log::Digest;
 use crate::schema;
-use automerge::{Automerge, ChangeHash};
+use automerge::{Automerge, Change, ChangeHash};
 use keys::{Authority, PublicKey};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -17,7 +16,7 @@ const MAX_ASIDE: usize = 100_000;
 
 /// The changes of one author that may be in its log, by number; of several with one
 /// number, those that were in the log before come first.
-type Candidates = BTreeMap<u64, Vec<Parsed>>;
+type Candidates<'a> = BTreeMap<u64, Vec<&'a Parsed>>;
 
 impl Document {
     /// To be called when authority has changed. Builds the view again if it changes
@@ -39,21 +38,32 @@ impl Document {
 
     /// Builds index, document and plan from everything that is here.
     pub(super) fn rebuild_view(&mut self, authority: &Authority) {
+        let logs = self.index.logs().values().flatten();
+        let here = logs.map(|entry| (entry.signed.digest(), entry.signed.clone()));
+        let here: Vec<_> = here.chain(std::mem::take(&mut self.aside)).collect();
+        let everything = here.into_iter().filter_map(|(digest, change)| {
+            let parsed = admission::parse_stored(change).ok()?;
+            Some((digest, parsed))
+        });
+        self.build(everything.collect(), None, authority);
+    }
+
+    /// Builds index, document and plan from `everything`; of two changes with one
+    /// number and round the one that is in the log comes first.
+    pub(super) fn build(
+        &mut self,
+        everything: BTreeMap<Digest, Parsed>,
+        snapshot: Option<&Snapshot>,
+        authority: &Authority,
+    ) {
         let before = std::mem::take(&mut self.index);
-        let mut everything: Vec<SignedChange> = before
-            .logs()
-            .values()
-            .flatten()
-            .map(|entry| entry.signed.clone())
-            .collect();
-        everything.extend(std::mem::take(&mut self.aside).into_values());
         let undecided = std::mem::take(&mut self.undecided);
         self.built_under.clear();
         loop {
-            let sorted = self.sort(&everything, authority, &undecided);
+            let sorted = self.sort(&everything, &before, authority, &undecided);
             let (index, order) = index_of(sorted);
             self.index = index;
-            if self.materialise(&order) {
+            if self.materialise(&order, snapshot) {
                 break;
             }
         }
@@ -64,20 +74,25 @@ impl Document {
         self.orphans.extend(orphans);
     }
 
-    fn sort(
+    fn sort<'a>(
         &self,
-        everything: &[SignedChange],
+        everything: &'a BTreeMap<Digest, Parsed>,
+        before: &Index,
         authority: &Authority,
         undecided: &BTreeSet<PublicKey>,
-    ) -> BTreeMap<PublicKey, Candidates> {
-        let mut sorted: BTreeMap<PublicKey, Candidates> = BTreeMap::new();
-        for change in everything {
-            let Ok(parsed) = admission::parse(change.clone()) else {
+    ) -> BTreeMap<PublicKey, Candidates<'a>> {
+        let mut sorted: BTreeMap<PublicKey, Candidates<'a>> = BTreeMap::new();
+        for parsed in everything.values() {
+            if self.failed.contains(&parsed.hash()) {
                 continue;
-            };
-            if !self.failed.contains(&parsed.hash()) {
-                let candidates = sorted.entry(parsed.author()).or_default();
-                candidates.entry(parsed.seq()).or_default().push(parsed);
+            }
+            let candidates = sorted.entry(parsed.author()).or_default();
+            let candidates = candidates.entry(parsed.seq()).or_default();
+            let held = before.admitted(&parsed.author(), parsed.seq());
+            if held.is_some_and(|held| held.hash == parsed.hash()) {
+                candidates.insert(0, parsed);
+            } else {
+                candidates.push(parsed);
             }
         }
         for (author, candidates) in &mut sorted {
@@ -102,39 +117,37 @@ impl Document {
 
     /// Applies `order` to a new document; false if automerge failed on one of them,
     /// which is then on the list of those that failed.
-    fn materialise(&mut self, order: &[automerge::Change]) -> bool {
+    fn materialise(&mut self, order: &[&Change], snapshot: Option<&Snapshot>) -> bool {
+        if let Some(doc) = snapshot.and_then(|snapshot| self.extended(snapshot, order)) {
+            self.plan = schema::read_all(&doc);
+            self.doc = doc;
+            self.unsaved = self
+                .index
+                .cost_after(|author| snapshot.map_or(0, |snapshot| snapshot.covers(author)));
+            return true;
+        }
         let mut doc = Automerge::new();
-        if !apply(&mut doc, order) {
+        if !apply(&mut doc, order.iter().copied()) {
             doc = Automerge::new();
-            let culprit = order
-                .iter()
-                .find(|change| !apply(&mut doc, std::slice::from_ref(change)));
+            let culprit = order.iter().find(|change| !apply(&mut doc, [**change]));
             if let Some(culprit) = culprit {
                 self.failed.insert(culprit.hash());
                 return false;
             }
         }
         self.doc = doc;
-        self.plan = Plan::default();
-        for key in schema::root_keys(&self.doc) {
-            self.plan.set(&key, schema::read(&self.doc, &key));
-        }
+        self.plan = schema::read_all(&self.doc);
+        self.unsaved = self.index.cost_after(|_| 0);
         true
     }
 
     /// Keeps what does not count now, and notes what counts and did not before.
-    fn set_aside(&mut self, before: &Index, everything: Vec<SignedChange>) {
-        let counted: HashSet<Digest> = self
-            .index
-            .logs()
-            .values()
-            .flatten()
-            .map(|entry| entry.signed.digest())
-            .collect();
-        for change in everything {
-            let digest = change.digest();
-            if !counted.contains(&digest) && self.aside.len() < MAX_ASIDE {
-                self.aside.insert(digest, change);
+    fn set_aside(&mut self, before: &Index, everything: BTreeMap<Digest, Parsed>) {
+        for (digest, parsed) in everything {
+            let held = self.index.admitted(&parsed.author(), parsed.seq());
+            let counts = held.is_some_and(|held| held.hash == parsed.hash());
+            if !counts && self.aside.len() < MAX_ASIDE {
+                self.aside.insert(digest, parsed.signed);
             }
         }
         for (author, log) in self.index.logs() {
@@ -175,7 +188,7 @@ impl Document {
             if self.built_under.get(&author) != Some(&Honoured::All) {
                 continue;
             }
-            if let Ok(parsed) = admission::parse(change.clone()) {
+            if let Ok(parsed) = admission::parse_stored(change.clone()) {
                 let round = self.rounds.entry(author).or_default();
                 *round = (*round).max(parsed.round.saturating_add(1));
             }
@@ -214,7 +227,7 @@ impl Document {
 ///
 /// Of several with one number the lowest round goes first; a higher one takes its place
 /// only once nothing else fits any more.
-fn index_of(mut sorted: BTreeMap<PublicKey, Candidates>) -> (Index, Vec<automerge::Change>) {
+fn index_of<'a>(mut sorted: BTreeMap<PublicKey, Candidates<'a>>) -> (Index, Vec<&'a Change>) {
     let mut index = Index::default();
     let mut order = Vec::new();
     let mut any_round = false;
@@ -224,7 +237,7 @@ fn index_of(mut sorted: BTreeMap<PublicKey, Candidates>) -> (Index, Vec<automerg
             while let Some((parsed, causes)) =
                 take_next(&index, candidates, index.last_seq(author) + 1, any_round)
             {
-                order.push(parsed.change.clone());
+                order.push(&parsed.change);
                 index.append(parsed, causes);
                 progress = true;
                 if std::mem::take(&mut any_round) {
@@ -239,12 +252,12 @@ fn index_of(mut sorted: BTreeMap<PublicKey, Candidates>) -> (Index, Vec<automerg
     }
 }
 
-fn take_next(
+fn take_next<'a>(
     index: &Index,
-    candidates: &mut Candidates,
+    candidates: &mut Candidates<'a>,
     seq: u64,
     any_round: bool,
-) -> Option<(Parsed, admission::Causes)> {
+) -> Option<(&'a Parsed, admission::Causes)> {
     let found = candidates.get_mut(&seq)?;
     let lowest = found.iter().map(|parsed| parsed.round).min()?;
     found.sort_by_key(|parsed| parsed.round);
@@ -261,7 +274,7 @@ fn take_next(
 
 /// The hashes of the chain that ends in number `seq` with `hash`; none unless all of
 /// it is here.
-fn chain_to(candidates: &Candidates, seq: u64, hash: [u8; 32]) -> Option<HashSet<ChangeHash>> {
+fn chain_to(candidates: &Candidates<'_>, seq: u64, hash: [u8; 32]) -> Option<HashSet<ChangeHash>> {
     let mut chain = HashSet::new();
     let mut wanted = vec![ChangeHash(hash)];
     for seq in (1..=seq).rev() {
@@ -273,9 +286,9 @@ fn chain_to(candidates: &Candidates, seq: u64, hash: [u8; 32]) -> Option<HashSet
     Some(chain)
 }
 
-fn keep_only(candidates: &mut Candidates, keep: impl Fn(&Parsed) -> bool) {
+fn keep_only(candidates: &mut Candidates<'_>, keep: impl Fn(&Parsed) -> bool) {
     for found in candidates.values_mut() {
-        found.retain(&keep);
+        found.retain(|parsed| keep(parsed));
     }
     candidates.retain(|_, found| !found.is_empty());
 }

@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::plan::{Conflict, Desired, MigrationPlan, Problem};
+use crate::plan::{Conflict, Desired, EntryId, MigrationPlan, Problem, ServerPlan};
 use crate::world::{NOW, World, key};
 use keys::statement::Position;
-use keys::{MigrationId, NodeId, StatementId, VolumeId};
+use keys::{MigrationId, NodeId, ServerId, StatementId, VolumeId};
 use proptest::prelude::*;
 use std::cell::RefCell;
 
@@ -14,6 +14,8 @@ mod again;
 mod forks;
 mod hostile;
 mod revocation;
+mod servers;
+mod snapshots;
 
 thread_local! {
     static FAILING: RefCell<HashSet<ChangeHash>> = RefCell::default();
@@ -182,8 +184,8 @@ fn fields_outside_their_limits_are_not_written() {
     empty.replicators.clear();
     for (plan, field) in [(endless, "name"), (empty, "pool")] {
         let refused = node.try_edit(&world, |edit| edit.create_migration(&plan));
-        let migration = M1;
-        assert_eq!(refused, Err(EditError::Unsound { migration, field }));
+        let entry = EntryId::Migration(M1);
+        assert_eq!(refused, Err(EditError::Unsound { entry, field }));
     }
     assert!(node.document.is_empty());
 }
@@ -246,7 +248,7 @@ fn a_stored_document_is_the_same_after_loading_and_can_be_edited() {
     a.desire(&world, M1, Desired::Paused);
     let mut stored = all(&a.document);
     stored.reverse();
-    let mut loaded = Document::load(world.mesh(), stored, &world.authority()).unwrap();
+    let mut loaded = Document::load(world.mesh(), stored, None, &world.authority()).unwrap();
     assert_same(&loaded, &a.document);
     assert!(loaded.take_admitted().is_empty());
     a.document = loaded;
@@ -262,7 +264,7 @@ fn an_altered_store_is_reported_with_the_log_it_is_in() {
     let mut node = Node::new(&world, 1);
     let mut change = node.edit(&world, |edit| edit.create_migration(&migration(M1)));
     change.raw[60] ^= 1;
-    let corrupt = Document::load(world.mesh(), [change], &world.authority()).unwrap_err();
+    let corrupt = Document::load(world.mesh(), [change], None, &world.authority()).unwrap_err();
     assert_eq!(corrupt.author, key(1).public());
 }
 
@@ -363,7 +365,9 @@ fn history(steps: &[(u8, u8, u8)]) -> (World, Document) {
         .for_each(|node| sync(&world, &start, &mut node.document));
     for (who, what, value) in steps {
         let who = usize::from(who % 3);
-        let edit = |edit: &mut Edit<'_>| match what % 3 {
+        let edit = |edit: &mut Edit<'_>| match what % 5 {
+            3 => servers::put(edit, *value),
+            4 => servers::remove(edit, *value),
             0 => edit.rename(M1, &format!("name {value}")),
             1 => edit.add_grant(M1, StatementId([*value; 32])),
             _ => edit.set_desired(
@@ -371,7 +375,7 @@ fn history(steps: &[(u8, u8, u8)]) -> (World, Document) {
                 [Desired::Started, Desired::Paused][usize::from(value % 2)],
             ),
         };
-        if what % 4 == 3 {
+        if what % 7 == 6 {
             let from = nodes[usize::from(value % 3)].document.clone();
             sync(&world, &from, &mut nodes[who].document);
         } else {
@@ -409,7 +413,7 @@ proptest! {
         assert_same(&other, &merged);
         prop_assert_eq!(other.parked(), (0, 0));
         prop_assert_eq!(other.take_admitted().len(), changes.len());
-        let loaded = Document::load(world.mesh(), changes, &world.authority()).unwrap();
+        let loaded = Document::load(world.mesh(), changes, None, &world.authority()).unwrap();
         assert_same(&loaded, &merged);
     }
 }

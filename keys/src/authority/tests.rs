@@ -595,6 +595,32 @@ fn enrolments_beyond_the_invite_are_unsound() {
 }
 
 #[test]
+fn what_is_restored_is_not_verified_again_and_still_obeys_the_rules() {
+    let mut world = World::new();
+    let operator = world.operator.clone();
+    let mut signed = world.sign(&operator, revoke(StatementId([0; 32])));
+    signed.signature.0[0] ^= 1;
+    assert!(matches!(
+        world.ledger.insert(signed.clone()),
+        Err(Refused::Rejected(_))
+    ));
+    assert!(matches!(world.ledger.restore(signed), Ok(Inserted::New(_))));
+    let unsound = world.sign(
+        &operator,
+        enrolment(&key(60), &[Role::Agent], Admission::Root),
+    );
+    assert!(matches!(
+        world.ledger.restore(unsound),
+        Err(Refused::Unsound { .. })
+    ));
+    let strange = world.sign(&key(70), revoke(StatementId([0; 32])));
+    assert!(matches!(
+        world.ledger.restore(strange),
+        Err(Refused::UnknownSigner { .. })
+    ));
+}
+
+#[test]
 fn statements_of_strangers_and_of_other_meshes_are_refused() {
     let mut world = World::new();
     let signed = world.sign(&key(70), revoke(StatementId([0; 32])));

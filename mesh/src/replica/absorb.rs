@@ -3,6 +3,7 @@
 //! Not here: whom to ask (`replica`), and what this node makes itself (`local`).
 
 use super::{Alarm, Changed, MAX_PARKED, MAX_PARKED_OF_PEER, Output, Record, Replica};
+use crate::sync::Announcement;
 use crdt::{Evidence, Forked, Outcome, ReportOutcome, SignedChange};
 use keys::ledger::Inserted;
 use keys::{PublicKey, Signed, Standing, UnixSecs};
@@ -38,15 +39,6 @@ impl News {
             ..Self::default()
         }
     }
-
-    /// About how many bytes it takes.
-    pub(super) fn size(&self) -> usize {
-        let signed = self.statements.iter().chain(&self.reports);
-        let changes = self.changes.iter();
-        signed.map(|signed| signed.body.len() + 128).sum::<usize>()
-            + changes.map(|change| change.raw.len() + 128).sum::<usize>()
-            + self.evidence.iter().map(Evidence::size).sum::<usize>()
-    }
 }
 
 /// Leaves one blame for each peer: a message full of forgeries is one fault.
@@ -80,14 +72,15 @@ fn within_bounds(mut parked: Vec<(PublicKey, Signed)>) -> Vec<(PublicKey, Signed
 }
 
 impl Replica {
-    /// Whether anything was new. Outputs come in the order store, announce, raise, changed.
+    /// What was new, to be passed on. Outputs come in the order store, announce, raise,
+    /// changed.
     pub(super) fn absorb(
         &mut self,
         wall: UnixSecs,
         from: PublicKey,
         news: News,
         out: &mut Vec<Output>,
-    ) -> bool {
+    ) -> Option<Announcement> {
         let before = out.len();
         let mut records = vec![];
         let mut changed = Changed::default();
@@ -122,8 +115,8 @@ impl Replica {
         self.note_cloned();
         changed.ledger |= self.raise_forks(&mut alarms);
         blame_once(before, out);
-        let progressed = !records.is_empty();
-        if progressed {
+        let fresh = (!records.is_empty()).then(|| self.announcement_of(&records, &found));
+        if fresh.is_some() {
             out.push(Output::Store(records));
         }
         if !found.is_empty() {
@@ -137,7 +130,26 @@ impl Replica {
         if changed != Changed::default() {
             out.push(Output::Changed(changed));
         }
-        progressed
+        fresh
+    }
+
+    /// Of all but the forks that were found here, of which everybody is told, also who
+    /// sent half of the proof.
+    fn announcement_of(&self, records: &[Record], found: &[Evidence]) -> Announcement {
+        let mut announcement = Announcement {
+            heads: self.heads(),
+            ..Announcement::default()
+        };
+        for record in records {
+            match record {
+                Record::Statement(signed) => announcement.statements.push(signed.clone()),
+                Record::Change(_, change) => announcement.changes.push(change.clone()),
+                Record::Report(_, signed) => announcement.reports.push(signed.clone()),
+                Record::Evidence(_, evidence) if found.contains(evidence) => {}
+                Record::Evidence(_, evidence) => announcement.evidence.push(evidence.clone()),
+            }
+        }
+        announcement
     }
 
     fn absorb_statements(
@@ -204,14 +216,15 @@ impl Replica {
             member.standing == Standing::KeyContested && before != Some(&Standing::KeyContested)
         });
         alarms.extend(contested.map(|member| Alarm::ContestedKey { node: member.id }));
-        let before = self.document.content_hash();
+        // Equal heads are equal documents, and are found without reading either.
+        let before = self.document.digest();
         let orphans = self.document.rebuild(&self.authority);
         self.sort_orphans(orphans, alarms);
         let admitted = self.document.take_admitted();
         records.extend(admitted.into_iter().map(Record::change));
         self.reports.drop_departed(&self.authority, wall);
         self.note_cloned();
-        self.document.content_hash() != before
+        self.document.digest() != before
     }
 
     /// Takes out what the document admitted, found forked and lost.

@@ -88,6 +88,18 @@ impl Replica {
         (bytes < EnrolRequest::LIMIT).then_some(EnrolRequest::Introduce { chain })
     }
 
+    /// Makes this node known to a peer that does not answer: once on each connection.
+    pub(super) fn introduce(&mut self, to: PublicKey, out: &mut Vec<Output>) {
+        let Some(peer) = self.peers.get_mut(&to) else {
+            return;
+        };
+        if !std::mem::replace(&mut peer.introduced, true)
+            && let Some(request) = self.introduction()
+        {
+            out.push(Output::Introduce { to, request });
+        }
+    }
+
     /// Takes a chain that makes `from` a node, and nothing of one that does not. It is
     /// looked at by itself first: only who was a node once costs this node more.
     fn introduced(
@@ -118,7 +130,13 @@ impl Replica {
             statements: chain,
             ..News::default()
         };
-        self.absorb(wall, from, news, out);
+        if let Some(fresh) = self.absorb(wall, from, news, out) {
+            let announcement = fresh.cut();
+            out.push(Output::PassOn {
+                not_to: Some(from),
+                announcement,
+            });
+        }
         Ok(())
     }
 }

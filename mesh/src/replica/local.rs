@@ -7,8 +7,10 @@ use super::absorb::News;
 use super::own::Own;
 use super::{Changed, Output, Record, Replica};
 use crate::enrol::Admission as Challenges;
-use crate::sync::{Announcement, MAX_ANNOUNCEMENT};
-use crdt::{CorruptLog, Document, Edit, EditError, Report, ReportOutcome, Reports, SignedChange};
+use crate::sync::Announcement;
+use crdt::{
+    CorruptLog, Document, Edit, EditError, Report, ReportOutcome, Reports, SignedChange, Snapshot,
+};
 use keys::ledger::Refused;
 use keys::rotation::Change;
 use keys::statement::{Admission, Enrolment, Entry, Genesis, Position, Rotation};
@@ -176,8 +178,20 @@ impl Replica {
         changes: Vec<SignedChange>,
         reports: Vec<Signed>,
     ) -> Result<Self, CorruptLog> {
+        Self::restore_from(identity, root, ledger, changes, None, reports)
+    }
+
+    /// As [`Replica::restore`], with the document's snapshot where one was stored.
+    pub fn restore_from(
+        identity: Identity,
+        root: Option<Identity>,
+        ledger: Ledger,
+        changes: Vec<SignedChange>,
+        snapshot: Option<&Snapshot>,
+        reports: Vec<Signed>,
+    ) -> Result<Self, CorruptLog> {
         let authority = keys::authority::authority(&ledger);
-        let document = Document::load(ledger.mesh(), changes, &authority)?;
+        let document = Document::load(ledger.mesh(), changes, snapshot, &authority)?;
         let mut kept = Reports::new();
         for signed in reports {
             // A report that does not decode is an older format: its node sends a new one.
@@ -188,24 +202,37 @@ impl Replica {
         let published = published.map_or(0, |report| report.version);
         // The store keeps the reports of nodes that were revoked since; nobody else does.
         kept.drop_departed(&authority, UnixSecs(0));
+        let mut replica = Self::of(identity, root, ledger, document, kept);
+        replica.published = published;
+        Ok(replica)
+    }
+
+    /// Of parts that were loaded, and belong together.
+    pub fn of(
+        identity: Identity,
+        root: Option<Identity>,
+        ledger: Ledger,
+        document: Document,
+        reports: Reports,
+    ) -> Self {
         let mut replica = Self {
             identity,
             root,
-            authority,
+            authority: keys::authority::authority(&ledger),
             document,
-            reports: kept,
+            reports,
             ledger,
             parked: vec![],
             parked_at: 0,
             admission: Challenges::default(),
             peers: BTreeMap::new(),
-            published,
+            published: 0,
             own: Own::default(),
             alarmed: BTreeSet::new(),
         };
         replica.raise_forks(&mut vec![]);
         replica.hear();
-        Ok(replica)
+        replica
     }
 
     /// Makes, stores and announces a statement signed by this operator, or by the root
@@ -446,20 +473,19 @@ impl Replica {
 
     /// Announces with the content where it fits, and by heads alone where it does not.
     pub(super) fn announce(&self, news: News, out: &mut Vec<Output>) {
-        let fits = news.size() + 1024 < MAX_ANNOUNCEMENT;
-        let news = if fits { news } else { News::default() };
         let News {
             statements,
             changes,
             reports,
             evidence,
         } = news;
-        out.push(Output::Announce(Announcement {
+        let announcement = Announcement {
             heads: self.heads(),
             statements,
             changes,
             reports,
             evidence,
-        }));
+        };
+        out.push(Output::Announce(announcement.cut()));
     }
 }

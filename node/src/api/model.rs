@@ -9,6 +9,86 @@ use super::secret::Secret;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// The plan in the form in which people edit it, see `planfile`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanView {
+    /// Where each operator's log ended: author, number and hash.
+    #[serde(default)]
+    pub base: Vec<String>,
+    /// Planned servers.
+    #[serde(default, rename = "server")]
+    pub servers: Vec<PlannedServer>,
+    /// Migrations that are not deleted.
+    #[serde(default, rename = "migration")]
+    pub migrations: Vec<PlannedMigration>,
+}
+
+/// A planned server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedServer {
+    /// Its id; none for one that is new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    pub site: String,
+    /// Where it is reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// With which others it moves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wave: Option<String>,
+    /// Whatever else is to be remembered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// A planned migration: what was asked for when it was created.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedMigration {
+    /// Its id; none for one that is new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// The source, by name or id.
+    pub server: String,
+    /// Kind of the target cloud.
+    pub to: String,
+    /// Where in that cloud.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
+    /// Node that makes the volumes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provisioner: Option<String>,
+    /// Replicators, in order of preference.
+    #[serde(default)]
+    pub replicators: Vec<String>,
+    /// Disks, by name or id.
+    #[serde(default)]
+    pub disks: Vec<String>,
+}
+
+/// One edit of the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlanEdit {
+    /// Plan a server.
+    CreateServer(PlannedServer),
+    /// Say something else of a server.
+    ChangeServer(PlannedServer),
+    /// Plan a server no more.
+    DeleteServer(PlannedServer),
+    /// Plan a migration; nothing moves until it is started.
+    CreateMigration(PlannedMigration),
+    /// Rename a migration or choose other replicators for it.
+    ChangeMigration(PlannedMigration),
+}
+
 /// Asks for an invite.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct InviteCreate {
@@ -157,10 +237,23 @@ pub struct StatusView {
     pub connected: usize,
     /// Where this node listens.
     pub listening: Vec<String>,
+    /// Digests of what this node holds: equal at two nodes that hold the same.
+    pub heads: HeadsView,
     /// All migrations that are not deleted.
     pub migrations: Vec<MigrationView>,
     /// Newest warnings and errors of all nodes, newest last.
     pub warnings: Vec<EventView>,
+}
+
+/// Digests of ledger, plan and reports, in hex.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeadsView {
+    /// Of all statements.
+    pub ledger: String,
+    /// Of the logs that the plan is made of.
+    pub logs: String,
+    /// Of the newest report of every node.
+    pub reports: String,
 }
 
 /// A node of the mesh.

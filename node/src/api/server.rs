@@ -107,6 +107,9 @@ fn routes(handle: Handle) -> Router {
         .route("/v1/migrations/{which}", get(migration))
         .route("/v1/migrations/{which}/verify", get(verify))
         .route("/v1/migrations/{which}/{action}", post(migration_act))
+        .route("/v1/plan", get(plan))
+        .route("/v1/plan/at", post(plan_at))
+        .route("/v1/plan/edits", post(plan_edit))
         .route("/v1/events", get(events))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(handle)
@@ -324,6 +327,33 @@ async fn verify(
         engine.with_state(|state| state.verify(&which))
     })
     .await
+}
+
+async fn plan(State(handle): State<Handle>) -> Answer<super::model::PlanView> {
+    call(&handle, |engine| {
+        engine.with_state(|state| Ok::<_, LookupError>(state.plan_view()))
+    })
+    .await
+}
+
+async fn plan_at(
+    State(handle): State<Handle>,
+    Json(base): Json<Vec<String>>,
+) -> Answer<super::model::PlanView> {
+    call(&handle, move |engine| {
+        engine.with_state(|state| {
+            let plan = state.plan_view_at(&base);
+            plan.ok_or_else(|| CallError::Usage(crate::planfile::UNKNOWN_BASE.into()))
+        })
+    })
+    .await
+}
+
+async fn plan_edit(
+    State(handle): State<Handle>,
+    Json(edits): Json<Vec<super::model::PlanEdit>>,
+) -> Answer<Done> {
+    call(&handle, move |engine| done(engine.plan_edit(&edits))).await
 }
 
 async fn events(

@@ -21,7 +21,9 @@ use super::page::clean;
 use super::reader::one;
 use super::screen::Screen;
 use super::task::{Act, Verb};
-use super::{InviteCreateArgs, MigrationCreateArgs, NodeRevokeArgs, Steer, follow, render, watch};
+use super::{
+    InviteCreateArgs, MigrationCreateArgs, NodeRevokeArgs, Steer, follow, plan, render, watch,
+};
 
 /// How long a node may take to come back with its next key.
 const COMES_BACK: Duration = Duration::from_secs(30);
@@ -61,6 +63,7 @@ pub async fn run(act: Act, client: &Client, screen: &mut Screen) -> Result<(), C
             };
             steer(verb, &args, options, client, screen).await
         }
+        Act::PlanApply(args) => plan::apply(&args, client, screen).await,
         Act::Watch(which) => watch::watch(&which, client, screen).await,
         Act::Follow(events) => follow::follow(&events, client, screen).await,
     }

@@ -5,6 +5,7 @@
 use crate::api::model::{ErrorKind, EventQuery, MigrationView, VerifyView};
 
 use super::outcome::CommandError;
+use super::plan;
 use super::reader::Reader;
 use super::render;
 use super::screen::Screen;
@@ -40,6 +41,7 @@ pub async fn run(
             screen.result(&reader.migration(&which).await?, render::migrations::page)
         }
         Read::Verify(which) => verify(&which, reader, screen).await,
+        Read::Plan(file) => plan::export(&file, reader, screen).await,
         Read::Events(events) => {
             let query = query(&events, screen.now_secs());
             let all = reader.events(&query).await?;

@@ -10,7 +10,7 @@ use super::value::Since;
 use super::{
     Command, DemoArgs, EventsArgs, InviteCommand, InviteCreateArgs, JoinArgs, MeshCommand,
     MeshInit, MeshRecover, MigrationCommand, MigrationCreateArgs, NodeCommand, NodeRevokeArgs,
-    RunArgs, ServerCommand, StartArgs, Steer, VolumeCommand,
+    PlanApply, PlanCommand, RunArgs, ServerCommand, StartArgs, Steer, VolumeCommand,
 };
 
 /// A command, by what it needs.
@@ -66,6 +66,8 @@ pub enum Read {
     Migration(String),
     /// The roots of a migration.
     Verify(String),
+    /// The plan, to a file.
+    Plan(PathBuf),
     /// What happened.
     Events(Events),
 }
@@ -110,6 +112,8 @@ pub enum Act {
     Start(StartArgs),
     /// Change what else is wanted of a migration.
     Steer(Verb, Steer),
+    /// Make the plan what a file says.
+    PlanApply(PlanApply),
     /// Follow a migration.
     Watch(String),
     /// Follow events.
@@ -169,6 +173,8 @@ impl From<Command> for Task {
                 Self::Act(Act::VolumeAdd { path, name })
             }
             Command::Migration(command) => command.into(),
+            Command::Plan(PlanCommand::Export { file }) => Self::Read(Read::Plan(file)),
+            Command::Plan(PlanCommand::Apply(args)) => Self::Act(Act::PlanApply(args)),
             Command::Events(args) => args.into(),
         }
     }

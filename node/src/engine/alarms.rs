@@ -2,8 +2,8 @@
 //! decisions that operators made apart from each other.
 
 use super::Engine;
-use crdt::Apart;
-use keys::{MigrationId, NodeId, PublicKey};
+use crdt::{Apart, EntryId};
+use keys::{MigrationId, NodeId, PublicKey, ServerId};
 use mesh::{Alarm, Fork};
 use roles::Note;
 
@@ -74,9 +74,12 @@ impl Engine {
         }
     }
 
-    fn made_again(&self, made: &[MigrationId], lost: &[MigrationId]) -> String {
-        let names = |ids: &[MigrationId]| {
-            let names = ids.iter().map(|id| self.migration_name(id));
+    fn made_again(&self, made: &[EntryId], lost: &[EntryId]) -> String {
+        let names = |ids: &[EntryId]| {
+            let names = ids.iter().map(|id| match id {
+                EntryId::Migration(id) => self.migration_name(id),
+                EntryId::Server(id) => self.server_name(id),
+            });
             names.collect::<Vec<_>>().join(", ")
         };
         let mut text = "edits of this node rested on edits that do not count any more".to_owned();
@@ -90,6 +93,11 @@ impl Engine {
             );
         }
         text
+    }
+
+    fn server_name(&self, id: &ServerId) -> String {
+        let plan = self.replica.document().plan().servers.get(id);
+        plan.map_or_else(|| id.to_string(), |server| server.name.clone())
     }
 
     fn migration_name(&self, id: &MigrationId) -> String {

@@ -112,11 +112,11 @@ impl From<EditError> for CallError {
     }
 }
 
-fn usage(error: impl std::fmt::Display) -> CallError {
+pub(super) fn usage(error: impl std::fmt::Display) -> CallError {
     CallError::Usage(error.to_string())
 }
 
-fn random<const N: usize>() -> Result<[u8; N], CallError> {
+pub(super) fn random<const N: usize>() -> Result<[u8; N], CallError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)
         .map_err(|error| CallError::Failed(format!("no random bytes from the system: {error}")))?;
@@ -124,7 +124,7 @@ fn random<const N: usize>() -> Result<[u8; N], CallError> {
 }
 
 impl Engine {
-    fn require_operator(&self) -> Result<(), CallError> {
+    pub(super) fn require_operator(&self) -> Result<(), CallError> {
         let me = self.replica.my_key();
         let authority = self.replica.authority();
         match authority.standing(self.now().wall, &me, Role::Operator) {
@@ -162,7 +162,7 @@ impl Engine {
         }
     }
 
-    fn edit(
+    pub(super) fn edit(
         &mut self,
         change: impl FnOnce(&mut crdt::Edit<'_>) -> Result<(), EditError>,
     ) -> Result<(), CallError> {
@@ -324,7 +324,7 @@ impl Engine {
         self.view(&id)
     }
 
-    fn draft(&self, asked: &MigrationCreate) -> Result<MigrationPlan, CallError> {
+    pub(super) fn draft(&self, asked: &MigrationCreate) -> Result<MigrationPlan, CallError> {
         let authority = self.replica.authority();
         let reports = self.replica.reports();
         let server = find_member(authority, &asked.server)?;
@@ -439,7 +439,7 @@ impl Engine {
         }
     }
 
-    fn choose_replicators(
+    pub(super) fn choose_replicators(
         &self,
         asked: &MigrationCreate,
         server: &Member,

@@ -1,17 +1,21 @@
 //! Events and progress: what happened here, kept and shown; and the live figures of
 //! sessions, gossiped and heard.
 
+use super::exchange::Gossip;
 use super::{Engine, RECENT_EVENTS, wall_clock};
-use crate::net::Topic;
 use crate::store::NewEvent;
 use crate::views::Live;
 use codec::Wire;
-use keys::{MigrationId, PublicKey, Role};
+use keys::{Domain, MigrationId, PublicKey, Role, Signed, UnixSecs};
 use roles::{JobId, Note};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-/// How often figures are measured and gossiped.
+/// How often figures are measured.
 const SAMPLE_MILLIS: u64 = 500;
+/// So many nodes may gossip their figures as often as they measure them; in a larger
+/// mesh each does so less often, since everybody hears everybody.
+const CHATTY_NODES: u64 = 64;
 /// Jobs in one progress message.
 const MAX_PROGRESSED: usize = 256;
 /// Live figures kept of jobs, of all nodes together.
@@ -19,16 +23,64 @@ const MAX_LIVE: usize = 4096;
 
 /// Gossip of an agent: the live figures of its sessions. Stored nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progressed(pub(super) Vec<(JobId, [u64; 5])>);
+pub struct Progressed {
+    /// When the agent's process began, by its wall clock, and the number of the message
+    /// since then: what is passed on twice is heard once.
+    pub(super) number: (u64, u64),
+    pub(super) figures: Vec<(JobId, [u64; 5])>,
+}
 
 impl Wire for Progressed {
     const NAME: &'static str = "progress";
-    const VERSION: u8 = 1;
-    const LIMIT: usize = 32 * 1024;
+    const VERSION: u8 = 2;
+    const LIMIT: usize = 31 * 1024;
+}
+
+impl Progressed {
+    /// What an agent sealed.
+    pub(super) fn open(signed: &Signed) -> Result<Self, keys::signed::Rejected> {
+        signed.open(Domain::Progress)
+    }
+}
+
+/// What was said and heard of progress.
+#[derive(Debug)]
+pub(super) struct Progress {
+    since: u64,
+    said: u64,
+    next_millis: u64,
+    /// The last message heard of each agent; no more than there are members.
+    heard: BTreeMap<PublicKey, (u64, u64)>,
+}
+
+impl Progress {
+    /// Of a process that begins at `since`.
+    pub(super) fn new(since: UnixSecs) -> Self {
+        Self {
+            since: since.0,
+            said: 0,
+            next_millis: 0,
+            heard: BTreeMap::new(),
+        }
+    }
+
+    /// Whether a message of an agent is newer than all that was heard of it.
+    fn is_new(&mut self, source: PublicKey, number: (u64, u64)) -> bool {
+        let heard = self.heard.entry(source).or_default();
+        let is_new = *heard < number;
+        *heard = number.max(*heard);
+        is_new
+    }
 }
 
 impl Engine {
     pub(super) fn tell(&mut self, migration: Option<MigrationId>, note: Note) {
+        self.tell_here(migration, note);
+        self.report.soon();
+    }
+
+    /// Tells what is worth knowing at this node, and not worth a new report to all.
+    pub(super) fn tell_here(&mut self, migration: Option<MigrationId>, note: Note) {
         let event = NewEvent {
             at: wall_clock(),
             level: note.level,
@@ -47,18 +99,33 @@ impl Engine {
             if self.events.len() > RECENT_EVENTS {
                 self.events.pop_front();
             }
-            self.report.soon();
         }
     }
 
     /// Tells of something that a peer did, or that was refused to it: the first time
     /// within a minute, and the rest as a count when the minute is over.
     pub(super) fn tell_of(&mut self, peer: &PublicKey, migration: Option<MigrationId>, note: Note) {
-        let now = self.now().mono_millis;
-        let member = self.replica.authority().by_key(peer).map(|_| *peer);
-        if let Some(note) = self.repeats.first(now, member, migration, note) {
+        if let Some(note) = self.first_of(peer, migration, note) {
             self.tell(migration, note);
         }
+    }
+
+    /// The same, where it concerns nobody but this node.
+    pub(super) fn tell_here_of(&mut self, peer: &PublicKey, note: Note) {
+        if let Some(note) = self.first_of(peer, None, note) {
+            self.tell_here(None, note);
+        }
+    }
+
+    fn first_of(
+        &mut self,
+        peer: &PublicKey,
+        migration: Option<MigrationId>,
+        note: Note,
+    ) -> Option<Note> {
+        let now = self.now().mono_millis;
+        let member = self.replica.authority().by_key(peer).map(|_| *peer);
+        self.repeats.first(now, member, migration, note)
     }
 
     pub(super) fn tell_repeats(&mut self) {
@@ -111,21 +178,39 @@ impl Engine {
                 ],
             )
         });
-        if let Ok(bytes) = codec::encode(&Progressed(wire.collect())) {
-            // Progress is a hint: one that is too long is not given.
-            let _ = self.net.gossip(Topic::Progress, bytes);
-        }
+        let figures_wire = wire.collect();
         self.live.extend(figures);
+        self.gossip_progress(now, figures_wire);
     }
 
-    /// Takes figures from the agent that the plan names; whether it was entitled.
+    fn gossip_progress(&mut self, now: u64, figures: Vec<(JobId, [u64; 5])>) {
+        let nodes = self.admitted.len() as u64;
+        if now < self.progress.next_millis {
+            return;
+        }
+        self.progress.next_millis = now + SAMPLE_MILLIS * (nodes / CHATTY_NODES);
+        self.progress.said += 1;
+        let number = (self.progress.since, self.progress.said);
+        let progressed = Progressed { number, figures };
+        // Progress is a hint: one that is too long is not given.
+        if let Ok(signed) = Signed::seal(&self.identity, Domain::Progress, &progressed) {
+            self.gossip(&Gossip::Progress(signed), None);
+        }
+    }
+
+    /// Takes figures from the agent that the plan names; whether they are new, and so to
+    /// be passed on.
     pub(super) fn progressed(&mut self, source: PublicKey, progressed: Progressed) -> bool {
         let authority = self.replica.authority();
+        // An agent whose enrolment is not here yet is nobody's fault.
         let Ok(member) = authority.standing(wall_clock(), &source, Role::Agent) else {
             return false;
         };
-        let Progressed(figures) = progressed;
         let node = member.id;
+        let Progressed { number, figures } = progressed;
+        if !self.progress.is_new(source, number) {
+            return false;
+        }
         for (job, [pass, total_bytes, done_bytes, sent_bytes, bytes_per_sec]) in figures {
             let plan = self.replica.document().plan();
             let theirs = plan.migrations.get(&job.migration);
@@ -144,5 +229,37 @@ impl Engine {
             }
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use keys::Identity;
+
+    #[test]
+    fn progress_counts_once_and_only_under_its_own_seal() {
+        let agent = Identity::from_seed(&[1; 32]);
+        let mut progress = Progress::new(UnixSecs(1));
+        for (number, is_new) in [
+            ((5, 1), true),
+            ((5, 1), false),
+            ((5, 2), true),
+            ((5, 1), false),
+            ((6, 1), true),
+            ((5, 9), false),
+        ] {
+            assert_eq!(progress.is_new(agent.public(), number), is_new);
+        }
+        let figures = vec![];
+        let said = Progressed {
+            number: (5, 1),
+            figures,
+        };
+        let sealed = Signed::seal(&agent, Domain::Progress, &said).unwrap();
+        assert_eq!(Progressed::open(&sealed).unwrap(), said);
+        let other = Signed::seal(&agent, Domain::Report, &said).unwrap();
+        assert!(Progressed::open(&other).is_err());
     }
 }

@@ -4,9 +4,10 @@
 use super::events::Progressed;
 use super::offences::{MAX_OFFENCES, PAUSE_MILLIS, WINDOW_MILLIS};
 use super::{Engine, Message};
-use crate::net::{Event, FrameError, Refusal, RequestError, Topic};
+use crate::net::{Event, FrameError, Refusal, RequestError};
 use codec::{DecodeError, Wire};
-use keys::PublicKey;
+use keys::signed::Rejected;
+use keys::{PublicKey, Signed};
 use libp2p::Multiaddr;
 use mesh::{Announcement, EnrolReply, EnrolRequest, Input, Output, Page, Request};
 use roles::Note;
@@ -15,6 +16,21 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How long a peer that is not admitted any more stays connected: it is to hear of its
 /// revocation, and stop by itself. No block moves meanwhile, and its gossip is refused.
 const FAREWELL_MILLIS: u64 = 1_000;
+/// What nodes tell each other without being asked.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) enum Gossip {
+    /// What is new in ledger, logs and reports.
+    News(Announcement),
+    /// Live figures, sealed by the agent that they are of.
+    Progress(Signed),
+}
+
+impl Wire for Gossip {
+    const NAME: &'static str = "gossip";
+    const VERSION: u8 = 1;
+    const LIMIT: usize = crate::net::GOSSIP_LIMIT;
+}
+
 /// Answers that may be owed to peers at once.
 pub(super) const MAX_REPLIES: usize = 256;
 
@@ -40,7 +56,11 @@ impl Engine {
                     let stored = self.store.put_records(&records);
                     self.must(stored);
                 }
-                Output::Announce(announcement) => self.announce(&announcement),
+                Output::Announce(news) => self.gossip(&Gossip::News(news), None),
+                Output::PassOn {
+                    not_to,
+                    announcement,
+                } => self.gossip(&Gossip::News(announcement), not_to),
                 Output::Ask { to, request } => self.ask(to, &request),
                 Output::Introduce { to, request } => self.introduce(to, &request),
                 Output::Answer { reply, page } => self.reply(reply, &page),
@@ -69,19 +89,23 @@ impl Engine {
         if changed.ledger || changed.reports {
             self.refresh_addresses();
         }
+        if changed.ledger || changed.plan {
+            self.refresh_partners();
+        }
         if changed != mesh::Changed::default() {
             self.settle();
         }
     }
 
-    fn announce(&mut self, announcement: &Announcement) {
-        match codec::encode(announcement) {
+    pub(super) fn gossip(&mut self, gossip: &Gossip, not_to: Option<PublicKey>) {
+        let not_to = not_to.map(|key| key.0);
+        match codec::encode(gossip) {
             Ok(bytes) => {
-                if let Err(error) = self.net.gossip(Topic::Heads, bytes) {
-                    tracing::warn!("an announcement was not sent: {error}");
+                if let Err(error) = self.net.gossip(bytes, not_to) {
+                    tracing::warn!("gossip was not sent: {error}");
                 }
             }
-            Err(error) => tracing::warn!("an announcement was not sent: {error}"),
+            Err(error) => tracing::warn!("gossip was not sent: {error}"),
         }
     }
 
@@ -155,7 +179,7 @@ impl Engine {
                 let peer = PublicKey(peer);
                 self.connected.insert(peer);
                 let text = format!("connected to {}", self.name_of(&peer));
-                self.tell_of(&peer, None, Note::info("peer-connected", text));
+                self.tell_here_of(&peer, Note::info("peer-connected", text));
                 self.step_replica(Input::Connected(peer));
                 self.settle();
             }
@@ -163,7 +187,7 @@ impl Engine {
                 let peer = PublicKey(peer);
                 self.connected.remove(&peer);
                 let text = format!("the connection to {} is gone", self.name_of(&peer));
-                self.tell_of(&peer, None, Note::info("peer-disconnected", text));
+                self.tell_here_of(&peer, Note::info("peer-disconnected", text));
                 self.step_replica(Input::Disconnected(peer));
                 self.settle();
             }
@@ -187,18 +211,7 @@ impl Engine {
                 request,
                 reply,
             } => self.asked(PublicKey(peer), &request, reply),
-            Event::Gossip {
-                source,
-                topic,
-                bytes,
-                verdict,
-            } => {
-                if self.gossiped(PublicKey(source), topic, &bytes) {
-                    verdict.accept();
-                } else {
-                    verdict.reject();
-                }
-            }
+            Event::Gossip { peer, bytes } => self.gossiped(PublicKey(peer), &bytes),
             Event::Stream { peer, stream } => self.stream_opened(PublicKey(peer), stream),
             Event::Refused { peer, what } => {
                 let peer = PublicKey(peer);
@@ -207,7 +220,8 @@ impl Engine {
                     Refusal::Frame {
                         error: FrameError::Oversized { .. },
                         ..
-                    } => self.offended(peer, text),
+                    }
+                    | Refusal::Gossip(FrameError::Oversized { .. }) => self.offended(peer, text),
                     // A connection may break inside a frame.
                     _ => self.tell_of(&peer, None, Note::warn("peer-refused", text)),
                 }
@@ -311,24 +325,32 @@ impl Engine {
         Some(number)
     }
 
-    /// Whether the message was what an honest node sends.
-    pub(super) fn gossiped(&mut self, source: PublicKey, topic: Topic, bytes: &[u8]) -> bool {
-        if !self.replica.authority().admits(self.now().wall, &source) {
-            return false;
+    /// Takes gossip. Honest nodes pass on only what they have checked, so who sent it
+    /// answers for it, whoever made it.
+    pub(super) fn gossiped(&mut self, from: PublicKey, bytes: &[u8]) {
+        // Its connection may outlive its enrolment by a moment.
+        if !self.replica.authority().admits(self.now().wall, &from) {
+            return;
         }
-        let decoded = match topic {
-            Topic::Progress => codec::decode::<Progressed>(bytes)
-                .map(|progressed| self.progressed(source, progressed)),
-            Topic::Heads => codec::decode::<Announcement>(bytes).map(|announcement| {
-                let via = source;
-                self.step_replica(Input::Announced { via, announcement });
-                true
+        match codec::decode::<Gossip>(bytes) {
+            Ok(Gossip::News(announcement)) => self.step_replica(Input::Announced {
+                via: from,
+                announcement,
             }),
-        };
-        decoded.unwrap_or_else(|error| {
-            self.undecodable(source, &error);
-            false
-        })
+            Ok(Gossip::Progress(signed)) => match Progressed::open(&signed) {
+                Ok(progressed) => {
+                    if self.progressed(signed.signer, progressed) {
+                        self.gossip(&Gossip::Progress(signed), Some(from));
+                    }
+                }
+                Err(Rejected::Body(error)) => self.undecodable(from, &error),
+                Err(error) => {
+                    let text = format!("{}: {error}", self.name_of(&from));
+                    self.offended(from, text);
+                }
+            },
+            Err(error) => self.undecodable(from, &error),
+        }
     }
 
     /// The enrolled set may have changed: who may connect, and what may flow.
@@ -349,6 +371,7 @@ impl Engine {
         self.let_in();
         self.recheck_permits();
         self.refresh_addresses();
+        self.refresh_partners();
         self.report.soon();
     }
 
@@ -389,6 +412,24 @@ impl Engine {
             }
         }
         self.net.set_addresses(addresses);
+    }
+
+    /// With whom this node moves blocks, or has work in common: they are dialled whoever
+    /// else is.
+    fn refresh_partners(&mut self) {
+        let Some(me) = self.replica.me() else { return };
+        let authority = self.replica.authority();
+        let mut partners = BTreeSet::new();
+        for plan in self.replica.document().plan().migrations.values() {
+            let involved = plan.replicators.iter();
+            let involved = involved.chain([&plan.source, &plan.provisioner]);
+            if plan.desired != crdt::Desired::Deleted && involved.clone().any(|node| *node == me) {
+                let members = involved.filter_map(|node| authority.member(node));
+                partners.extend(members.map(|member| member.key.0));
+            }
+        }
+        partners.remove(&self.replica.my_key().0);
+        self.net.set_partners(partners);
     }
 
     pub(super) fn name_of(&self, key: &PublicKey) -> String {

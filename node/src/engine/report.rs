@@ -32,6 +32,20 @@ impl Draft {
 }
 
 impl Engine {
+    /// Whether this node's newest report says the same. A mesh in which everybody
+    /// answers every change with a report would have nothing else to do.
+    fn is_known(&self, report: &Report) -> bool {
+        let known = self.replica.reports().get(&report.node);
+        known.is_some_and(|known| {
+            let as_before = Report {
+                version: known.version,
+                at: known.at,
+                ..report.clone()
+            };
+            as_before == *known
+        })
+    }
+
     pub(super) fn publish_if_due(&mut self) {
         let now = self.now();
         let rested = self
@@ -55,9 +69,17 @@ impl Engine {
         report.jobs = self.job_reports();
         report.targets = self.targets();
         report.proofs = self.proofs.clone();
-        let skip = self.events.len().saturating_sub(EVENTS);
-        report.events = self.events.iter().skip(skip).cloned().collect();
+        // Who is connected to whom changes often and concerns nobody else.
+        let told = |event: &&crdt::Event| {
+            event.kind != "peer-connected" && event.kind != "peer-disconnected"
+        };
+        let newest = self.events.iter().rev().filter(told).take(EVENTS);
+        report.events = newest.cloned().collect();
+        report.events.reverse();
         self.report_leases(&mut report);
+        if self.is_known(&report) {
+            return;
+        }
         let mut out = vec![];
         let published = self.replica.publish(now.wall, report, &mut out);
         self.carry(out);

@@ -3,8 +3,8 @@
 
 use super::restore;
 use crate::api::model::{
-    EventQuery, EventView, InviteView, MigrationView, NodeView, ServerView, StatusView, VerifyView,
-    VolumeView,
+    EventQuery, EventView, InviteView, MigrationView, NodeView, PlanView, ServerView, StatusView,
+    VerifyView, VolumeView,
 };
 use crate::cli::outcome::CommandError;
 use crate::cli::reader::Reader;
@@ -102,6 +102,10 @@ impl Reader for Offline {
 
     async fn verify(&self, which: &str) -> Result<VerifyView, CommandError> {
         self.view(|state| state.verify(which))
+    }
+
+    async fn plan(&self) -> Result<PlanView, CommandError> {
+        self.view(|state| Ok(state.plan_view()))
     }
 
     async fn events(&self, query: &EventQuery) -> Result<Vec<EventView>, CommandError> {

@@ -1,15 +1,9 @@
 //! What the swarm is made of: transports, protocols, their names and their
 //! limits. Not how they are driven.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use libp2p::connection_limits::{self, ConnectionLimits};
-use libp2p::gossipsub::{
-    self, IdentTopic, MaxCountSubscriptionFilter, MessageAuthenticity, ValidationMode,
-    WhitelistSubscriptionFilter,
-};
-use libp2p::identity::Keypair;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
@@ -18,7 +12,7 @@ use libp2p::{StreamProtocol, Swarm, SwarmBuilder, mdns, ping, quic, tcp, tls, ya
 use super::frame::Frames;
 use super::gate::{Gated, MAX_STRANGERS};
 use super::redial::MAX_PEERS;
-use super::{Config, ENROL_LIMIT, GOSSIP_LIMIT, SYNC_LIMIT, StartError, Topic};
+use super::{Config, ENROL_LIMIT, SYNC_LIMIT, StartError};
 
 /// An enrolment is answered within this, or it failed.
 pub(super) const ENROL: Duration = Duration::from_secs(10);
@@ -46,18 +40,11 @@ const QUIC_STREAM_WINDOW: u32 = 16 << 20;
 const QUIC_CONNECTION_WINDOW: u32 = 24 << 20;
 /// A QUIC connection that hears nothing for so long is dead. Milliseconds.
 const QUIC_SILENCE_MS: u32 = 30_000;
-/// Gossip messages waiting to be written to one peer.
-const GOSSIP_QUEUE: usize = 256;
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// Connections of enrolled peers stay however idle; strangers are closed by
 /// the gate. libp2p cuts this to what its clock can hold.
 const IDLE: Duration = Duration::from_secs(u64::MAX);
-
-type Gossip = gossipsub::Behaviour<
-    gossipsub::IdentityTransform,
-    MaxCountSubscriptionFilter<WhitelistSubscriptionFilter>,
->;
 
 /// All of it. The limits and the gate come first: they may refuse a
 /// connection, and nobody after them may have heard of it then.
@@ -73,19 +60,18 @@ pub(super) struct Behaviour {
 #[derive(NetworkBehaviour)]
 pub(super) struct Members {
     pub(super) sync: request_response::Behaviour<Frames>,
-    pub(super) gossip: Gossip,
+    /// Block streams and gossip.
     pub(super) streams: libp2p_stream::Behaviour,
     pub(super) ping: ping::Behaviour,
 }
 
-/// The names of one mesh's protocols and topics: nodes of two meshes on one
+/// The names of one mesh's protocols: nodes of two meshes on one
 /// network find nothing to talk about.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
     prefix: String,
     pub(super) blocks: StreamProtocol,
-    heads: IdentTopic,
-    progress: IdentTopic,
+    pub(super) gossip: StreamProtocol,
 }
 
 impl Names {
@@ -93,23 +79,9 @@ impl Names {
         let prefix = format!("/dunlin/{}", hex::encode(&mesh_tag[..4]));
         Names {
             blocks: protocol(&prefix, "blocks/1"),
-            heads: IdentTopic::new(format!("{prefix}/heads")),
-            progress: IdentTopic::new(format!("{prefix}/progress")),
+            gossip: protocol(&prefix, "gossip/2"),
             prefix,
         }
-    }
-
-    pub(super) fn topic(&self, topic: Topic) -> &IdentTopic {
-        match topic {
-            Topic::Heads => &self.heads,
-            Topic::Progress => &self.progress,
-        }
-    }
-
-    pub(super) fn topic_of(&self, hash: &gossipsub::TopicHash) -> Option<Topic> {
-        [Topic::Heads, Topic::Progress]
-            .into_iter()
-            .find(|topic| self.topic(*topic).hash() == *hash)
     }
 }
 
@@ -164,7 +136,6 @@ fn behaviour(config: &Config, names: &Names) -> Result<Behaviour, StartError> {
     };
     let members = Members {
         sync: requests(names, "sync/1", SYNC_LIMIT, SYNC, SYNC_STREAMS),
-        gossip: gossip(&config.keypair, names),
         streams: libp2p_stream::Behaviour::new(),
         ping: ping::Behaviour::new(
             ping::Config::new()
@@ -194,36 +165,4 @@ fn requests(
             .with_request_timeout(timeout)
             .with_max_concurrent_streams(streams),
     )
-}
-
-fn gossip(keypair: &Keypair, names: &Names) -> Gossip {
-    let config = gossipsub::ConfigBuilder::default()
-        .protocol_id_prefix(format!("{}/gossip", names.prefix))
-        .validation_mode(ValidationMode::Strict)
-        .validate_messages()
-        // The signature and its envelope come on top of the payload.
-        .max_transmit_size(GOSSIP_LIMIT + 1024)
-        .connection_handler_queue_len(GOSSIP_QUEUE)
-        .build()
-        .expect("the settings above agree with each other");
-    let topics = [&names.heads, &names.progress];
-    let filter = MaxCountSubscriptionFilter {
-        filter: WhitelistSubscriptionFilter(
-            topics
-                .map(IdentTopic::hash)
-                .into_iter()
-                .collect::<HashSet<_>>(),
-        ),
-        max_subscribed_topics: topics.len(),
-        max_subscriptions_per_request: 2 * topics.len(),
-    };
-    let authenticity = MessageAuthenticity::Signed(keypair.clone());
-    let mut gossip = Gossip::new_with_subscription_filter(authenticity, config, filter)
-        .expect("signing agrees with strict validation");
-    for topic in topics {
-        gossip
-            .subscribe(topic)
-            .expect("the filter lets these topics through");
-    }
-    gossip
 }

@@ -3,29 +3,31 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use libp2p::gossipsub::{self, MessageAcceptance};
+use keys::PublicKey;
 use libp2p::request_response::{self, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, mdns, ping};
+use mesh::view::{self, View};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{sleep_until, timeout};
 
 use super::behaviour::{self, Behaviour, BehaviourEvent, MembersEvent, Names};
-use super::event::{Judged, Refusal};
+use super::event::Refusal;
 use super::frame::{Frame, FrameError};
+use super::gossip::{self, Gossip, Heard};
 use super::outbox::Outbox;
 use super::peer::{PeerKey, id_of, key_of};
 use super::redial::{MAX_ADDRESSES, Redial};
 use super::streams::{self, Arrival, BlockStream, StreamError};
 use super::{
     Answer, Command, Config, ENROL_LIMIT, Event, Protocol, Reply, RequestError, SHUTDOWN,
-    SYNC_LIMIT, StartError, Topic, Verdict, gate,
+    SYNC_LIMIT, StartError, gate,
 };
 
 /// Our requests that wait for an answer.
@@ -34,8 +36,8 @@ const MAX_ASKED: usize = 256;
 const MAX_REPLIES: usize = 256;
 /// Block streams being opened by us.
 const MAX_OPENING: usize = 32;
-/// Verdicts on their way back; more are taken as ignored.
-const VERDICTS: usize = 256;
+/// Gossip on its way to the node; who says more than that waits.
+const HEARD: usize = 64;
 /// Accepted streams on their way to the node.
 const ARRIVALS: usize = 32;
 /// Addresses named in an error.
@@ -46,6 +48,7 @@ pub(super) struct Inputs {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) allowed: watch::Receiver<BTreeSet<PeerKey>>,
     pub(super) addresses: watch::Receiver<BTreeMap<PeerKey, Vec<Multiaddr>>>,
+    pub(super) partners: watch::Receiver<BTreeSet<PeerKey>>,
 }
 
 /// A request of ours.
@@ -69,12 +72,16 @@ pub(super) struct Driver {
     me: PeerKey,
     names: Names,
     inputs: Inputs,
+    started: Instant,
+    view: View,
+    /// When the view is to be told that time has passed.
+    view_due: Option<Instant>,
     redial: Redial,
     asked: HashMap<(Protocol, OutboundRequestId), Asked>,
     replies: FuturesUnordered<BoxFuture<'static, Answered>>,
     outbox: Outbox,
-    verdict_sender: mpsc::Sender<Judged>,
-    verdicts: mpsc::Receiver<Judged>,
+    gossip: Gossip,
+    heard: mpsc::Receiver<Heard>,
     control: libp2p_stream::Control,
     arrivals: mpsc::Receiver<Arrival>,
     opening: Arc<Semaphore>,
@@ -91,7 +98,12 @@ impl Driver {
             .expect("nobody else accepts streams of this new swarm");
         let (arrival_sender, arrivals) = mpsc::channel(ARRIVALS);
         tokio::spawn(streams::accept(incoming, arrival_sender));
-        let (verdict_sender, verdicts) = mpsc::channel(VERDICTS);
+        let incoming = control
+            .accept(names.gossip.clone())
+            .expect("nobody else accepts streams of this new swarm");
+        let (heard_sender, heard) = mpsc::channel(HEARD);
+        tokio::spawn(gossip::listen(incoming, heard_sender));
+        let gossip = Gossip::new(control.clone(), names.gossip.clone());
         let seed = me
             .iter()
             .fold(0u64, |seed, byte| seed.rotate_left(8) ^ u64::from(*byte));
@@ -100,12 +112,15 @@ impl Driver {
             me,
             names,
             inputs,
+            started: Instant::now(),
+            view: View::new(PublicKey(me), random().unwrap_or(seed)),
+            view_due: None,
             redial: Redial::new(seed),
             asked: HashMap::new(),
             replies: FuturesUnordered::new(),
             outbox: Outbox::default(),
-            verdict_sender,
-            verdicts,
+            gossip,
+            heard,
             control,
             arrivals,
             opening: Arc::new(Semaphore::new(MAX_OPENING)),
@@ -136,12 +151,16 @@ impl Driver {
                     None => return,
                 },
                 Some(arrival) = self.arrivals.recv() => self.on_arrival(arrival),
-                Some(judged) = self.verdicts.recv() => self.on_verdict(judged),
+                // Gossip waits while the node has enough to take.
+                Some(heard) = self.heard.recv(), if self.outbox.takes_gossip() => {
+                    self.on_heard(heard);
+                }
                 Some(answered) = self.replies.next(), if !self.replies.is_empty() => {
                     self.on_answered(answered);
                 }
                 Ok(()) = self.inputs.allowed.changed() => self.allowed_changed(),
                 Ok(()) = self.inputs.addresses.changed() => self.want(),
+                Ok(()) = self.inputs.partners.changed() => self.want(),
                 () = sleep_until(deadline.unwrap_or_else(Instant::now).into()),
                     if deadline.is_some() => {}
             }
@@ -153,7 +172,9 @@ impl Driver {
         if self.inputs.allowed.has_changed().unwrap_or(false) {
             self.allowed_changed();
         }
-        if self.inputs.addresses.has_changed().unwrap_or(false) {
+        if self.inputs.addresses.has_changed().unwrap_or(false)
+            || self.inputs.partners.has_changed().unwrap_or(false)
+        {
             self.want();
         }
     }
@@ -167,34 +188,83 @@ impl Driver {
         self.want();
     }
 
-    /// Peers to be dialled: enrolled, and with an address from us or from mDNS.
+    /// Tells the view who there is, and dials whom it wants.
     fn want(&mut self) {
-        let known = self.inputs.addresses.borrow_and_update().clone();
+        let partners = self.inputs.partners.borrow_and_update().clone();
+        let partners = partners.into_iter().map(PublicKey).collect();
+        self.step_view(view::Input::Partners(partners));
+        let known = self.known_addresses();
+        let gated = &self.swarm.behaviour().gated;
+        let others = gated.enrolled().filter(|key| **key != self.me);
+        let members = others.map(|key| (PublicKey(*key), known.contains_key(key)));
+        let members = members.collect();
+        self.step_view(view::Input::Members(members));
+        self.dial_wanted();
+    }
+
+    /// Where peers can be dialled: as we were told, and as mDNS found.
+    fn known_addresses(&mut self) -> BTreeMap<PeerKey, Vec<Multiaddr>> {
+        let told = self.inputs.addresses.borrow_and_update().clone();
         let behaviour = self.swarm.behaviour();
-        let gated = &behaviour.gated;
         let found = behaviour.mdns.as_ref().into_iter();
         let found = found.flat_map(|mdns| mdns.discovered_nodes().filter_map(key_of));
         // mDNS itself adds the addresses it found to every dial.
-        let mut wanted: BTreeMap<_, _> = found.map(|key| (key, Vec::new())).collect();
-        wanted.extend(known);
-        wanted.retain(|key, _| *key != self.me && gated.is_enrolled(key));
+        let mut known: BTreeMap<_, _> = found.map(|key| (key, Vec::new())).collect();
+        known.extend(told);
+        known
+    }
+
+    fn dial_wanted(&mut self) {
+        let mut wanted = self.known_addresses();
+        let view = self.view.wanted();
+        wanted.retain(|key, _| view.contains(&PublicKey(*key)));
+        let gated = &self.swarm.behaviour().gated;
         self.redial
             .want(Instant::now(), wanted, |key| gated.is_live(key));
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn step_view(&mut self, input: view::Input) {
+        let mut out = Vec::new();
+        self.view.step(self.millis(), input, &mut out);
+        for output in out {
+            match output {
+                view::Output::Want(_) => self.dial_wanted(),
+                view::Output::Close(peer) => {
+                    self.swarm.behaviour_mut().gated.part_from(&peer.0);
+                }
+            }
+        }
     }
 
     /// Does what is due; says when to look again.
     fn keep_time(&mut self) -> Option<Instant> {
         let now = Instant::now();
         self.swarm.behaviour_mut().gated.expire(now);
+        if self.view_due.is_some_and(|due| due <= now) {
+            self.step_view(view::Input::Tick);
+        }
         let live = self.swarm.behaviour().gated.live();
         for (key, addresses) in self.redial.due(now, live) {
             if self.dial(&id_of(&key), addresses).is_err() {
-                self.redial.failed(now, &key);
+                self.dial_failed(now, &key);
             }
         }
         let gate = self.swarm.behaviour().gated.deadline();
         let redial = self.redial.deadline(live);
-        gate.into_iter().chain(redial).min()
+        let millis = self.millis();
+        let view = self.view.deadline_millis(millis);
+        let view = view.map(|at| self.started + Duration::from_millis(at));
+        self.view_due = view;
+        gate.into_iter().chain(redial).chain(view).min()
+    }
+
+    fn dial_failed(&mut self, now: Instant, key: &PeerKey) {
+        self.redial.failed(now, key);
+        self.step_view(view::Input::DialFailed(PublicKey(*key)));
     }
 
     fn dial(&mut self, peer: &PeerId, mut addresses: Vec<Multiaddr>) -> Result<(), DialError> {
@@ -224,7 +294,7 @@ impl Driver {
                 request,
                 answer,
             } => self.request(peer, request, answer),
-            Command::Gossip { topic, bytes } => self.gossip(topic, bytes),
+            Command::Gossip { bytes, not_to } => self.gossip.say(&bytes, not_to),
             Command::OpenStream { peer, opened } => self.open_stream(peer, opened),
             Command::Shutdown { .. } => {}
         }
@@ -287,14 +357,6 @@ impl Driver {
         self.asked.insert((Protocol::Sync, request), asked);
     }
 
-    fn gossip(&mut self, topic: Topic, bytes: Vec<u8>) {
-        let topic = self.names.topic(topic).hash();
-        let gossip = &mut self.swarm.behaviour_mut().gated.inner().gossip;
-        if let Err(error) = gossip.publish(topic, bytes) {
-            tracing::debug!(%error, "gossip was not sent");
-        }
-    }
-
     fn open_stream(
         &mut self,
         peer: PeerKey,
@@ -340,9 +402,19 @@ impl Driver {
         }
     }
 
-    fn on_verdict(&mut self, judged: Judged) {
-        let gossip = &mut self.swarm.behaviour_mut().gated.inner().gossip;
-        gossip.report_message_validation_result(&judged.id, &judged.from, judged.acceptance);
+    fn on_heard(&mut self, heard: Heard) {
+        let gated = &self.swarm.behaviour().gated;
+        match heard {
+            // What was said before its enrolment ended may still be on its way.
+            Heard::Message(peer, bytes) if gated.is_enrolled(&peer) => {
+                self.outbox.push(Event::Gossip { peer, bytes });
+            }
+            Heard::Message(..) => {}
+            Heard::Refused(peer, error) => {
+                let what = Refusal::Gossip(error);
+                self.outbox.push(Event::Refused { peer, what });
+            }
+        }
     }
 
     fn on_answered(&mut self, answered: Answered) {
@@ -375,7 +447,7 @@ impl Driver {
                 ..
             } => {
                 let Some(key) = key_of(&peer) else { return };
-                self.redial.failed(now, &key);
+                self.dial_failed(now, &key);
                 for asked in self.asked.values_mut().filter(|asked| asked.peer == key) {
                     asked.unreachable = Some(dial_reason(&error));
                 }
@@ -392,18 +464,22 @@ impl Driver {
 
     fn on_gate(&mut self, now: Instant, event: gate::Event<MembersEvent>) {
         match event {
-            gate::Event::Opened(peer) => {
+            gate::Event::Opened { peer, is_inbound } => {
                 self.redial.connected(now, &peer);
+                self.gossip.opened(peer);
                 self.outbox.connected(peer);
+                let peer = PublicKey(peer);
+                self.step_view(view::Input::Connected { peer, is_inbound });
             }
             gate::Event::Closed(peer) => {
                 self.redial.lost(now, &peer);
+                self.gossip.closed(&peer);
                 self.outbox.disconnected(peer);
+                self.step_view(view::Input::Disconnected(PublicKey(peer)));
             }
             gate::Event::Inner(MembersEvent::Sync(event)) => {
                 self.on_request_event(Protocol::Sync, event);
             }
-            gate::Event::Inner(MembersEvent::Gossip(event)) => self.on_gossip(event),
             gate::Event::Inner(MembersEvent::Ping(event)) => self.on_ping(event),
             gate::Event::Inner(MembersEvent::Streams(())) => {}
         }
@@ -417,42 +493,6 @@ impl Driver {
             Err(ping::Failure::Timeout | ping::Failure::Other { .. }) => {
                 self.swarm.behaviour_mut().gated.close(event.connection);
             }
-        }
-    }
-
-    fn on_gossip(&mut self, event: gossipsub::Event) {
-        let gossipsub::Event::Message {
-            propagation_source,
-            message_id,
-            message,
-        } = event
-        else {
-            return;
-        };
-        let gated = &self.swarm.behaviour().gated;
-        let enrolled = |id: &PeerId| key_of(id).filter(|key| gated.is_enrolled(key));
-        let author = message.source.as_ref().and_then(enrolled);
-        let sender = enrolled(&propagation_source);
-        let topic = self.names.topic_of(&message.topic);
-        match (author, sender, topic) {
-            (Some(source), Some(_), Some(topic)) => {
-                let verdict = Verdict {
-                    pending: Some((message_id, propagation_source)),
-                    judged: self.verdict_sender.clone(),
-                };
-                self.outbox.push(Event::Gossip {
-                    source,
-                    topic,
-                    bytes: message.data,
-                    verdict,
-                });
-            }
-            // An author whose enrolment has not reached us is nobody's fault.
-            _ => self.on_verdict(Judged {
-                id: message_id,
-                from: propagation_source,
-                acceptance: MessageAcceptance::Ignore,
-            }),
         }
     }
 
@@ -604,6 +644,13 @@ impl Driver {
         drop(self);
         let _ = done.send(());
     }
+}
+
+/// Makes two nodes draw different neighbours, and nobody know whose.
+fn random() -> Option<u64> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).ok()?;
+    Some(u64::from_le_bytes(bytes))
 }
 
 /// A dial's failure in one line, with the addresses that were tried.

@@ -2,9 +2,7 @@
 //! Not what it means: payloads are bytes here.
 
 use libp2p::Multiaddr;
-use libp2p::PeerId;
-use libp2p::gossipsub::{MessageAcceptance, MessageId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::frame::FrameError;
 use super::peer::PeerKey;
@@ -38,16 +36,12 @@ pub enum Event {
         /// Where the answer goes.
         reply: Reply,
     },
-    /// A message signed by an enrolled peer, passed on by an enrolled peer.
+    /// An enrolled peer told all its neighbours something.
     Gossip {
-        /// Who signed it; it may have come by way of others.
-        source: PeerKey,
-        /// What it is about.
-        topic: Topic,
+        /// Who said it; others may have made what it says.
+        peer: PeerKey,
         /// At most `GOSSIP_LIMIT` bytes.
         bytes: Vec<u8>,
-        /// Whether it is passed on.
-        verdict: Verdict,
     },
     /// An enrolled peer opened a block stream to us.
     Stream {
@@ -76,6 +70,9 @@ pub enum Refusal {
         /// What was wrong with it.
         error: FrameError,
     },
+    /// Gossip that is not a frame.
+    #[error("bad gossip: {0}")]
+    Gossip(FrameError),
     /// More block streams at once than one peer may have.
     #[error("more block streams than the {limit} a peer may have")]
     TooManyStreams {
@@ -100,15 +97,6 @@ impl std::fmt::Display for Protocol {
             Protocol::Sync => "sync",
         })
     }
-}
-
-/// What gossip is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Topic {
-    /// Heads of ledger, logs and reports changed.
-    Heads,
-    /// Bytes, rates and lag of migrations.
-    Progress,
 }
 
 /// A payload is longer than its protocol carries.
@@ -145,51 +133,5 @@ impl Reply {
         // A closed channel means the peer no longer waits.
         let _ = self.answer.send(bytes);
         Ok(())
-    }
-}
-
-/// Decides whether a gossip message is passed on. To ignore the message (not
-/// passed on, nobody blamed) drop it; a verdict that comes too late is the same.
-#[derive(Debug)]
-pub struct Verdict {
-    pub(super) pending: Option<(MessageId, PeerId)>,
-    pub(super) judged: mpsc::Sender<Judged>,
-}
-
-/// A verdict on its way to gossipsub.
-#[derive(Debug)]
-pub(super) struct Judged {
-    pub(super) id: MessageId,
-    pub(super) from: PeerId,
-    pub(super) acceptance: MessageAcceptance,
-}
-
-impl Verdict {
-    /// The message is good: pass it on.
-    pub fn accept(mut self) {
-        self.give(MessageAcceptance::Accept);
-    }
-
-    /// The message is bad: forget it and hold it against who sent it.
-    pub fn reject(mut self) {
-        self.give(MessageAcceptance::Reject);
-    }
-
-    fn give(&mut self, acceptance: MessageAcceptance) {
-        if let Some((id, from)) = self.pending.take() {
-            let judged = Judged {
-                id,
-                from,
-                acceptance,
-            };
-            // A full queue makes it an ignored message, by gossipsub's expiry.
-            let _ = self.judged.try_send(judged);
-        }
-    }
-}
-
-impl Drop for Verdict {
-    fn drop(&mut self) {
-        self.give(MessageAcceptance::Ignore);
     }
 }

@@ -1,4 +1,5 @@
-//! One frame each way on a request stream: a big-endian u32 length, then that
+//! One frame each way on a request stream, and one after another on a gossip
+//! stream: a big-endian u32 length, then that
 //! many bytes. Not a format: what is inside belongs to the consumer.
 //!
 //! A frame that is refused is handed up as a value, so that the refusal can
@@ -43,13 +44,16 @@ pub(super) struct Frames {
     pub(super) limit: usize,
 }
 
-enum ReadError {
+pub(super) enum ReadError {
     Frame(FrameError),
     Io(io::Error),
 }
 
 impl Frames {
-    async fn read<T: AsyncRead + Unpin + Send>(&self, io: &mut T) -> Result<Vec<u8>, ReadError> {
+    pub(super) async fn read<T: AsyncRead + Unpin + Send>(
+        &self,
+        io: &mut T,
+    ) -> Result<Vec<u8>, ReadError> {
         let mut prefix = [0; 4];
         let mut have = 0;
         while have < prefix.len() {
@@ -77,7 +81,7 @@ impl Frames {
         Ok(bytes)
     }
 
-    async fn write<T: AsyncWrite + Unpin + Send>(
+    pub(super) async fn write<T: AsyncWrite + Unpin + Send>(
         &self,
         io: &mut T,
         frame: Frame,

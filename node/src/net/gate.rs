@@ -60,7 +60,12 @@ pub(super) enum Event<E> {
     /// From the wrapped behaviour.
     Inner(E),
     /// An enrolled peer has its first usable connection.
-    Opened(PeerKey),
+    Opened {
+        /// Who.
+        peer: PeerKey,
+        /// Whether it dialled.
+        is_inbound: bool,
+    },
     /// An enrolled peer has no usable connection left.
     Closed(PeerKey),
 }
@@ -133,6 +138,11 @@ impl<B: NetworkBehaviour> Gated<B> {
 
     pub(super) fn inner(&mut self) -> &mut B {
         &mut self.inner
+    }
+
+    /// Every peer that may come in.
+    pub(super) fn enrolled(&self) -> impl Iterator<Item = &PeerKey> {
+        self.enrolled.iter()
     }
 
     pub(super) fn is_enrolled(&self, key: &PeerKey) -> bool {
@@ -217,6 +227,16 @@ impl<B: NetworkBehaviour> Gated<B> {
             .filter(|(_, link)| over(link))
             .map(|(id, _)| *id)
             .collect();
+        for id in ids {
+            self.close(id);
+        }
+    }
+
+    /// Closes all connections of a peer, which stays enrolled.
+    pub(super) fn part_from(&mut self, key: &PeerKey) {
+        let of_peer = |(_, link): &(&ConnectionId, &Link)| link.key == *key;
+        let links = self.links.iter().filter(of_peer);
+        let ids: Vec<ConnectionId> = links.map(|(id, _)| *id).collect();
         for id in ids {
             self.close(id);
         }
@@ -309,6 +329,7 @@ impl<B: NetworkBehaviour> Gated<B> {
         };
         link.established = true;
         let (key, admitted, is_live) = (link.key, link.admitted, link.is_live());
+        let is_inbound = link.inbound;
         if !admitted {
             return;
         }
@@ -319,8 +340,10 @@ impl<B: NetworkBehaviour> Gated<B> {
             }));
         let live = |link: &&Link| link.key == key && link.is_live();
         if is_live && self.links.values().filter(live).count() == 1 {
-            self.queue
-                .push_back(ToSwarm::GenerateEvent(Event::Opened(key)));
+            self.queue.push_back(ToSwarm::GenerateEvent(Event::Opened {
+                peer: key,
+                is_inbound,
+            }));
         }
     }
 

@@ -21,6 +21,11 @@ impl Outbox {
         self.waiting.is_empty()
     }
 
+    /// Whether gossip is taken: it leaves room for those who wait for an answer.
+    pub(super) fn takes_gossip(&self) -> bool {
+        self.waiting.len() < MAX_WAITING / 4
+    }
+
     pub(super) fn pop(&mut self) -> Option<Event> {
         self.waiting.pop_front()
     }
@@ -78,6 +83,21 @@ mod tests {
         }
         outbox.connected([1; 32]);
         assert_eq!(outbox.waiting.len(), MAX_WAITING + 1);
+    }
+
+    #[test]
+    fn gossip_leaves_room_for_requests() {
+        let mut outbox = Outbox::default();
+        let gossip = || Event::Gossip {
+            peer: [1; 32],
+            bytes: vec![],
+        };
+        while outbox.takes_gossip() {
+            outbox.push(gossip());
+        }
+        assert!(outbox.waiting.len() < MAX_WAITING / 2);
+        outbox.pop();
+        assert!(outbox.takes_gossip());
     }
 
     #[test]

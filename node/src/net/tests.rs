@@ -14,7 +14,7 @@ use super::peer::id_of;
 use super::*;
 
 mod floods;
-
+mod gossip;
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 const MESH: [u8; 32] = [0xab; 32];
@@ -117,14 +117,9 @@ impl Node {
         .await
     }
 
-    async fn gossip(&mut self) -> (PeerKey, Topic, Vec<u8>, Verdict) {
+    async fn gossip(&mut self) -> (PeerKey, Vec<u8>) {
         self.wait("gossip", |event| match event {
-            Event::Gossip {
-                source,
-                topic,
-                bytes,
-                verdict,
-            } => Some((source, topic, bytes, verdict)),
+            Event::Gossip { peer, bytes } => Some((peer, bytes)),
             _ => None,
         })
         .await
@@ -147,23 +142,8 @@ impl Node {
             .set_addresses([(peer.key, vec![peer.address.clone()])].into());
     }
 
-    /// Gossips until `other` has heard it: the first messages may come before
-    /// the subscriptions are exchanged.
-    async fn gossip_until_heard(
-        &self,
-        other: &mut Node,
-        bytes: &[u8],
-    ) -> (PeerKey, Topic, Vec<u8>, Verdict) {
-        soon("gossip to be heard", async {
-            loop {
-                self.net.gossip(Topic::Heads, bytes.to_vec()).unwrap();
-                let heard = timeout(Duration::from_millis(300), other.gossip());
-                if let Ok(heard) = heard.await {
-                    return heard;
-                }
-            }
-        })
-        .await
+    fn says(&self, bytes: &[u8]) {
+        self.net.gossip(bytes.to_vec(), None).unwrap();
     }
 
     /// Has one sync request answered, which proves that both sides work.
@@ -222,10 +202,10 @@ async fn talk_over(listen: &str) {
     let mut a = a;
     a.asks(&mut b).await;
     b.asks(&mut a).await;
-    let (source, topic, bytes, verdict) = a.gossip_until_heard(&mut b, b"heads").await;
-    assert_eq!((source, topic), (a.key, Topic::Heads));
-    assert_eq!(bytes, b"heads");
-    verdict.accept();
+    a.says(b"heads");
+    assert_eq!(b.gossip().await, (a.key, b"heads".to_vec()));
+    b.says(b"other heads");
+    assert_eq!(a.gossip().await, (b.key, b"other heads".to_vec()));
     copies_64_mib(&a, &mut b).await;
     soon("a shutdown", a.net.shutdown()).await;
     b.disconnected(a.key).await;
@@ -255,13 +235,9 @@ async fn the_largest_request_and_answer_pass_and_longer_ones_are_refused_here() 
     let long = a.net.request(b.key, vec![1; SYNC_LIMIT + 1]).await;
     assert!(matches!(long, Err(RequestError::TooLong(_))), "{long:?}");
     let largest = vec![3; GOSSIP_LIMIT];
-    let (_, _, bytes, _) = a.gossip_until_heard(&mut b, &largest).await;
-    assert_eq!(bytes.len(), GOSSIP_LIMIT);
-    assert!(
-        a.net
-            .gossip(Topic::Heads, vec![3; GOSSIP_LIMIT + 1])
-            .is_err()
-    );
+    a.says(&largest);
+    assert_eq!(b.gossip().await.1.len(), GOSSIP_LIMIT);
+    assert!(a.net.gossip(vec![3; GOSSIP_LIMIT + 1], None).is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -300,10 +276,7 @@ async fn a_stranger_reaches_enrolment_and_nothing_else() {
         matches!(opened, Err(StreamError::Unsupported(_))),
         "{opened:?}"
     );
-    stranger
-        .net
-        .gossip(Topic::Heads, b"strange".to_vec())
-        .unwrap();
+    stranger.says(b"strange");
     let enrols = stranger.net.enrol(Vec::new(), a.key, b"let me in".to_vec());
     let answers = async {
         // Everything the stranger did before would have come first.
@@ -334,14 +307,11 @@ async fn a_stranger_reaches_enrolment_and_nothing_else() {
 
     // Our gossip goes to the member and not to the stranger; the stranger's
     // goes nowhere.
-    let (_, _, bytes, _) = a.gossip_until_heard(&mut member, b"members only").await;
-    assert_eq!(bytes, b"members only");
-    stranger
-        .net
-        .gossip(Topic::Heads, b"strange".to_vec())
-        .unwrap();
-    let (source, _, _, _) = member.gossip_until_heard(&mut a, b"member").await;
-    assert_eq!(source, member.key);
+    a.says(b"members only");
+    assert_eq!(member.gossip().await.1, b"members only");
+    stranger.says(b"strange");
+    member.says(b"member");
+    assert_eq!(a.gossip().await.0, member.key);
     a.asks(&mut member).await;
     while let Ok(event) = stranger.events.try_recv() {
         assert!(!matches!(event, Event::Gossip { .. }), "{event:?}");
@@ -442,51 +412,6 @@ async fn a_peer_dropped_from_the_set_is_cut_off_with_its_streams() {
         matches!(asked, Err(RequestError::Unsupported(_))),
         "{asked:?}"
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn gossip_is_passed_on_with_its_author_while_that_author_is_enrolled() {
-    let mut a = node(1, TCP).await;
-    let mut between = node(2, TCP).await;
-    let mut far = node(3, TCP).await;
-    a.allow([between.key, far.key]);
-    between.allow([a.key, far.key]);
-    far.allow([a.key, between.key]);
-    a.dials(&between);
-    far.dials(&between);
-    a.connected(between.key).await;
-    far.connected(between.key).await;
-    let heard = soon("gossip to pass on", async {
-        loop {
-            let (_, _, _, verdict) = far.gossip_until_heard(&mut between, b"far").await;
-            verdict.accept();
-            if let Ok(heard) = timeout(Duration::from_millis(300), a.gossip()).await {
-                return heard;
-            }
-        }
-    });
-    let (source, _, bytes, _) = heard.await;
-    assert_eq!((source, bytes.as_slice()), (far.key, &b"far"[..]));
-
-    // The way between them stands; only what `a` holds of the author changes.
-    a.allow([between.key]);
-    for _ in 0..5 {
-        far.gossip_until_heard(&mut between, b"gone")
-            .await
-            .3
-            .accept();
-        between.net.gossip(Topic::Heads, b"end".to_vec()).unwrap();
-        soon("the end of a round", async {
-            loop {
-                let (source, _, bytes, _) = a.gossip().await;
-                assert_ne!(bytes, b"gone", "from {source:?}");
-                if bytes == b"end" {
-                    return;
-                }
-            }
-        })
-        .await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -714,8 +639,6 @@ async fn bad_frames_are_refused_by_name_and_others_go_on() {
 async fn garbage_on_gossip_ping_and_block_streams_hurts_nobody_else() {
     let (mut a, mut b) = pair(TCP).await;
     let mut raw = Raw::new(9);
-    // Without this it would be taken for a peer that does not speak gossip.
-    let _gossip = raw.control.accept(Raw::protocol("gossip/1.1.0")).unwrap();
     b.allow([a.key, raw.key]);
     raw.dials(&b).await;
     b.connected(raw.key).await;
@@ -730,15 +653,15 @@ async fn garbage_on_gossip_ping_and_block_streams_hurts_nobody_else() {
         .unwrap();
     assert_eq!(bytes, [0xee; 1000]);
     drop((stream, inbound));
-    // Gossip may leave a broken stream open, so nothing is waited for here.
-    let too_long: &[u8] = &[0xff; 100_000];
-    for garbage in [too_long, &[3, 0xff, 0xff, 0xff]] {
-        let mut stream = raw.open(&b, "gossip/1.1.0").await.unwrap();
-        let write = stream.write_all(garbage);
-        soon("garbage to be written", write).await.unwrap();
-        let _ = soon("a stream to close", stream.close()).await;
+    let (len, limit) = (u32::MAX as usize, GOSSIP_LIMIT);
+    let too_long: (&[u8], _) = (&[0xff; 100_000], FrameError::Oversized { len, limit });
+    let too_short: (&[u8], _) = (&[0, 0, 1, 0, 42], FrameError::Truncated);
+    for (garbage, error) in [too_long, too_short] {
+        raw.write(&b, "gossip/2", garbage).await;
+        assert_eq!(b.refusal().await, (raw.key, Refusal::Gossip(error)));
     }
-    a.gossip_until_heard(&mut b, b"still here").await.3.accept();
+    a.says(b"still here");
+    assert_eq!(b.gossip().await.0, a.key);
     a.asks(&mut b).await;
     b.asks(&mut a).await;
     copies_64_mib(&a, &mut b).await;
@@ -754,7 +677,7 @@ async fn bad_frames_of_a_stranger_are_refused_by_name() {
     let limit = ENROL_LIMIT;
     let oversized = frame_refusal(Protocol::Enrol, FrameError::Oversized { len, limit });
     assert_eq!(b.refusal().await, (raw.key, oversized));
-    for closed in ["sync/1", "blocks/1", "gossip/1.1.0"] {
+    for closed in ["sync/1", "blocks/1", "gossip/2"] {
         assert!(raw.open(&b, closed).await.is_none(), "{closed} is open");
     }
     a.asks(&mut b).await;

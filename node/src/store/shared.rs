@@ -8,8 +8,9 @@
 use super::error::StoreError;
 use super::table::{self, Table};
 use codec::Wire;
+use crdt::log::MAX_CHANGE;
 use crdt::{Evidence, Forked, Report, SignedChange};
-use keys::{MeshId, PublicKey, Signed};
+use keys::{MeshId, PublicKey, Signature, Signed};
 use mesh::Record;
 use redb::{ReadTransaction, WriteTransaction};
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,70 @@ impl Wire for StoredSigned {
     const LIMIT: usize = Report::LIMIT + 256;
 }
 
+/// A change without its author, who is in its key.
+#[derive(Serialize, Deserialize)]
+struct StoredChange {
+    raw: Packed,
+    signature: Signature,
+}
+
+/// The bytes of a change; a change of many operations says much the same many times.
+#[derive(Serialize, Deserialize)]
+enum Packed {
+    Plain(Vec<u8>),
+    Zstd(Vec<u8>),
+}
+
+impl Wire for StoredChange {
+    const NAME: &'static str = "stored change";
+    const VERSION: u8 = 1;
+    const LIMIT: usize = SignedChange::LIMIT;
+}
+
+/// Shorter changes gain nothing from compression: most of them is hashes.
+const PACK_FROM_BYTES: usize = 1024;
+const PACK_LEVEL: i32 = 3;
+
+impl StoredChange {
+    fn pack(change: &SignedChange) -> Result<Self, StoreError> {
+        let raw = &change.raw;
+        let packed = (raw.len() >= PACK_FROM_BYTES)
+            .then(|| zstd::bulk::compress(raw, PACK_LEVEL))
+            .transpose()
+            .map_err(|error| StoreError::io("written", error))?
+            .filter(|packed| packed.len() < raw.len());
+        Ok(Self {
+            raw: packed.map_or_else(|| Packed::Plain(raw.clone()), Packed::Zstd),
+            signature: change.signature,
+        })
+    }
+
+    fn unpack(self, author: PublicKey) -> Result<SignedChange, StoreError> {
+        let raw = match self.raw {
+            Packed::Plain(raw) => raw,
+            Packed::Zstd(packed) => zstd::bulk::decompress(&packed, MAX_CHANGE).map_err(|_| {
+                StoreError::corrupt(format!("a change of {author} cannot be decompressed"))
+            })?,
+        };
+        Ok(SignedChange {
+            raw,
+            author,
+            signature: self.signature,
+        })
+    }
+}
+
+fn changes(stored: Vec<(Vec<u8>, StoredChange)>) -> Result<Vec<SignedChange>, StoreError> {
+    let stored = stored.into_iter();
+    stored
+        .map(|(key, change)| {
+            let author = key.first_chunk().copied().map(PublicKey);
+            let author = author.ok_or_else(|| StoreError::corrupt("a change has no author"))?;
+            change.unpack(author)
+        })
+        .collect()
+}
+
 pub(super) fn put(txn: &WriteTransaction, records: &[Record]) -> Result<(), StoreError> {
     for record in records {
         match record {
@@ -55,7 +120,8 @@ pub(super) fn put(txn: &WriteTransaction, records: &[Record]) -> Result<(), Stor
                 }
             }
             Record::Change(seq, change) => {
-                table::put(txn, CHANGES, &change_key(change.author, *seq), change)?;
+                let key = change_key(change.author, *seq);
+                table::put(txn, CHANGES, &key, &StoredChange::pack(change)?)?;
             }
             Record::Evidence(forked, evidence) => {
                 table::put(txn, EVIDENCE, &forked_key(forked), evidence)?;
@@ -77,7 +143,7 @@ pub(super) fn load(txn: &ReadTransaction, mesh: MeshId) -> Result<Loaded, StoreE
     statements[..=genesis].rotate_right(1);
     Ok(Loaded {
         statements,
-        changes: table::scan(txn, CHANGES)?,
+        changes: changes(table::scan_keyed(txn, CHANGES)?)?,
         reports: signed(table::scan(txn, REPORTS)?),
         evidence: table::scan(txn, EVIDENCE)?,
     })

@@ -134,6 +134,14 @@ pub(super) fn scan<T: Wire>(txn: &ReadTransaction, table: Table) -> Result<Vec<T
     records(&txn.open_table(table)?, table)
 }
 
+/// As [`scan`], with the key of each.
+pub(super) fn scan_keyed<T: Wire>(
+    txn: &ReadTransaction,
+    table: Table,
+) -> Result<Vec<(Vec<u8>, T)>, StoreError> {
+    keyed(&txn.open_table(table)?, table)
+}
+
 /// As [`scan`], seeing what the transaction has written.
 pub(super) fn scan_written<T: Wire>(
     txn: &WriteTransaction,
@@ -146,11 +154,20 @@ fn records<T: Wire>(
     opened: &impl ReadableTable<&'static [u8], &'static [u8]>,
     table: Table,
 ) -> Result<Vec<T>, StoreError> {
+    let keyed = keyed(opened, table)?.into_iter();
+    Ok(keyed.map(|(_, record)| record).collect())
+}
+
+fn keyed<T: Wire>(
+    opened: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    table: Table,
+) -> Result<Vec<(Vec<u8>, T)>, StoreError> {
     let claimed = opened.len()?;
     let mut records = Vec::new();
     for entry in opened.iter()? {
         let (key, value) = entry?;
-        records.push(unseal(table.name(), key.value(), value.value())?);
+        let record = unseal(table.name(), key.value(), value.value())?;
+        records.push((key.value().to_vec(), record));
     }
     if records.len() as u64 == claimed {
         return Ok(records);
@@ -240,7 +257,7 @@ pub(super) fn unseal<T: Wire>(table: &str, key: &[u8], stored: &[u8]) -> Result<
     if checksum(table, key, encoded) != sum {
         return Err(damaged("its checksum does not match"));
     }
-    codec::decode(encoded).map_err(|error| match error {
+    codec::decode_stored(encoded).map_err(|error| match error {
         DecodeError::Version { name, found, known } if found > known => StoreError::NewerFormat {
             what: name,
             found,

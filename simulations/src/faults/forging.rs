@@ -10,7 +10,7 @@ use crate::rng::Rng;
 use crate::world::World;
 use blocks::{Root, ToTarget};
 use keys::{Epoch, Signed};
-use mesh::{Announcement, Request};
+use mesh::{Announcement, Request, Summary};
 use roles::Ticket;
 use std::rc::Rc;
 
@@ -20,10 +20,11 @@ impl World {
         self.ctx.seen.strangers_asking += 1;
         let id = self.ctx.network.number();
         let request = Request {
-            ledger: Some((vec![[0; 8]; keys::ledger::BUCKETS], 0)),
+            ledger: Some(everything()),
             logs: Some(vec![]),
-            reports: Some(vec![]),
+            reports: Some(everything()),
             forks: Some(vec![]),
+            ..Request::default()
         };
         let packet = Packet::Ask(id, Rc::new(encode(&request)));
         let event = Event::Packet {
@@ -136,4 +137,9 @@ fn tampered(signed: &Signed, rng: &mut Rng) -> Signed {
     let at = rng.index(forged.body.len());
     forged.body[at] ^= 1 << rng.below(8);
     forged
+}
+
+/// What who holds nothing lacks.
+fn everything<T>() -> Summary<T> {
+    Summary::Held((0..=u8::MAX).map(|bucket| (bucket, vec![])).collect())
 }

@@ -36,6 +36,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "codec", "keys", "blocks", "crdt", "mesh", "provider", "roles",
         ],
     ),
+    (
+        "fuzz",
+        &[
+            "codec", "keys", "blocks", "crdt", "mesh", "roles", "volumes",
+        ],
+    ),
     ("xtask", &[]),
 ];
 

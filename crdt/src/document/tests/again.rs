@@ -33,7 +33,7 @@ fn built_on_a_traitor() -> (World, Node, Node) {
 fn edits_that_still_apply_are_made_again_with_what_they_said() {
     let (world, mut honest, _) = built_on_a_traitor();
     let made = again(&mut honest, &world);
-    assert_eq!(made.made, [M1, M2]);
+    assert_eq!(made.made, [M1, M2].map(EntryId::Migration));
     assert!(made.lost.is_empty());
     let plan = honest.document.plan();
     assert_eq!(plan.migrations[&M1].replicators, [NodeId([7; 32])]);
@@ -52,7 +52,10 @@ fn an_edit_of_what_is_gone_is_lost_and_says_so() {
     honest.edit(&world, |edit| edit.create_migration(&migration(M2)));
     world.revoke(2, None);
     let made = again(&mut honest, &world);
-    assert_eq!((made.made, made.lost), (vec![M2], vec![M1]));
+    assert_eq!(
+        (made.made, made.lost),
+        (vec![EntryId::Migration(M2)], vec![EntryId::Migration(M1)])
+    );
 }
 
 #[test]
@@ -138,4 +141,28 @@ proptest! {
         assert_same(&other, &honest.document);
         prop_assert_eq!(other.forked().count(), 0);
     }
+}
+
+#[test]
+fn what_was_said_of_planned_servers_is_made_again_with_what_was_cleared_and_deleted() {
+    let mut world = World::of(&[1, 2]);
+    let (mut honest, mut traitor) = (Node::new(&world, 1), Node::new(&world, 2));
+    let [one, two, three] = [1, 2, 3].map(servers::server);
+    honest.edit(&world, |edit| edit.create_server(&one));
+    honest.edit(&world, |edit| edit.create_server(&two));
+    sync(&world, &honest.document, &mut traitor.document);
+    traitor.edit(&world, |edit| edit.create_migration(&migration(M1)));
+    sync(&world, &traitor.document, &mut honest.document);
+    let mut moved = one.clone();
+    moved.site = "bonn".into();
+    moved.note = None;
+    honest.edit(&world, |edit| edit.change_server(&moved));
+    honest.edit(&world, |edit| edit.delete_server(two.id));
+    honest.edit(&world, |edit| edit.create_server(&three));
+    world.revoke(2, None);
+    let made = again(&mut honest, &world);
+    assert_eq!(made.made, [one.id, two.id, three.id].map(EntryId::Server));
+    assert!(made.lost.is_empty());
+    let planned = honest.document.plan().servers.values().cloned();
+    assert_eq!(planned.collect::<Vec<_>>(), [moved, three]);
 }

@@ -106,7 +106,7 @@ fn a_fork_is_there_again_after_a_restart() {
     sync(&world, &b.document, &mut a.document);
     let (_, evidence) = a.document.take_forks().remove(0);
     let authority = world.authority();
-    let mut back = Document::load(world.mesh(), stored, &authority).unwrap();
+    let mut back = Document::load(world.mesh(), stored, None, &authority).unwrap();
     back.restore_fork(pair(evidence), &authority);
     assert_same(&back, &a.document);
     assert!(back.take_forks().is_empty() && back.take_admitted().is_empty());

@@ -79,7 +79,7 @@ fn an_author_that_is_enrolled_again_gets_its_log_back() {
     let stored = all(&before);
     world.revoke(2, None);
     node.document.rebuild(&world.authority());
-    let mut restarted = Document::load(world.mesh(), stored, &world.authority()).unwrap();
+    let mut restarted = Document::load(world.mesh(), stored, None, &world.authority()).unwrap();
     assert!(restarted.is_empty());
     world.enrol(2, keys::Role::Operator);
     node.document.rebuild(&world.authority());

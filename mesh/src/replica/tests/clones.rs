@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::replica::Fork;
+use crdt::Evidence;
 use keys::Role;
 use keys::lease::{Leases, Now, Pair, Renewal, Span};
 use keys::permit::Move;
@@ -358,4 +359,42 @@ proptest! {
         prop_assert!(a.document().plan().migrations.is_empty());
         prop_assert!(raised.iter().all(|raised| *raised <= 2));
     }
+}
+
+#[test]
+fn a_proof_of_a_fork_goes_to_who_sent_half_of_it_too_and_is_passed_on_once_it_was_checked() {
+    let (mut op, _) = found(1);
+    let (mut node, mut far) = (join(&mut op, 9), join(&mut op, 10));
+    for node in [&mut node, &mut far] {
+        talk(&mut op, node, 100);
+    }
+    let mut twin = copy_of(&node);
+    let (first, second) = (publish(&mut node, "one"), publish(&mut twin, "two"));
+    let via = key(30).public();
+    step(&mut op, announced(via, &first));
+    let out = step(&mut op, announced(via, &second));
+    // To all its neighbours, whoever it heard it from.
+    let proof = announcement(&out);
+    assert_eq!(proof.evidence.len(), 1);
+    let mut forged = proof.clone();
+    let Evidence::Reports(pair) = &mut forged.evidence[0] else {
+        panic!("two reports are the proof");
+    };
+    pair[0].body[40] ^= 1;
+    let passed = |out: &[Output]| -> usize {
+        let told = out.iter().filter_map(|output| match output {
+            Output::PassOn { announcement, .. } => Some(announcement.evidence.len()),
+            _ => None,
+        });
+        told.sum()
+    };
+    let announcement = forged;
+    let out = step(&mut far, Input::Announced { via, announcement });
+    assert_eq!((passed(&out), blamed(&out)), (0, vec![via]));
+    let announcement = proof.clone();
+    let out = step(&mut far, Input::Announced { via, announcement });
+    assert_eq!((passed(&out), blamed(&out)), (1, vec![]));
+    let announcement = proof;
+    let out = step(&mut far, Input::Announced { via, announcement });
+    assert_eq!(passed(&out), 0, "it is no news any more");
 }

@@ -79,6 +79,10 @@ impl Reader for Scripted {
         self.verify.clone().ok_or_else(|| not_found(which))
     }
 
+    async fn plan(&self) -> Result<PlanView, CommandError> {
+        Ok(PlanView::default())
+    }
+
     async fn events(&self, _: &EventQuery) -> Result<Vec<EventView>, CommandError> {
         Ok(self.all(event("web", 1, "2026-01-31T07:00:00Z")))
     }

@@ -221,7 +221,7 @@ fn manual_pages_and_completions_cover_the_commands() {
         out.text()
     );
     assert!(out.text().contains("\\-\\-server"), "{}", out.text());
-    let unknown = manual::man(&["plan".to_owned()], &mut screen).unwrap_err();
+    let unknown = manual::man(&["plant".to_owned()], &mut screen).unwrap_err();
     assert_eq!(unknown.exit_status(), 2);
     manual::completions(clap_complete::Shell::Bash, &mut screen).unwrap();
     assert!(out.text().contains("cutover"));

@@ -157,6 +157,11 @@ pub fn status() -> StatusView {
         nodes: 3,
         connected: 2,
         listening: vec!["/ip4/10.0.0.1/tcp/7430".into()],
+        heads: crate::api::model::HeadsView {
+            ledger: "00".repeat(32),
+            logs: "11".repeat(32),
+            reports: "22".repeat(32),
+        },
         migrations: Vec::new(),
         warnings: Vec::new(),
     }

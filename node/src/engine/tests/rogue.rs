@@ -5,15 +5,15 @@
 
 use super::world::{Running, answer, extent, pause, soon, until};
 use crate::datadir::DataDir;
+use crate::engine::exchange::Gossip;
 use crate::engine::{Engine, wall_clock};
 use crate::local;
-use crate::net::{self, BlockStream, Event, Net, Topic};
+use crate::net::{self, BlockStream, Event, Net};
 use crate::store::Store;
 use blocks::{Root, ToSource, ToTarget};
-use codec::Wire;
 use crdt::SignedChange;
 use futures::AsyncWriteExt;
-use keys::{Identity, PublicKey, Signed, Statement};
+use keys::{Domain, Identity, PublicKey, Signed, Statement};
 use libp2p::Multiaddr;
 use mesh::{Announcement, Heads, Output, Page, Record, Replica};
 use roles::{JobId, Ticket};
@@ -57,9 +57,21 @@ pub fn empty_page() -> Page {
         changes: vec![],
         reports: vec![],
         evidence: vec![],
-        next_bucket: None,
         yours: mesh::Yours::default(),
+        ledger_groups: vec![],
+        report_groups: vec![],
+        more: false,
     }
+}
+
+/// Gossip of live figures under the seal of `identity`, whatever `body` is.
+pub fn progress(identity: &Identity, body: Vec<u8>) -> Vec<u8> {
+    let signed = Signed {
+        signature: identity.sign(Domain::Progress, &body),
+        signer: identity.public(),
+        body,
+    };
+    codec::encode(&Gossip::Progress(signed)).unwrap()
 }
 
 impl Rogue {
@@ -196,18 +208,18 @@ impl Rogue {
     }
 
     /// Tells all that it is connected to.
-    pub fn gossip(&self, topic: Topic, bytes: Vec<u8>) {
-        self.net.gossip(topic, bytes).unwrap();
+    pub fn gossip(&self, bytes: Vec<u8>) {
+        self.net.gossip(bytes, None).unwrap();
     }
 
-    pub fn announce(&self, announcement: &impl Wire) {
-        self.gossip(Topic::Heads, codec::encode(announcement).unwrap());
+    pub fn announce(&self, announcement: Announcement) {
+        self.gossip(codec::encode(&Gossip::News(announcement)).unwrap());
     }
 
     /// Announces heads that nobody has, and whatever `page` holds.
     pub fn announce_page(&self, page: &Page) {
         let page = page.clone();
-        self.announce(&Announcement {
+        self.announce(Announcement {
             heads: page.heads,
             statements: page.statements,
             changes: page.changes,

@@ -159,7 +159,7 @@ impl World {
                     connection: CloseConnection::One(id),
                     ..
                 } => format!("close {id}"),
-                ToSwarm::GenerateEvent(Event::Opened(key)) => format!("opened {}", key[0]),
+                ToSwarm::GenerateEvent(Event::Opened { peer, .. }) => format!("opened {}", peer[0]),
                 ToSwarm::GenerateEvent(Event::Closed(key)) => format!("closed {}", key[0]),
                 ToSwarm::NotifyHandler {
                     handler: NotifyHandler::One(id),

@@ -1,15 +1,15 @@
 //! More than there is room for: gossip, questions, connections. Bounds are those of the
 //! engine's own queues and of its event log; honest work goes on meanwhile.
 
-use super::super::rogue::{Rogue, STRANGE, empty_page};
+use super::super::rogue::{Rogue, STRANGE, empty_page, progress};
 use super::super::world::{Running, World, pause, soon, until};
 use crate::engine::events::Progressed;
 use crate::engine::exchange::MAX_REPLIES;
 use crate::engine::{Engine, repeats};
-use crate::net::{self, Event, FrameError, Protocol, Refusal, Topic};
+use crate::net::{self, Event, FrameError, Protocol, Refusal};
 use codec::Wire;
 use keys::{PublicKey, Role, VolumeId};
-use mesh::Request;
+use mesh::{Request, Summary};
 use roles::JobId;
 use tokio::task::JoinSet;
 
@@ -24,14 +24,17 @@ fn resident() -> u64 {
 }
 
 /// Lies about a migration of somebody else's, and about volumes that it does not have.
-fn false_progress(job: JobId, other: u8) -> Vec<u8> {
+fn false_progress(job: JobId, other: u8) -> Progressed {
     let jobs = (0..200u8).map(|at| {
         let mut volume = [at; 16];
         volume[0] = other;
         let volume = VolumeId(volume);
         (JobId { volume, ..job }, [1, 100, 100, 100, 100])
     });
-    codec::encode(&Progressed(jobs.collect())).unwrap()
+    Progressed {
+        number: (1, other.into()),
+        figures: jobs.collect(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,15 +44,18 @@ async fn a_flood_of_gossip_neither_stops_a_migration_nor_fills_log_or_memory() {
     let mallory = world.hostile("mallory", &[Role::Agent]).await;
     let newest = world.replicator.newest_event().await;
     let before = resident();
-    let net = mallory.net.clone();
+    let (net, identity) = (mallory.net.clone(), mallory.identity.clone());
     let flood = tokio::spawn(async move {
         for at in 0u64.. {
             let mut garbage = blake3::hash(&at.to_le_bytes()).as_bytes().repeat(900);
             // Of the version that is spoken here, so that it is looked at.
             garbage[0] = mesh::Announcement::VERSION;
-            net.gossip(Topic::Heads, garbage).unwrap();
-            net.gossip(Topic::Progress, false_progress(job, at as u8))
-                .unwrap();
+            net.gossip(garbage, None).unwrap();
+            // Each is new: its number grows.
+            let mut lies = false_progress(job, at as u8);
+            lies.number = (1, at);
+            let lies = progress(&identity, codec::encode(&lies).unwrap());
+            net.gossip(lies, None).unwrap();
             if at % 16 == 0 {
                 pause().await;
             }
@@ -75,8 +81,7 @@ async fn an_agent_shows_no_progress_of_volumes_that_its_migration_does_not_have(
     let job = world.migrate().await;
     let agent = world.agent.key;
     let shown = world.replicator.call(move |engine| {
-        let bytes = false_progress(job, 1);
-        assert!(engine.gossiped(agent, Topic::Progress, &bytes));
+        assert!(engine.progressed(agent, false_progress(job, 1)));
         engine.live.keys().filter(|shown| **shown != job).count()
     });
     assert_eq!(shown.await, 0);
@@ -98,8 +103,8 @@ async fn who_repeats_what_is_true_or_speaks_a_newer_version_loses_nothing() {
     };
     for at in 0..400 {
         honest.announce_page(&page);
-        honest.gossip(Topic::Heads, newer(100 + at));
-        honest.gossip(Topic::Progress, newer(100 + at));
+        honest.gossip(newer(100 + at));
+        honest.gossip(progress(&honest.identity, newer(100 + at)));
         if at % 16 == 0 {
             pause().await;
         }
@@ -133,9 +138,11 @@ async fn a_flood_of_questions_is_answered_within_bounds_and_others_are_too() {
     let mallory = world.hostile("mallory", &[Role::Agent]).await;
     let victim = world.replicator.key;
     let largest = Request {
-        ledger: Some((vec![[9; 8]; keys::ledger::BUCKETS], 0)),
+        heads: STRANGE,
+        // Nothing is held: all of it is to be sent.
+        ledger: Some(Summary::Held((0..=255).map(|at| (at, vec![])).collect())),
         logs: Some(vec![]),
-        reports: Some(vec![]),
+        reports: Some(Summary::Held((0..=255).map(|at| (at, vec![])).collect())),
         forks: Some(vec![]),
     };
     let largest = codec::encode(&largest).unwrap();
@@ -249,14 +256,10 @@ async fn an_answer_that_is_too_large_or_no_page_costs_its_sender_and_nothing_els
     let mut page = vec![0; mesh::sync::MAX_PAGE + 1];
     page[0] = mesh::Page::VERSION;
     mallory.answers_bytes(page);
-    let heads = codec::encode(&mesh::Announcement {
+    mallory.announce(mesh::Announcement {
         heads: STRANGE,
-        statements: vec![],
-        changes: vec![],
-        reports: vec![],
-        evidence: vec![],
+        ..mesh::Announcement::default()
     });
-    mallory.gossip(Topic::Heads, heads.unwrap());
     let refused = world
         .replicator
         .event(0, "peer-refused", "answer of mallory refused");

@@ -1,0 +1,21 @@
+//! `cargo xtask bench`: measurements that are too long for every run of the tests. Each
+//! prints its figures and holds them to their limits.
+//!
+//! Not here: simulated meshes (`simulations`), which are larger.
+
+mod document;
+mod mesh;
+
+use anyhow::Result;
+use std::path::Path;
+
+/// Measures what the arguments name; true when every limit was kept, none when they
+/// name nothing.
+pub(crate) fn run(root: &Path, arguments: &[&str]) -> Option<Result<bool>> {
+    match arguments {
+        ["document"] => Some(document::run(root, "1000", "100000")),
+        ["document", nodes, servers] => Some(document::run(root, nodes, servers)),
+        ["mesh", rest @ ..] => Some(mesh::Mesh::read(rest)?.run(root)),
+        _ => None,
+    }
+}

@@ -9,6 +9,9 @@ use sha2::{Digest, Sha256};
 
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 
+/// Before a value that is not repeated, in the one form in which columns are encoded.
+pub const ONE: u8 = 0x7f;
+
 /// A change with one operation. Columns are run-length encoded: a count, then the value.
 pub struct Chunk {
     pub kind: u8,
@@ -31,11 +34,11 @@ impl Chunk {
             start_op: 1,
             others: vec![],
             columns: vec![
-                (0x15, vec![1, 1, b'a']),
+                (0x15, vec![ONE, 1, b'a']),
                 (0x34, vec![1]),
-                (0x42, vec![1, 1]),
-                (0x56, vec![1, 2]),
-                (0x70, vec![1, 0]),
+                (0x42, vec![ONE, 1]),
+                (0x56, vec![ONE, 2]),
+                (0x70, vec![ONE, 0]),
             ],
         }
     }

@@ -3,7 +3,7 @@
 
 use super::super::rogue::{Rogue, empty_page};
 use super::super::world::{Running, World, until};
-use super::chunk::{Chunk, bomb, signed};
+use super::chunk::{Chunk, ONE, bomb, signed};
 use crate::engine::Engine;
 use crdt::{Desired, SignedChange, Stage};
 use keys::{Identity, MigrationId, PublicKey, Role};
@@ -45,17 +45,17 @@ const MALFORMED: &[Malformed] = &[
     }),
     ("maps it writes to", |key, _| {
         raw(key, |chunk| {
-            chunk.with(0x01, vec![1, 0]).with(0x02, vec![1, 99])
+            chunk.with(0x01, vec![ONE, 0]).with(0x02, vec![ONE, 99])
         })
     }),
     ("authors it refers to", |key, other| {
         let others = vec![other];
-        let refers = |chunk: Chunk| chunk.with(0x01, vec![1, 1]).with(0x02, vec![1, 1]);
+        let refers = |chunk: Chunk| chunk.with(0x01, vec![ONE, 1]).with(0x02, vec![ONE, 1]);
         raw(key, |chunk| refers(Chunk { others, ..chunk }))
     }),
     ("predecessors are in its past", |key, _| {
-        let pred = |chunk: Chunk| chunk.with(0x70, vec![1, 1]).with(0x71, vec![1, 0]);
-        raw(key, |chunk| pred(chunk).with(0x73, vec![1, 9]))
+        let pred = |chunk: Chunk| chunk.with(0x70, vec![ONE, 1]).with(0x71, vec![ONE, 0]);
+        raw(key, |chunk| pred(chunk).with(0x73, vec![ONE, 9]))
     }),
     ("number of items in a column", |key, _| {
         let trillion = vec![0x80, 0x80, 0x80, 0x80, 0x80, 0x20, 1];
@@ -63,11 +63,11 @@ const MALFORMED: &[Malformed] = &[
     }),
     ("only maps are made", |key, _| {
         raw(key, |chunk| {
-            chunk.with(0x42, vec![1, 2]).with(0x56, vec![1, 0])
+            chunk.with(0x42, vec![ONE, 2]).with(0x56, vec![ONE, 0])
         })
     }),
     ("columns of lists and marks", |key, _| {
-        raw(key, |chunk| chunk.with(0x11, vec![1, 0]))
+        raw(key, |chunk| chunk.with(0x11, vec![ONE, 0]))
     }),
 ];
 
@@ -210,7 +210,7 @@ fn deletion(second: &mut Rogue, operator: PublicKey, id: MigrationId) -> SignedC
     let document = second.replica.document();
     let deps = document.heads().values().map(|head| head.hash).collect();
     let key = format!("m/{id}");
-    let mut column = vec![1, u8::try_from(key.len()).unwrap()];
+    let mut column = vec![ONE, u8::try_from(key.len()).unwrap()];
     column.extend(key.as_bytes());
     let mut chunk = Chunk {
         deps,
@@ -218,11 +218,11 @@ fn deletion(second: &mut Rogue, operator: PublicKey, id: MigrationId) -> SignedC
         ..Chunk::first(second.identity.public())
     }
     .with(0x15, column)
-    .with(0x42, vec![1, 3])
-    .with(0x56, vec![1, 0])
-    .with(0x70, vec![1, 1])
-    .with(0x71, vec![1, 1])
-    .with(0x73, vec![1, 1]);
+    .with(0x42, vec![ONE, 3])
+    .with(0x56, vec![ONE, 0])
+    .with(0x70, vec![ONE, 1])
+    .with(0x71, vec![ONE, 1])
+    .with(0x73, vec![ONE, 1]);
     // Its operations are counted on from the last, which only automerge knows.
     for start_op in 1..200 {
         chunk.start_op = start_op;

@@ -4,7 +4,7 @@
 use super::super::rogue::{Rogue, STRANGE, empty_page, progress};
 use super::super::world::{Running, World, pause, soon, until};
 use crate::engine::events::Progressed;
-use crate::engine::exchange::MAX_REPLIES;
+use crate::engine::exchange::{Gossip, MAX_REPLIES};
 use crate::engine::{Engine, repeats};
 use crate::net::{self, Event, FrameError, Protocol, Refusal};
 use codec::Wire;
@@ -49,7 +49,7 @@ async fn a_flood_of_gossip_neither_stops_a_migration_nor_fills_log_or_memory() {
         for at in 0u64.. {
             let mut garbage = blake3::hash(&at.to_le_bytes()).as_bytes().repeat(900);
             // Of the version that is spoken here, so that it is looked at.
-            garbage[0] = mesh::Announcement::VERSION;
+            garbage[0] = Gossip::VERSION;
             net.gossip(garbage, None).unwrap();
             // Each is new: its number grows.
             let mut lies = false_progress(job, at as u8);

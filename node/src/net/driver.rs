@@ -193,6 +193,8 @@ impl Driver {
         let partners = self.inputs.partners.borrow_and_update().clone();
         let partners = partners.into_iter().map(PublicKey).collect();
         self.step_view(view::Input::Partners(partners));
+        // Before they are read: what changes from here on is looked at again.
+        self.inputs.addresses.mark_unchanged();
         let known = self.known_addresses();
         let gated = &self.swarm.behaviour().gated;
         let others = gated.enrolled().filter(|key| **key != self.me);
@@ -203,8 +205,8 @@ impl Driver {
     }
 
     /// Where peers can be dialled: as we were told, and as mDNS found.
-    fn known_addresses(&mut self) -> BTreeMap<PeerKey, Vec<Multiaddr>> {
-        let told = self.inputs.addresses.borrow_and_update().clone();
+    fn known_addresses(&self) -> BTreeMap<PeerKey, Vec<Multiaddr>> {
+        let told = self.inputs.addresses.borrow().clone();
         let behaviour = self.swarm.behaviour();
         let found = behaviour.mdns.as_ref().into_iter();
         let found = found.flat_map(|mdns| mdns.discovered_nodes().filter_map(key_of));

@@ -4,7 +4,7 @@
 //! the disks. Faults come from a schedule that is handed in, so the same
 //! schedule and the same calls give the same results.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::{
@@ -50,6 +50,8 @@ pub struct FakeCloud {
 
 struct Inner {
     volumes: BTreeMap<VolumeKey, VolumeRecord>,
+    /// Of every volume there ever was.
+    made: BTreeSet<VolumeKey>,
     capacity: u64,
     calls: u64,
     faults: Faults,
@@ -115,6 +117,7 @@ impl FakeCloud {
     pub fn new(capacity: u64, faults: Faults) -> Self {
         let inner = Inner {
             volumes: BTreeMap::new(),
+            made: BTreeSet::new(),
             capacity,
             calls: 0,
             faults,
@@ -143,6 +146,11 @@ impl FakeCloud {
     /// All volumes, as they truly are: for the checks of a simulation.
     pub fn volumes(&self) -> Vec<VolumeRecord> {
         self.lock().volumes.values().cloned().collect()
+    }
+
+    /// The keys of all volumes that there ever were, those removed since included.
+    pub fn made(&self) -> Vec<VolumeKey> {
+        self.lock().made.iter().copied().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -242,6 +250,7 @@ impl Provider for FakeCloud {
                 });
             }
             let record = VolumeRecord::new(spec);
+            inner.made.insert(spec.key);
             inner.volumes.insert(spec.key, record.clone());
             Ok(record)
         })

@@ -11,6 +11,7 @@ use crate::scenario::{Ending, Loss, Migration};
 use crate::world::World;
 use crdt::Stage;
 use keys::Epoch;
+use provider::VolumeKey;
 use roles::JobId;
 use roles::launch::{Confirmed, Unconfirmed};
 
@@ -72,11 +73,12 @@ fn unfinished(world: &World, migration: &Migration, job: &JobId) -> Option<Strin
         let says = detail.as_ref().is_some_and(|detail| detail.contains(word));
         stage == Stage::Stalled && says && told(agent, "grant-refused")
     };
-    let cloud = world.ctx.cloud.volumes();
-    let mut of_job = cloud.iter().map(|record| record.key).filter(|key| {
+    let is_of_job = |key: &VolumeKey| {
         let any = volume_key(job, Epoch(0));
         key.migration == any.migration && key.volume == any.volume
-    });
+    };
+    let cloud = world.ctx.cloud.volumes();
+    let mut of_job = cloud.iter().map(|record| record.key).filter(is_of_job);
     let in_cloud = match record {
         None => of_job.next().is_some(),
         // That of its epoch, and no older one.
@@ -103,7 +105,11 @@ fn unfinished(world: &World, migration: &Migration, job: &JobId) -> Option<Strin
                 .any(|node| node.store.copies.contains_key(job));
             match all {
                 0 => none && !copies && !in_cloud,
-                _ => in_cloud && (finished || none),
+                // One that the cloud never made cannot be kept.
+                _ => {
+                    let never_made = || !world.ctx.cloud.made().iter().any(is_of_job);
+                    (in_cloud || (none && never_made())) && (finished || none)
+                }
             }
         }
     };

@@ -86,14 +86,16 @@ impl Replica {
         let equal = heads == self.heads();
         let later = self.jitter(from, now, SETTLE_MILLIS);
         let probe_at = self.probe_at(from, now);
+        let may_write = self.may_write();
         let Some(peer) = self.peers.get_mut(from) else {
             return;
         };
         peer.heads = Some(heads);
         if equal {
             peer.differs_at = None;
-            // What it holds of this node's own logs it says only when it is asked.
-            if peer.shown != Shown::NotYet {
+            // What it holds of this node's own logs it says only when it is asked: who
+            // says other things all the time may not put that off for ever.
+            if may_write || peer.shown == Shown::Met {
                 peer.probe_at = probe_at;
             }
             return;

@@ -133,6 +133,30 @@ fn a_peer_that_claims_what_it_does_not_give_holds_nobody_up_beside_an_honest_one
 }
 
 #[test]
+fn a_peer_that_speaks_all_the_time_is_asked_again_after_a_question_was_lost() {
+    let (mut op, _) = found(1);
+    let mut node = join(&mut op, 9);
+    talk(&mut op, &mut node, 100);
+    let mut back = restored(key(9), &records(&node));
+    let from = op.my_key();
+    step(&mut back, Input::Connected(from));
+    step(&mut back, Input::AskFailed { from });
+    let heads = op.heads();
+    let asked = (1..20).any(|half_seconds: u64| {
+        let announcement = Announcement {
+            heads,
+            ..Announcement::default()
+        };
+        let (via, mut out) = (from, vec![]);
+        let input = Input::Announced { via, announcement };
+        back.step(NOW, 500 * half_seconds, input, &mut out);
+        let is_question = |output: &Output| matches!(output, Output::Ask { .. });
+        out.iter().any(is_question)
+    });
+    assert!(asked, "it never hears how far its own logs go");
+}
+
+#[test]
 fn edits_that_rested_on_a_traitors_are_made_again_by_their_author_alone() {
     let (mut op, _) = found(1);
     let mut traitor = second_operator(&mut op, 2);

@@ -30,6 +30,8 @@ pub const MAX_RENEWALS: usize = 512;
 pub const MAX_RENEWED: usize = 1_024;
 /// Most passes in a job's report.
 pub const MAX_PASSES: usize = 16;
+/// Most deleted migrations that an agent says it has let go.
+pub const MAX_LET_GO: usize = 1_024;
 /// Longest text of an event, a step's detail or a failure, in bytes.
 pub const MAX_TEXT: usize = 512;
 /// Longest name, address, path or word, in bytes.
@@ -58,6 +60,9 @@ pub struct Report {
     pub volumes: Vec<VolumeInfo>,
     /// What it is doing.
     pub jobs: Vec<JobReport>,
+    /// Deleted migrations of this node's volumes of which it holds nothing: it will never
+    /// cut one of them over, so that their copies are nobody's.
+    pub let_go: Vec<MigrationId>,
     /// Target volumes that it provisioned.
     pub targets: Vec<TargetVolume>,
     /// Roots that it stands for: sealed `RootProof`s.
@@ -318,6 +323,7 @@ impl Report {
             inventory: Inventory::default(),
             volumes: Vec::new(),
             jobs: Vec::new(),
+            let_go: Vec::new(),
             targets: Vec::new(),
             proofs: Vec::new(),
             events: Vec::new(),
@@ -331,8 +337,8 @@ impl Report {
     ///
     /// Texts and lists are cut first; then, while the whole is too large, the oldest
     /// events go, then the jobs' older passes, then the details, then the last
-    /// entries of volumes, targets and jobs in turn. Proofs, addresses, the pulse and
-    /// renewals stay.
+    /// entries of volumes, targets and jobs in turn. Proofs, addresses, the pulse,
+    /// renewals and what was let go stay.
     pub fn seal(mut self, identity: &Identity) -> Result<Signed, codec::EncodeError> {
         self.cut();
         loop {
@@ -361,6 +367,7 @@ impl Report {
         cut.list(&mut self.providers, MAX_PROVIDERS);
         cut.list(&mut self.volumes, MAX_VOLUMES);
         cut.list(&mut self.targets, MAX_TARGETS);
+        cut.list(&mut self.let_go, MAX_LET_GO);
         cut.oldest(&mut self.jobs, MAX_JOBS);
         cut.oldest(&mut self.proofs, MAX_PROOFS);
         cut.oldest(&mut self.events, MAX_EVENTS);

@@ -155,7 +155,7 @@ fn enrolled(replica: &Replica, folder: &Path) -> anyhow::Result<Enrolled> {
 }
 
 /// The replica as it was stored. Its key must be the folder's.
-pub(crate) fn restore<D: redb::ReadableDatabase>(
+pub(crate) fn restore<D: crate::store::Engine>(
     dir: &DataDir,
     store: &crate::store::Stored<D>,
     header: &crate::store::Header,

@@ -39,6 +39,10 @@ pub const FORMAT: u8 = 2;
 /// then kept elsewhere; the engine would take a gibibyte.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
 
+/// Files below this are left as they are when they are closed: the engine doubles a
+/// file that is full, so that up to half of a larger one may be free.
+const SHRINK_FROM_BYTES: u64 = 4 * 1024 * 1024;
+
 const HEADER: Table = Table::new("header");
 const HEADER_KEY: &[u8] = b"header";
 
@@ -81,7 +85,7 @@ impl Wire for StoredHeader {
 }
 
 /// Stored state, opened. Clones share it; the last one to be dropped closes the file.
-pub struct Stored<D> {
+pub struct Stored<D: Engine> {
     db: Arc<Closing<D>>,
     mesh: MeshId,
 }
@@ -92,7 +96,7 @@ pub type Store = Stored<Database>;
 /// Stored state as a command reads it while the node is stopped.
 pub type Reader = Stored<ReadOnlyDatabase>;
 
-impl<D> Clone for Stored<D> {
+impl<D: Engine> Clone for Stored<D> {
     fn clone(&self) -> Self {
         Self {
             db: Arc::clone(&self.db),
@@ -139,7 +143,7 @@ impl Store {
         let db = table::guarded(|| {
             let db = builder().open(path);
             let db = db.map_err(|error| StoreError::opening(path.to_path_buf(), error))?;
-            Ok(Closing(Some(db)))
+            Ok(Closing::new(db, path))
         })?;
         Self::opened(db)
     }
@@ -181,13 +185,13 @@ impl Reader {
                 opened => opened,
             };
             let db = db.map_err(|error| StoreError::opening(path.to_path_buf(), error))?;
-            Ok(Closing(Some(db)))
+            Ok(Closing::new(db, path))
         })?;
         Self::opened(db)
     }
 }
 
-impl<D: ReadableDatabase> Stored<D> {
+impl<D: Engine> Stored<D> {
     /// Everything of the mesh, as it was put.
     pub fn load(&self) -> Result<Loaded, StoreError> {
         self.read(|txn| shared::load(txn, self.mesh))
@@ -209,21 +213,61 @@ impl<D: ReadableDatabase> Stored<D> {
 }
 
 /// A database that is closed under guard: closing writes, and so may find damage.
-struct Closing<D>(Option<D>);
+struct Closing<D: Engine> {
+    db: Option<D>,
+    path: PathBuf,
+}
 
-impl<D> Closing<D> {
-    fn get(&self) -> &D {
-        self.0.as_ref().expect("it is taken out by drop alone")
+/// A database of the engine, for reading alone or not.
+pub trait Engine: ReadableDatabase {
+    /// Makes the file smaller where much of its `len` bytes is free.
+    fn shrink(&mut self, len: u64) -> Result<(), StoreError>;
+}
+
+impl Engine for Database {
+    fn shrink(&mut self, len: u64) -> Result<(), StoreError> {
+        if len < SHRINK_FROM_BYTES {
+            return Ok(());
+        }
+        let txn = self.begin_write()?;
+        let stats = txn.stats()?;
+        txn.abort()?;
+        let used = stats.allocated_pages() * stats.page_size() as u64;
+        if used < len / 4 * 3 {
+            self.compact()?;
+        }
+        Ok(())
     }
 }
 
-impl<D> Drop for Closing<D> {
+impl Engine for ReadOnlyDatabase {
+    fn shrink(&mut self, _: u64) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+impl<D: Engine> Closing<D> {
+    fn new(db: D, path: &Path) -> Self {
+        Self {
+            db: Some(db),
+            path: path.to_path_buf(),
+        }
+    }
+
+    fn get(&self) -> &D {
+        self.db.as_ref().expect("it is taken out by drop alone")
+    }
+}
+
+impl<D: Engine> Drop for Closing<D> {
     fn drop(&mut self) {
-        let db = self.0.take();
+        let Some(mut db) = self.db.take() else { return };
         // All that was acknowledged is durable; there is nobody to tell.
         let _ = table::guarded(|| {
+            let len = fs::metadata(&self.path).map_or(0, |found| found.len());
+            let shrunk = db.shrink(len);
             drop(db);
-            Ok(())
+            shrunk
         });
     }
 }

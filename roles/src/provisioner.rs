@@ -173,7 +173,7 @@ impl Provisioner {
                 ));
                 continue;
             }
-            if situation.agent_holds_on(&plan.id) {
+            if !situation.agent_let_go(&plan.id) {
                 if self.awaited.insert(plan.id) {
                     let text = "the volumes of the deleted migration are removed once its agent has let go of them; if it is gone for good, revoke its node";
                     out.push(Action::Tell(

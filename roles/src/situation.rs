@@ -35,6 +35,8 @@ pub struct Situation<'a> {
     pub reports: &'a Reports,
     /// The leases that this node holds.
     pub leases: &'a Leases,
+    /// Whether this node holds all that one of its peers does, at the least.
+    pub is_level: bool,
 }
 
 /// What the agent's machine is told about one job.
@@ -331,22 +333,35 @@ impl Situation<'_> {
         }
     }
 
-    /// Whether the agent of this migration may still send or cut over, by its own newest
-    /// word: it decides alone which came first, its cutover or the end of the plan.
-    pub fn agent_holds_on(&self, migration: &MigrationId) -> bool {
-        self.agent_report(migration).is_some_and(|(plan, report)| {
-            let stands = self.authority.member(&plan.source).is_some_and(|member| {
-                let standing = self
-                    .authority
-                    .standing(self.now.wall, &member.key, Role::Agent);
-                matches!(standing, Ok(_) | Err(Denied::Cloned(_)))
-            });
-            let mut jobs = report.jobs.iter();
-            let listed =
-                |job: &JobReport| job.role == JobRole::Agent && job.migration == *migration;
-            // What was cut off may have been the job.
-            stands && (report.truncated || jobs.any(listed))
-        })
+    /// Whether the agent of a deleted migration will never cut it over. It alone decides
+    /// which came first, its cutover or the end of the plan, so it has to say so; that it
+    /// lists no job may be a word from before it began. Of one that may not speak any
+    /// more, or never did, what the others know counts, once all of it is here.
+    pub fn agent_let_go(&self, migration: &MigrationId) -> bool {
+        let Some(plan) = self.plan.migrations.get(migration) else {
+            return false;
+        };
+        let stands = self.authority.member(&plan.source).is_some_and(|member| {
+            let standing = self
+                .authority
+                .standing(self.now.wall, &member.key, Role::Agent);
+            matches!(standing, Ok(_) | Err(Denied::Cloned(_)))
+        });
+        match self.reports.get(&plan.source) {
+            Some(report) if stands => report.let_go.contains(migration),
+            _ => self.is_level,
+        }
+    }
+
+    /// What this node says of its own deleted migrations; `holds` says whether it still
+    /// has anything of one.
+    pub fn let_go(&self, holds: impl Fn(&MigrationId) -> bool) -> Vec<MigrationId> {
+        let plans = self.plan.migrations.values();
+        plans
+            .filter(|plan| plan.source == self.me && plan.desired == Desired::Deleted)
+            .map(|plan| plan.id)
+            .filter(|id| !holds(id))
+            .collect()
     }
 
     fn agent_report(&self, migration: &MigrationId) -> Option<(&MigrationPlan, &Report)> {

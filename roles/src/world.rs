@@ -46,6 +46,7 @@ pub(crate) struct World {
     /// The pool of the plan and of its grants.
     pool: Vec<u8>,
     pub(crate) leases: Leases,
+    pub(crate) is_level: bool,
     versions: u64,
 }
 
@@ -82,6 +83,7 @@ impl World {
             reports: Reports::new(),
             pool: pool.to_vec(),
             leases: Leases::new(),
+            is_level: true,
             versions: 0,
         };
         world.enrol(OPERATOR, &[Role::Operator, Role::Provisioner]);
@@ -307,6 +309,7 @@ impl World {
             authority: &self.authority,
             reports: &self.reports,
             leases: &self.leases,
+            is_level: self.is_level,
         }
     }
 }

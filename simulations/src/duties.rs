@@ -40,6 +40,7 @@ impl Node {
             authority: replica.authority(),
             reports: replica.reports(),
             leases: &self.up.as_ref()?.leases,
+            is_level: replica.is_level(),
         };
         Some(with(&situation))
     }
@@ -313,7 +314,7 @@ impl Node {
     }
 
     /// What this node says about itself, without version and time.
-    pub fn report(&self) -> Option<Report> {
+    pub fn report(&self, now: Now) -> Option<Report> {
         let up = self.up.as_ref()?;
         let mut report = Report::new(self.replica()?.me()?, 0, UnixSecs(0));
         report.hostname = self.name.to_string();
@@ -356,6 +357,10 @@ impl Node {
                 .proofs
                 .extend(copy.and_then(|copy| copy.proof.clone()));
         }
+        let holds = |id: &keys::MigrationId| up.agents.keys().any(|job| job.migration == *id);
+        report.let_go = self
+            .with_situation(now, |situation| situation.let_go(holds))
+            .unwrap_or_default();
         report.targets = up.provisioner.targets();
         report.proofs.extend(self.store.witnessed.values().cloned());
         report.pulse = up.leases.newest_pulse();

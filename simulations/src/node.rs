@@ -549,7 +549,7 @@ impl Node {
     /// Publishes a report when it would say something new.
     fn publish(&mut self, ctx: &mut Context) -> Lived {
         let now = self.now(ctx);
-        let Some(mut report) = self.report() else {
+        let Some(mut report) = self.report(now) else {
             return Ok(());
         };
         report.renewals = self.renewals(now);

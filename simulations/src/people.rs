@@ -208,6 +208,10 @@ impl Node {
                     .replica
                     .as_ref()
                     .expect("people work at an enrolled node");
+                if !replica.may_write() {
+                    // It may not know of the grant.
+                    return Ok(Done::NotYet);
+                }
                 let grants: Vec<StatementId> = replica
                     .authority()
                     .grants()

@@ -231,6 +231,14 @@ impl Replica {
         }
     }
 
+    /// Whether this node holds what some peer holds, and may write, or is the only member:
+    /// an old copy of its data that has yet to catch up is not level with anybody.
+    pub fn is_level(&self) -> bool {
+        let ours = self.heads();
+        let mut peers = self.peers.values();
+        self.may_write() && (self.is_only_member() || peers.any(|peer| peer.heads == Some(ours)))
+    }
+
     fn peer(&mut self, key: &PublicKey) -> &mut Peer {
         let peer = self.peers.get_mut(key);
         peer.expect("the key came from the map")

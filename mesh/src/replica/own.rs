@@ -86,7 +86,7 @@ impl Replica {
         self.own.heard = (met && all) || self.is_only_member();
     }
 
-    fn is_only_member(&self) -> bool {
+    pub(super) fn is_only_member(&self) -> bool {
         let me = self.my_key();
         let mut others = self.authority.members().filter(|member| member.key != me);
         !others.any(|member| matches!(member.standing, Standing::Active | Standing::Contested))

@@ -67,6 +67,7 @@ impl Engine {
         report.inventory = self.inventory.clone();
         report.volumes = self.volume_infos();
         report.jobs = self.job_reports();
+        report.let_go = self.let_go();
         report.targets = self.targets();
         report.proofs = self.proofs.clone();
         // Who is connected to whom changes often and concerns nobody else.
@@ -152,6 +153,12 @@ impl Engine {
                 self.lengths.insert(volume.id, source.length());
             }
         }
+    }
+
+    fn let_go(&self) -> Vec<keys::MigrationId> {
+        let holds = |id: &keys::MigrationId| self.agents.keys().any(|job| job.migration == *id);
+        let situation = self.situation();
+        situation.map_or_else(Vec::new, |situation| situation.let_go(holds))
     }
 
     fn job_reports(&self) -> Vec<JobReport> {

@@ -136,5 +136,6 @@ from_engine!(
     TableError,
     StorageError,
     CommitError,
+    CompactionError,
     SetDurabilityError
 );

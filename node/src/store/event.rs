@@ -2,13 +2,13 @@
 //!
 //! The newest few also go into the node's report; the rest is asked for here.
 
+use super::Engine;
 use super::error::StoreError;
 use super::table::{self, Table};
 use super::{Store, Stored};
 use codec::Wire;
 use crdt::report::{Event, Level, MAX_FIELD, MAX_TEXT};
 use keys::{MigrationId, UnixSecs};
-use redb::ReadableDatabase;
 use serde::{Deserialize, Serialize};
 
 pub(super) const EVENTS: Table = Table::new("events");
@@ -66,7 +66,7 @@ impl Store {
     }
 }
 
-impl<D: ReadableDatabase> Stored<D> {
+impl<D: Engine> Stored<D> {
     /// Events after number `after_seq`, oldest first, up to `limit`; those of one
     /// migration if it is given.
     pub fn events(

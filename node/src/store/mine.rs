@@ -1,5 +1,6 @@
 //! What is this node's alone: its jobs, the volumes it offers and the proofs it holds.
 
+use super::Engine;
 use super::error::StoreError;
 use super::shared::{StoredSigned, signed};
 use super::table::{self, Table};
@@ -8,7 +9,6 @@ use codec::Wire;
 use crdt::report::MAX_VOLUMES;
 use keys::lease::Snapshot;
 use keys::{Signed, UnixSecs, VolumeId};
-use redb::ReadableDatabase;
 use roles::{JobId, agent, replicator};
 use serde::{Deserialize, Serialize};
 
@@ -101,7 +101,7 @@ impl Store {
     }
 }
 
-impl<D: ReadableDatabase> Stored<D> {
+impl<D: Engine> Stored<D> {
     /// The agent's records.
     pub fn agents(&self) -> Result<Vec<agent::Record>, StoreError> {
         self.read(|txn| table::scan(txn, AGENTS))

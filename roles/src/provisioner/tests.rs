@@ -55,6 +55,14 @@ fn moved_on() -> (World, Provisioner) {
     (world, provisioner)
 }
 
+fn agent_lets_go(world: &mut World, proofs: Vec<keys::Signed>) {
+    world.report(AGENT, |report| {
+        report.volumes = vec![volume()];
+        report.let_go = vec![JOB.migration];
+        report.proofs = proofs;
+    });
+}
+
 fn kinds(out: &[Action]) -> Vec<&'static str> {
     let kind = |action: &Action| match action {
         Action::Ensure(_) => "ensure",
@@ -229,7 +237,13 @@ fn volumes_of_a_deleted_migration_are_removed_once_its_agent_has_let_go() {
         settle(&mut provisioner, &world, NOW).is_empty(),
         "told once"
     );
+    // It may say so from before it began.
     world.report(AGENT, |report| report.volumes = vec![volume()]);
+    assert!(
+        settle(&mut provisioner, &world, NOW).is_empty(),
+        "no job is no word"
+    );
+    agent_lets_go(&mut world, vec![]);
     assert_eq!(
         settle(&mut provisioner, &world, NOW),
         [Action::Remove(JOB.migration)]
@@ -249,12 +263,30 @@ fn volumes_of_a_deleted_migration_are_removed_once_its_agent_has_let_go() {
 }
 
 #[test]
-fn an_agent_that_was_revoked_holds_no_volume_back() {
+fn an_agent_that_was_revoked_holds_no_volume_back_from_who_knows_all_that_it_said() {
     let mut world = started();
     world.want(Desired::Deleted);
     let agent = world.id(AGENT);
     world.revoke(1, agent.into());
-    let out = settle(&mut Provisioner::default(), &world, NOW);
+    world.is_level = false;
+    let mut provisioner = Provisioner::default();
+    let out = settle(&mut provisioner, &world, NOW);
+    assert_eq!(kinds(&out), ["removal-waits"]);
+    world.is_level = true;
+    let out = settle(&mut provisioner, &world, NOW);
+    assert_eq!(out, [Action::Remove(JOB.migration)]);
+}
+
+#[test]
+fn a_migration_whose_agent_never_spoke_goes_once_all_that_the_others_know_is_here() {
+    let mut world = World::new();
+    world.want(Desired::Deleted);
+    world.is_level = false;
+    let mut provisioner = Provisioner::default();
+    let out = settle(&mut provisioner, &world, NOW);
+    assert_eq!(kinds(&out), ["removal-waits"]);
+    world.is_level = true;
+    let out = settle(&mut provisioner, &world, NOW);
     assert_eq!(out, [Action::Remove(JOB.migration)]);
 }
 
@@ -274,7 +306,7 @@ fn volumes_that_were_cut_over_are_kept_on_the_agents_word_alone() {
         if kept {
             world.agent_reports(1, vec![stated]);
         } else {
-            world.report(AGENT, |report| report.proofs = vec![stated.clone()]);
+            agent_lets_go(&mut world, vec![stated.clone()]);
             world.report(REPLICATOR, |report| report.proofs = vec![stated]);
         }
         let out = settle(&mut Provisioner::default(), &world, NOW);

@@ -19,6 +19,8 @@ use tempfile::TempDir;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a command is tried again at a node that waits to hear from a peer.
+const HEARING: Duration = Duration::from_secs(5);
 /// Lines of a node's log that are shown when a test fails.
 const SHOWN_LINES: usize = 25;
 
@@ -353,7 +355,16 @@ impl Node {
 
     /// Runs a command on this node's folder, with `--json` and something on stdin.
     pub fn run_with_input(&self, args: &[&str], input: &str) -> Output {
-        finished(self.command(args).arg("--json"), input)
+        // A node that has just started says to wait until it has heard from a peer.
+        let until = Instant::now() + HEARING;
+        loop {
+            let output = finished(self.command(args).arg("--json"), input);
+            let waits = output.stderr.contains("has not heard from any peer");
+            if !waits || Instant::now() >= until {
+                return output;
+            }
+            pause(LOOK);
+        }
     }
 
     /// `join -` with an invite on stdin.

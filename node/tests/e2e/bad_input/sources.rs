@@ -30,6 +30,9 @@ fn what_is_no_disk_is_not_offered() {
     assert_eq!(agent.run(&["volume", "list"]).ok(), Value::Array(vec![]));
 
     let disk = lab.disk("disk.raw", 1, 1);
+    crate::harness::eventually("the agent reports", || {
+        (agent.status()["may_write"] == true).then_some(())
+    });
     add(&disk).ok();
     let other = lab.disk("other.raw", 1, 2);
     let named = ["volume", "add", other.to_str().unwrap(), "--name"];

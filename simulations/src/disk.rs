@@ -225,7 +225,13 @@ impl StoredTree {
         self.damaged.contains(&BlockIndex(block).group())
     }
 
-    /// The groups whose checksums do not match; whoever asks replaces their leaves.
+    /// The groups whose checksums do not match.
+    pub fn damaged(&self) -> impl Iterator<Item = GroupIndex> {
+        self.damaged.iter().copied()
+    }
+
+    /// The groups whose checksums do not match; whoever asks has replaced their leaves,
+    /// or does so at once.
     pub fn take_damaged(&mut self) -> BTreeSet<GroupIndex> {
         std::mem::take(&mut self.damaged)
     }

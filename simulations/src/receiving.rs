@@ -243,10 +243,10 @@ impl Node {
         let (geometry, path) = (copy.tree.geometry(), copy.record.path.clone());
         let mut groups: BTreeSet<GroupIndex> = copy.notes.keys().copied().collect();
         let copy = self.copy(job);
-        let damaged = copy.tree.take_damaged();
-        if ctx.flaw != Some(Flaw::TrustsTrees) {
-            groups.extend(damaged);
+        if ctx.flaw == Some(Flaw::TrustsTrees) {
+            copy.tree.take_damaged();
         }
+        groups.extend(copy.tree.damaged());
         if copy.is_treeless {
             groups.extend((0..geometry.groups()).map(GroupIndex));
         }
@@ -277,7 +277,10 @@ impl Node {
             }
         }
         self.deed(ctx)?;
-        self.copy(job).tree.sync();
+        let tree = &mut self.copy(job).tree;
+        tree.sync();
+        // Not before: who dies on the way finds the checksums wrong again.
+        tree.take_damaged();
         self.deed(ctx)?;
         let copy = self.copy(job);
         copy.notes.clear();

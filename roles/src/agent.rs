@@ -24,7 +24,7 @@ mod moving;
 pub use moving::{LONG_SESSION_MILLIS, LOST_MILLIS, MAX_DOUBLINGS};
 
 use crate::note::Note;
-use crate::situation::Facts;
+use crate::situation::{Ahead, Facts};
 use crate::{JobId, Now};
 use blocks::RefusalCode;
 use codec::Wire;
@@ -50,6 +50,9 @@ pub const MAX_SUMMARIES: usize = 16;
 
 /// The step in which nothing is missing but a word of an operator.
 const WAITING: &str = "waiting for an operator";
+
+/// What is said where only half of a cutover is known.
+const UNPROVEN: &str = "this node said before that the volume was cut over, its data does not have it, and what the replicator stated is not here: nothing is sent; start the nodes of the migration, or put the newest data folder back";
 
 /// What is said of work while its lease is over and its autonomy is not.
 pub const ON_AUTONOMY: &str = "runs on the autonomy of its grant: no operator's node has renewed the lease; start one that this node can reach";
@@ -197,6 +200,8 @@ enum Phase {
 /// Why nothing moves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Hold {
+    Unheard,
+    Unproven,
     Planned,
     Paused,
     Denied(Denied),
@@ -473,6 +478,14 @@ impl Agent {
     /// Brings the phase in line with the facts.
     fn settle(&mut self, now: Now, out: &mut Vec<Action>) {
         let Some(facts) = &self.facts else { return };
+        if !facts.is_heard && !matches!(self.phase, Phase::CutOver | Phase::Gone) {
+            // Nor is anything forgotten: what was said last may be that it was cut over.
+            self.phase = Phase::Held(Hold::Unheard);
+            return;
+        }
+        if let Some(ahead) = facts.ahead.clone() {
+            return self.catch_up(ahead, out);
+        }
         if facts.desired == Desired::Deleted {
             // What was cut over is a server's disk now: its proofs stay with its agent,
             // and say to the provisioner that its volumes stay too.
@@ -510,6 +523,44 @@ impl Agent {
                 self.advance(now, permit, out);
             }
         }
+    }
+
+    /// Takes up what this node had said and does not remember.
+    fn catch_up(&mut self, ahead: Ahead, out: &mut Vec<Action>) {
+        if self.in_session() {
+            out.push(Action::CloseSession);
+        }
+        let text = match ahead {
+            Ahead::Unproven => {
+                let hold = Phase::Held(Hold::Unproven);
+                if self.phase != hold {
+                    out.extend(Hold::Unproven.note().map(Action::Tell));
+                    self.phase = hold;
+                }
+                return;
+            }
+            Ahead::CutOver(epoch, replicator, finished) => {
+                self.record.epoch = epoch;
+                self.record.replicator = Some(replicator);
+                self.record.finished = Some(finished);
+                self.phase = Phase::CutOver;
+                "was cut over already".to_owned()
+            }
+            Ahead::Epoch(epoch, replicator) => {
+                self.record.epoch = epoch;
+                self.record.replicator = replicator;
+                self.record.barrier = 0;
+                self.record.passes.clear();
+                self.phase = Phase::Held(Hold::NoTarget(None));
+                format!("had come to epoch {epoch}")
+            }
+        };
+        out.push(Action::Store(self.record.clone()));
+        let text = format!(
+            "this node's data is older than what it said before: volume {} {text}, and that is taken up again",
+            self.record.job.volume.short()
+        );
+        out.push(Action::Tell(Note::warn("record-caught-up", text)));
     }
 
     fn tell_of_autonomy(&mut self, now: Now, permit: &Permit<SendBlocks>, out: &mut Vec<Action>) {
@@ -656,14 +707,23 @@ impl Hold {
                 "replicator-unreachable",
                 "the replicator is not connected; it is tried again all the time",
             )),
-            Self::Planned | Self::Unvouched { .. } | Self::NoTarget(None) | Self::Retry { .. } => {
-                None
-            }
+            Self::Unproven => Some(Note::error("record-lost", UNPROVEN)),
+            Self::Unheard
+            | Self::Planned
+            | Self::Unvouched { .. }
+            | Self::NoTarget(None)
+            | Self::Retry { .. } => None,
         }
     }
 
     fn standing(&self, running: Stage) -> (Stage, &'static str, Option<String>) {
         match self {
+            Self::Unheard => (
+                Stage::Stalled,
+                "waiting for a peer",
+                Some("this node has heard from nobody since it started: start a node that it can reach".into()),
+            ),
+            Self::Unproven => (Stage::Stalled, "refused", Some(UNPROVEN.into())),
             Self::Planned => (Stage::Enrolled, "planned", None),
             Self::Paused => (Stage::Paused, "paused", None),
             Self::Unvouched { .. } => (running, WAITING, None),

@@ -3,7 +3,7 @@
 //!
 //! Not here: any decision. The machines decide; this only looks up.
 
-use crate::agent::Record;
+use crate::agent::{Finished, Record};
 use crate::launch::{Evidence, opened};
 use crate::{JobId, Now};
 use crdt::plan::{Desired, MigrationPlan, Plan};
@@ -14,7 +14,7 @@ use keys::permit::Move;
 use keys::proof::{End, RootProof};
 use keys::{
     Authority, Denied, Epoch, Grant, Leases, Member, MigrationId, NodeId, Permit, PublicKey,
-    ReceiveBlocks, Role, SendBlocks, StatementId, VolumeId,
+    ReceiveBlocks, Role, SendBlocks, Signed, StatementId, VolumeId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +35,8 @@ pub struct Situation<'a> {
     pub reports: &'a Reports,
     /// The leases that this node holds.
     pub leases: &'a Leases,
+    /// Whether it has heard from its peers, since it started, how far its own logs go.
+    pub is_heard: bool,
     /// Whether this node holds all that one of its peers does, at the least.
     pub is_level: bool,
 }
@@ -42,6 +44,11 @@ pub struct Situation<'a> {
 /// What the agent's machine is told about one job.
 #[derive(Debug, Clone)]
 pub struct Facts {
+    /// Whether this node has heard since it started what it said last: before that its
+    /// data may be an old copy, and so may the record.
+    pub is_heard: bool,
+    /// What this node's own newest report says of the job beyond the record.
+    pub ahead: Option<Ahead>,
     /// What the plan wants.
     pub desired: Desired,
     /// The pool, in the plan's order.
@@ -56,6 +63,17 @@ pub struct Facts {
     pub replicator_connected: bool,
     /// Whether the source can be read, or why not.
     pub source: Result<(), String>,
+}
+
+/// What an agent said of a job and does not remember: its data is an old copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ahead {
+    /// It had gone on to another epoch.
+    Epoch(Epoch, Option<NodeId>),
+    /// It had cut the volume over, under this epoch.
+    CutOver(Epoch, NodeId, Finished),
+    /// It had cut the volume over, and what the replicator stated is not here.
+    Unproven,
 }
 
 /// One replicator of the pool.
@@ -102,6 +120,8 @@ impl Situation<'_> {
             .replicator
             .and_then(|node| self.authority.member(&node));
         Facts {
+            is_heard: self.is_heard,
+            ahead: self.ahead(record),
             // A plan that cannot be read is held; one that was deleted says so.
             desired: plan.map_or(Desired::Created, |plan| plan.desired),
             replicators: plan
@@ -114,6 +134,58 @@ impl Situation<'_> {
             replicator_connected: replicator.is_some_and(|member| connected(&member.key)),
             source,
         }
+    }
+
+    /// Where what this node said last is beyond the record. What it says is in its record
+    /// first, so that this never happens but to an old copy of it.
+    fn ahead(&self, record: &Record) -> Option<Ahead> {
+        let job = record.job;
+        if record.finished.is_none()
+            && let Some((source_proof, proof)) = self.stated(&job, self.me, End::Source)
+        {
+            let plan = self.migration(&job);
+            let ends = plan.into_iter().flat_map(|plan| &plan.replicators);
+            let agrees = |stated: &RootProof| {
+                (stated.epoch, stated.root, stated.length)
+                    == (proof.epoch, proof.root, proof.length)
+            };
+            let found = ends
+                .filter_map(|node| Some((*node, self.stated(&job, *node, End::Target)?)))
+                .find(|(_, (_, stated))| agrees(stated));
+            let Some((replicator, (target_proof, _))) = found else {
+                return Some(Ahead::Unproven);
+            };
+            let finished = Finished {
+                root: proof.root,
+                source_proof,
+                target_proof,
+            };
+            return Some(Ahead::CutOver(proof.epoch, replicator, finished));
+        }
+        let report = self.reports.get(&self.me)?;
+        let mut jobs = report.jobs.iter();
+        let said = jobs.find(|said| {
+            said.role == JobRole::Agent
+                && (said.migration, said.volume) == (job.migration, job.volume)
+        })?;
+        (said.epoch > record.epoch).then_some(Ahead::Epoch(said.epoch, said.replicator))
+    }
+
+    /// The newest root of a job that a node stated of one end, as the nodes of the
+    /// migration report it.
+    fn stated(&self, job: &JobId, node: NodeId, end: End) -> Option<(Signed, RootProof)> {
+        let plan = self.migration(job)?;
+        let nodes = plan.replicators.iter();
+        let nodes = nodes.chain([&plan.source, &plan.provisioner]);
+        let reports = nodes.filter_map(|node| self.reports.get(node));
+        let of_job = |proof: &RootProof| {
+            proof.migration == job.migration && proof.volume == job.volume && proof.end == end
+        };
+        let stated = reports.flat_map(|report| &report.proofs);
+        let stated = stated
+            .filter(|signed| self.authority.is_node(node, signed.signer))
+            .filter_map(|signed| Some((signed.clone(), opened(signed, of_job)?)));
+        stated.max_by_key(|(_, proof)| proof.epoch)
     }
 
     fn candidates(

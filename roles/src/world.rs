@@ -46,6 +46,7 @@ pub(crate) struct World {
     /// The pool of the plan and of its grants.
     pool: Vec<u8>,
     pub(crate) leases: Leases,
+    pub(crate) is_heard: bool,
     pub(crate) is_level: bool,
     versions: u64,
 }
@@ -83,6 +84,7 @@ impl World {
             reports: Reports::new(),
             pool: pool.to_vec(),
             leases: Leases::new(),
+            is_heard: true,
             is_level: true,
             versions: 0,
         };
@@ -309,6 +311,7 @@ impl World {
             authority: &self.authority,
             reports: &self.reports,
             leases: &self.leases,
+            is_heard: self.is_heard,
             is_level: self.is_level,
         }
     }

@@ -40,6 +40,7 @@ impl Node {
             authority: replica.authority(),
             reports: replica.reports(),
             leases: &self.up.as_ref()?.leases,
+            is_heard: replica.may_write(),
             is_level: replica.is_level(),
         };
         Some(with(&situation))

@@ -250,7 +250,7 @@ impl World {
     fn put_old_store_back(&mut self, victim: usize, down_millis: u64) {
         if self.everybody_holds_what_is_newest_of(victim) && self.nodes[victim].store.put_back() {
             self.ctx.seen.old_stores += 1;
-            crate::invariants::forgets_what_it_told(&mut self.ctx, victim);
+            crate::invariants::forgets_what_it_told(&mut self.ctx, &self.nodes[victim]);
             self.kill(victim, Death::Process, down_millis);
         }
         for node in &mut self.nodes {

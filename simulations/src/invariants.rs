@@ -77,8 +77,8 @@ pub struct Oracle {
     authorities: BTreeMap<[[u8; 32]; 2], Authority>,
     plans: BTreeMap<([u8; 32], [u8; 32]), [u8; 32]>,
     verified: BTreeSet<[u8; 32]>,
-    /// The epochs of what was cut over.
-    cut_over: BTreeMap<JobId, Epoch>,
+    /// The epochs and roots of what was cut over.
+    cut_over: BTreeMap<JobId, (Epoch, [u8; 32])>,
     /// When an operator first answered a pulse for a pair: the last such moment of each
     /// holder and pair.
     vouched: BTreeMap<(NodeId, Pair), u64>,
@@ -154,8 +154,20 @@ pub fn told_is_durable(
 }
 
 /// Somebody put an old copy back: what the node told since is not its fault to forget.
-pub fn forgets_what_it_told(ctx: &mut Context, node: usize) {
-    ctx.oracle.told.remove(&node);
+pub fn forgets_what_it_told(ctx: &mut Context, node: &Node) {
+    ctx.oracle.told.remove(&node.index);
+    // Nor are its trees what they were: they count again once a session compared them.
+    let jobs = node.store.trees.keys().map(|(job, _)| *job);
+    let own = ctx
+        .oracle
+        .level
+        .keys()
+        .copied()
+        .filter(|job| node.sources.contains_key(&job.volume));
+    let jobs: Vec<JobId> = jobs.chain(own).collect();
+    for job in jobs {
+        ctx.oracle.forget(&job);
+    }
 }
 
 /// INV-02: a node that has come back holds what it told before.
@@ -283,10 +295,14 @@ impl Oracle {
         self.to_compare.insert(job);
     }
 
-    /// A volume was cut over.
-    pub fn cut_over(&mut self, job: JobId, epoch: Epoch) {
-        self.cut_over.insert(job, epoch);
-        self.to_prove.insert(job);
+    /// A volume was cut over; whether that is new, and not taken up again by an agent
+    /// that was put back.
+    pub fn cut_over(&mut self, job: JobId, epoch: Epoch, root: [u8; 32]) -> bool {
+        let is_new = self.cut_over.insert(job, (epoch, root)) != Some((epoch, root));
+        if is_new {
+            self.to_prove.insert(job);
+        }
+        is_new
     }
 
     /// Whether any volume of a migration was.
@@ -296,7 +312,7 @@ impl Oracle {
 
     /// Whether a volume was, to the copy of this epoch.
     pub fn is_cut_over_at(&self, job: &JobId, epoch: Epoch) -> bool {
-        self.cut_over.get(job) == Some(&epoch)
+        self.cut_over.get(job).is_some_and(|(at, _)| *at == epoch)
     }
 
     /// How many volumes of a migration were.
@@ -308,6 +324,11 @@ impl Oracle {
     /// The agent forgot its tree, or the target is another.
     pub fn forget(&mut self, job: &JobId) {
         self.level.remove(job);
+    }
+
+    /// The highest epoch that an agent has shown anybody.
+    pub fn agent_epoch(&self, job: &JobId) -> Option<Epoch> {
+        self.agent_epochs.get(job).copied()
     }
 
     /// The migration was deleted, and its agent let go of it.

@@ -9,6 +9,7 @@ use crate::network::CloudCall;
 use crate::scenario::Loss;
 use crate::world::World;
 use crdt::Desired;
+use keys::MigrationId;
 use keys::lease::Pair;
 use std::collections::BTreeSet;
 
@@ -125,7 +126,11 @@ impl World {
             volumes.all(|volume| {
                 let migration = migration.id;
                 let volume = *volume;
-                records.contains_key(&roles::JobId { migration, volume })
+                let job = roles::JobId { migration, volume };
+                // One that was put back has yet to hear which replicator it had come to.
+                let shown = self.ctx.oracle.agent_epoch(&job);
+                let record = records.get(&job);
+                record.is_some_and(|record| shown.is_none_or(|shown| record.epoch >= shown))
             })
         });
         let is_leased = self.scenario.migrations.iter().all(|migration| {
@@ -140,15 +145,16 @@ impl World {
                 .filter(|index| kept.contains(index));
             pool.clone().all(|index| {
                 let ends = [migration.agent, *index];
-                ends.iter().all(|end| self.holds_lease(*end, *index))
+                ends.iter()
+                    .all(|end| self.holds_lease(*end, *index, migration.id))
             })
         });
         (has_chosen && is_leased && kept.iter().all(knows)).then_some(kept)
     }
 
-    /// Whether a node holds a lease for some grant with a replicator: without one it
-    /// would wait for an operator that is to be lost.
-    fn holds_lease(&self, index: usize, replicator: usize) -> bool {
+    /// Whether a node holds a lease for some grant of a migration with a replicator: without
+    /// one it would wait for an operator that is to be lost.
+    fn holds_lease(&self, index: usize, replicator: usize, migration: MigrationId) -> bool {
         let Some(up) = self.nodes[index].up.as_ref() else {
             return false;
         };
@@ -159,7 +165,8 @@ impl World {
         let Some(replicator) = authority.by_key(&key).map(|member| member.id) else {
             return false;
         };
-        let mut grants = authority.grants();
+        let grants = authority.grants();
+        let mut grants = grants.filter(|(_, state)| state.grant.migration == migration);
         grants.any(|(grant, _)| {
             let grant = *grant;
             up.leases.since(&Pair { grant, replicator }).is_some()

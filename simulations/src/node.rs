@@ -558,6 +558,9 @@ impl Node {
             .replica
             .as_mut()
             .expect("only the enrolled report");
+        if !replica.may_write() {
+            return Ok(());
+        }
         let published = replica.reports().get(&report.node);
         let said = published.map(|published| crdt::Report {
             version: 0,

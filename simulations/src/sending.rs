@@ -99,9 +99,10 @@ impl Node {
         let job = record.job;
         let before = self.store.agents.get(&job);
         let was = before.is_some_and(|before| before.finished.is_some());
-        if record.finished.is_some() && !was {
+        if let Some(finished) = record.finished.as_ref().filter(|_| !was)
+            && ctx.oracle.cut_over(job, record.epoch, finished.root)
+        {
             ctx.seen.cut_over += 1;
-            ctx.oracle.cut_over(job, record.epoch);
         }
         let left = before.filter(|before| before.epoch < record.epoch);
         if let Some(left) = left {

@@ -57,6 +57,8 @@ pub struct OldCopy {
     ids: BTreeSet<StatementId>,
     changes: BTreeMap<(PublicKey, u64), SignedChange>,
     reports: BTreeMap<NodeId, Signed>,
+    agents: BTreeMap<JobId, agent::Record>,
+    trees: BTreeMap<(JobId, Epoch), StoredTree>,
 }
 
 /// What survives a crash.
@@ -114,13 +116,16 @@ impl Store {
         }
     }
 
-    /// Somebody makes a copy of what is stored of the mesh.
+    /// Somebody makes a copy of what is stored of the mesh and of this node's work as agent. Not
+    /// of its leases: without an operator left it would have to stop.
     pub fn copy(&mut self) {
         self.old = Some(OldCopy {
             statements: self.statements.clone(),
             ids: self.ids.clone(),
             changes: self.changes.clone(),
             reports: self.reports.clone(),
+            agents: self.agents.clone(),
+            trees: self.trees.clone(),
         });
     }
 
@@ -130,14 +135,19 @@ impl Store {
             return false;
         };
         let older = old.ids != self.ids || old.changes != self.changes;
-        let older = older || old.reports != self.reports;
+        let older = older || old.reports != self.reports || old.agents != self.agents;
+        if !older {
+            return false;
+        }
         self.read = None;
         self.rotten = None;
         self.statements = old.statements;
         self.ids = old.ids;
         self.changes = old.changes;
         self.reports = old.reports;
-        older
+        self.agents = old.agents;
+        self.trees = old.trees;
+        true
     }
 
     /// Whether nothing was ever stored of a mesh.

@@ -20,6 +20,7 @@ impl Engine {
             authority: self.replica.authority(),
             reports: self.replica.reports(),
             leases: &self.leases,
+            is_heard: self.replica.may_write(),
             is_level: self.replica.is_level(),
         })
     }

@@ -470,3 +470,71 @@ fn work_stops_when_lease_and_autonomy_are_over_and_goes_on_when_an_operator_is_b
     bench.world.vouch(bench.now);
     assert_eq!(names(&bench.facts()), ["lease-renewed", "open"]);
 }
+
+/// A bench whose agent remembers nothing, in a world where it had said `epoch` and
+/// `proofs` before.
+fn restored(bench: Bench, epoch: u64, proofs: Vec<Signed>) -> Bench {
+    let mut bench = bench;
+    bench.world.agent_reports(epoch, proofs);
+    bench.agent = Agent::new(JOB, None);
+    bench
+}
+
+#[test]
+fn nothing_is_begun_or_forgotten_before_it_is_known_what_was_said_last() {
+    for desired in [Desired::Started, Desired::Deleted] {
+        let mut bench = Bench::started();
+        bench.world.want(desired);
+        bench.world.is_heard = false;
+        bench.agent = Agent::new(JOB, None);
+        assert!(bench.facts().is_empty());
+        let (stage, step, why) = bench.agent.standing();
+        assert_eq!((stage, step), (Stage::Stalled, "waiting for a peer"));
+        assert!(why.is_some_and(|why| why.contains("start a node")));
+        bench.world.is_heard = true;
+        assert!(!bench.facts().is_empty());
+    }
+}
+
+#[test]
+fn a_record_from_an_old_copy_takes_up_the_epoch_that_was_reported() {
+    let mut bench = restored(Bench::started(), 3, vec![]);
+    assert_eq!(names(&bench.facts()), ["store", "record-caught-up"]);
+    let record = bench.agent.record();
+    assert_eq!((record.epoch, record.barrier), (Epoch(3), 0));
+    assert_eq!(record.replicator, Some(bench.world.id(REPLICATOR)));
+    // And keeps it: what comes next is no lower epoch.
+    assert!(bench.facts().is_empty());
+}
+
+#[test]
+fn a_record_from_an_old_copy_takes_up_the_cutover_that_was_reported_even_if_it_was_deleted_since() {
+    for desired in [Desired::Started, Desired::Deleted] {
+        let bench = Bench::started();
+        let finished = bench.finished();
+        let proofs = vec![finished.source_proof.clone(), finished.target_proof.clone()];
+        let mut bench = restored(bench, 1, proofs);
+        bench.world.want(desired);
+        assert_eq!(names(&bench.facts()), ["store", "record-caught-up"]);
+        assert_eq!(bench.agent.record().finished, Some(finished));
+        assert_eq!(bench.stage(), Stage::CutOver);
+        assert!(bench.facts().is_empty());
+    }
+}
+
+#[test]
+fn a_cutover_of_which_only_half_is_known_holds_all_until_the_other_half_is_here() {
+    let bench = Bench::started();
+    let finished = bench.finished();
+    let mut bench = restored(bench, 1, vec![finished.source_proof.clone()]);
+    bench.world.want(Desired::Deleted);
+    assert_eq!(names(&bench.facts()), ["record-lost"]);
+    assert!(bench.facts().is_empty(), "told once, and nothing forgotten");
+    assert_eq!(bench.stage(), Stage::Stalled);
+    let stated = finished.target_proof.clone();
+    bench
+        .world
+        .report(REPLICATOR, |report| report.proofs = vec![stated]);
+    assert_eq!(names(&bench.facts()), ["store", "record-caught-up"]);
+    assert_eq!(bench.agent.record().finished, Some(finished));
+}

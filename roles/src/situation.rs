@@ -106,6 +106,16 @@ impl Situation<'_> {
             .collect()
     }
 
+    /// Whether a job of which this node has no record needs one: it is planned, or it was
+    /// cut over and the record is lost, without which nobody knows that its copy is a
+    /// server's disk.
+    pub fn needs_record(&self, job: &JobId) -> bool {
+        let plan = self.migration(job);
+        self.is_heard
+            && (plan.is_some_and(|plan| plan.desired != Desired::Deleted)
+                || self.stated(job, self.me, End::Source).is_some())
+    }
+
     /// What the agent's machine needs to know. `connected` says whether a key is
     /// connected; `source` whether the volume can be read.
     pub fn agent_facts(
@@ -432,7 +442,7 @@ impl Situation<'_> {
         plans
             .filter(|plan| plan.source == self.me && plan.desired == Desired::Deleted)
             .map(|plan| plan.id)
-            .filter(|id| !holds(id))
+            .filter(|id| !holds(id) && !self.cut_over(id))
             .collect()
     }
 

@@ -8,7 +8,7 @@ use crate::invariants::Invariant;
 use crate::network::{CloudCall, Event};
 use crate::node::{Lived, Node};
 use crdt::report::{JobReport, JobRole, Stage, VolumeInfo, VolumeKind};
-use crdt::{Desired, Report};
+use crdt::Report;
 use keys::lease::{MAX_PULSES, Renewal};
 use keys::proof::{End, Method};
 use keys::{Denied, Epoch, MigrationId, Pulse, UnixSecs};
@@ -110,15 +110,9 @@ impl Node {
     fn agent_duties(&mut self, ctx: &mut Context) -> Lived {
         let now = self.now(ctx);
         let store = &self.store;
-        let may_write = self.replica().is_some_and(Replica::may_write);
         let planned = self.with_situation(now, |situation| {
             let mut jobs = situation.agent_jobs();
-            jobs.retain(|job| {
-                let plan = situation.migration(job);
-                // An old store may hold plans that are over by now.
-                store.agents.contains_key(job)
-                    || (may_write && plan.is_some_and(|plan| plan.desired != Desired::Deleted))
-            });
+            jobs.retain(|job| store.agents.contains_key(job) || situation.needs_record(job));
             jobs
         });
         let Some(mut jobs) = planned else {

@@ -126,22 +126,12 @@ impl Engine {
 
     /// A slot for each job of the plan whose source is here.
     pub(super) fn adopt_jobs(&mut self) {
-        // An old copy of this folder may hold plans that are over by now.
-        if !self.replica.may_write() {
-            return;
-        }
         let Some(situation) = self.situation() else {
             return;
         };
-        let deleted = |job: &JobId| {
-            situation
-                .migration(job)
-                .is_none_or(|plan| plan.desired == crdt::Desired::Deleted)
-        };
-        let jobs = situation.agent_jobs();
+        let jobs = situation.agent_jobs().into_iter();
         let fresh: Vec<JobId> = jobs
-            .into_iter()
-            .filter(|job| !self.agents.contains_key(job) && !deleted(job))
+            .filter(|job| !self.agents.contains_key(job) && situation.needs_record(job))
             .collect();
         if !fresh.is_empty() {
             // What is planned from here on, is planned for the length it has now.

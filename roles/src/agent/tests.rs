@@ -6,6 +6,7 @@ mod moving;
 use super::*;
 use crate::world::{AGENT, JOB, NOW, OPERATOR, REPLICATOR, SPAN, World, proof};
 use crdt::report::TargetState;
+use keys::MigrationId;
 use keys::proof::End;
 use keys::{NodeId, UnixSecs};
 
@@ -537,4 +538,24 @@ fn a_cutover_of_which_only_half_is_known_holds_all_until_the_other_half_is_here(
         .report(REPLICATOR, |report| report.proofs = vec![stated]);
     assert_eq!(names(&bench.facts()), ["store", "record-caught-up"]);
     assert_eq!(bench.agent.record().finished, Some(finished));
+}
+
+#[test]
+fn a_job_that_was_cut_over_and_deleted_has_its_record_made_again_and_others_do_not() {
+    let mut bench = Bench::started();
+    let needs = |bench: &Bench| bench.world.situation(AGENT, NOW).needs_record(&JOB);
+    assert!(needs(&bench));
+    bench.world.is_heard = false;
+    assert!(!needs(&bench), "the plan may be old");
+    bench.world.is_heard = true;
+    bench.world.want(Desired::Deleted);
+    assert!(!needs(&bench));
+    let none = |_: &MigrationId| false;
+    let situation = bench.world.situation(AGENT, NOW);
+    assert_eq!(situation.let_go(none), [JOB.migration]);
+    let stated = bench.finished().source_proof;
+    bench.world.agent_reports(1, vec![stated]);
+    assert!(needs(&bench));
+    let situation = bench.world.situation(AGENT, NOW);
+    assert!(situation.let_go(none).is_empty(), "it is a server's disk");
 }

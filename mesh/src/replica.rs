@@ -284,7 +284,7 @@ impl Replica {
     pub fn step(&mut self, wall: UnixSecs, mono_millis: u64, input: Input, out: &mut Vec<Output>) {
         self.own.since.get_or_insert(wall);
         self.take(wall, mono_millis, input, out);
-        self.hear();
+        self.hear(mono_millis);
         self.make_again(wall, out);
     }
 

@@ -125,7 +125,8 @@ impl<T> Summary<T> {
             Self::Groups(digests) => digests.len() == GROUPS,
             Self::Held(buckets) => {
                 let held: usize = buckets.iter().map(|(_, held)| held.len()).sum();
-                buckets.len() <= BUCKETS && held <= MAX_LISTED
+                // Each once, so that no more is looked through than there is.
+                buckets.is_sorted_by(|(a, _), (b, _)| a < b) && held <= MAX_LISTED
             }
         }
     }

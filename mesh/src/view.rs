@@ -120,6 +120,8 @@ impl View {
             Input::Members(mut members) => {
                 members.remove(&self.me);
                 self.away.retain(|key, _| members.contains_key(key));
+                // The shell closes them; until it has, they are nobody's neighbours.
+                self.links.retain(|key, _| members.contains_key(key));
                 self.members = members;
             }
             Input::Partners(partners) => {
@@ -158,7 +160,9 @@ impl View {
     pub fn deadline_millis(&self, now_millis: u64) -> Option<u64> {
         let away = self.away.values().map(|away| away.until);
         let links = self.links.iter();
-        let closing = links.filter(|(peer, link)| self.is_unwanted(peer, link));
+        let is_full = self.neighbours(&[]) > MAX_NEIGHBOURS;
+        let may_close = |peer: &PublicKey| is_full && !self.wanted.contains(peer);
+        let closing = links.filter(|(peer, link)| self.is_unwanted(peer, link) || may_close(peer));
         let closing = closing.map(|(_, link)| link.since + GRACE_MILLIS);
         let times = away.chain(closing).chain([self.redraw_at]);
         times.filter(|at| *at > now_millis).min()
@@ -256,6 +260,12 @@ impl View {
         self.long = long;
     }
 
+    /// Connected members that are no partners, without those that are being closed.
+    fn neighbours(&self, closed: &[PublicKey]) -> usize {
+        let stays = |key: &&PublicKey| !self.partners.contains(key) && !closed.contains(key);
+        self.links.keys().filter(stays).count()
+    }
+
     /// Ours to close: we dialled, and do not want it any more.
     fn is_unwanted(&self, peer: &PublicKey, link: &Link) -> bool {
         !link.is_inbound && !self.wanted.contains(peer)
@@ -268,8 +278,7 @@ impl View {
             .filter(|(peer, link)| self.is_unwanted(peer, link) && now >= link.since + GRACE_MILLIS)
             .map(|(peer, _)| *peer)
             .collect();
-        let partners = self.links.keys().filter(|key| self.partners.contains(key));
-        let neighbours = self.links.len() - partners.count() - closed.len();
+        let neighbours = self.neighbours(&closed);
         if neighbours > MAX_NEIGHBOURS {
             let kept = self.before_me();
             let mut others: Vec<(u64, PublicKey)> = self

@@ -13,7 +13,7 @@ pub use superseded::Superseded;
 pub use witness::{READ_RETRY_MILLIS, Reading};
 
 use crate::note::Note;
-use crate::situation::Situation;
+use crate::situation::{Situation, Word};
 use crate::{JobId, Now};
 use crdt::plan::Desired;
 use crdt::report::{TargetState, TargetVolume};
@@ -173,15 +173,23 @@ impl Provisioner {
                 ));
                 continue;
             }
-            if !situation.agent_let_go(&plan.id) {
-                if self.awaited.insert(plan.id) {
-                    let text = "the volumes of the deleted migration are removed once its agent has let go of them; if it is gone for good, revoke its node";
-                    out.push(Action::Tell(
-                        Some(plan.id),
-                        Note::info("removal-waits", text),
-                    ));
+            match situation.agent_word(plan) {
+                Word::LetGo => {}
+                Word::HoldsOn => {
+                    if self.awaited.insert(plan.id) {
+                        let text = "the volumes of the deleted migration are removed once its agent has let go of them; if it is gone for good, revoke its node, and remove them by hand";
+                        let note = Note::info("removal-waits", text);
+                        out.push(Action::Tell(Some(plan.id), note));
+                    }
+                    continue;
                 }
-                continue;
+                Word::Gone => {
+                    self.let_go(plan.id);
+                    let text = "the volumes of the deleted migration are kept: its agent left the mesh and cannot say whether it cut over; remove them by hand if they are not in use";
+                    let note = Note::warn("volumes-kept", text);
+                    out.push(Action::Tell(Some(plan.id), note));
+                    continue;
+                }
             }
             let due = match self.removals.get(&plan.id) {
                 None => true,

@@ -37,8 +37,6 @@ pub struct Situation<'a> {
     pub leases: &'a Leases,
     /// Whether it has heard from its peers, since it started, how far its own logs go.
     pub is_heard: bool,
-    /// Whether this node holds all that one of its peers does, at the least.
-    pub is_level: bool,
 }
 
 /// What the agent's machine is told about one job.
@@ -74,6 +72,17 @@ pub enum Ahead {
     CutOver(Epoch, NodeId, Finished),
     /// It had cut the volume over, and what the replicator stated is not here.
     Unproven,
+}
+
+/// What the agent of a deleted migration says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// It holds nothing of it, and will never cut it over.
+    LetGo,
+    /// It has yet to let go, or to be heard.
+    HoldsOn,
+    /// It left the mesh, and what it said with it.
+    Gone,
 }
 
 /// One replicator of the pool.
@@ -415,23 +424,17 @@ impl Situation<'_> {
         }
     }
 
-    /// Whether the agent of a deleted migration will never cut it over. It alone decides
-    /// which came first, its cutover or the end of the plan, so it has to say so; that it
-    /// lists no job may be a word from before it began. Of one that may not speak any
-    /// more, or never did, what the others know counts, once all of it is here.
-    pub fn agent_let_go(&self, migration: &MigrationId) -> bool {
-        let Some(plan) = self.plan.migrations.get(migration) else {
-            return false;
-        };
-        let stands = self.authority.member(&plan.source).is_some_and(|member| {
-            let standing = self
-                .authority
-                .standing(self.now.wall, &member.key, Role::Agent);
-            matches!(standing, Ok(_) | Err(Denied::Cloned(_)))
-        });
+    /// What the agent of a deleted migration says of it. It alone decides which came first,
+    /// its cutover or the end of the plan, so it has to say so: that it lists no job may be
+    /// a word from before it began.
+    pub fn agent_word(&self, plan: &MigrationPlan) -> Word {
+        let member = self.authority.member(&plan.source);
+        let belongs = |key: &PublicKey| self.authority.admits(self.now.wall, key);
         match self.reports.get(&plan.source) {
-            Some(report) if stands => report.let_go.contains(migration),
-            _ => self.is_level,
+            _ if !member.is_some_and(|member| belongs(&member.key)) => Word::Gone,
+            Some(report) if report.let_go.contains(&plan.id) => Word::LetGo,
+            // Without a report: it may be on its way, or it has yet to make its first.
+            _ => Word::HoldsOn,
         }
     }
 

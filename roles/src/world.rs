@@ -47,7 +47,6 @@ pub(crate) struct World {
     pool: Vec<u8>,
     pub(crate) leases: Leases,
     pub(crate) is_heard: bool,
-    pub(crate) is_level: bool,
     versions: u64,
 }
 
@@ -85,7 +84,6 @@ impl World {
             pool: pool.to_vec(),
             leases: Leases::new(),
             is_heard: true,
-            is_level: true,
             versions: 0,
         };
         world.enrol(OPERATOR, &[Role::Operator, Role::Provisioner]);
@@ -312,7 +310,6 @@ impl World {
             reports: &self.reports,
             leases: &self.leases,
             is_heard: self.is_heard,
-            is_level: self.is_level,
         }
     }
 }

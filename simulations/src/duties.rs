@@ -7,8 +7,8 @@ use crate::context::{Context, Flaw};
 use crate::invariants::Invariant;
 use crate::network::{CloudCall, Event};
 use crate::node::{Lived, Node};
-use crdt::report::{JobReport, JobRole, Stage, VolumeInfo, VolumeKind};
 use crdt::Report;
+use crdt::report::{JobReport, JobRole, Stage, VolumeInfo, VolumeKind};
 use keys::lease::{MAX_PULSES, Renewal};
 use keys::proof::{End, Method};
 use keys::{Denied, Epoch, MigrationId, Pulse, UnixSecs};
@@ -41,7 +41,6 @@ impl Node {
             reports: replica.reports(),
             leases: &self.up.as_ref()?.leases,
             is_heard: replica.may_write(),
-            is_level: replica.is_level(),
         };
         Some(with(&situation))
     }

@@ -67,7 +67,7 @@ impl Replica {
             let ours = self.ledger.bucket(*bucket).map(|(id, _)| id);
             lacking.extend(ours.filter(|id| !held.contains(&sync::short_id(id))));
         }
-        lacking.sort_by_key(|id| self.ledger.rank(id));
+        lacking.sort_by_cached_key(|id| self.ledger.rank(id));
         for id in lacking {
             if *left == 0 {
                 return true;

@@ -27,6 +27,8 @@ pub const MAX_ASKING: usize = 4;
 /// Answers that may bring nothing before a peer is left alone for a while: its heads,
 /// then its groups, then perhaps what is still waiting for something else.
 const MAX_FRUITLESS: u8 = 3;
+/// And with ever new heads: honest peers bring something sooner.
+const MAX_BARREN: u8 = 4 * MAX_FRUITLESS;
 
 /// A question that is open.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +51,10 @@ pub(super) struct Peer {
     /// Waits for the answer of another one that has the same heads.
     defers: bool,
     fruitless: u8,
+    /// Answers in a row that brought nothing, whatever heads it had.
+    barren: u8,
+    /// Until when it is left alone whatever it says.
+    rests_until: u64,
     /// Heads with which it brought nothing, and until when it is left alone with them.
     spent: Option<(Heads, u64)>,
     /// Buckets in which its ledger differs from ours, as far as it is known.
@@ -101,7 +107,7 @@ impl Replica {
             return;
         }
         let spent = peer.spent.filter(|(spent, _)| *spent == heads);
-        let earliest = spent.map_or(0, |(_, until)| until);
+        let earliest = spent.map_or(0, |(_, until)| until).max(peer.rests_until);
         let at = earliest.max(now + SETTLE_MILLIS + later);
         peer.differs_at = Some(peer.differs_at.map_or(at, |planned| planned.min(at)));
     }
@@ -144,6 +150,14 @@ impl Replica {
             true => 0,
             false => peer.fruitless.saturating_add(1),
         };
+        peer.barren = match progressed {
+            true => 0,
+            false => peer.barren.saturating_add(1),
+        };
+        if peer.barren >= MAX_BARREN {
+            peer.barren = 0;
+            peer.rests_until = now + again;
+        }
         if met {
             peer.shown = Shown::Met;
         } else if page.heads == ours || peer.fruitless >= MAX_FRUITLESS {
@@ -155,7 +169,7 @@ impl Replica {
             peer.spent = None;
             None
         } else if peer.fruitless < MAX_FRUITLESS {
-            Some(now)
+            Some(now.max(peer.rests_until))
         } else {
             peer.fruitless = 0;
             peer.spent = Some((page.heads, now + again));
@@ -194,7 +208,7 @@ impl Replica {
             self.unanswered(now, &key);
         }
         let ours = self.heads();
-        let mut free = MAX_ASKING.saturating_sub(self.with(|peer| peer.asking.is_some()).count());
+        let mut free = MAX_ASKING.saturating_sub(self.open_questions(now));
         let mut due: Vec<(u64, PublicKey)> = self
             .peers
             .iter()
@@ -231,17 +245,19 @@ impl Replica {
         }
     }
 
-    /// Whether this node holds what some peer holds, and may write, or is the only member:
-    /// an old copy of its data that has yet to catch up is not level with anybody.
-    pub fn is_level(&self) -> bool {
-        let ours = self.heads();
-        let mut peers = self.peers.values();
-        self.may_write() && (self.is_only_member() || peers.any(|peer| peer.heads == Some(ours)))
-    }
-
     fn peer(&mut self, key: &PublicKey) -> &mut Peer {
         let peer = self.peers.get_mut(key);
         peer.expect("the key came from the map")
+    }
+
+    /// Questions that may be answered any moment. One that is open for long holds up
+    /// nothing.
+    fn open_questions(&self, now: u64) -> usize {
+        let open = |peer: &Peer| {
+            let asking = peer.asking.as_ref();
+            asking.is_some_and(|asking| now < asking.since + SLOW_MILLIS)
+        };
+        self.with(open).count()
     }
 
     fn with(&self, is: impl Fn(&Peer) -> bool) -> impl Iterator<Item = PublicKey> {
@@ -259,14 +275,18 @@ impl Replica {
 
     /// When to give [`super::Input::Tick`] next, on the monotonic clock.
     pub fn deadline_millis(&self) -> Option<u64> {
-        let asking = self.peers.values().filter(|peer| peer.asking.is_some());
-        // With all questions open, only an answer or the end of waiting for one helps.
-        let is_full = asking.count() >= MAX_ASKING;
-        let peers = self.peers.values();
-        peers
-            .filter(|peer| !is_full || peer.asking.is_some())
-            .map(Peer::due_at)
-            .min()
+        let asking = self.peers.values().filter_map(|peer| peer.asking.as_ref());
+        let mut open: Vec<u64> = asking.map(|asking| asking.since).collect();
+        open.sort_unstable_by_key(|since| std::cmp::Reverse(*since));
+        // With all questions open, the next peer is asked once one of them is slow.
+        let free_at = open
+            .get(MAX_ASKING - 1)
+            .map_or(0, |since| since + SLOW_MILLIS);
+        let due = |peer: &Peer| match peer.asking {
+            Some(_) => peer.due_at(),
+            None => peer.due_at().max(free_at),
+        };
+        self.peers.values().map(due).min()
     }
 
     /// Asks for the parts in which a peer's heads differ from ours; for its heads

@@ -231,7 +231,7 @@ impl Replica {
             alarmed: BTreeSet::new(),
         };
         replica.raise_forks(&mut vec![]);
-        replica.hear();
+        replica.hear(0);
         replica
     }
 

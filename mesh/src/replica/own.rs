@@ -11,6 +11,11 @@ use super::{Alarm, Changed, Output, Record, Replica};
 use crate::sync::Yours;
 use crdt::{Evidence, Forked, Orphan, PairOutcome, Report};
 use keys::{PublicKey, Standing, UnixSecs};
+use std::collections::BTreeMap;
+
+/// How long a peer may take to show all that it says it holds of this node's own logs:
+/// two answers that are waited for to the end.
+const PATIENCE_MILLIS: u64 = 2 * super::ANSWER_MILLIS;
 
 /// Whether a peer has shown what it holds of this node's logs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,6 +34,8 @@ pub(super) enum Shown {
 pub(super) struct Own {
     /// Whether it may write to them.
     pub(super) heard: bool,
+    /// Until then: since when each peer has been there to ask, even if it came again.
+    pub(super) asked_since: BTreeMap<PublicKey, u64>,
     /// When it began, by its wall clock.
     pub(super) since: Option<UnixSecs>,
     /// The last report that it made since.
@@ -75,18 +82,24 @@ impl Replica {
     }
 
     /// Looks whether enough was heard: every connected peer was asked and one at least
-    /// has shown its hand; or there is nobody to ask.
-    pub(super) fn hear(&mut self) {
+    /// has shown its hand; or there is nobody to ask. Who claims ever more than it gives
+    /// is waited for no longer than a while.
+    pub(super) fn hear(&mut self, now: u64) {
         if self.own.heard {
             return;
         }
-        let mut shown = self.peers.values().map(|peer| peer.shown);
         let met = self.peers.values().any(|peer| peer.shown == Shown::Met);
-        let all = shown.all(|shown| shown != Shown::NotYet);
+        let all = self.peers.iter().all(|(key, peer)| {
+            let since = *self.own.asked_since.entry(*key).or_insert(now);
+            peer.shown != Shown::NotYet || now >= since + PATIENCE_MILLIS
+        });
         self.own.heard = (met && all) || self.is_only_member();
+        if self.own.heard {
+            self.own.asked_since.clear();
+        }
     }
 
-    pub(super) fn is_only_member(&self) -> bool {
+    fn is_only_member(&self) -> bool {
         let me = self.my_key();
         let mut others = self.authority.members().filter(|member| member.key != me);
         !others.any(|member| matches!(member.standing, Standing::Active | Standing::Contested))

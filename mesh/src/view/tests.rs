@@ -132,6 +132,42 @@ fn partners_are_wanted_and_never_closed() {
 }
 
 #[test]
+fn a_partner_that_leaves_the_mesh_is_forgotten_at_once() {
+    let mut view = View::new(key(0), 7);
+    step(&mut view, 0, Input::Members(members(3)));
+    let partners = BTreeSet::from([key(1), key(2)]);
+    step(&mut view, 0, Input::Partners(partners));
+    connect_wanted(&mut view, 0, |_| true);
+    let out = step(&mut view, STABLE_MILLIS, Input::Members(members(2)));
+    assert!(closed(&out).is_empty(), "that is the shell's to do");
+    assert_eq!(view.links.keys().collect::<Vec<_>>(), [&key(1)]);
+    // Even one that connects before it is known to be a member again.
+    let (peer, is_inbound) = (key(2), false);
+    step(
+        &mut view,
+        STABLE_MILLIS,
+        Input::Connected { peer, is_inbound },
+    );
+    step(&mut view, STABLE_MILLIS + GRACE_MILLIS, Input::Tick);
+    assert_eq!(view.links.len(), 1);
+}
+
+#[test]
+fn inbound_connections_beyond_the_limit_have_a_time_at_which_they_are_closed() {
+    let mut view = settled(1000);
+    for number in 100..140 {
+        let peer = key(number);
+        let is_inbound = true;
+        step(&mut view, 0, Input::Connected { peer, is_inbound });
+    }
+    assert!(view.links.len() > MAX_NEIGHBOURS);
+    let at = view.deadline_millis(0).unwrap();
+    assert!(at <= GRACE_MILLIS, "{at}");
+    step(&mut view, at, Input::Tick);
+    assert_eq!(view.links.len(), MAX_NEIGHBOURS);
+}
+
+#[test]
 fn beyond_the_limit_the_least_useful_are_closed_and_in_a_rush_at_once() {
     let mut view = settled(1000);
     let wanted = view.wanted().clone();

@@ -102,16 +102,9 @@ impl Engine {
         })
     }
 
-    /// Whether the source's node has a report here: without one nobody can tell that
-    /// it did not cut over.
-    fn heard_of_source(&self, migration: &MigrationId) -> bool {
-        let plan = self.replica.document().plan().migrations.get(migration);
-        plan.is_some_and(|plan| self.replica.reports().get(&plan.source).is_some())
-    }
-
     fn remove(&mut self, migration: MigrationId) {
         self.keep_provisioned_proofs();
-        if self.stated(&migration) || !self.heard_of_source(&migration) {
+        if self.stated(&migration) {
             let text = "the volumes are kept: they may have been cut over, and be in use; remove them by hand if they are not";
             self.tell(Some(migration), Note::warn("volumes-kept", text));
             return self.cloud_answered(Input::Kept(migration));

@@ -21,7 +21,6 @@ impl Engine {
             reports: self.replica.reports(),
             leases: &self.leases,
             is_heard: self.replica.may_write(),
-            is_level: self.replica.is_level(),
         })
     }
 

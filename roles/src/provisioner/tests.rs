@@ -263,29 +263,25 @@ fn volumes_of_a_deleted_migration_are_removed_once_its_agent_has_let_go() {
 }
 
 #[test]
-fn an_agent_that_was_revoked_holds_no_volume_back_from_who_knows_all_that_it_said() {
+fn the_volumes_of_an_agent_that_left_are_kept_as_it_cannot_say_whether_it_cut_over() {
     let mut world = started();
     world.want(Desired::Deleted);
     let agent = world.id(AGENT);
     world.revoke(1, agent.into());
-    world.is_level = false;
     let mut provisioner = Provisioner::default();
     let out = settle(&mut provisioner, &world, NOW);
-    assert_eq!(kinds(&out), ["removal-waits"]);
-    world.is_level = true;
-    let out = settle(&mut provisioner, &world, NOW);
-    assert_eq!(out, [Action::Remove(JOB.migration)]);
+    assert_eq!(kinds(&out), ["volumes-kept"]);
+    assert!(settle(&mut provisioner, &world, later(60_000)).is_empty());
 }
 
 #[test]
-fn a_migration_whose_agent_never_spoke_goes_once_all_that_the_others_know_is_here() {
+fn an_agent_that_is_not_heard_of_yet_is_waited_for() {
     let mut world = World::new();
     world.want(Desired::Deleted);
-    world.is_level = false;
     let mut provisioner = Provisioner::default();
     let out = settle(&mut provisioner, &world, NOW);
     assert_eq!(kinds(&out), ["removal-waits"]);
-    world.is_level = true;
+    agent_lets_go(&mut world, vec![]);
     let out = settle(&mut provisioner, &world, NOW);
     assert_eq!(out, [Action::Remove(JOB.migration)]);
 }

@@ -191,6 +191,69 @@ fn a_peer_that_never_agrees_is_not_asked_without_end() {
     assert!(asked <= 4, "{asked} times");
 }
 
+#[test]
+fn a_peer_that_says_ever_new_heads_and_brings_nothing_is_left_alone_for_a_while() {
+    let (mut op, _) = found(1);
+    let mut node = join(&mut op, 9);
+    talk(&mut op, &mut node, 100);
+    let via = key(30).public();
+    equal_peer(&mut node, via);
+    let mut asked = 0;
+    // It announces other heads ten times a second, for two seconds, and answers at once.
+    for number in 0..20u64 {
+        let now = 1_000 + 100 * number;
+        let mut heads = op.heads();
+        heads.ledger[..8].copy_from_slice(&number.to_le_bytes());
+        let announcement = Announcement {
+            heads,
+            ..Announcement::default()
+        };
+        let mut out = vec![];
+        node.step(NOW, now, Input::Announced { via, announcement }, &mut out);
+        loop {
+            out.extend(tick(&mut node, now));
+            if asks(&out).is_empty() {
+                break;
+            }
+            asked += 1;
+            out.clear();
+            let mut page = op.page(&node.my_key(), &Request::default());
+            page.heads.reports[..8].copy_from_slice(&(number + 100 * asked).to_le_bytes());
+            node.step(NOW, now, Input::Answered { from: via, page }, &mut out);
+        }
+    }
+    assert!(asked <= 16, "{asked} questions");
+}
+
+#[test]
+fn questions_that_stay_open_keep_nobody_else_from_being_asked() {
+    let (mut op, _) = found(1);
+    let mut node = join(&mut op, 9);
+    talk(&mut op, &mut node, 100);
+    for seed in 30..30 + MAX_ASKING as u8 {
+        step(&mut node, Input::Connected(key(seed).public()));
+    }
+    let honest = op.my_key();
+    assert!(asks(&step(&mut node, Input::Connected(honest))).is_empty());
+    let at = node.deadline_millis().unwrap();
+    assert!(at < 5_000, "not before {at} ms");
+    let asked = asks(&tick(&mut node, at));
+    assert!(asked.iter().any(|(to, _)| *to == honest));
+}
+
+#[test]
+fn a_bucket_is_named_once_in_a_question() {
+    let held = |buckets: &[u8]| {
+        let buckets = buckets.iter().map(|bucket| (*bucket, vec![]));
+        Request {
+            ledger: Some(Summary::Held(buckets.collect())),
+            ..Request::default()
+        }
+    };
+    assert!(held(&[1, 2, 200]).sound());
+    assert!(!held(&[1, 1]).sound() && !held(&[2, 1]).sound());
+}
+
 /// The whole cost of a node learning what it lacks: every request and every page.
 fn cost(asker: &mut Replica, other: &mut Replica) -> usize {
     let (me, from) = (asker.my_key(), other.my_key());

@@ -133,6 +133,49 @@ fn a_peer_that_claims_what_it_does_not_give_holds_nobody_up_beside_an_honest_one
 }
 
 #[test]
+fn a_peer_that_claims_ever_more_and_feeds_other_things_holds_nobody_up_for_ever() {
+    let (mut op, _) = found(1);
+    let mut node = join(&mut op, 9);
+    let mut other = join(&mut op, 12);
+    talk(&mut op, &mut node, 100);
+    let mut back = restored(key(9), &records(&node));
+    let (liar, honest) = (other.my_key(), op.my_key());
+    let page = op.page(&back.my_key(), &Request::default());
+    step(&mut back, Input::Connected(honest));
+    step(&mut back, Input::Connected(liar));
+    let from = honest;
+    step(
+        &mut back,
+        Input::Answered {
+            from,
+            page: page.clone(),
+        },
+    );
+    for second in 0..90 {
+        // It brings something new each time.
+        publish(&mut other, &format!("report {second}"));
+        let mut lie = page.clone();
+        lie.reports = other
+            .reports()
+            .signed(&other.me().unwrap())
+            .cloned()
+            .into_iter()
+            .collect();
+        lie.yours.report = u64::MAX;
+        lie.heads.reports = [9; 32];
+        let input = Input::Answered {
+            from: liar,
+            page: lie,
+        };
+        back.step(NOW, 1_000 * second, input, &mut vec![]);
+        if second < 30 {
+            assert!(!back.may_write(), "second {second}");
+        }
+    }
+    assert!(back.may_write());
+}
+
+#[test]
 fn a_peer_that_speaks_all_the_time_is_asked_again_after_a_question_was_lost() {
     let (mut op, _) = found(1);
     let mut node = join(&mut op, 9);

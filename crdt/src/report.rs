@@ -80,7 +80,7 @@ pub struct Report {
 
 impl Wire for Report {
     const NAME: &'static str = "report";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const LIMIT: usize = 256 * 1024;
 }
 

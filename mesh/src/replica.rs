@@ -227,6 +227,8 @@ pub struct Replica {
     /// Version of this node's newest report, with whichever key it was signed.
     published: u64,
     own: Own,
+    /// When reports are to be looked through for those of members whose time is over.
+    next_expiry: UnixSecs,
     /// Forks that people were told of.
     alarmed: BTreeSet<(PublicKey, u8)>,
 }
@@ -364,8 +366,26 @@ impl Replica {
                     });
                 }
             }
-            Input::Tick => self.ask_due(mono_millis, out),
+            Input::Tick => {
+                self.expire(wall);
+                self.ask_due(mono_millis, out);
+            }
         }
+    }
+
+    /// Forgets the reports of members whose enrolment has ended: no statement says so when
+    /// it does, and nobody else has them any more.
+    fn expire(&mut self, wall: UnixSecs) {
+        if wall < self.next_expiry {
+            return;
+        }
+        self.reports.drop_departed(&self.authority, wall);
+        let ends = self
+            .authority
+            .members()
+            .filter_map(|member| member.not_after);
+        let next = ends.filter(|end| *end > wall).min();
+        self.next_expiry = next.unwrap_or(UnixSecs(u64::MAX));
     }
 
     fn answered(

@@ -25,7 +25,7 @@ pub const LONG: usize = 6;
 /// least useful ones beyond it are closed.
 pub const MAX_NEIGHBOURS: usize = 32;
 /// Most partners; a node with more work than that keeps the first of them.
-pub const MAX_PARTNERS: usize = 96;
+pub const MAX_PARTNERS: usize = 256;
 /// How often one of the members drawn at random is exchanged.
 const REDRAW_MILLIS: u64 = 600_000;
 /// How long a connection is left alone that is not wanted, or is one too many: who has

@@ -36,7 +36,7 @@ use agents::AgentSlot;
 use copies::Receiving;
 use crdt::Event;
 use keys::lease::Boot;
-use keys::{Identity, Leases, PublicKey, VolumeId};
+use keys::{Identity, Leases, PublicKey, UnixSecs, VolumeId};
 use mesh::Replica;
 use provider::Provider;
 use roles::provisioner::Provisioner;
@@ -45,11 +45,13 @@ use roles::{JobId, Now, Vouching};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Messages that may wait for the engine.
 const INBOX: usize = 1024;
 /// How often time-driven work is looked at.
+/// How long a call that writes waits for a node that has just started.
+const HEARD: std::time::Duration = std::time::Duration::from_secs(5);
 const TICK: std::time::Duration = std::time::Duration::from_millis(250);
 /// Events kept in memory for views; the store keeps more.
 const RECENT_EVENTS: usize = 2_000;
@@ -76,6 +78,7 @@ pub(crate) enum Message {
 #[derive(Clone)]
 pub struct Handle {
     inbox: mpsc::Sender<Message>,
+    heard: watch::Receiver<bool>,
 }
 
 /// The engine is gone: the node is stopping.
@@ -84,6 +87,14 @@ pub struct Handle {
 pub struct Stopped;
 
 impl Handle {
+    /// Waits a moment until the node has heard from its peers how far its own logs go:
+    /// before that it refuses to write.
+    pub async fn heard(&self) {
+        let mut heard = self.heard.clone();
+        // A node that is stopping, or stays alone, says so itself when it is called.
+        let _ = tokio::time::timeout(HEARD, heard.wait_for(|heard| *heard)).await;
+    }
+
     /// Runs `call` on the engine and gives its result.
     pub async fn call<T: Send + 'static>(
         &self,
@@ -163,6 +174,10 @@ pub struct Engine {
     fatal: Option<anyhow::Error>,
     /// The key was changed; when the node begins again with the next one.
     rotated: Option<u64>,
+    /// Whether it may write to its own logs, for those that wait for it.
+    heard: watch::Sender<bool>,
+    /// When the next enrolment of a member ends, by the wall clock.
+    next_expiry: UnixSecs,
 }
 
 /// Why a node's run ended.
@@ -226,6 +241,8 @@ impl Engine {
             closing: Arc::default(),
             fatal: None,
             rotated: None,
+            heard: watch::Sender::new(false),
+            next_expiry: UnixSecs(0),
         };
         engine.restore_agents()?;
         engine.measure_volumes();
@@ -236,6 +253,7 @@ impl Engine {
     pub fn handle(&self) -> Handle {
         Handle {
             inbox: self.inbox.clone(),
+            heard: self.heard.subscribe(),
         }
     }
 
@@ -259,7 +277,13 @@ impl Engine {
         let ended = loop {
             tokio::select! {
                 () = &mut stop => break Ended::Stopped,
-                Some(event) = net_events.recv() => self.network(event),
+                event = net_events.recv() => match event {
+                    Some(event) => self.network(event),
+                    None => {
+                        let lost = "the network ended by itself, which is a defect of this program: start the node again, and report what its log says";
+                        self.fatal = Some(anyhow::anyhow!(lost));
+                    }
+                },
                 Some(message) = messages.recv() => self.message(message),
                 _ = ticks.tick() => {
                     self.tick();
@@ -317,6 +341,7 @@ impl Engine {
     fn tick(&mut self) {
         self.step_replica(mesh::Input::Tick);
         self.recheck_permits();
+        self.part_from_expired();
         self.part_from_leaving();
         self.end_pauses();
         self.tell_repeats();

@@ -265,7 +265,11 @@ impl Net {
     /// Replaces the known addresses. Of the enrolled peers among them some are
     /// dialled, and dialled again whenever they are lost: see `mesh::view`.
     pub fn set_addresses(&self, addresses: BTreeMap<PeerKey, Vec<Multiaddr>>) {
-        self.addresses.send_replace(addresses);
+        self.addresses.send_if_modified(|known| {
+            let changed = *known != addresses;
+            *known = addresses;
+            changed
+        });
     }
 
     /// Replaces the set of peers that this node cannot do without: they are dialled

@@ -299,7 +299,7 @@ impl Situation<'_> {
     }
 
     /// Whether nothing of a migration will move any more, by the plan or by its agent.
-    fn is_over(&self, plan: &MigrationPlan) -> bool {
+    pub fn is_over(&self, plan: &MigrationPlan) -> bool {
         let report = self.reports.get(&plan.source);
         let cut_over = |volume: &VolumeId| {
             report.is_some_and(|report| {

@@ -223,6 +223,7 @@ impl Replica {
         let admitted = self.document.take_admitted();
         records.extend(admitted.into_iter().map(Record::change));
         self.reports.drop_departed(&self.authority, wall);
+        self.next_expiry = UnixSecs(0);
         self.note_cloned();
         self.document.digest() != before
     }

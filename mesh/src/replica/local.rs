@@ -228,6 +228,7 @@ impl Replica {
             peers: BTreeMap::new(),
             published: 0,
             own: Own::default(),
+            next_expiry: UnixSecs(0),
             alarmed: BTreeSet::new(),
         };
         replica.raise_forks(&mut vec![]);

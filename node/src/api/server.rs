@@ -172,6 +172,20 @@ where
     }
 }
 
+/// As [`call`], for what writes: a node that has just started is given a moment to hear
+/// from its peers.
+async fn write<T, E>(
+    handle: &Handle,
+    run: impl FnOnce(&mut Engine) -> Result<T, E> + Send + 'static,
+) -> Answer<T>
+where
+    T: Serialize + Send + 'static,
+    E: Into<Failure> + Send + 'static,
+{
+    handle.heard().await;
+    call(handle, run).await
+}
+
 /// Nothing to tell but that it was done.
 #[derive(Serialize)]
 struct Done {}
@@ -206,11 +220,11 @@ async fn node_revoke(
     Path(which): Path<String>,
     Json(asked): Json<NodeRevoke>,
 ) -> Answer<super::model::NodeRevoked> {
-    call(&handle, move |engine| engine.node_revoke(&which, &asked)).await
+    write(&handle, move |engine| engine.node_revoke(&which, &asked)).await
 }
 
 async fn rotate_key(State(handle): State<Handle>) -> Answer<super::model::KeyRotated> {
-    call(&handle, |engine| engine.rotate_key()).await
+    write(&handle, |engine| engine.rotate_key()).await
 }
 
 async fn invites(State(handle): State<Handle>) -> Answer<Vec<super::model::InviteView>> {
@@ -224,7 +238,7 @@ async fn invite_create(
     State(handle): State<Handle>,
     Json(asked): Json<InviteCreate>,
 ) -> Answer<super::model::InviteCreated> {
-    call(&handle, move |engine| engine.invite_create(&asked)).await
+    write(&handle, move |engine| engine.invite_create(&asked)).await
 }
 
 async fn invite_revoke(
@@ -232,7 +246,7 @@ async fn invite_revoke(
     Path(which): Path<String>,
     Json(asked): Json<InviteRevoke>,
 ) -> Answer<Done> {
-    call(&handle, move |engine| {
+    write(&handle, move |engine| {
         done(engine.invite_revoke(&which, &asked))
     })
     .await
@@ -297,7 +311,7 @@ async fn migration_create(
     State(handle): State<Handle>,
     Json(asked): Json<MigrationCreate>,
 ) -> Answer<super::model::MigrationView> {
-    call(&handle, move |engine| engine.migration_create(&asked)).await
+    write(&handle, move |engine| engine.migration_create(&asked)).await
 }
 
 async fn migration_act(
@@ -306,7 +320,7 @@ async fn migration_act(
     options: Option<Json<ActionOptions>>,
 ) -> Answer<super::model::MigrationView> {
     let options = options.map(|Json(options)| options).unwrap_or_default();
-    call(&handle, move |engine| match action.as_str() {
+    write(&handle, move |engine| match action.as_str() {
         "start" => engine.migration_start(&which, false, options),
         "resume" => engine.migration_start(&which, true, options),
         "pause" => engine.migration_pause(&which),
@@ -353,7 +367,7 @@ async fn plan_edit(
     State(handle): State<Handle>,
     Json(edits): Json<Vec<super::model::PlanEdit>>,
 ) -> Answer<Done> {
-    call(&handle, move |engine| done(engine.plan_edit(&edits))).await
+    write(&handle, move |engine| done(engine.plan_edit(&edits))).await
 }
 
 async fn events(

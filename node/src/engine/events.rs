@@ -49,8 +49,8 @@ pub(super) struct Progress {
     since: u64,
     said: u64,
     next_millis: u64,
-    /// The last message heard of each agent; no more than there are members.
-    heard: BTreeMap<PublicKey, (u64, u64)>,
+    /// The last message heard of each agent, and when; no more than there are members.
+    heard: BTreeMap<PublicKey, ((u64, u64), u64)>,
 }
 
 impl Progress {
@@ -64,11 +64,17 @@ impl Progress {
         }
     }
 
-    /// Whether a message of an agent is newer than all that was heard of it.
-    fn is_new(&mut self, source: PublicKey, number: (u64, u64)) -> bool {
-        let heard = self.heard.entry(source).or_default();
-        let is_new = *heard < number;
-        *heard = number.max(*heard);
+    /// Whether a message of an agent is newer than all that was heard of it, and not
+    /// sooner than an honest one would be.
+    fn is_new(&mut self, now: u64, source: PublicKey, number: (u64, u64)) -> bool {
+        let Some((last, at)) = self.heard.get_mut(&source) else {
+            self.heard.insert(source, (number, now));
+            return true;
+        };
+        let is_new = *last < number && now >= *at + SAMPLE_MILLIS / 2;
+        if is_new {
+            (*last, *at) = (number, now);
+        }
         is_new
     }
 }
@@ -208,7 +214,8 @@ impl Engine {
         };
         let node = member.id;
         let Progressed { number, figures } = progressed;
-        if !self.progress.is_new(source, number) {
+        let now = self.now().mono_millis;
+        if figures.is_empty() || !self.progress.is_new(now, source, number) {
             return false;
         }
         for (job, [pass, total_bytes, done_bytes, sent_bytes, bytes_per_sec]) in figures {
@@ -216,7 +223,7 @@ impl Engine {
             let theirs = plan.migrations.get(&job.migration);
             let theirs = theirs.filter(|plan| plan.source == node);
             let planned = theirs.is_some_and(|plan| plan.volumes.contains(&job.volume));
-            if planned && self.live.len() < MAX_LIVE {
+            if planned && (self.live.contains_key(&job) || self.live.len() < MAX_LIVE) {
                 let pass = u32::try_from(pass).unwrap_or(u32::MAX);
                 let live = Live {
                     pass,
@@ -242,16 +249,20 @@ mod tests {
     fn progress_counts_once_and_only_under_its_own_seal() {
         let agent = Identity::from_seed(&[1; 32]);
         let mut progress = Progress::new(UnixSecs(1));
-        for (number, is_new) in [
+        for (step, (number, is_new)) in (0..).zip([
             ((5, 1), true),
             ((5, 1), false),
             ((5, 2), true),
             ((5, 1), false),
             ((6, 1), true),
             ((5, 9), false),
-        ] {
-            assert_eq!(progress.is_new(agent.public(), number), is_new);
+        ]) {
+            let now = SAMPLE_MILLIS * step;
+            assert_eq!(progress.is_new(now, agent.public(), number), is_new);
         }
+        // A flood of it is passed on at the pace of an honest agent.
+        let passed = (0..100).filter(|at| progress.is_new(10_000 + at, agent.public(), (7, *at)));
+        assert_eq!(passed.count(), 1);
         let figures = vec![];
         let said = Progressed {
             number: (5, 1),

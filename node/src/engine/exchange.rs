@@ -7,7 +7,7 @@ use super::{Engine, Message};
 use crate::net::{Event, FrameError, Refusal, RequestError};
 use codec::{DecodeError, Wire};
 use keys::signed::Rejected;
-use keys::{PublicKey, Signed};
+use keys::{PublicKey, Signed, UnixSecs};
 use libp2p::Multiaddr;
 use mesh::{Announcement, EnrolReply, EnrolRequest, Input, Output, Page, Request};
 use roles::Note;
@@ -40,6 +40,9 @@ impl Engine {
         let mut out = vec![];
         self.replica
             .step(now.wall, now.mono_millis, input, &mut out);
+        let may_write = self.replica.may_write();
+        let changed = |heard: &mut bool| std::mem::replace(heard, may_write) != may_write;
+        self.heard.send_if_modified(changed);
         self.carry(out);
     }
 
@@ -89,7 +92,7 @@ impl Engine {
         if changed.ledger || changed.reports {
             self.refresh_addresses();
         }
-        if changed.ledger || changed.plan {
+        if changed.ledger || changed.plan || changed.reports {
             self.refresh_partners();
         }
         if changed != mesh::Changed::default() {
@@ -230,6 +233,11 @@ impl Engine {
     }
 
     fn asked(&mut self, from: PublicKey, request: &[u8], reply: crate::net::Reply) {
+        let admitted = self.replica.authority().admits(self.now().wall, &from);
+        // One that is leaving is told why.
+        if !admitted && !self.leaving.contains_key(&from) {
+            return;
+        }
         let request = match codec::decode::<Request>(request) {
             Ok(request) => request,
             Err(error) => return self.undecodable(from, &error),
@@ -367,6 +375,10 @@ impl Engine {
         let left = self.admitted.difference(&admitted);
         self.leaving.extend(left.map(|key| (*key, until)));
         self.leaving.retain(|key, _| !admitted.contains(key));
+        let ends = admitted
+            .iter()
+            .filter_map(|key| authority.by_key(key)?.not_after);
+        self.next_expiry = ends.min().unwrap_or(UnixSecs(u64::MAX));
         self.admitted = admitted;
         self.let_in();
         self.recheck_permits();
@@ -379,6 +391,13 @@ impl Engine {
         let allowed = self.admitted.iter().chain(self.leaving.keys());
         let allowed = allowed.filter(|key| !self.offences.is_out(key));
         self.net.allow(allowed.map(|key| key.0).collect());
+    }
+
+    /// Parts from those whose enrolment has ended: no statement says so when it does.
+    pub(super) fn part_from_expired(&mut self) {
+        if self.now().wall >= self.next_expiry {
+            self.authority_changed();
+        }
     }
 
     /// Closes the connections of those whose farewell is over.
@@ -414,16 +433,23 @@ impl Engine {
         self.net.set_addresses(addresses);
     }
 
-    /// With whom this node moves blocks, or has work in common: they are dialled whoever
-    /// else is.
+    /// With whom this node has work in common that goes on: they are dialled whoever else
+    /// is.
     fn refresh_partners(&mut self) {
-        let Some(me) = self.replica.me() else { return };
-        let authority = self.replica.authority();
+        let Some(situation) = self.situation() else {
+            return;
+        };
+        let (me, authority) = (situation.me, situation.authority);
         let mut partners = BTreeSet::new();
         for plan in self.replica.document().plan().migrations.values() {
             let involved = plan.replicators.iter();
             let involved = involved.chain([&plan.source, &plan.provisioner]);
-            if plan.desired != crdt::Desired::Deleted && involved.clone().any(|node| *node == me) {
+            let goes = matches!(
+                plan.desired,
+                crdt::Desired::Started | crdt::Desired::Cutover { .. }
+            );
+            let goes = goes && !situation.is_over(plan);
+            if goes && involved.clone().any(|node| *node == me) {
                 let members = involved.filter_map(|node| authority.member(node));
                 partners.extend(members.map(|member| member.key.0));
             }

@@ -202,6 +202,27 @@ fn what_an_operator_notarised_stands_while_its_word_for_it_is_honoured() {
 }
 
 #[test]
+fn a_node_that_lapsed_or_expired_stands_in_no_role() {
+    let mut world = World::new();
+    let (first, short) = (world.operator.clone(), key(20));
+    let end = UnixSecs(5_000);
+    let made = world.operator_by_invite(&first, &short, Scope::Everywhere, Some(end));
+    made.unwrap();
+    world.node_by_invite(&short, &key(21), 2).unwrap();
+    let agent = key(21).public();
+    let standing = |world: &World, now: UnixSecs| {
+        let authority = authority(&world.ledger);
+        let standing = authority.standing(now, &agent, Role::Agent);
+        standing.map(|_| ())
+    };
+    assert_eq!(standing(&world, UnixSecs(end.0 - 1)), Ok(()));
+    assert_eq!(standing(&world, end), Err(Denied::NodeExpired(agent)));
+    world.revoke_operator(&short, None);
+    assert_eq!(world.standing(&key(21)), Standing::Lapsed);
+    assert_eq!(standing(&world, NOW), Err(Denied::NodeRevoked(agent)));
+}
+
+#[test]
 fn operators_that_enrol_each_other_stand_on_nothing_without_the_root() {
     let mut world = World::new();
     let (first, second, third) = (key(2), key(20), key(21));
@@ -434,4 +455,33 @@ fn an_operator_limited_to_sites_renews_no_lease_elsewhere() {
     leases.hear(&authority, NOW, (renewal.holder, &wanted), said);
     assert!(leases.since(&pairs[0]).is_some());
     assert!(leases.since(&pairs[1]).is_none());
+}
+
+#[test]
+fn the_word_of_an_operator_limited_to_sites_covers_both_ends_of_known_grants_there() {
+    let mut world = World::new();
+    let first = world.operator.clone();
+    for (seed, site) in [(21, 0), (22, 0), (23, 1), (24, 1)] {
+        world.node_by_invite(&first, &key(seed), site).unwrap();
+    }
+    let scope = Scope::Sites(vec![name("a")]);
+    for (agent, replicator, is_within) in [
+        (21, 22, true),
+        (21, 24, false),
+        (23, 22, false),
+        (23, 24, false),
+    ] {
+        let pair = Pair {
+            grant: world.grant_between(&first, &key(agent), &key(replicator)),
+            replicator: world.node(&key(replicator)),
+        };
+        let authority = authority(&world.ledger);
+        assert_eq!(authority.is_within(&scope, &pair), is_within);
+        assert!(authority.is_within(&Scope::Everywhere, &pair));
+        let unknown = Pair {
+            grant: StatementId([0; 32]),
+            ..pair
+        };
+        assert!(!authority.is_within(&scope, &unknown));
+    }
 }

@@ -282,6 +282,39 @@ fn volumes_of_a_deleted_migration_are_removed_once_its_agent_has_let_go() {
 }
 
 #[test]
+fn volumes_are_removed_once_none_is_being_made() {
+    let mut world = started();
+    let mut provisioner = Provisioner::default();
+    let making = wanted(&settle(&mut provisioner, &world, NOW));
+    world.want(Desired::Deleted);
+    agent_lets_go(&mut world, vec![]);
+    assert!(settle(&mut provisioner, &world, later(90_000)).is_empty());
+    step(&mut provisioner, NOW, ensured(making));
+    let out = settle(&mut provisioner, &world, NOW);
+    assert_eq!(out, [Action::Remove(JOB.migration)]);
+}
+
+#[test]
+fn a_copy_is_kept_for_good_once_the_volumes_before_it_are_deleted() {
+    let (mut world, mut provisioner) = moved_on();
+    let [Action::Fence(_), Action::Ensure(making)] = &settle(&mut provisioner, &world, NOW)[..]
+    else {
+        panic!("fence and ensure");
+    };
+    step(&mut provisioner, NOW, ensured(making.clone()));
+    let roots = vec![proof_of(&world, 2, AGENT, End::Source, [5; 32])];
+    world.agent_is_at(2, OTHER_REPLICATOR, 1, roots);
+    world.want(Desired::Deleted);
+    assert!(settle(&mut provisioner, &world, NOW).is_empty());
+    step(&mut provisioner, NOW, Input::Fenced(below(2), vec![]));
+    let out = settle(&mut provisioner, &world, NOW);
+    assert_eq!(out, [Action::Retire(below(2))]);
+    step(&mut provisioner, NOW, Input::Retired(below(2)));
+    let out = settle(&mut provisioner, &world, NOW);
+    assert_eq!(kinds(&out), ["volumes-kept"]);
+}
+
+#[test]
 fn the_volumes_of_an_agent_that_left_are_kept_as_it_cannot_say_whether_it_cut_over() {
     let mut world = started();
     world.want(Desired::Deleted);

@@ -202,6 +202,30 @@ fn what_an_operator_notarised_stands_while_its_word_for_it_is_honoured() {
 }
 
 #[test]
+fn of_an_operator_that_is_honoured_through_number_0_nothing_counts() {
+    let mut world = World::new();
+    let operator = world.operator.clone();
+    let grant = world.grant();
+    let head = world.ledger.head(&operator.public());
+    world.revoke_operator(&operator, Some(Position { seq: 0, ..head }));
+    assert!(authority(&world.ledger).grant(&grant).is_none());
+}
+
+#[test]
+fn an_invite_is_taken_back_by_who_made_it() {
+    let mut world = World::new();
+    let operator = world.operator.clone();
+    let invite = world.invite(&operator, &[Role::Agent], 1, 77);
+    let is_revoked = |world: &World| {
+        let authority = authority(&world.ledger);
+        authority.invite(&invite).unwrap().revoked
+    };
+    assert!(!is_revoked(&world));
+    world.state(&operator, revoke(invite));
+    assert!(is_revoked(&world));
+}
+
+#[test]
 fn a_node_that_lapsed_or_expired_stands_in_no_role() {
     let mut world = World::new();
     let (first, short) = (world.operator.clone(), key(20));
@@ -274,6 +298,25 @@ fn of_two_operators_of_one_invite_use_neither_is_heard() {
     world.state(&root, revoke(second));
     assert_eq!(world.standing(&key(20)), Standing::Active);
     assert_eq!(world.standing(&key(22)), Standing::Active);
+}
+
+#[test]
+fn an_operator_stays_contested_by_an_enrolment_that_lapsed() {
+    let mut world = World::new();
+    let first = key(2);
+    let enrolled = world.operator_by_invite(&first, &key(20), Scope::Everywhere, None);
+    let honoured = world.ledger.head(&first.public());
+    let stated = world.ledger.get(&enrolled.unwrap()).unwrap();
+    let Statement::Enrolment(stated) = &stated.entry.statement else {
+        panic!("an enrolment");
+    };
+    let Admission::Invited { invite, .. } = stated.admission else {
+        panic!("by invite");
+    };
+    let admission = world.invited(invite, &first, &key(21), 150, 0);
+    world.state(&first, enrolment(&key(21), &[Role::Operator], admission));
+    world.revoke_operator(&first, Some(honoured));
+    assert_eq!(world.standing(&key(20)), Standing::Contested);
 }
 
 #[test]

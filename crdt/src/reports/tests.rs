@@ -171,6 +171,38 @@ fn a_report_whose_signature_does_not_hold_is_refused_and_blames_who_sent_it() {
     let offered = reports.offer(forged, &world.authority(), NOW);
     assert!(matches!(offered, ReportOutcome::Refused(refusal) if refusal.blames_sender()));
     assert!(reports.is_empty());
+    // Nor does the true one, once it is here, speak for a forged copy of it.
+    let mut forged = report(node, 1, "a");
+    reports.offer(forged.clone(), &world.authority(), NOW);
+    forged.signature.0[3] ^= 1;
+    let offered = reports.offer(forged, &world.authority(), NOW);
+    assert!(matches!(offered, ReportOutcome::Refused(refusal) if refusal.blames_sender()));
+}
+
+#[test]
+fn a_report_that_is_stored_twice_is_no_fork() {
+    let (_, node) = world();
+    let mut reports = Reports::new();
+    for _ in 0..2 {
+        reports.restore(report(node, 1, "a")).unwrap();
+    }
+    assert_eq!((reports.len(), reports.forked().count()), (1, 0));
+}
+
+#[test]
+fn the_report_of_a_node_whose_enrolment_is_over_is_refused_and_dropped() {
+    let mut world = World::of(&[1]);
+    let end = UnixSecs(NOW.0 + 10);
+    let node = world.enrol_until(5, Role::Agent, Some(end));
+    let authority = world.authority();
+    let mut reports = Reports::new();
+    let late = reports.offer(report(node, 1, "a"), &authority, end);
+    let over = ReportRefusal::NotAdmitted(node);
+    assert_eq!(late, ReportOutcome::Refused(over));
+    let in_time = reports.offer(report(node, 1, "a"), &authority, UnixSecs(end.0 - 1));
+    assert_eq!(in_time, ReportOutcome::New(node));
+    assert_eq!(reports.drop_departed(&authority, UnixSecs(end.0 - 1)), []);
+    assert_eq!(reports.drop_departed(&authority, end), [node]);
 }
 
 #[test]

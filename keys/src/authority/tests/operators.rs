@@ -226,6 +226,57 @@ fn an_invite_is_taken_back_by_who_made_it() {
 }
 
 #[test]
+fn a_grant_that_ends_before_the_enrolment_of_who_signed_it_ends_by_itself() {
+    let mut world = World::new();
+    let (first, long) = (world.operator.clone(), key(20));
+    let end = UnixSecs(LATER.0 + 1);
+    let made = world.operator_by_invite(&first, &long, Scope::Everywhere, Some(end));
+    made.unwrap();
+    let grant = world.grant_between(&long, &key(3), &key(4));
+    let authority = authority(&world.ledger);
+    assert_eq!(authority.grant(&grant).unwrap().not_after, LATER);
+}
+
+#[test]
+fn of_several_enrolments_of_one_key_the_one_that_honours_most_decides() {
+    let root = key(1);
+    for revoked in 0..2 {
+        let mut world = World::new();
+        let mut made = vec![];
+        for admitted in ["a", "b"] {
+            let Statement::Enrolment(stated) =
+                enrolment(&key(20), &[Role::Operator], Admission::Root)
+            else {
+                panic!("an enrolment");
+            };
+            let name = name(admitted);
+            let stated = Statement::Enrolment(Enrolment { name, ..stated });
+            made.push(world.state(&root, stated));
+        }
+        made.sort();
+        let honours = Honoured {
+            key: key(20).public(),
+            statements: Position::NONE,
+            changes: Position {
+                seq: 1,
+                hash: [1; 32],
+            },
+        };
+        let revocation = Revocation {
+            target: made[revoked],
+            honours: Some(honours),
+            reason: String::new(),
+        };
+        world.state(&root, Statement::Revocation(revocation));
+        let authority = authority(&world.ledger);
+        assert_eq!(
+            authority.authorship(&key(20).public()),
+            Some(Authorship::Full)
+        );
+    }
+}
+
+#[test]
 fn a_node_that_lapsed_or_expired_stands_in_no_role() {
     let mut world = World::new();
     let (first, short) = (world.operator.clone(), key(20));

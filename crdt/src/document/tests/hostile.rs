@@ -202,6 +202,21 @@ fn changes_of_another_mesh_and_of_another_signer_are_refused() {
 }
 
 #[test]
+fn a_change_over_the_limit_is_refused_and_does_not_wait_for_its_author() {
+    let world = World::of(&[1]);
+    let mut document = Document::new(world.mesh());
+    let bytes = MAX_CHANGE + 1;
+    for seed in [1, 9] {
+        let large = SignedChange::sign(&key(seed), world.mesh(), vec![0; bytes]);
+        let author = key(seed).public();
+        let refusal = Refusal::TooLarge { author, bytes };
+        let offered = document.offer(large, &world.authority());
+        assert_eq!(offered, Outcome::Refused(refusal));
+    }
+    assert_eq!(document.parked(), (0, 0));
+}
+
+#[test]
 fn a_gap_waits_and_what_waits_stays_within_its_bounds() {
     let (world, mut document, next) = with_next();
     let before = document.clone();

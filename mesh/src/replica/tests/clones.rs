@@ -194,6 +194,10 @@ fn a_node_that_runs_twice_is_stopped_at_both_ends_and_everybody_is_told_once() {
     assert!(back.authority().is_cloned(&key));
     assert!(alarms(&step(&mut back, Input::Tick)).is_empty());
 
+    // Nor is it forgotten when something is stated here.
+    grant(&mut op, 2, &mut vec![]);
+    assert!(op.authority().is_cloned(&key));
+
     // Until its enrolment is revoked.
     let id = agent.me().unwrap().into();
     revoke(&mut op, id, &mut vec![]);

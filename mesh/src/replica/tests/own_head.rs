@@ -3,6 +3,8 @@
 
 use super::clones::records;
 use super::*;
+use crate::enrol::DeniedCode;
+use crate::world::ask;
 use keys::statement::{Admission, Enrolment, Entry, Position};
 use keys::{Domain, Role};
 
@@ -97,6 +99,24 @@ fn who_is_alone_in_its_mesh_or_is_told_to_may_write_at_once() {
     create(&mut alone, 1, &mut vec![]);
     revoke(&mut op, node.me().unwrap().into(), &mut vec![]);
     assert!(restored(key(1), &records(&op)).may_write());
+}
+
+#[test]
+fn who_has_not_heard_how_far_its_log_goes_does_not_say_that_an_invite_is_unknown() {
+    let (mut op, _) = found(1);
+    let _ = join(&mut op, 9);
+    let mut back = restored(key(1), &records(&op));
+    let request = || EnrolRequest::Hello {
+        mesh: op.ledger().mesh(),
+        invite: keys::StatementId([1; 32]),
+    };
+    let denied = |code| EnrolReply::Denied { code };
+    assert!(!back.may_write());
+    let (answer, _) = ask(&mut back, NOW, &key(30), request(), [3; 32]);
+    assert_eq!(answer, denied(DeniedCode::Busy));
+    back.write_unheard();
+    let (answer, _) = ask(&mut back, NOW, &key(30), request(), [3; 32]);
+    assert_eq!(answer, denied(DeniedCode::UnknownInvite));
 }
 
 #[test]

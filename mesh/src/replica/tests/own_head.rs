@@ -4,6 +4,7 @@
 use super::clones::records;
 use super::*;
 use crate::enrol::DeniedCode;
+use crate::sync::Yours;
 use crate::world::ask;
 use keys::statement::{Admission, Enrolment, Entry, Position};
 use keys::{Domain, Role};
@@ -117,6 +118,27 @@ fn who_has_not_heard_how_far_its_log_goes_does_not_say_that_an_invite_is_unknown
     back.write_unheard();
     let (answer, _) = ask(&mut back, NOW, &key(30), request(), [3; 32]);
     assert_eq!(answer, denied(DeniedCode::UnknownInvite));
+}
+
+#[test]
+fn a_node_has_not_heard_all_while_a_peer_shows_more_of_any_of_its_logs() {
+    let (mut op, _) = found(1);
+    grant(&mut op, 1, &mut vec![]);
+    create(&mut op, 1, &mut vec![]);
+    publish(&mut op, "op");
+    let here = op.yours(&op.my_key());
+    assert!(op.holds(&here));
+    let more: [fn(&mut Yours); 4] = [
+        |yours| yours.statement += 1,
+        |yours| yours.change += 1,
+        |yours| yours.report += 1,
+        |yours| yours.roots[0] += 1,
+    ];
+    for (at, more_of) in more.into_iter().enumerate() {
+        let mut theirs = here.clone();
+        more_of(&mut theirs);
+        assert!(!op.holds(&theirs), "{at}");
+    }
 }
 
 #[test]

@@ -141,6 +141,9 @@ fn a_node_lets_go_of_its_own_deleted_migrations_that_it_holds_nothing_of() {
     assert_eq!(let_go(&world, AGENT, true), []);
     assert_eq!(let_go(&world, OPERATOR, false), []);
     assert_eq!(let_go(&world, AGENT, false), [JOB.migration]);
+    let stated = root_of(&world, AGENT, JOB, End::Source);
+    world.agent_reports(1, vec![stated]);
+    assert_eq!(let_go(&world, AGENT, false), [], "it was cut over");
 }
 
 #[test]
@@ -149,13 +152,13 @@ fn an_agent_whose_key_is_in_two_places_still_has_to_let_go_itself() {
     world.want(Desired::Deleted);
     world.report(AGENT, |report| report.volumes = vec![volume()]);
     world.authority.note_cloned([key(AGENT).public()]);
-    let let_go = |world: &World| {
+    let word = |world: &World| {
         let situation = world.situation(OPERATOR, NOW);
-        situation.agent_let_go(&JOB.migration)
+        situation.agent_word(situation.migration(&JOB).unwrap())
     };
-    assert!(world.is_level && !let_go(&world));
+    assert_eq!(word(&world), Word::HoldsOn);
     world.report(AGENT, |report| report.let_go = vec![JOB.migration]);
-    assert!(let_go(&world));
+    assert_eq!(word(&world), Word::LetGo);
 }
 
 #[test]

@@ -181,6 +181,9 @@ fn a_node_that_runs_twice_is_stopped_at_both_ends_and_everybody_is_told_once() {
         assert!(alarms(&step(&mut op, again)).is_empty());
     }
     assert!(publish(&mut agent, "web1").is_empty() && publish(&mut twin, "copy").is_empty());
+    let next = crate::world::key(19);
+    let rotated = agent.rotate(&next, NOW, &mut vec![]);
+    assert_eq!(rotated, Err(StateError::Cloned));
     for node in [&mut agent, &mut twin, &mut replicator] {
         talk(&mut op, node, 100);
         let (stored, pages) = talk(&mut op, node, 100);

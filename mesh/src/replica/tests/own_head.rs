@@ -113,6 +113,8 @@ fn who_has_not_heard_how_far_its_log_goes_does_not_say_that_an_invite_is_unknown
     };
     let denied = |code| EnrolReply::Denied { code };
     assert!(!back.may_write());
+    let rotated = back.rotate(&key(19), NOW, &mut vec![]);
+    assert_eq!(rotated, Err(StateError::Unheard));
     let (answer, _) = ask(&mut back, NOW, &key(30), request(), [3; 32]);
     assert_eq!(answer, denied(DeniedCode::Busy));
     back.write_unheard();

@@ -68,3 +68,25 @@ pub enum PairOutcome {
     /// It proves nothing: the sender is at fault.
     Refused,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fork_is_covered_by_one_of_the_same_log_at_its_number_or_before() {
+        let (author, other) = (PublicKey([1; 32]), PublicKey([2; 32]));
+        let node = NodeId([1; 32]);
+        let ours = Forked::Changes(author, 3);
+        assert!(ours.covered_by(&[Forked::Changes(author, 3)]));
+        assert!(ours.covered_by(&[Forked::Changes(author, 2)]));
+        let known = [
+            Forked::Changes(author, 4),
+            Forked::Changes(other, 1),
+            Forked::Reports(node),
+        ];
+        assert!(!ours.covered_by(&known));
+        assert!(Forked::Reports(node).covered_by(&known));
+        assert!(!Forked::Reports(NodeId([2; 32])).covered_by(&known));
+    }
+}

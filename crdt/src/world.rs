@@ -60,12 +60,21 @@ impl World {
     }
 
     pub(crate) fn enrol(&mut self, seed: u8, role: Role) -> NodeId {
+        self.enrol_until(seed, role, None)
+    }
+
+    pub(crate) fn enrol_until(
+        &mut self,
+        seed: u8,
+        role: Role,
+        not_after: Option<UnixSecs>,
+    ) -> NodeId {
         let enrolment = Enrolment {
             subject: key(seed).public(),
             name: name("node"),
             roles: [role].into_iter().collect(),
             site: None,
-            not_after: None,
+            not_after,
             scope: Scope::Everywhere,
             admission: Admission::Root,
         };

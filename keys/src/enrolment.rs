@@ -103,4 +103,36 @@ mod tests {
         assert!(!stolen.proven(&key, &proof));
         assert!(!transcript.proven(&joiner.public(), &proof));
     }
+
+    #[test]
+    fn a_proof_needs_the_keys_of_the_invite_and_of_the_joiner() {
+        let joiner = Identity::from_seed(&[5; 32]);
+        let token = Token {
+            mesh: MeshId([1; 32]),
+            invite: StatementId([2; 32]),
+            admitter: PublicKey([3; 32]),
+            addresses: vec![],
+            not_after: UnixSecs(9),
+            seed: [4; 32],
+        };
+        let transcript = Transcript {
+            mesh: token.mesh,
+            invite: token.invite,
+            joiner: joiner.public(),
+            admitter: token.admitter,
+            nonce: [6; 32],
+            name: Name::new("web").expect("a sound name"),
+        };
+        let key = token.key().public();
+        let both = transcript.prove(&token, &joiner);
+        // Who has the invite and not the key that it names, and the other way round.
+        let without_joiner = transcript.prove(&token, &Identity::from_seed(&[8; 32]));
+        let without_invite = Proof {
+            invite_signature: both.subject_signature,
+            ..both
+        };
+        assert!(transcript.proven(&key, &both));
+        assert!(!transcript.proven(&key, &without_joiner));
+        assert!(!transcript.proven(&key, &without_invite));
+    }
 }

@@ -214,6 +214,19 @@ mod tests {
     }
 
     #[test]
+    fn a_body_over_its_limit_is_refused_before_its_signature_is_checked() {
+        let unsigned = Signed {
+            body: vec![0; Text::LIMIT + 1],
+            signer: PublicKey([1; 32]),
+            signature: Signature([0; 64]),
+        };
+        assert!(matches!(
+            unsigned.open::<Text>(Domain::Report),
+            Err(Rejected::Body(codec::DecodeError::TooLarge { .. }))
+        ));
+    }
+
+    #[test]
     fn a_small_order_key_signs_nothing() {
         // The identity point: with plain verification it would accept forgeries.
         let mut point = [0; 32];

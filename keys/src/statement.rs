@@ -413,3 +413,6 @@ impl Signed {
         StatementId(*hasher.finalize().as_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests;

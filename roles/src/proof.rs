@@ -123,10 +123,18 @@ mod tests {
         assert!(check(&bytes, key(REPLICATOR), subject, End::Target));
         assert!(!check(&bytes, key(AGENT), subject, End::Target));
         assert!(!check(&bytes, key(REPLICATOR), subject, End::Source));
-        let mut job = JOB;
-        job.volume.0[0] ^= 1;
+        let (mut volume, mut migration) = (JOB, JOB);
+        volume.volume.0[0] ^= 1;
+        migration.migration.0[0] ^= 1;
         for other in [
-            Subject { job, ..subject },
+            Subject {
+                job: volume,
+                ..subject
+            },
+            Subject {
+                job: migration,
+                ..subject
+            },
             Subject {
                 epoch: Epoch(2),
                 ..subject

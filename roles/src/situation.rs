@@ -454,3 +454,6 @@ impl Situation<'_> {
         Some((plan, self.reports.get(&plan.source)?))
     }
 }
+
+#[cfg(test)]
+mod tests;

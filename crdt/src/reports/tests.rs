@@ -72,6 +72,23 @@ fn two_reports_of_one_version_raise_an_alarm_once_and_beat_all_versions() {
     assert!(a.versions().is_empty());
 }
 
+#[test]
+fn nodes_that_saw_different_halves_of_one_fork_agree() {
+    let (world, node) = world();
+    let authority = world.authority();
+    let seen = |hostnames: [&str; 2]| {
+        let mut reports = Reports::new();
+        for hostname in hostnames {
+            reports.offer(report(node, 1, hostname), &authority, NOW);
+        }
+        assert!(reports.is_forked(&node));
+        reports
+    };
+    let (a, b) = (seen(["x", "y"]), seen(["z", "w"]));
+    assert_eq!(a.digest(), b.digest());
+    assert_eq!(a.bucket(node.0[0]).count(), 0);
+}
+
 fn pair(reports: &Reports) -> Box<[Signed; 2]> {
     match reports.forks().next().unwrap() {
         (_, Evidence::Reports(pair)) => pair,
@@ -113,6 +130,10 @@ fn a_pair_shows_the_fork_to_who_holds_a_newer_report_and_a_false_one_shows_nothi
     back.restore(report(node, 9, "newer")).unwrap();
     back.restore_fork(pair(&b)).unwrap();
     assert_eq!(back.digest(), b.digest());
+    let mut from_damage = Reports::new();
+    let no_fork = Box::new([x, report(node, 2, "y")]);
+    from_damage.restore_fork(no_fork).unwrap();
+    assert_eq!(from_damage.forked().count(), 0);
     // A node that is expelled is forgotten with its fork.
     world.revoke(5, None);
     assert_eq!(b.drop_departed(&world.authority(), NOW), [node]);
@@ -139,6 +160,49 @@ fn reports_of_others_than_the_node_itself_are_refused() {
     let outcome = reports.offer(flipped, &authority, NOW);
     assert!(matches!(outcome, ReportOutcome::Refused(refusal) if refusal.blames_sender()));
     assert!(reports.versions().is_empty());
+}
+
+#[test]
+fn a_report_whose_signature_does_not_hold_is_refused_and_blames_who_sent_it() {
+    let (world, node) = world();
+    let mut forged = report(node, 1, "a");
+    forged.signature.0[3] ^= 1;
+    let mut reports = Reports::new();
+    let offered = reports.offer(forged, &world.authority(), NOW);
+    assert!(matches!(offered, ReportOutcome::Refused(refusal) if refusal.blames_sender()));
+    assert!(reports.is_empty());
+    // Nor does the true one, once it is here, speak for a forged copy of it.
+    let mut forged = report(node, 1, "a");
+    reports.offer(forged.clone(), &world.authority(), NOW);
+    forged.signature.0[3] ^= 1;
+    let offered = reports.offer(forged, &world.authority(), NOW);
+    assert!(matches!(offered, ReportOutcome::Refused(refusal) if refusal.blames_sender()));
+}
+
+#[test]
+fn a_report_that_is_stored_twice_is_no_fork() {
+    let (_, node) = world();
+    let mut reports = Reports::new();
+    for _ in 0..2 {
+        reports.restore(report(node, 1, "a")).unwrap();
+    }
+    assert_eq!((reports.len(), reports.forked().count()), (1, 0));
+}
+
+#[test]
+fn the_report_of_a_node_whose_enrolment_is_over_is_refused_and_dropped() {
+    let mut world = World::of(&[1]);
+    let end = UnixSecs(NOW.0 + 10);
+    let node = world.enrol_until(5, Role::Agent, Some(end));
+    let authority = world.authority();
+    let mut reports = Reports::new();
+    let late = reports.offer(report(node, 1, "a"), &authority, end);
+    let over = ReportRefusal::NotAdmitted(node);
+    assert_eq!(late, ReportOutcome::Refused(over));
+    let in_time = reports.offer(report(node, 1, "a"), &authority, UnixSecs(end.0 - 1));
+    assert_eq!(in_time, ReportOutcome::New(node));
+    assert_eq!(reports.drop_departed(&authority, UnixSecs(end.0 - 1)), []);
+    assert_eq!(reports.drop_departed(&authority, end), [node]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::statement::{Admission, Enrolment, Entry, Genesis, Honoured, Revocatio
 use proptest::prelude::*;
 
 mod clones;
+mod limits;
 mod operators;
 mod rotation;
 

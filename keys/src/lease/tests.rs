@@ -277,6 +277,54 @@ fn a_clock_that_went_back_within_one_boot_drops_every_lease() {
     assert_eq!(Leases::restore(stored, at(8_999), HOME), Leases::new());
 }
 
+#[test]
+fn after_a_reboot_neither_the_uptime_nor_a_clock_that_went_far_back_makes_a_lease_younger() {
+    let mut leases = Leases::new();
+    leases.hold(pair(1), 1_000);
+    let then = Now {
+        wall: UnixSecs(10 * REBOOT_CHARGE_SECS),
+        mono_millis: 1_000,
+    };
+    let stored = || leases.snapshot(then, HOME);
+    let after = |days: u64| Now {
+        wall: UnixSecs(days * REBOOT_CHARGE_SECS),
+        mono_millis: 5_000,
+    };
+    let now = after(17);
+    let week_and_charge = 8_000 * i128::from(REBOOT_CHARGE_SECS);
+    let restored = Leases::restore(stored(), now, ELSEWHERE);
+    assert_eq!(age(&restored, now), Some(week_and_charge));
+    assert_eq!(
+        Leases::restore(stored(), after(8), ELSEWHERE),
+        Leases::new()
+    );
+}
+
+#[test]
+fn a_stored_lease_never_counts_from_later_than_it_was_stored() {
+    let mut leases = Leases::new();
+    leases.hold(pair(1), 9_000);
+    let restored = Leases::restore(leases.snapshot(at(5_000), HOME), at(6_000), HOME);
+    assert_eq!(restored.since(&pair(1)), Some(5_000));
+}
+
+#[test]
+fn a_node_holds_a_bounded_number_of_leases() {
+    let mut leases = Leases::new();
+    for number in 0..=MAX_HELD {
+        let mut pair = pair(1);
+        pair.grant.0[..8].copy_from_slice(&number.to_le_bytes());
+        assert_eq!(leases.hold(pair, 0), number < MAX_HELD);
+    }
+    assert!(leases.hold(pair_numbered_0(), 1), "what is held is renewed");
+}
+
+fn pair_numbered_0() -> Pair {
+    let mut pair = pair(1);
+    pair.grant.0[..8].copy_from_slice(&[0; 8]);
+    pair
+}
+
 /// How old the lease of pair 1 is, in milliseconds; none when there is none.
 fn age(leases: &Leases, now: Now) -> Option<i128> {
     let since = leases.since(&pair(1))?;

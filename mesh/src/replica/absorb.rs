@@ -160,12 +160,13 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let mut parked = std::mem::take(&mut self.parked);
-        // With the signature, or a forged copy would keep the true one out.
-        let name = |signed: &Signed| (signed.statement_id(), signed.signature.0);
-        let known: BTreeSet<_> = parked.iter().map(|(_, signed)| name(signed)).collect();
+        // Its own signature was verified before a statement was parked: a forged copy does
+        // not keep the true one out.
+        let known = parked.iter().map(|(_, signed)| signed.statement_id());
+        let known: BTreeSet<_> = known.collect();
         let new = statements.into_iter().map(|signed| (from, signed));
         let mut waiting: Vec<_> = new
-            .filter(|(_, signed)| !known.contains(&name(signed)))
+            .filter(|(_, signed)| !known.contains(&signed.statement_id()))
             .collect();
         let mut held = self.parked_at;
         loop {

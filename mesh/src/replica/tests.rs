@@ -275,6 +275,20 @@ fn what_waits_is_bounded() {
 }
 
 #[test]
+fn what_waits_is_kept_once_however_often_it_is_shown() {
+    let (mut op, _) = found(1);
+    let mut node = join(&mut op, 9);
+    let (mut other, _) = found(2);
+    let foreign = grant(&mut other, 1, &mut vec![]);
+    for from in [30, 31, 30] {
+        let from = key(from).public();
+        let statements = vec![other.ledger().get(&foreign).unwrap().signed.clone()];
+        step(&mut node, Input::Shown { from, statements });
+    }
+    assert_eq!(node.parked.len(), 1);
+}
+
+#[test]
 fn what_waits_is_not_verified_again_until_the_ledger_grew() {
     let (mut op, _) = found(1);
     let mut node = join(&mut op, 9);
@@ -376,16 +390,30 @@ fn forged_statements_changes_and_reports_are_kept_out_and_blamed() {
     forged.reports = announcement(&publish(&mut op, "op")).reports;
     forged.reports[0].body[40] ^= 1;
     let via = key(30).public();
-    let out = step(
-        &mut node,
-        Input::Announced {
-            via,
-            announcement: forged,
+    let heads = forged.heads;
+    let one_kind = [
+        Announcement {
+            heads,
+            statements: forged.statements.clone(),
+            ..Announcement::default()
         },
-    );
-    assert_eq!(blamed(&out), [via], "one message is one fault");
-    assert_eq!(out.len(), 1, "nothing stored, nothing changed");
-    assert_eq!(node.heads(), before);
+        Announcement {
+            heads,
+            changes: forged.changes.clone(),
+            ..Announcement::default()
+        },
+        Announcement {
+            heads,
+            reports: forged.reports.clone(),
+            ..Announcement::default()
+        },
+    ];
+    for announcement in one_kind.into_iter().chain([forged]) {
+        let out = step(&mut node, Input::Announced { via, announcement });
+        assert_eq!(blamed(&out), [via], "one message is one fault");
+        assert_eq!(out.len(), 1, "nothing stored, nothing changed");
+        assert_eq!(node.heads(), before);
+    }
 }
 
 #[test]
@@ -416,6 +444,10 @@ fn a_request_with_lists_beyond_their_limits_is_blamed_and_not_answered() {
         },
         Request {
             reports: Some(Summary::Held(vec![(1, vec![report; MAX_LISTED + 1])])),
+            ..Request::default()
+        },
+        Request {
+            forks: Some(vec![crdt::Forked::Reports(NodeId([1; 32])); MAX_LISTED + 1]),
             ..Request::default()
         },
     ] {

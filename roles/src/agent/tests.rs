@@ -338,6 +338,27 @@ fn a_cutover_waits_for_a_whole_pass_that_finds_nothing_and_tells_once() {
 }
 
 #[test]
+fn an_answer_that_nobody_waits_for_changes_nothing() {
+    let mut bench = Bench::passing();
+    bench.world.want(Desired::Cutover { prove_full: true });
+    bench.facts();
+    assert_eq!(bench.agent.finishing(), None, "a pass is under way");
+    let ready = || Input::SessionReady {
+        barrier: 9,
+        groups_adopted: 0,
+    };
+    assert!(bench.input(ready()).is_empty(), "the session was open");
+    let finished = bench.finished();
+    assert!(bench.input(Input::Finished(finished)).is_empty());
+    bench.pass_done(0);
+    bench.pass_done(0);
+    assert_eq!(bench.agent.finishing(), Some(true));
+    let record = bench.agent.record().clone();
+    assert!(bench.pass_done(0).is_empty(), "no pass is under way");
+    assert_eq!(*bench.agent.record(), record);
+}
+
+#[test]
 fn a_cutover_does_not_wait_for_the_end_of_a_rest() {
     let mut bench = Bench::passing();
     bench.pass_done(1);
@@ -388,6 +409,8 @@ fn a_deleted_migration_is_forgotten_and_its_session_says_no_more() {
     assert_eq!(names(&bench.facts()), ["close", "forget"]);
     assert!(bench.agent.gone());
     assert!(bench.input(Input::BarrierReached(9)).is_empty());
+    let refused = Input::Refused(RefusalCode::NotAuthorised);
+    assert!(bench.input(refused).is_empty());
     let finished = bench.finished();
     assert!(bench.input(Input::Finished(finished)).is_empty());
 }

@@ -96,6 +96,75 @@ fn each_of_the_three_counts_only_from_its_own_node_epoch_and_root() {
 }
 
 #[test]
+fn what_is_stated_about_another_migration_volume_or_mesh_counts_for_nothing() {
+    let world = || {
+        let mut world = world();
+        let stated = three(&world);
+        state(&mut world, stated);
+        world
+    };
+    assert!(permission(&world()).is_ok());
+    let job = |change: fn(&mut JobId)| {
+        let mut job = JOB;
+        change(&mut job);
+        job
+    };
+    let mesh = world().ledger.mesh();
+    let elsewhere = [
+        (job(|job| job.migration.0[0] ^= 1), mesh),
+        (job(|job| job.volume.0[0] ^= 1), mesh),
+        (JOB, keys::MeshId([0; 32])),
+    ];
+    for (job, mesh) in elsewhere {
+        let mut world = world();
+        let subject = crate::proof::Subject {
+            mesh,
+            job,
+            epoch: Epoch(2),
+            length: LENGTH,
+            root: ROOT,
+        };
+        let signer = key(OPERATOR);
+        let end = End::Witness;
+        let witness = crate::proof::sign(&signer, &subject, end, Method::ReadBack, NOW.wall);
+        world.report(OPERATOR, |report| report.proofs = vec![witness]);
+        assert!(matches!(
+            permission(&world),
+            Err(Unconfirmed::NotWitnessed(_))
+        ));
+    }
+}
+
+#[test]
+fn a_key_that_is_two_nodes_is_not_the_witness_of_its_own_copy() {
+    let mut world = world();
+    world.enrol(OTHER_REPLICATOR, &[keys::Role::Provisioner]);
+    let first = key(OTHER_REPLICATOR).public();
+    let of_key = |world: &World| -> Vec<NodeId> {
+        let members = world.authority.members();
+        let members = members.filter(|member| member.key == first);
+        members.map(|member| member.id).collect()
+    };
+    let situation = world.situation(OPERATOR, NOW);
+    let mut plan = situation.migration(&JOB).unwrap().clone();
+    let second = of_key(&world);
+    let second = second.iter().find(|node| !plan.replicators.contains(node));
+    plan.provisioner = *second.unwrap();
+    let roots = vec![
+        proof_of(&world, 2, OTHER_REPLICATOR, End::Target, ROOT),
+        proof_of(&world, 2, OTHER_REPLICATOR, End::Witness, ROOT),
+    ];
+    let source = proof_of(&world, 2, AGENT, End::Source, ROOT);
+    world.report(AGENT, |report| report.proofs = vec![source]);
+    world.report(OTHER_REPLICATOR, |report| report.proofs = roots);
+    let situation = world.situation(OPERATOR, NOW);
+    assert!(matches!(
+        situation.evidence(&plan).permission(&JOB.volume),
+        Err(Unconfirmed::NotWitnessed(_))
+    ));
+}
+
+#[test]
 fn a_witness_that_did_not_read_the_copy_back_confirms_nothing() {
     let mut world = world();
     let mut stated = three(&world);

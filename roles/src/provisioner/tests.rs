@@ -5,7 +5,8 @@
 use super::*;
 use crate::launch::Claim;
 use crate::world::{
-    AGENT, JOB, LENGTH, NOW, OPERATOR, OTHER_REPLICATOR, REPLICATOR, World, proof, proof_of, volume,
+    AGENT, JOB, LENGTH, NOW, OPERATOR, OTHER_REPLICATOR, REPLICATOR, World, key, proof, proof_of,
+    volume,
 };
 use keys::proof::End;
 
@@ -139,11 +140,29 @@ fn a_volume_is_made_once_for_what_the_agent_chose_and_reported() {
 }
 
 #[test]
-fn another_node_makes_nothing() {
-    let world = started();
-    let mut out = vec![];
-    Provisioner::default().settle(&world.situation(REPLICATOR, NOW), &mut out);
-    assert!(out.is_empty());
+fn another_node_makes_and_removes_nothing() {
+    let mut world = started();
+    let settle = |world: &World| {
+        let mut out = vec![];
+        Provisioner::default().settle(&world.situation(REPLICATOR, NOW), &mut out);
+        out
+    };
+    assert!(settle(&world).is_empty());
+    world.want(Desired::Deleted);
+    agent_lets_go(&mut world, vec![]);
+    assert!(settle(&world).is_empty());
+}
+
+#[test]
+fn a_provisioner_whose_key_is_in_two_places_makes_and_removes_nothing() {
+    let mut world = started();
+    world.authority.note_cloned([key(OPERATOR).public()]);
+    assert!(settle(&mut Provisioner::default(), &world, NOW).is_empty());
+    let mut world = started();
+    world.want(Desired::Deleted);
+    agent_lets_go(&mut world, vec![]);
+    world.authority.note_cloned([key(OPERATOR).public()]);
+    assert!(settle(&mut Provisioner::default(), &world, NOW).is_empty());
 }
 
 #[test]
@@ -260,6 +279,39 @@ fn volumes_of_a_deleted_migration_are_removed_once_its_agent_has_let_go() {
     step(&mut provisioner, NOW, Input::Removed(JOB.migration));
     assert!(provisioner.targets().is_empty());
     assert!(settle(&mut provisioner, &world, later(99_000)).is_empty());
+}
+
+#[test]
+fn volumes_are_removed_once_none_is_being_made() {
+    let mut world = started();
+    let mut provisioner = Provisioner::default();
+    let making = wanted(&settle(&mut provisioner, &world, NOW));
+    world.want(Desired::Deleted);
+    agent_lets_go(&mut world, vec![]);
+    assert!(settle(&mut provisioner, &world, later(90_000)).is_empty());
+    step(&mut provisioner, NOW, ensured(making));
+    let out = settle(&mut provisioner, &world, NOW);
+    assert_eq!(out, [Action::Remove(JOB.migration)]);
+}
+
+#[test]
+fn a_copy_is_kept_for_good_once_the_volumes_before_it_are_deleted() {
+    let (mut world, mut provisioner) = moved_on();
+    let [Action::Fence(_), Action::Ensure(making)] = &settle(&mut provisioner, &world, NOW)[..]
+    else {
+        panic!("fence and ensure");
+    };
+    step(&mut provisioner, NOW, ensured(making.clone()));
+    let roots = vec![proof_of(&world, 2, AGENT, End::Source, [5; 32])];
+    world.agent_is_at(2, OTHER_REPLICATOR, 1, roots);
+    world.want(Desired::Deleted);
+    assert!(settle(&mut provisioner, &world, NOW).is_empty());
+    step(&mut provisioner, NOW, Input::Fenced(below(2), vec![]));
+    let out = settle(&mut provisioner, &world, NOW);
+    assert_eq!(out, [Action::Retire(below(2))]);
+    step(&mut provisioner, NOW, Input::Retired(below(2)));
+    let out = settle(&mut provisioner, &world, NOW);
+    assert_eq!(kinds(&out), ["volumes-kept"]);
 }
 
 #[test]
@@ -422,6 +474,27 @@ fn what_was_cut_over_is_read_back_once_and_signed_only_if_it_is_the_same() {
         assert_eq!(kinds(&out), told);
         assert!(settle(&mut provisioner, &world, later(90_000)).is_empty());
     }
+}
+
+#[test]
+fn an_answer_about_another_root_than_is_being_read_confirms_nothing() {
+    let world = cut_over(OPERATOR);
+    let mut provisioner = Provisioner::default();
+    settle(&mut provisioner, &world, NOW);
+    let mut other = reading();
+    other.claim.root = [6; 32];
+    let answer = Input::ReadBack(other, [6; 32]);
+    assert!(step(&mut provisioner, NOW, answer).is_empty());
+}
+
+#[test]
+fn a_copy_that_was_kept_is_not_touched_again() {
+    let mut world = cut_over(OPERATOR);
+    world.want(Desired::Deleted);
+    let mut provisioner = Provisioner::default();
+    let out = settle(&mut provisioner, &world, NOW);
+    assert_eq!(kinds(&out), ["read back", "volumes-kept"]);
+    assert!(settle(&mut provisioner, &world, later(90_000)).is_empty());
 }
 
 #[test]

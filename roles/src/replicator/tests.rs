@@ -189,6 +189,13 @@ fn a_volume_that_is_not_attached_or_too_small_is_not_written() {
     assert_eq!(code(&world, &ticket), RefusalCode::NotReady);
     world.target_reported(1, LENGTH, TargetState::Failed("no".into()));
     assert_eq!(code(&world, &ticket), RefusalCode::NotReady);
+    world.target_of(1, OTHER_REPLICATOR, LENGTH, TargetState::Ready);
+    assert_eq!(code(&world, &ticket), RefusalCode::NotReady);
+    world.target_reported(1, LENGTH, TargetState::Ready);
+    let mut of_another = world.reports.get(&world.id(OPERATOR)).unwrap().targets[0].clone();
+    of_another.volume = VolumeId([7; 16]);
+    world.report(OPERATOR, |report| report.targets = vec![of_another]);
+    assert_eq!(code(&world, &ticket), RefusalCode::NotReady);
     world.target_reported(1, LENGTH - 1, TargetState::Ready);
     assert_eq!(code(&world, &ticket), RefusalCode::SizeMismatch);
     world.target_reported(1, LENGTH + 1, TargetState::Ready);
@@ -212,6 +219,31 @@ fn an_epoch_that_is_over_stays_over_and_a_new_one_begins_afresh() {
     let third = admit(&world, &replicator, &key(AGENT), &ticket(&world, grant, 3)).unwrap();
     assert!(third.fresh);
     assert_eq!((third.record.epoch, third.record.barrier), (Epoch(3), 0));
+}
+
+#[test]
+fn what_is_known_of_a_copy_at_another_place_or_of_another_length_counts_for_nothing() {
+    let (world, grant) = ready();
+    let ticket = ticket(&world, grant, 1);
+    let known = admit(&world, &Replicator::default(), &key(AGENT), &ticket).unwrap();
+    let known = Record {
+        barrier: 4,
+        ..known.record
+    };
+    let elsewhere = Record {
+        path: "/volumes/2".into(),
+        ..known.clone()
+    };
+    let shorter = Record {
+        length: LENGTH - 1,
+        ..known.clone()
+    };
+    for (record, is_fresh) in [(known, false), (elsewhere, true), (shorter, true)] {
+        let replicator = Replicator::new([record]);
+        let admitted = admit(&world, &replicator, &key(AGENT), &ticket).unwrap();
+        assert_eq!(admitted.fresh, is_fresh);
+        assert_eq!(admitted.record.barrier == 0, is_fresh);
+    }
 }
 
 #[test]
@@ -247,6 +279,7 @@ fn copies_of_deleted_migrations_are_forgotten_and_no_others() {
     let mut replicator = Replicator::default();
     let admitted = admit(&world, &replicator, &key(AGENT), &ticket(&world, grant, 1)).unwrap();
     replicator.stored(admitted.record);
+    world.agent_reports(1, vec![]);
     assert!(
         replicator
             .forget_over(&world.situation(REPLICATOR, NOW))

@@ -133,6 +133,28 @@ fn nothing_that_was_revoked_has_expired_or_was_deleted_is_vouched_for() {
 }
 
 #[test]
+fn an_operator_limited_to_a_site_vouches_for_nothing_elsewhere() {
+    let (mut world, _) = world();
+    for (seed, scope) in [
+        (9, keys::Scope::Everywhere),
+        (10, keys::Scope::Sites(vec![keys::Name::new("a").unwrap()])),
+    ] {
+        let enrolment = keys::statement::Enrolment {
+            subject: key(seed).public(),
+            name: keys::Name::new("node").unwrap(),
+            roles: [keys::Role::Operator].into_iter().collect(),
+            site: None,
+            not_after: None,
+            scope,
+            admission: keys::statement::Admission::Root,
+        };
+        world.state(1, keys::Statement::Enrolment(enrolment));
+    }
+    assert!(Vouching::default().settle(&world.situation(9, NOW)));
+    assert!(!Vouching::default().settle(&world.situation(10, NOW)));
+}
+
+#[test]
 fn a_migration_that_was_cut_over_needs_no_leases_any_more() {
     let (mut world, _) = world();
     let job = JobReport {
@@ -201,7 +223,8 @@ fn an_operator_that_is_a_replicator_itself_answers_its_own_pulse() {
 fn where_one_report_has_no_room_for_all_they_take_turns() {
     let mut world = World::new();
     let (agent, pool) = (world.id(AGENT), world.id(REPLICATOR));
-    let many = MAX_RENEWED - 1;
+    // What one of them may use has no room by itself: it is told of as much as fits.
+    let many = MAX_RENEWED + 1;
     for _ in 0..many {
         world.grant_to(vec![pool]);
     }

@@ -1,6 +1,7 @@
 //! Edits that lost what they depend on and are made again by their author.
 
 use super::*;
+use crate::evidence::PairOutcome;
 
 /// The edits of `identity` that a revocation orphans, made again.
 fn again(node: &mut Node, world: &World) -> MadeAgain {
@@ -89,15 +90,19 @@ fn an_edit_made_again_is_no_fork_to_who_has_not_heard_of_the_revocation() {
     unaware.offer_all(all(&honest.document), &unrevoked);
     unaware.offer_all(all(&traitor.document), &unrevoked);
     assert_eq!(unaware.len(), 5);
+    let before = unaware.entries_after(&key(1).public(), 0, 1).remove(0);
     let made = again(&mut honest, &world);
     let news: Vec<SignedChange> = made
         .changes
         .iter()
         .map(|(_, change)| change.clone())
         .collect();
+    let first = Box::new([before, news[0].clone()]);
     for outcome in unaware.offer_all(news, &unrevoked) {
         assert_eq!(outcome, Outcome::Parked);
     }
+    let shown = unaware.offer_fork(first, &unrevoked);
+    assert_eq!(shown, PairOutcome::Refused, "one number, two rounds");
     assert_eq!(unaware.forked().count(), 0);
     unaware.rebuild(&world.authority());
     assert_same(&unaware, &honest.document);

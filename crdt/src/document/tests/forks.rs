@@ -88,7 +88,18 @@ fn a_pair_shows_the_fork_to_who_has_neither_and_a_false_pair_shows_nothing() {
     forged[1].signature.0[3] ^= 1;
     let twice = Box::new([proof[0].clone(), proof[0].clone()]);
     let following = Box::new([log[0].clone(), log[1].clone()]);
-    for false_pair in [forged, twice, following] {
+    // Another operator's change of the same number.
+    let mut third = Node::new(&world, 1);
+    for at in 0..2 {
+        third.edit(&world, |edit| {
+            edit.create_migration(&migration([M1, M2][at]))
+        });
+    }
+    let theirs = third
+        .document
+        .entries_after(&key(1).public(), 1, usize::MAX);
+    let of_two_authors = Box::new([proof[0].clone(), theirs[0].clone()]);
+    for false_pair in [forged, twice, following, of_two_authors] {
         let offered = fresh.offer_fork(false_pair, &authority);
         assert_eq!(offered, PairOutcome::Refused);
     }
@@ -146,6 +157,19 @@ fn a_short_losing_branch_makes_way_for_the_honoured_one() {
     }
     assert_same(&node, &b.document);
     assert_eq!(node.parked(), (0, 0));
+}
+
+#[test]
+fn the_last_change_of_a_losing_branch_is_not_taken_for_the_honoured_one() {
+    let mut world = World::of(&[1, 2]);
+    let (a, b) = forked(&world);
+    let author = key(2).public();
+    world.revoke(2, Some(b.head()));
+    let mut node = Document::new(world.mesh());
+    let offered = node.offer_all(all(&a.document), &world.authority());
+    let past = Refusal::NotHonoured { author, seq: 4 };
+    assert_eq!(offered[3], Outcome::Refused(past));
+    assert_eq!(node.len(), 3);
 }
 
 proptest! {

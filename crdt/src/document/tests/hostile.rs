@@ -3,6 +3,7 @@
 //! can always be loaded again.
 
 use super::*;
+use crate::parked::{MAX_PARKED, MAX_PARKED_OF_AUTHOR};
 use automerge::legacy::{Key, ObjectId, Op, OpId, OpType};
 use automerge::{ExpandedChange, ObjType, ScalarValue};
 
@@ -202,6 +203,40 @@ fn changes_of_another_mesh_and_of_another_signer_are_refused() {
 }
 
 #[test]
+fn a_change_over_the_limit_is_refused_and_does_not_wait_for_its_author() {
+    let world = World::of(&[1]);
+    let mut document = Document::new(world.mesh());
+    let bytes = MAX_CHANGE + 1;
+    for seed in [1, 9] {
+        let large = SignedChange::sign(&key(seed), world.mesh(), vec![0; bytes]);
+        let author = key(seed).public();
+        let refusal = Refusal::TooLarge { author, bytes };
+        let offered = document.offer(large, &world.authority());
+        assert_eq!(offered, Outcome::Refused(refusal));
+    }
+    assert_eq!(document.parked(), (0, 0));
+}
+
+#[test]
+fn strangers_leave_what_waits_of_operators_its_room() {
+    let (world, _, next) = with_next();
+    let mut document = Document::new(world.mesh());
+    let authority = world.authority();
+    for seed in 100..100 + (MAX_PARKED / MAX_PARKED_OF_AUTHOR) as u8 {
+        for number in 0..MAX_PARKED_OF_AUTHOR {
+            let raw = number.to_le_bytes().to_vec();
+            let change = SignedChange::sign(&key(seed), world.mesh(), raw);
+            assert_eq!(document.offer(change, &authority), Outcome::Parked);
+        }
+    }
+    let one_more = SignedChange::sign(&key(99), world.mesh(), vec![1]);
+    let author = key(99).public();
+    let no_room = Outcome::Refused(Refusal::NoRoom { author });
+    assert_eq!(document.offer(one_more, &authority), no_room);
+    assert_eq!(document.offer(next, &authority), Outcome::Parked);
+}
+
+#[test]
 fn a_gap_waits_and_what_waits_stays_within_its_bounds() {
     let (world, mut document, next) = with_next();
     let before = document.clone();
@@ -209,7 +244,7 @@ fn a_gap_waits_and_what_waits_stays_within_its_bounds() {
         let far = altered(&world, &next, |change| change.seq = seq);
         let outcome = document.offer(far, &world.authority());
         let room = matches!(outcome, Outcome::Parked);
-        assert_eq!(room, seq < 3 + crate::parked::MAX_PARKED_OF_AUTHOR as u64);
+        assert_eq!(room, seq < 3 + MAX_PARKED_OF_AUTHOR as u64);
     }
     assert_same(&document, &before);
     let author = key(1).public();
@@ -218,7 +253,7 @@ fn a_gap_waits_and_what_waits_stays_within_its_bounds() {
     assert_eq!(document.offer(far, &world.authority()), full);
     assert_eq!(document.offer(next, &world.authority()), Outcome::Admitted);
     // What now has the next number does not follow it, and waits no longer.
-    assert_eq!(document.parked().0, crate::parked::MAX_PARKED_OF_AUTHOR - 1);
+    assert_eq!(document.parked().0, MAX_PARKED_OF_AUTHOR - 1);
 }
 
 #[test]

@@ -134,6 +134,11 @@ fn the_plan_of_an_earlier_time_can_be_read_again() {
     assert_eq!(a.document.plan_at(&now).as_ref(), Some(a.document.plan()));
     // Heads that are not here, and heads whose changes rest on others.
     assert_eq!(b.document.plan_at(&now), None);
+    let mut of_another = heads.clone();
+    for head in of_another.values_mut() {
+        head.hash[0] ^= 1;
+    }
+    assert_eq!(a.document.plan_at(&of_another), None);
     let mut torn = heads;
     torn.remove(&key(1).public());
     assert_eq!(a.document.plan_at(&torn), None);

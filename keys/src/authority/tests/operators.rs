@@ -202,6 +202,102 @@ fn what_an_operator_notarised_stands_while_its_word_for_it_is_honoured() {
 }
 
 #[test]
+fn of_an_operator_that_is_honoured_through_number_0_nothing_counts() {
+    let mut world = World::new();
+    let operator = world.operator.clone();
+    let grant = world.grant();
+    let head = world.ledger.head(&operator.public());
+    world.revoke_operator(&operator, Some(Position { seq: 0, ..head }));
+    assert!(authority(&world.ledger).grant(&grant).is_none());
+}
+
+#[test]
+fn an_invite_is_taken_back_by_who_made_it() {
+    let mut world = World::new();
+    let operator = world.operator.clone();
+    let invite = world.invite(&operator, &[Role::Agent], 1, 77);
+    let is_revoked = |world: &World| {
+        let authority = authority(&world.ledger);
+        authority.invite(&invite).unwrap().revoked
+    };
+    assert!(!is_revoked(&world));
+    world.state(&operator, revoke(invite));
+    assert!(is_revoked(&world));
+}
+
+#[test]
+fn a_grant_that_ends_before_the_enrolment_of_who_signed_it_ends_by_itself() {
+    let mut world = World::new();
+    let (first, long) = (world.operator.clone(), key(20));
+    let end = UnixSecs(LATER.0 + 1);
+    let made = world.operator_by_invite(&first, &long, Scope::Everywhere, Some(end));
+    made.unwrap();
+    let grant = world.grant_between(&long, &key(3), &key(4));
+    let authority = authority(&world.ledger);
+    assert_eq!(authority.grant(&grant).unwrap().not_after, LATER);
+}
+
+#[test]
+fn of_several_enrolments_of_one_key_the_one_that_honours_most_decides() {
+    let root = key(1);
+    for revoked in 0..2 {
+        let mut world = World::new();
+        let mut made = vec![];
+        for admitted in ["a", "b"] {
+            let Statement::Enrolment(stated) =
+                enrolment(&key(20), &[Role::Operator], Admission::Root)
+            else {
+                panic!("an enrolment");
+            };
+            let name = name(admitted);
+            let stated = Statement::Enrolment(Enrolment { name, ..stated });
+            made.push(world.state(&root, stated));
+        }
+        made.sort();
+        let honours = Honoured {
+            key: key(20).public(),
+            statements: Position::NONE,
+            changes: Position {
+                seq: 1,
+                hash: [1; 32],
+            },
+        };
+        let revocation = Revocation {
+            target: made[revoked],
+            honours: Some(honours),
+            reason: String::new(),
+        };
+        world.state(&root, Statement::Revocation(revocation));
+        let authority = authority(&world.ledger);
+        assert_eq!(
+            authority.authorship(&key(20).public()),
+            Some(Authorship::Full)
+        );
+    }
+}
+
+#[test]
+fn a_node_that_lapsed_or_expired_stands_in_no_role() {
+    let mut world = World::new();
+    let (first, short) = (world.operator.clone(), key(20));
+    let end = UnixSecs(5_000);
+    let made = world.operator_by_invite(&first, &short, Scope::Everywhere, Some(end));
+    made.unwrap();
+    world.node_by_invite(&short, &key(21), 2).unwrap();
+    let agent = key(21).public();
+    let standing = |world: &World, now: UnixSecs| {
+        let authority = authority(&world.ledger);
+        let standing = authority.standing(now, &agent, Role::Agent);
+        standing.map(|_| ())
+    };
+    assert_eq!(standing(&world, UnixSecs(end.0 - 1)), Ok(()));
+    assert_eq!(standing(&world, end), Err(Denied::NodeExpired(agent)));
+    world.revoke_operator(&short, None);
+    assert_eq!(world.standing(&key(21)), Standing::Lapsed);
+    assert_eq!(standing(&world, NOW), Err(Denied::NodeRevoked(agent)));
+}
+
+#[test]
 fn operators_that_enrol_each_other_stand_on_nothing_without_the_root() {
     let mut world = World::new();
     let (first, second, third) = (key(2), key(20), key(21));
@@ -253,6 +349,25 @@ fn of_two_operators_of_one_invite_use_neither_is_heard() {
     world.state(&root, revoke(second));
     assert_eq!(world.standing(&key(20)), Standing::Active);
     assert_eq!(world.standing(&key(22)), Standing::Active);
+}
+
+#[test]
+fn an_operator_stays_contested_by_an_enrolment_that_lapsed() {
+    let mut world = World::new();
+    let first = key(2);
+    let enrolled = world.operator_by_invite(&first, &key(20), Scope::Everywhere, None);
+    let honoured = world.ledger.head(&first.public());
+    let stated = world.ledger.get(&enrolled.unwrap()).unwrap();
+    let Statement::Enrolment(stated) = &stated.entry.statement else {
+        panic!("an enrolment");
+    };
+    let Admission::Invited { invite, .. } = stated.admission else {
+        panic!("by invite");
+    };
+    let admission = world.invited(invite, &first, &key(21), 150, 0);
+    world.state(&first, enrolment(&key(21), &[Role::Operator], admission));
+    world.revoke_operator(&first, Some(honoured));
+    assert_eq!(world.standing(&key(20)), Standing::Contested);
 }
 
 #[test]
@@ -434,4 +549,33 @@ fn an_operator_limited_to_sites_renews_no_lease_elsewhere() {
     leases.hear(&authority, NOW, (renewal.holder, &wanted), said);
     assert!(leases.since(&pairs[0]).is_some());
     assert!(leases.since(&pairs[1]).is_none());
+}
+
+#[test]
+fn the_word_of_an_operator_limited_to_sites_covers_both_ends_of_known_grants_there() {
+    let mut world = World::new();
+    let first = world.operator.clone();
+    for (seed, site) in [(21, 0), (22, 0), (23, 1), (24, 1)] {
+        world.node_by_invite(&first, &key(seed), site).unwrap();
+    }
+    let scope = Scope::Sites(vec![name("a")]);
+    for (agent, replicator, is_within) in [
+        (21, 22, true),
+        (21, 24, false),
+        (23, 22, false),
+        (23, 24, false),
+    ] {
+        let pair = Pair {
+            grant: world.grant_between(&first, &key(agent), &key(replicator)),
+            replicator: world.node(&key(replicator)),
+        };
+        let authority = authority(&world.ledger);
+        assert_eq!(authority.is_within(&scope, &pair), is_within);
+        assert!(authority.is_within(&Scope::Everywhere, &pair));
+        let unknown = Pair {
+            grant: StatementId([0; 32]),
+            ..pair
+        };
+        assert!(!authority.is_within(&scope, &unknown));
+    }
 }

@@ -248,6 +248,7 @@ fn while_an_operators_key_is_contested_only_what_both_follow_counts() {
     );
     let settled = authority(&world.ledger);
     assert!(settled.grant(&before).is_some() && settled.grant(&honest).is_some());
+    assert!(settled.grant(&stolen_id).is_none());
     assert_eq!(
         settled.authorship(&key(22).public()),
         Some(Authorship::Through(CHANGES))

@@ -181,6 +181,9 @@ fn a_node_that_runs_twice_is_stopped_at_both_ends_and_everybody_is_told_once() {
         assert!(alarms(&step(&mut op, again)).is_empty());
     }
     assert!(publish(&mut agent, "web1").is_empty() && publish(&mut twin, "copy").is_empty());
+    let next = crate::world::key(19);
+    let rotated = agent.rotate(&next, NOW, &mut vec![]);
+    assert_eq!(rotated, Err(StateError::Cloned));
     for node in [&mut agent, &mut twin, &mut replicator] {
         talk(&mut op, node, 100);
         let (stored, pages) = talk(&mut op, node, 100);
@@ -193,6 +196,10 @@ fn a_node_that_runs_twice_is_stopped_at_both_ends_and_everybody_is_told_once() {
     assert_eq!(back.heads(), replicator.heads());
     assert!(back.authority().is_cloned(&key));
     assert!(alarms(&step(&mut back, Input::Tick)).is_empty());
+
+    // Nor is it forgotten when something is stated here.
+    grant(&mut op, 2, &mut vec![]);
+    assert!(op.authority().is_cloned(&key));
 
     // Until its enrolment is revoked.
     let id = agent.me().unwrap().into();

@@ -3,6 +3,9 @@
 
 use super::clones::records;
 use super::*;
+use crate::enrol::DeniedCode;
+use crate::sync::Yours;
+use crate::world::ask;
 use keys::statement::{Admission, Enrolment, Entry, Position};
 use keys::{Domain, Role};
 
@@ -97,6 +100,47 @@ fn who_is_alone_in_its_mesh_or_is_told_to_may_write_at_once() {
     create(&mut alone, 1, &mut vec![]);
     revoke(&mut op, node.me().unwrap().into(), &mut vec![]);
     assert!(restored(key(1), &records(&op)).may_write());
+}
+
+#[test]
+fn who_has_not_heard_how_far_its_log_goes_does_not_say_that_an_invite_is_unknown() {
+    let (mut op, _) = found(1);
+    let _ = join(&mut op, 9);
+    let mut back = restored(key(1), &records(&op));
+    let request = || EnrolRequest::Hello {
+        mesh: op.ledger().mesh(),
+        invite: keys::StatementId([1; 32]),
+    };
+    let denied = |code| EnrolReply::Denied { code };
+    assert!(!back.may_write());
+    let rotated = back.rotate(&key(19), NOW, &mut vec![]);
+    assert_eq!(rotated, Err(StateError::Unheard));
+    let (answer, _) = ask(&mut back, NOW, &key(30), request(), [3; 32]);
+    assert_eq!(answer, denied(DeniedCode::Busy));
+    back.write_unheard();
+    let (answer, _) = ask(&mut back, NOW, &key(30), request(), [3; 32]);
+    assert_eq!(answer, denied(DeniedCode::UnknownInvite));
+}
+
+#[test]
+fn a_node_has_not_heard_all_while_a_peer_shows_more_of_any_of_its_logs() {
+    let (mut op, _) = found(1);
+    grant(&mut op, 1, &mut vec![]);
+    create(&mut op, 1, &mut vec![]);
+    publish(&mut op, "op");
+    let here = op.yours(&op.my_key());
+    assert!(op.holds(&here));
+    let more: [fn(&mut Yours); 4] = [
+        |yours| yours.statement += 1,
+        |yours| yours.change += 1,
+        |yours| yours.report += 1,
+        |yours| yours.roots[0] += 1,
+    ];
+    for (at, more_of) in more.into_iter().enumerate() {
+        let mut theirs = here.clone();
+        more_of(&mut theirs);
+        assert!(!op.holds(&theirs), "{at}");
+    }
 }
 
 #[test]

@@ -149,4 +149,8 @@ fn two_next_keys_raise_an_alarm_that_names_the_node() {
         }));
     }
     assert!(raised.contains(&Alarm::ContestedKey { node: me }));
+    let mut out = vec![];
+    grant(&mut op, 1, &mut out);
+    let told = |output: &Output| matches!(output, Output::Raise(Alarm::ContestedKey { .. }));
+    assert!(!out.iter().any(told), "people are told once");
 }

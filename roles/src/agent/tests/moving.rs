@@ -199,6 +199,32 @@ fn a_lease_that_is_missing_is_no_reason_to_leave_a_replicator() {
 }
 
 #[test]
+fn a_grant_that_the_ledger_has_yet_to_bring_is_no_reason_to_leave_a_replicator() {
+    let mut pool = Pool::passing();
+    let world = &mut pool.bench.world;
+    let old = *world.authority.grants().next().unwrap().0;
+    let other = world.id(OTHER_REPLICATOR);
+    let to_other = world.grant_to(vec![other]);
+    world.edit(|edit| edit.add_grant(JOB.migration, to_other));
+    let to_come = keys::StatementId([0xff; 32]);
+    world.edit(|edit| edit.add_grant(JOB.migration, to_come));
+    world.revoke(OPERATOR, old);
+    world.vouch(NOW);
+    assert_eq!(names(&pool.facts()), ["close", "grant-refused"]);
+    assert!(pool.later(10 * LOST_MILLIS).is_empty());
+    assert!(pool.is_at(1, REPLICATOR));
+}
+
+#[test]
+fn a_replicator_is_kept_while_its_session_stands_whatever_else_is_not_connected() {
+    let mut pool = Pool::passing();
+    pool.leave(REPLICATOR);
+    assert!(pool.facts().is_empty());
+    assert!(pool.later(10 * LOST_MILLIS).is_empty());
+    assert!(pool.is_at(1, REPLICATOR));
+}
+
+#[test]
 fn a_grant_that_is_over_moves_nobody_anywhere() {
     let mut pool = Pool::passing();
     let grant = *pool.bench.world.authority.grants().next().unwrap().0;
@@ -277,6 +303,35 @@ fn nothing_is_left_while_people_or_the_source_or_the_volume_hold_the_work() {
         assert!(pool.later(10 * LOST_MILLIS).is_empty());
         assert!(pool.is_at(1, REPLICATOR), "hold {at}");
     }
+}
+
+#[test]
+fn after_a_time_in_which_nobody_was_reached_the_wait_begins_anew() {
+    let mut pool = Pool::chosen();
+    pool.leave(REPLICATOR);
+    pool.facts();
+    assert!(pool.later(LOST_MILLIS - 1).is_empty());
+    pool.leave(OTHER_REPLICATOR);
+    pool.later(LOST_MILLIS);
+    pool.away.remove(&key(OTHER_REPLICATOR).public());
+    assert!(pool.facts().is_empty());
+    assert!(pool.later(LOST_MILLIS - 1).is_empty());
+    assert_eq!(
+        names(&pool.later(1)),
+        ["store", "replicator-replaced"],
+        "and ends"
+    );
+}
+
+#[test]
+fn the_only_usable_replicator_is_not_left_for_itself() {
+    let mut pool = Pool::passing();
+    let node = pool.bench.world.id(OTHER_REPLICATOR);
+    pool.bench.world.revoke(1, node.into());
+    for _ in 0..20 {
+        pool.break_and_resume();
+    }
+    assert!(pool.is_at(1, REPLICATOR));
 }
 
 #[test]

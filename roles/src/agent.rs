@@ -542,7 +542,7 @@ impl Agent {
             Ahead::CutOver(epoch, replicator, finished) => {
                 self.record.epoch = epoch;
                 self.record.replicator = Some(replicator);
-                self.record.finished = Some(finished);
+                self.record.finished = Some(*finished);
                 self.phase = Phase::CutOver;
                 "was cut over already".to_owned()
             }

@@ -69,7 +69,7 @@ pub enum Ahead {
     /// It had gone on to another epoch.
     Epoch(Epoch, Option<NodeId>),
     /// It had cut the volume over, under this epoch.
-    CutOver(Epoch, NodeId, Finished),
+    CutOver(Epoch, NodeId, Box<Finished>),
     /// It had cut the volume over, and what the replicator stated is not here.
     Unproven,
 }
@@ -179,7 +179,7 @@ impl Situation<'_> {
                 source_proof,
                 target_proof,
             };
-            return Some(Ahead::CutOver(proof.epoch, replicator, finished));
+            return Some(Ahead::CutOver(proof.epoch, replicator, Box::new(finished)));
         }
         let report = self.reports.get(&self.me)?;
         let mut jobs = report.jobs.iter();

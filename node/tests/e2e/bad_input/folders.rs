@@ -69,13 +69,13 @@ fn a_store_of_a_newer_format_is_refused_and_kept() {
     let lab = Lab::new();
     let mut node = lab.founder("node");
     let path = node.folder.join("dunlin.redb");
-    assert_eq!(reformatted(&path, 3), 2);
-    let words = ["format 3", "knows formats up to 2", "or a newer one"];
+    assert_eq!(reformatted(&path, 4), 3);
+    let words = ["format 4", "knows formats up to 3", "or a newer one"];
     run(&node).fails(1, &words);
     node.run(&["status"]).fails(1, &words);
     assert_eq!(
-        reformatted(&path, 2),
-        3,
+        reformatted(&path, 3),
+        4,
         "it is as the newer program left it"
     );
     node.start();

@@ -45,6 +45,14 @@ pub enum Flaw {
     LeasesFromReceipt,
     /// Goes on vouching for the last that it vouched for.
     VouchesForEver,
+    /// Leaves it to the first operator to vouch.
+    OnlyTheFirstVouches,
+    /// Keeps to itself what operators decided apart.
+    HidesConflicts,
+    /// Who recovers a mesh does not take back the enrolment of the lost operator.
+    SparesTheLost,
+    /// Who recovers a mesh honours nothing of what the lost operator said.
+    HonoursNothing,
 }
 
 /// Something that must never be, and was.
@@ -120,6 +128,13 @@ counts! {
     leases_over = "streams ended by a lease";
     moved_unheard = "blocks moved unheard";
     cut_off_revocations = "revocations cut off";
+    second_wishes = "wishes of a second operator";
+    operators_lost = "first operators lost for good";
+    inherited_wishes = "wishes that another operator went on with";
+    recovered = "meshes recovered with the root key";
+    thefts = "words of a lost operator's thief";
+    second_vouchers = "reports of another operator that vouch";
+    conflicts = "conflicts between operators told";
 }
 
 /// What every node shares.

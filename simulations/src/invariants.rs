@@ -7,9 +7,11 @@
 use crate::context::{Context, Flaw};
 use crate::disk::{Disk, flat_root, leaf};
 use crate::node::Node;
+use crate::recovery::Lost;
 use crate::store::{Copy, Store};
 use blocks::{BlockIndex, Extent};
 use crdt::SignedChange;
+use crdt::plan::Conflict;
 use keys::lease::{Pair, Renewal};
 use keys::statement::{Enrolment, Entry, Grant};
 use keys::{Authority, Domain, Epoch, Ledger, NodeId, PublicKey, Signed, Statement, StatementId};
@@ -59,6 +61,9 @@ invariants! {
     HealedWorkEnds = "INV-18", "once nothing fails any more every migration ends as it was decided, and the copy is the disk";
     EnrolmentEnds = "INV-19", "an invite that is open and unused enrols its joiner, once";
     MovedWithinLease = "INV-23", "no block moves later than lease and autonomy after an operator that had not heard of a revocation vouched for it";
+    AnyOperatorRenews = "INV-25", "while an operator is left, what is good is renewed, whoever granted it";
+    ConflictsAreTold = "INV-26", "what operators decided apart is told on every node, alike on those that hold the same";
+    OnlyTheHonouredCounts = "INV-27", "of an operator that was taken back counts what is honoured, and nothing that is said with its key after that";
     ConfirmedIsTrue = "INV-24", "a copy is confirmed by a node other than its replicator once nothing fails any more, and only if it is the disk that was cut over";
 }
 
@@ -76,6 +81,7 @@ pub struct Oracle {
     acknowledged: BTreeMap<(JobId, Epoch), u64>,
     authorities: BTreeMap<[[u8; 32]; 2], Authority>,
     plans: BTreeMap<([u8; 32], [u8; 32]), [u8; 32]>,
+    conflicts: BTreeMap<([u8; 32], [u8; 32]), Vec<(MigrationId, Vec<Conflict>)>>,
     verified: BTreeSet<[u8; 32]>,
     /// The epochs of what was cut over.
     cut_over: BTreeMap<JobId, Epoch>,
@@ -83,6 +89,13 @@ pub struct Oracle {
     /// holder and pair.
     vouched: BTreeMap<(NodeId, Pair), u64>,
     answered: BTreeSet<(NodeId, NodeId, Pulse, Pair)>,
+    /// The root key.
+    pub root: Option<PublicKey>,
+    /// The operator that was lost and taken back.
+    pub lost: Option<Lost>,
+    /// Which statements a root key made under each number: two where it went on from a
+    /// member that was behind.
+    roots: BTreeMap<(PublicKey, u64), BTreeSet<StatementId>>,
     /// Grants and enrolments whose revocation an operator has stored.
     revoked: BTreeSet<StatementId>,
     /// Streams that were opened without a right to.
@@ -287,6 +300,20 @@ impl Oracle {
     pub fn cut_over(&mut self, job: JobId, epoch: Epoch) {
         self.cut_over.insert(job, epoch);
         self.to_prove.insert(job);
+    }
+
+    /// Whether a root key was used twice for one number: by who recovered a mesh with the
+    /// help of a member that was behind. No other key may be.
+    pub fn is_forked_root(&self, key: &PublicKey, fork: mesh::Fork) -> bool {
+        let mesh::Fork::Statements(seq) = fork else {
+            return false;
+        };
+        let is_root = self.root == Some(*key);
+        is_root
+            && self
+                .roots
+                .get(&(*key, seq))
+                .is_some_and(|made| made.len() > 1)
     }
 
     /// Whether any volume of a migration was.
@@ -606,6 +633,89 @@ pub fn views_agree(ctx: &mut Context, node: &Node) {
     ctx.require(known == content, Invariant::SameLogsSamePlan, || {
         format!("node {} makes another plan of the same logs", node.index)
     });
+    conflicts_are_told(ctx, node, (ledger, logs));
+    only_the_honoured_counts(ctx, node);
+}
+
+/// INV-27, on a node that has heard that an operator was taken back.
+fn only_the_honoured_counts(ctx: &mut Context, node: &Node) {
+    let (Some(lost), Some(replica)) = (ctx.oracle.lost.clone(), node.replica()) else {
+        return;
+    };
+    let (ledger, authority) = (replica.ledger(), replica.authority());
+    let Some(id) = authority.by_key(&lost.key).map(|member| member.id) else {
+        return;
+    };
+    let revoked = revoked_in(ledger);
+    if !revoked.contains(&id.into()) {
+        return;
+    }
+    let mut wrong = vec![];
+    for (id, state) in authority.grants() {
+        if let Some(seq) = place_of(ledger, id, &lost.key) {
+            let counts = seq <= lost.honoured.statements.seq && !revoked.contains(id);
+            if state.revoked == counts {
+                wrong.push(format!("grant {id:?}, number {seq}"));
+            }
+        }
+    }
+    for member in authority.members() {
+        let id = StatementId::from(member.id);
+        if let Some(seq) = place_of(ledger, &id, &lost.key) {
+            let counts = seq <= lost.honoured.statements.seq && !revoked.contains(&id);
+            if (member.standing == keys::Standing::Active) != counts {
+                wrong.push(format!("enrolment {id:?}, number {seq}"));
+            }
+        }
+    }
+    let plans = &replica.document().plan().migrations;
+    if plans.contains_key(&lost.stolen) {
+        wrong.push("a migration that a thief planned".into());
+    }
+    ctx.require(wrong.is_empty(), Invariant::OnlyTheHonouredCounts, || {
+        let (at, honoured) = (node.index, lost.honoured.statements.seq);
+        format!("node {at} takes for what it is not: {wrong:?}; {honoured} are honoured")
+    });
+}
+
+/// The number of a statement among those of a key, if it is of that key.
+fn place_of(ledger: &Ledger, id: &StatementId, key: &PublicKey) -> Option<u64> {
+    let recorded = ledger.get(id)?;
+    (recorded.signed.signer == *key).then_some(recorded.entry.seq)
+}
+
+/// Fields of which people are told that they were set apart.
+const DECIDING: [&str; 3] = ["desired", "pool", "provisioner"];
+
+/// INV-26: every conflict of the plan that a node holds was told there, as it is now; and
+/// nodes that hold the same see the same.
+fn conflicts_are_told(ctx: &mut Context, node: &Node, held: ([u8; 32], [u8; 32])) {
+    let Some(replica) = node.replica() else {
+        return;
+    };
+    let plans = replica.document().plan().migrations.values();
+    let open: Vec<(MigrationId, Vec<Conflict>)> = plans
+        .filter(|plan| !plan.conflicts.is_empty())
+        .map(|plan| (plan.id, plan.conflicts.clone()))
+        .collect();
+    for (migration, conflicts) in &open {
+        let decides = |conflict: &&Conflict| DECIDING.contains(&conflict.field.as_str());
+        for conflict in conflicts.iter().filter(decides) {
+            let is_told = node.knows_conflict(*migration, conflict);
+            ctx.require(is_told, Invariant::ConflictsAreTold, || {
+                format!("node {} does not tell of {conflict:?}", node.index)
+            });
+        }
+    }
+    let same = *ctx
+        .oracle
+        .conflicts
+        .entry(held)
+        .or_insert_with(|| open.clone())
+        == open;
+    ctx.require(same, Invariant::ConflictsAreTold, || {
+        format!("node {} sees other conflicts in the same logs", node.index)
+    });
 }
 
 /// INV-12: the signatures of what is about to be stored.
@@ -635,6 +745,13 @@ pub fn everything_verifies(ctx: &mut Context, node: usize, mesh: MeshId, records
             continue;
         }
         let holds = holds();
+        if let Record::Statement(signed) = record
+            && let Ok(entry) = signed.open_stored::<Entry>()
+        {
+            let place = (signed.signer, entry.seq);
+            let of_place = ctx.oracle.roots.entry(place).or_default();
+            of_place.insert(signed.statement_id());
+        }
         ctx.require(holds, Invariant::EverythingVerifies, || {
             format!("node {node} stores what nobody signed")
         });

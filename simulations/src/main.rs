@@ -21,6 +21,7 @@ mod network;
 mod node;
 mod people;
 mod receiving;
+mod recovery;
 mod rng;
 mod running;
 mod scale;

@@ -11,8 +11,9 @@ use crate::ending;
 use crate::invariants::{self, Oracle};
 use crate::network::{Event, Network};
 use crate::node::{Lived, Node, SourceVolume};
+use crate::recovery::Recovery;
 use crate::rng::{Rng, Stream};
-use crate::scenario::{Scenario, skew};
+use crate::scenario::{At, Scenario, Wish, skew};
 use crate::store::Store;
 use crate::trace::{Trace, View};
 use blocks::Geometry;
@@ -55,8 +56,15 @@ pub struct World {
     pub scenario: Scenario,
     /// Who may be connected to whom.
     pub edges: BTreeSet<(usize, usize)>,
-    /// Who is, and in which of their lives.
+    /// Who is, as one end sees it, and in which of their lives.
     pub links: BTreeMap<(usize, usize), (u32, u32)>,
+    /// The operator that goes on with the first one's work, once that is lost for good.
+    pub heir: Option<usize>,
+    /// The making of a new operator with the root key, once the first is lost.
+    pub recovery: Option<Recovery>,
+    /// What the people of the first operator have got of each migration.
+    pub done: Vec<Vec<At<Wish>>>,
+    forger: usize,
     people: Rng,
     writes: Rng,
     /// When the healed world is looked at next.
@@ -106,12 +114,21 @@ impl World {
             oracle: Oracle::default(),
             violation: None,
         };
+        let forger = match scenario.role_of(nodes - 1) {
+            "member" => nodes - 1,
+            _ => nodes,
+        };
+        let done = vec![vec![]; scenario.migrations.len()];
         let mut world = Self {
             ctx,
             nodes: vec![],
             scenario,
             edges: BTreeSet::new(),
             links: BTreeMap::new(),
+            forger,
+            heir: None,
+            recovery: None,
+            done,
             people: Rng::of(seed, Stream::People, &[]),
             writes: Rng::of(seed, Stream::Writes, &[]),
             looks_at: 0,
@@ -153,6 +170,7 @@ impl World {
             index,
             identity,
             root: (index == 0).then(|| Identity::from_seed(&keys.bytes())),
+            lent: None,
             name: Name::new(&format!("n{index}")).expect("letters and digits"),
             store: Store::default(),
             up: None,
@@ -184,6 +202,7 @@ impl World {
             site: None,
             nonce: founder.rng.bytes(),
         };
+        self.ctx.oracle.root = Some(root.public());
         let wall = founder.now(&self.ctx).wall;
         let founded = Replica::found(founder.identity.clone(), root, founding, wall);
         let (_, records) = founded.expect("the founding statements are within their limits");
@@ -209,11 +228,7 @@ impl World {
     /// The enrolled node in whose name forgeries are sent; a stranger where every node
     /// has work to do.
     pub fn forger(&self) -> usize {
-        let last = self.scenario.nodes - 1;
-        match self.scenario.role_of(last) {
-            "member" => last,
-            _ => self.scenario.nodes,
-        }
+        self.forger
     }
 
     /// Lets a node act, if it runs; it may die of it.
@@ -318,6 +333,7 @@ impl World {
             Event::People => {
                 self.people();
                 self.losses();
+                self.recover();
                 let at = self.ctx.now + self.people.between(300, 1_200);
                 self.ctx.network.schedule(at, Event::People);
             }

@@ -8,6 +8,7 @@ use crate::context::{Context, Flaw};
 use crate::disk::{Disk, flat_root, leaf};
 use crate::node::Node;
 use crate::recovery::Lost;
+use crate::rotating::Changed;
 use crate::store::{Copy, Store};
 use blocks::{BlockIndex, Extent};
 use crdt::SignedChange;
@@ -64,6 +65,7 @@ invariants! {
     AnyOperatorRenews = "INV-25", "while an operator is left, what is good is renewed, whoever granted it";
     ConflictsAreTold = "INV-26", "what operators decided apart is told on every node, alike on those that hold the same";
     OnlyTheHonouredCounts = "INV-27", "of an operator that was taken back counts what is honoured, and nothing that is said with its key after that";
+    ChangedKeysCount = "INV-28", "a node that changed its key goes on as the same node, and the key it had is let in nowhere once that is heard";
     ConfirmedIsTrue = "INV-24", "a copy is confirmed by a node other than its replicator once nothing fails any more, and only if it is the disk that was cut over";
 }
 
@@ -89,6 +91,8 @@ pub struct Oracle {
     /// holder and pair.
     vouched: BTreeMap<(NodeId, Pair), u64>,
     answered: BTreeSet<(NodeId, NodeId, Pulse, Pair)>,
+    /// Changes of keys that were begun.
+    pub changed_keys: Vec<Changed>,
     /// The root key.
     pub root: Option<PublicKey>,
     /// The operator that was lost and taken back.
@@ -114,7 +118,7 @@ pub struct Oracle {
 struct Telling {
     statements: BTreeSet<StatementId>,
     changes: BTreeSet<(PublicKey, SignedChangeId)>,
-    reports: BTreeMap<NodeId, u64>,
+    reports: BTreeMap<(NodeId, PublicKey), u64>,
 }
 
 type SignedChangeId = [u8; 32];
@@ -160,7 +164,10 @@ pub fn told_is_durable(
         });
         if let Ok(report) = signed.open_stored::<crdt::Report>() {
             let told = ctx.oracle.told.entry(node).or_default();
-            let version = told.reports.entry(report.node).or_default();
+            let version = told
+                .reports
+                .entry((report.node, signed.signer))
+                .or_default();
             *version = report.version.max(*version);
         }
     }
@@ -193,18 +200,19 @@ pub fn nothing_told_is_forgotten(ctx: &mut Context, node: &Node) {
             change.map(|(author, _)| format!("a change of {author:?}"))
         })
         .or_else(|| {
-            // Of those that left the mesh no report is kept.
+            // Of those that left the mesh no report is kept, nor one of a key given up.
             let reports = replica.reports();
             let mut told = told.reports.iter();
-            let older = told.find(|(id, version)| {
+            let older = told.find(|((id, key), version)| {
                 let held = reports.get(id).map(|report| report.version);
                 let stays = replica
                     .authority()
                     .member(id)
-                    .is_some_and(|member| replica.authority().admits(UnixSecs(0), &member.key));
+                    .is_some_and(|member| member.key == *key)
+                    && replica.authority().admits(UnixSecs(0), key);
                 stays && held.is_none_or(|held| held < **version)
             });
-            older.map(|(id, version)| format!("report {version} of {id:?}"))
+            older.map(|((id, _), version)| format!("report {version} of {id:?}"))
         });
     if let Some(missing) = missing {
         let text = format!(
@@ -445,12 +453,7 @@ fn forbidden(
         return Some("the grant does not cover the volume".into());
     }
     let is_key_of = |node: &NodeId, key: &PublicKey| {
-        let id = StatementId::from(*node);
-        !revoked(&id)
-            && ledger.get(&id).is_some_and(|recorded| {
-                matches!(&recorded.entry.statement,
-                    Statement::Enrolment(Enrolment { subject, .. }) if subject == key)
-            })
+        !revoked(&StatementId::from(*node)) && key_in(ledger, *node).as_ref() == Some(key)
     };
     if !is_key_of(agent, ends[0]) {
         return Some("the agent is another or was revoked".into());
@@ -559,13 +562,7 @@ pub fn moved_within_lease(
         return;
     };
     let mut pool = terms.replicators.iter();
-    let named = pool.find(|node| {
-        let enrolment = replica.ledger().get(&StatementId::from(**node));
-        enrolment.is_some_and(|recorded| {
-            matches!(&recorded.entry.statement,
-                Statement::Enrolment(enrolment) if enrolment.subject == *replicator)
-        })
-    });
+    let named = pool.find(|node| key_in(replica.ledger(), **node) == Some(*replicator));
     let Some(replicator) = named.copied() else {
         return;
     };
@@ -635,6 +632,61 @@ pub fn views_agree(ctx: &mut Context, node: &Node) {
     });
     conflicts_are_told(ctx, node, (ledger, logs));
     only_the_honoured_counts(ctx, node);
+    old_keys_are_out(ctx, node, replica);
+}
+
+/// INV-28, on a node that has heard of a change of keys.
+fn old_keys_are_out(ctx: &mut Context, node: &Node, replica: &Replica) {
+    if ctx.oracle.changed_keys.is_empty() {
+        return;
+    }
+    let rotations = rotations_in(replica.ledger());
+    let authority = replica.authority();
+    let wrong = ctx.oracle.changed_keys.iter().find(|change| {
+        let is_heard = rotations.get(&change.old) == Some(&change.new);
+        let goes_on = authority.by_key(&change.new).map(|member| member.id) == Some(change.node);
+        is_heard && (authority.admits(UnixSecs(0), &change.old) || !goes_on)
+    });
+    if let Some(change) = wrong.copied() {
+        let text = format!("node {} takes {change:?} for what it is not", node.index);
+        ctx.fail(Invariant::ChangedKeysCount, text);
+    }
+}
+
+/// INV-28: a node comes back with the key that its own ledger gives it.
+pub fn goes_on_as_itself(ctx: &mut Context, node: usize, replica: &Replica) {
+    let key = replica.my_key();
+    let rotations = rotations_in(replica.ledger());
+    ctx.require(
+        !rotations.contains_key(&key),
+        Invariant::ChangedKeysCount,
+        || format!("node {node} comes back with a key that it has changed"),
+    );
+}
+
+/// Which key follows which, read from the statements.
+fn rotations_in(ledger: &Ledger) -> BTreeMap<PublicKey, PublicKey> {
+    let rotations = ledger.iter();
+    rotations
+        .filter_map(|(_, recorded)| match &recorded.entry.statement {
+            Statement::Rotation(rotation) => Some((recorded.signed.signer, rotation.key)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The key that a node has, read from the statements.
+fn key_in(ledger: &Ledger, node: NodeId) -> Option<PublicKey> {
+    let Statement::Enrolment(enrolment) = &ledger.get(&node.into())?.entry.statement else {
+        return None;
+    };
+    let rotations = rotations_in(ledger);
+    let mut key = enrolment.subject;
+    // Nobody comes back to a key that it had.
+    while let Some(next) = rotations.get(&key) {
+        key = *next;
+    }
+    Some(key)
 }
 
 /// INV-27, on a node that has heard that an operator was taken back.
@@ -787,9 +839,14 @@ fn change_verifies(mesh: MeshId, change: &SignedChange) -> bool {
 
 /// Whether a ledger enrols a key and has not revoked it, read from the statements.
 pub fn enrolled(ledger: &Ledger, key: &PublicKey) -> bool {
+    let rotations = rotations_in(ledger);
+    let mut first = *key;
+    while let Some((old, _)) = rotations.iter().find(|(_, new)| **new == first) {
+        first = *old;
+    }
     let mut ids = ledger.iter().filter_map(|(id, recorded)| {
         matches!(&recorded.entry.statement,
-            Statement::Enrolment(Enrolment { subject, .. }) if subject == key)
+            Statement::Enrolment(Enrolment { subject, .. }) if *subject == first)
         .then_some(*id)
     });
     let revoked = revoked_in(ledger);

@@ -5,7 +5,20 @@
 
 use crate::rng::{Rng, Stream};
 use crate::world::World;
+use keys::PublicKey;
 use mesh::Input;
+
+/// How long a connection lasts to a peer that takes this node for a stranger: its gate
+/// lets it idle, and it is dialled again.
+const STRANGER_MILLIS: u64 = 10_000;
+
+/// A peer as one end knows it: the lives of both, and its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    lives: (u32, u32),
+    key: PublicKey,
+    since: u64,
+}
 
 impl World {
     /// Who is a neighbour of whom: a ring, all that must move blocks, and some more.
@@ -56,26 +69,33 @@ impl World {
     /// One end of a link: who is not known there is no peer, and has to introduce itself
     /// if it takes this node for one.
     fn refresh_end(&mut self, at: usize, peer: usize) {
-        let lives = self
-            .linkable(at, peer)
-            .then(|| (self.nodes[at].life, self.nodes[peer].life));
+        let now = self.ctx.now;
         let had = self.links.get(&(at, peer)).copied();
-        if lives == had {
+        let is_idle = had.is_some_and(|had| now - had.since >= STRANGER_MILLIS);
+        let link = self.linkable(at, peer).then(|| Link {
+            lives: (self.nodes[at].life, self.nodes[peer].life),
+            key: self.ctx.key_of(peer),
+            since: match had {
+                Some(had) if !is_idle || self.linkable(peer, at) => had.since,
+                _ => now,
+            },
+        });
+        if link == had {
             return;
         }
-        if had.is_some() {
+        if let Some(had) = had {
             self.links.remove(&(at, peer));
-            self.link(at, peer, false);
+            self.link(at, (peer, had.key), false);
         }
-        if let Some(lives) = lives {
-            self.links.insert((at, peer), lives);
-            self.link(at, peer, true);
+        if let Some(link) = link {
+            self.links.insert((at, peer), link);
+            self.link(at, (peer, link.key), true);
         }
     }
 
     /// Whether two nodes run, reach each other, and this one admits the other.
     fn linkable(&self, at: usize, peer: usize) -> bool {
-        let key = self.nodes[peer].identity.public();
+        let key = self.ctx.key_of(peer);
         let wall = self.nodes[at].now(&self.ctx).wall;
         let replica = self.nodes[at].replica();
         let admits = replica.is_some_and(|replica| replica.authority().admits(wall, &key));
@@ -84,8 +104,7 @@ impl World {
         admits && runs && !(cut(at, peer) && cut(peer, at))
     }
 
-    fn link(&mut self, at: usize, peer: usize, is_up: bool) {
-        let key = self.nodes[peer].identity.public();
+    fn link(&mut self, at: usize, (peer, key): (usize, PublicKey), is_up: bool) {
         self.live(at, |node, ctx| {
             let known = match is_up {
                 true => node.up().connected.insert(peer),

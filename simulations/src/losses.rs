@@ -124,7 +124,7 @@ impl World {
         };
         records
             .filter_map(|record| authority.member(&record.replicator?))
-            .filter_map(|member| self.ctx.index_of(&member.key))
+            .filter_map(|member| self.ctx.keys.get(&member.key).copied())
             .collect()
     }
 

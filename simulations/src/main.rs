@@ -23,6 +23,7 @@ mod people;
 mod receiving;
 mod recovery;
 mod rng;
+mod rotating;
 mod running;
 mod scale;
 mod scenario;

@@ -83,6 +83,8 @@ pub struct Node {
     pub identity: Identity,
     /// The mesh's root key, at the node that founded it.
     pub root: Option<Identity>,
+    /// Its next key, stored before the mesh hears of it.
+    pub next: Option<Identity>,
     /// The root key, where people bring it for what only it may state.
     pub lent: Option<Identity>,
     /// Its name.
@@ -236,12 +238,14 @@ impl Node {
         }
         self.life += 1;
         let mut up = Up::default();
+        self.take_next_key(ctx);
         if !self.store.is_blank() {
             match self.store.restore(self.identity.clone(), self.root.clone()) {
                 Ok(mut replica) => {
                     if ctx.flaw == Some(Flaw::WritesUnheard) {
                         replica.write_unheard();
                     }
+                    invariants::goes_on_as_itself(ctx, self.index, &replica);
                     up.replica = Some(replica);
                 }
                 Err(why) => {
@@ -369,6 +373,10 @@ impl Node {
             }
             Output::Raise(alarm) => {
                 ctx.note(at, format_args!("raises an alarm: {alarm:?}"));
+                if let mesh::Alarm::ContestedKey { .. } = alarm {
+                    let text = format!("node {at} raises {alarm:?}, and each key was changed once");
+                    ctx.fail(Invariant::ChangedKeysCount, text);
+                }
                 let cloned = match alarm {
                     mesh::Alarm::Cloned { key, fork } => !ctx.oracle.is_forked_root(&key, fork),
                     _ => false,

@@ -101,6 +101,10 @@ impl World {
     /// one they see what became of it, and decide once more.
     pub fn inherit(&mut self, heir: usize) {
         self.heir = Some(heir);
+        // All were connected to the lost one, and some perhaps to nobody else that counts.
+        let others = (1..self.scenario.nodes).filter(|node| *node != heir);
+        self.edges
+            .extend(others.map(|node| (node.min(heir), node.max(heir))));
         for (migration, done) in self.scenario.migrations.iter_mut().zip(&self.done) {
             let is_revoked = done.iter().any(|wish| wish.what.revokes());
             let begins = |wish: &At<Wish>| matches!(wish.what, Wish::Create | Wish::Start);

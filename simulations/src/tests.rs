@@ -184,6 +184,13 @@ fn a_lost_operator_that_is_not_taken_back_or_not_honoured_is_noticed() {
 }
 
 #[test]
+fn a_node_that_begins_again_with_a_key_that_it_has_changed_is_noticed() {
+    let scenario = files::named("keys-change");
+    let outcome = world::run(&scenario, None, Some(Flaw::KeepsOldKey));
+    assert_eq!(outcome.violation.unwrap().invariant.id(), "INV-28");
+}
+
+#[test]
 fn a_node_that_answers_strangers_is_noticed() {
     assert_eq!(noticed_as(Flaw::AnswersStrangers, 10), Some("INV-13"));
 }

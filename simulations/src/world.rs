@@ -9,6 +9,7 @@ use crate::describing::{self, Size};
 use crate::disk::{Content, Death, ZEROS};
 use crate::ending;
 use crate::invariants::{self, Oracle};
+use crate::links::Link;
 use crate::network::{Event, Network};
 use crate::node::{Lived, Node, SourceVolume};
 use crate::recovery::Recovery;
@@ -25,6 +26,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How often a node looks at its clock.
 const TICK_MILLIS: u64 = 1_000;
+/// How long a node is down that begins again with another key.
+const AGAIN_MILLIS: u64 = 100;
 /// How long a healed world may take to end everything.
 const HEALED_MILLIS: u64 = 200_000;
 /// Capacity of the cloud, in bytes.
@@ -57,7 +60,7 @@ pub struct World {
     /// Who may be connected to whom.
     pub edges: BTreeSet<(usize, usize)>,
     /// Who is, as one end sees it, and in which of their lives.
-    pub links: BTreeMap<(usize, usize), (u32, u32)>,
+    pub links: BTreeMap<(usize, usize), Link>,
     /// The operator that goes on with the first one's work, once that is lost for good.
     pub heir: Option<usize>,
     /// The making of a new operator with the root key, once the first is lost.
@@ -109,6 +112,7 @@ impl World {
             dies_proving: None,
             flaw,
             keys: BTreeMap::new(),
+            current: vec![],
             trace: Trace::new(names, view),
             seen: Seen::default(),
             oracle: Oracle::default(),
@@ -148,6 +152,7 @@ impl World {
         let mut keys = Rng::of(seed, Stream::Keys, &[number]);
         let identity = Identity::from_seed(&keys.bytes());
         self.ctx.keys.insert(identity.public(), index);
+        self.ctx.current.push(identity.public());
         if index == self.scenario.nodes {
             self.ctx.oracle.forgers.insert(identity.public());
             return;
@@ -171,6 +176,7 @@ impl World {
             identity,
             root: (index == 0).then(|| Identity::from_seed(&keys.bytes())),
             lent: None,
+            next: None,
             name: Name::new(&format!("n{index}")).expect("letters and digits"),
             store: Store::default(),
             up: None,
@@ -339,6 +345,10 @@ impl World {
             }
             Event::Fault(at) if !self.ctx.calm => self.fault(at),
             Event::Fault(_) => {}
+            Event::Again { node, life } if self.nodes[node].life == life => {
+                self.kill(node, Death::Process, AGAIN_MILLIS);
+            }
+            Event::Again { .. } => {}
             Event::Mended { node } => self.mended(node),
             Event::Start { node } => self.start(node),
             Event::Heal => self.heal(),

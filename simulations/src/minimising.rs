@@ -159,8 +159,8 @@ impl Search<'_> {
         scenario.second_operator = None;
         for migration in &mut scenario.migrations {
             let is_start = |wish: &At<Wish>| wish.what == Wish::Start;
-            let starts = migration.second_wishes.iter().copied().filter(is_start);
-            if let Some(start) = starts.last() {
+            let mut starts = migration.second_wishes.iter().copied().filter(is_start);
+            if let Some(start) = starts.next_back() {
                 let create = |wish: &At<Wish>| wish.what == Wish::Create;
                 let after = migration.wishes.iter().rposition(create);
                 migration.wishes.insert(after.map_or(0, |at| at + 1), start);

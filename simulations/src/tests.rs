@@ -32,7 +32,7 @@ fn the_same_seed_makes_the_same_trace_and_another_seed_another() {
 #[test]
 fn a_few_seeds_hold_and_reach_everything_they_are_about() {
     let mut seen = Seen::default();
-    for seed in 1_000..1_040 {
+    for seed in 1_100..1_140 {
         let outcome = world::run(&Scenario::draw(seed, 7), None, None);
         assert_eq!(outcome.violation, None, "seed {seed} of 7 nodes");
         seen.add(&outcome.seen);

@@ -45,6 +45,16 @@ pub enum Flaw {
     LeasesFromReceipt,
     /// Goes on vouching for the last that it vouched for.
     VouchesForEver,
+    /// Leaves it to the first operator to vouch.
+    OnlyTheFirstVouches,
+    /// Keeps to itself what operators decided apart.
+    HidesConflicts,
+    /// Who recovers a mesh does not take back the enrolment of the lost operator.
+    SparesTheLost,
+    /// A node that has changed its key begins again with the one that it had.
+    KeepsOldKey,
+    /// Who recovers a mesh honours nothing of what the lost operator said.
+    HonoursNothing,
 }
 
 /// Something that must never be, and was.
@@ -120,6 +130,15 @@ counts! {
     leases_over = "streams ended by a lease";
     moved_unheard = "blocks moved unheard";
     cut_off_revocations = "revocations cut off";
+    second_wishes = "wishes of a second operator";
+    operators_lost = "first operators lost for good";
+    inherited_wishes = "wishes that another operator went on with";
+    changed_keys = "keys of nodes changed";
+    cut_changes = "changes of keys cut short";
+    recovered = "meshes recovered with the root key";
+    thefts = "words of a lost operator's thief";
+    second_vouchers = "reports of another operator that vouch";
+    conflicts = "conflicts between operators told";
 }
 
 /// What every node shares.
@@ -145,8 +164,10 @@ pub struct Context {
     pub dies_proving: Option<u64>,
     /// The rule that is left out, if one is.
     pub flaw: Option<Flaw>,
-    /// Which participant has which key, strangers included.
+    /// Which participant has or had which key, strangers included.
     pub keys: BTreeMap<PublicKey, usize>,
+    /// The key that each has now.
+    pub current: Vec<PublicKey>,
     /// What happened.
     pub trace: Trace,
     /// How often it did.
@@ -177,17 +198,14 @@ impl Context {
         }
     }
 
-    /// The participant with a key.
+    /// The participant that has a key now.
     pub fn index_of(&self, key: &PublicKey) -> Option<usize> {
-        self.keys.get(key).copied()
+        let owner = self.keys.get(key).copied();
+        owner.filter(|owner| self.key_of(*owner) == *key)
     }
 
-    /// The key of a participant.
+    /// The key that a participant has now.
     pub fn key_of(&self, index: usize) -> PublicKey {
-        let mut keys = self.keys.iter();
-        *keys
-            .find(|(_, at)| **at == index)
-            .expect("every participant's key is known from the start")
-            .0
+        self.current[index]
     }
 }

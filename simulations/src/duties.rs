@@ -99,11 +99,18 @@ impl Node {
     }
 
     /// What this node vouches for as an operator.
-    pub fn renewals(&mut self, now: Now) -> Vec<Renewal> {
+    pub fn renewals(&mut self, ctx: &mut Context, now: Now) -> Vec<Renewal> {
         let mut vouching = std::mem::take(&mut self.up().vouching);
         let renewals = self.with_situation(now, |situation| vouching.renewals(situation));
         self.up().vouching = vouching;
-        renewals.unwrap_or_default()
+        let renewals = renewals.unwrap_or_default();
+        if self.index > 0 && !renewals.is_empty() {
+            ctx.seen.second_vouchers += 1;
+        }
+        match ctx.flaw {
+            Some(Flaw::OnlyTheFirstVouches) if self.index > 0 => vec![],
+            _ => renewals,
+        }
     }
 
     fn agent_duties(&mut self, ctx: &mut Context) -> Lived {

@@ -10,7 +10,7 @@ use crate::node::Node;
 use crate::scenario::{Ending, Loss, Migration};
 use crate::world::World;
 use crdt::Stage;
-use keys::Epoch;
+use keys::{Denied, Epoch};
 use provider::VolumeKey;
 use roles::JobId;
 use roles::launch::{Confirmed, Unconfirmed};
@@ -26,15 +26,34 @@ pub fn missing(world: &World) -> Option<(Invariant, String)> {
     if world.nodes.iter().any(|node| until(node).is_some()) {
         return Some((work, "a node is still to come back".into()));
     }
+    if world.is_recovering() {
+        return Some((work, "the mesh is still to be recovered".into()));
+    }
+    if let Some(lost) = &world.ctx.oracle.lost {
+        let holds = |node: &&Node| {
+            let replica = node.replica().filter(|_| node.index != 0);
+            let plan = replica.map(|replica| replica.document().plan());
+            plan.is_some_and(|plan| plan.migrations.contains_key(&lost.stolen))
+        };
+        if let Some(node) = world.nodes.iter().find(holds) {
+            let text = format!("node {} holds what a thief planned", node.index);
+            return Some((Invariant::OnlyTheHonouredCounts, text));
+        }
+    }
     for migration in &world.scenario.migrations {
-        if let Some(wish) = migration.wishes.front() {
+        let mut wishes = migration.wishes.iter().chain(&migration.second_wishes);
+        if let Some(wish) = wishes.next() {
             let (wish, id) = (wish.what, migration.id);
             return Some((work, format!("people still want {wish:?} of {id:?}")));
         }
         for job in jobs(migration) {
             if let Some(text) = unfinished(world, migration, &job) {
+                let invariant = match waits_for_a_lease(world, migration, &job) {
+                    true => Invariant::AnyOperatorRenews,
+                    false => work,
+                };
                 return Some((
-                    work,
+                    invariant,
                     format!("{job} must end as {:?}: {text}", migration.ending),
                 ));
             }
@@ -116,6 +135,27 @@ fn unfinished(world: &World, migration: &Migration, job: &JobId) -> Option<Strin
     (!ended).then_some(standing)
 }
 
+/// Whether the work stands still because no operator vouches for what is good, and one
+/// runs.
+fn waits_for_a_lease(world: &World, migration: &Migration, job: &JobId) -> bool {
+    let agent = &world.nodes[migration.agent];
+    let permit = agent.with_situation(agent.now(&world.ctx), |situation| {
+        let record = agent.store.agents.get(job)?;
+        situation.agent_facts(record, |_| true, Ok(())).permit
+    });
+    let is_waiting = matches!(
+        permit.flatten(),
+        Some(Err(Denied::LeaseOver { .. } | Denied::NotVouched { .. }))
+    );
+    let is_operator = |node: &Node| {
+        let operates = node.with_situation(node.now(&world.ctx), |situation| {
+            situation.operator().is_some()
+        });
+        operates == Some(true)
+    };
+    is_waiting && world.nodes.iter().any(is_operator)
+}
+
 /// Why a copy that was cut over and is to be launched is not confirmed, if it is not.
 fn unconfirmed(world: &World, migration: &Migration, job: &JobId) -> Option<String> {
     if migration.ending != Ending::CutOver {
@@ -174,6 +214,8 @@ fn disagreement(world: &World) -> Option<String> {
     let outcasts = world.scenario.outcasts();
     let stays =
         |index: &usize| !outcasts.contains(index) && world.nodes[*index].lost_until.is_none();
+    // A thief may have the machine of a lost operator.
+    let stays = |index: &usize| stays(index) && !(world.recovery.is_some() && *index == 0);
     let mut staying = (0..world.scenario.nodes).filter(stays);
     let first = staying.next().expect("agents are never lost");
     let heads = world.nodes[first].replica().map(mesh::Replica::heads);

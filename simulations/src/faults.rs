@@ -24,6 +24,9 @@ use serde::{Deserialize, Serialize};
 const LONGEST_CUT_SECS: u64 = 60;
 const AFTER_LEASE_MILLIS: u64 = 8_000;
 
+/// How long a node is down that dies as it changes its key.
+const DOWN_MILLIS: u64 = 2_000;
+
 /// One thing that goes wrong. `pick` chooses among what is there at that moment, by
 /// any number; where nothing is, nothing happens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +132,14 @@ pub enum Fault {
         /// How far it is off from then on.
         to_secs: i64,
     },
+    /// A node gives itself another key, and perhaps dies of it.
+    ChangesKey {
+        /// Which.
+        node: usize,
+        /// How many things it does before it dies; it does not if a file has none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deeds: Option<u64>,
+    },
     /// The next calls to the cloud all fail.
     CloudBurst {
         /// How.
@@ -198,6 +209,7 @@ impl Fault {
             | Self::OldStore { node, .. }
             | Self::SlowDisk { node, .. }
             | Self::ClockJumps { node, .. }
+            | Self::ChangesKey { node, .. }
             | Self::StrangerAsks { node }
             | Self::ForgedGossip { node, .. } => vec![*node],
             Self::Partition { side, .. } => side.clone(),
@@ -335,6 +347,16 @@ impl World {
             Fault::ClockJumps { node, to_secs } => {
                 self.ctx.seen.clock_jumps += 1;
                 self.nodes[node].skew_secs = to_secs;
+            }
+            Fault::ChangesKey { node, deeds } => {
+                if let Some(deeds) = deeds {
+                    self.nodes[node].fuse = Some(Fuse {
+                        deeds,
+                        death: Death::Power,
+                        down_millis: DOWN_MILLIS,
+                    });
+                }
+                self.change_key(node);
             }
             Fault::CloudBurst { failure, calls } => self.ctx.burst = Some((failure, calls)),
             Fault::StrangerAsks { node } => self.stranger_asks(node),

@@ -4,12 +4,19 @@
 //! The checks look from outside: they know what every node holds and what was sent,
 //! and ask the code under test as little as they can.
 
+mod trust;
+
+pub use trust::goes_on_as_itself;
+
 use crate::context::{Context, Flaw};
 use crate::disk::{Disk, flat_root, leaf};
 use crate::node::Node;
+use crate::recovery::Lost;
+use crate::rotating::Changed;
 use crate::store::{Copy, Store};
 use blocks::{BlockIndex, Extent};
 use crdt::SignedChange;
+use crdt::plan::Conflict;
 use keys::lease::{Pair, Renewal};
 use keys::statement::{Enrolment, Entry, Grant};
 use keys::{Authority, Domain, Epoch, Ledger, NodeId, PublicKey, Signed, Statement, StatementId};
@@ -17,6 +24,7 @@ use keys::{MeshId, MigrationId, Pulse, Role, UnixSecs};
 use mesh::{Record, Replica};
 use roles::JobId;
 use std::collections::{BTreeMap, BTreeSet};
+use trust::{conflicts_are_told, key_in, old_keys_are_out, only_the_honoured_counts, rotations_in};
 
 macro_rules! invariants {
     ($($name:ident = $id:literal, $text:literal;)*) => {
@@ -59,6 +67,10 @@ invariants! {
     HealedWorkEnds = "INV-18", "once nothing fails any more every migration ends as it was decided, and the copy is the disk";
     EnrolmentEnds = "INV-19", "an invite that is open and unused enrols its joiner, once";
     MovedWithinLease = "INV-23", "no block moves later than lease and autonomy after an operator that had not heard of a revocation vouched for it";
+    AnyOperatorRenews = "INV-25", "while an operator is left, what is good is renewed, whoever granted it";
+    ConflictsAreTold = "INV-26", "what operators decided apart is told on every node, alike on those that hold the same";
+    OnlyTheHonouredCounts = "INV-27", "of an operator that was taken back counts what is honoured, and nothing that is said with its key after that";
+    ChangedKeysCount = "INV-28", "a node that changed its key goes on as the same node, and the key it had is let in nowhere once that is heard";
     ConfirmedIsTrue = "INV-24", "a copy is confirmed by a node other than its replicator once nothing fails any more, and only if it is the disk that was cut over";
 }
 
@@ -76,6 +88,7 @@ pub struct Oracle {
     acknowledged: BTreeMap<(JobId, Epoch), u64>,
     authorities: BTreeMap<[[u8; 32]; 2], Authority>,
     plans: BTreeMap<([u8; 32], [u8; 32]), [u8; 32]>,
+    conflicts: BTreeMap<([u8; 32], [u8; 32]), OpenConflicts>,
     verified: BTreeSet<[u8; 32]>,
     /// The epochs and roots of what was cut over.
     cut_over: BTreeMap<JobId, (Epoch, [u8; 32])>,
@@ -83,6 +96,15 @@ pub struct Oracle {
     /// holder and pair.
     vouched: BTreeMap<(NodeId, Pair), u64>,
     answered: BTreeSet<(NodeId, NodeId, Pulse, Pair)>,
+    /// Changes of keys that were begun.
+    pub changed_keys: Vec<Changed>,
+    /// The root key.
+    pub root: Option<PublicKey>,
+    /// The operator that was lost and taken back.
+    pub lost: Option<Lost>,
+    /// Which statements a root key made under each number: two where it went on from a
+    /// member that was behind.
+    roots: BTreeMap<(PublicKey, u64), BTreeSet<StatementId>>,
     /// Grants and enrolments whose revocation an operator has stored.
     revoked: BTreeSet<StatementId>,
     /// Streams that were opened without a right to.
@@ -101,10 +123,13 @@ pub struct Oracle {
 struct Telling {
     statements: BTreeSet<StatementId>,
     changes: BTreeSet<(PublicKey, SignedChangeId)>,
-    reports: BTreeMap<NodeId, u64>,
+    reports: BTreeMap<(NodeId, PublicKey), u64>,
 }
 
 type SignedChangeId = [u8; 32];
+
+/// What is open of each migration.
+type OpenConflicts = Vec<(MigrationId, Vec<Conflict>)>;
 
 fn change_id(change: &SignedChange) -> SignedChangeId {
     *blake3::hash(&change.raw).as_bytes()
@@ -147,7 +172,10 @@ pub fn told_is_durable(
         });
         if let Ok(report) = signed.open_stored::<crdt::Report>() {
             let told = ctx.oracle.told.entry(node).or_default();
-            let version = told.reports.entry(report.node).or_default();
+            let version = told
+                .reports
+                .entry((report.node, signed.signer))
+                .or_default();
             *version = report.version.max(*version);
         }
     }
@@ -188,22 +216,26 @@ pub fn nothing_told_is_forgotten(ctx: &mut Context, node: &Node) {
         .find(|id| replica.ledger().get(id).is_none())
         .map(|id| format!("statement {id:?}"))
         .or_else(|| {
-            let change = told.changes.iter().find(|id| !held.contains(id));
+            let lost = ctx.oracle.lost.as_ref();
+            let mut changes = told.changes.iter();
+            let change = changes
+                .find(|id| !held.contains(id) && !is_past_the_honoured(lost, node, replica, id));
             change.map(|(author, _)| format!("a change of {author:?}"))
         })
         .or_else(|| {
-            // Of those that left the mesh no report is kept.
+            // Of those that left the mesh no report is kept, nor one of a key given up.
             let reports = replica.reports();
             let mut told = told.reports.iter();
-            let older = told.find(|(id, version)| {
+            let older = told.find(|((id, key), version)| {
                 let held = reports.get(id).map(|report| report.version);
                 let stays = replica
                     .authority()
                     .member(id)
-                    .is_some_and(|member| replica.authority().admits(UnixSecs(0), &member.key));
+                    .is_some_and(|member| member.key == *key)
+                    && replica.authority().admits(UnixSecs(0), key);
                 stays && held.is_none_or(|held| held < **version)
             });
-            older.map(|(id, version)| format!("report {version} of {id:?}"))
+            older.map(|((id, _), version)| format!("report {version} of {id:?}"))
         });
     if let Some(missing) = missing {
         let text = format!(
@@ -212,6 +244,24 @@ pub fn nothing_told_is_forgotten(ctx: &mut Context, node: &Node) {
         );
         ctx.fail(Invariant::NothingToldIsForgotten, text);
     }
+}
+
+/// Whether a change is one that an operator's revocation, which the node holds, leaves out.
+fn is_past_the_honoured(
+    lost: Option<&Lost>,
+    node: &Node,
+    replica: &Replica,
+    (author, id): &(PublicKey, SignedChangeId),
+) -> bool {
+    let Some(lost) = lost.filter(|lost| lost.key == *author) else {
+        return false;
+    };
+    let member = replica.authority().by_key(author);
+    let revoked = revoked_in(replica.ledger());
+    let is_revoked = member.is_some_and(|member| revoked.contains(&member.id.into()));
+    let honoured = (*author, 0)..=(*author, lost.honoured.changes.seq);
+    let mut honoured = node.store.changes.range(honoured);
+    is_revoked && !honoured.any(|(_, change)| change_id(change) == *id)
 }
 
 /// INV-03: all that a barrier covers is durable, and the tree says so.
@@ -303,6 +353,20 @@ impl Oracle {
             self.to_prove.insert(job);
         }
         is_new
+    }
+
+    /// Whether a root key was used twice for one number: by who recovered a mesh with the
+    /// help of a member that was behind. No other key may be.
+    pub fn is_forked_root(&self, key: &PublicKey, fork: mesh::Fork) -> bool {
+        let mesh::Fork::Statements(seq) = fork else {
+            return false;
+        };
+        let is_root = self.root == Some(*key);
+        is_root
+            && self
+                .roots
+                .get(&(*key, seq))
+                .is_some_and(|made| made.len() > 1)
     }
 
     /// Whether any volume of a migration was.
@@ -439,12 +503,7 @@ fn forbidden(
         return Some("the grant does not cover the volume".into());
     }
     let is_key_of = |node: &NodeId, key: &PublicKey| {
-        let id = StatementId::from(*node);
-        !revoked(&id)
-            && ledger.get(&id).is_some_and(|recorded| {
-                matches!(&recorded.entry.statement,
-                    Statement::Enrolment(Enrolment { subject, .. }) if subject == key)
-            })
+        !revoked(&StatementId::from(*node)) && key_in(ledger, *node).as_ref() == Some(key)
     };
     if !is_key_of(agent, ends[0]) {
         return Some("the agent is another or was revoked".into());
@@ -553,13 +612,7 @@ pub fn moved_within_lease(
         return;
     };
     let mut pool = terms.replicators.iter();
-    let named = pool.find(|node| {
-        let enrolment = replica.ledger().get(&StatementId::from(**node));
-        enrolment.is_some_and(|recorded| {
-            matches!(&recorded.entry.statement,
-                Statement::Enrolment(enrolment) if enrolment.subject == *replicator)
-        })
-    });
+    let named = pool.find(|node| key_in(replica.ledger(), **node) == Some(*replicator));
     let Some(replicator) = named.copied() else {
         return;
     };
@@ -627,6 +680,9 @@ pub fn views_agree(ctx: &mut Context, node: &Node) {
     ctx.require(known == content, Invariant::SameLogsSamePlan, || {
         format!("node {} makes another plan of the same logs", node.index)
     });
+    conflicts_are_told(ctx, node, (ledger, logs));
+    only_the_honoured_counts(ctx, node);
+    old_keys_are_out(ctx, node, replica);
 }
 
 /// INV-12: the signatures of what is about to be stored.
@@ -656,6 +712,13 @@ pub fn everything_verifies(ctx: &mut Context, node: usize, mesh: MeshId, records
             continue;
         }
         let holds = holds();
+        if let Record::Statement(signed) = record
+            && let Ok(entry) = signed.open_stored::<Entry>()
+        {
+            let place = (signed.signer, entry.seq);
+            let of_place = ctx.oracle.roots.entry(place).or_default();
+            of_place.insert(signed.statement_id());
+        }
         ctx.require(holds, Invariant::EverythingVerifies, || {
             format!("node {node} stores what nobody signed")
         });
@@ -691,9 +754,14 @@ fn change_verifies(mesh: MeshId, change: &SignedChange) -> bool {
 
 /// Whether a ledger enrols a key and has not revoked it, read from the statements.
 pub fn enrolled(ledger: &Ledger, key: &PublicKey) -> bool {
+    let rotations = rotations_in(ledger);
+    let mut first = *key;
+    while let Some((old, _)) = rotations.iter().find(|(_, new)| **new == first) {
+        first = *old;
+    }
     let mut ids = ledger.iter().filter_map(|(id, recorded)| {
         matches!(&recorded.entry.statement,
-            Statement::Enrolment(Enrolment { subject, .. }) if subject == key)
+            Statement::Enrolment(Enrolment { subject, .. }) if *subject == first)
         .then_some(*id)
     });
     let revoked = revoked_in(ledger);

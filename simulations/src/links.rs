@@ -5,7 +5,20 @@
 
 use crate::rng::{Rng, Stream};
 use crate::world::World;
+use keys::PublicKey;
 use mesh::Input;
+
+/// How long a connection lasts to a peer that takes this node for a stranger: its gate
+/// lets it idle, and it is dialled again.
+const STRANGER_MILLIS: u64 = 10_000;
+
+/// A peer as one end knows it: the lives of both, and its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    lives: (u32, u32),
+    key: PublicKey,
+    since: u64,
+}
 
 impl World {
     /// Who is a neighbour of whom: a ring, all that must move blocks, and some more.
@@ -37,63 +50,75 @@ impl World {
         }
     }
 
-    /// Connects and disconnects what this node's links have become.
+    /// Connects and disconnects what this node's links have become, at both ends.
     pub fn refresh_links(&mut self, index: usize) {
-        let edges: Vec<(usize, usize)> = self
-            .edges
-            .iter()
-            .filter(|(a, b)| *a == index || *b == index)
-            .copied()
+        let edges = self.edges.iter();
+        let peers: Vec<usize> = edges
+            .filter_map(|(a, b)| match (*a == index, *b == index) {
+                (true, _) => Some(*b),
+                (_, true) => Some(*a),
+                _ => None,
+            })
             .collect();
-        for (a, b) in edges {
-            let lives = self
-                .linkable(a, b)
-                .then(|| (self.nodes[a].life, self.nodes[b].life));
-            let had = self.links.get(&(a, b)).copied();
-            if lives == had {
-                continue;
-            }
-            if had.is_some() {
-                self.links.remove(&(a, b));
-                self.link(a, b, false);
-            }
-            if let Some(lives) = lives {
-                self.links.insert((a, b), lives);
-                self.link(a, b, true);
-            }
+        for peer in peers {
+            self.refresh_end(index, peer);
+            self.refresh_end(peer, index);
         }
     }
 
-    /// Whether two nodes run, reach each other, and each admits the other.
-    fn linkable(&self, a: usize, b: usize) -> bool {
-        let admits = |at: usize, peer: usize| {
-            let key = self.nodes[peer].identity.public();
-            let wall = self.nodes[at].now(&self.ctx).wall;
-            let replica = self.nodes[at].replica();
-            replica.is_some_and(|replica| replica.authority().admits(wall, &key))
-        };
+    /// One end of a link: who is not known there is no peer, and has to introduce itself
+    /// if it takes this node for one.
+    fn refresh_end(&mut self, at: usize, peer: usize) {
+        let now = self.ctx.now;
+        let had = self.links.get(&(at, peer)).copied();
+        let is_idle = had.is_some_and(|had| now - had.since >= STRANGER_MILLIS);
+        let link = self.linkable(at, peer).then(|| Link {
+            lives: (self.nodes[at].life, self.nodes[peer].life),
+            key: self.ctx.key_of(peer),
+            since: match had {
+                Some(had) if !is_idle || self.linkable(peer, at) => had.since,
+                _ => now,
+            },
+        });
+        if link == had {
+            return;
+        }
+        if let Some(had) = had {
+            self.links.remove(&(at, peer));
+            self.link(at, (peer, had.key), false);
+        }
+        if let Some(link) = link {
+            self.links.insert((at, peer), link);
+            self.link(at, (peer, link.key), true);
+        }
+    }
+
+    /// Whether two nodes run, reach each other, and this one admits the other.
+    fn linkable(&self, at: usize, peer: usize) -> bool {
+        let key = self.ctx.key_of(peer);
+        let wall = self.nodes[at].now(&self.ctx).wall;
+        let replica = self.nodes[at].replica();
+        let admits = replica.is_some_and(|replica| replica.authority().admits(wall, &key));
+        let runs = self.nodes[peer].replica().is_some();
         let cut = |from, to| self.ctx.network.is_cut(self.ctx.now, from, to);
-        admits(a, b) && admits(b, a) && !(cut(a, b) && cut(b, a))
+        admits && runs && !(cut(at, peer) && cut(peer, at))
     }
 
-    fn link(&mut self, a: usize, b: usize, is_up: bool) {
-        for (at, peer) in [(a, b), (b, a)] {
-            let key = self.nodes[peer].identity.public();
-            self.live(at, |node, ctx| {
-                let known = match is_up {
-                    true => node.up().connected.insert(peer),
-                    false => node.up().connected.remove(&peer),
-                };
-                if !known {
-                    return Ok(());
-                }
-                node.up().dirty = true;
-                let input = match is_up {
-                    true => Input::Connected(key),
-                    false => Input::Disconnected(key),
-                };
-                node.replica_input(ctx, input)
-            });
-        }
+    fn link(&mut self, at: usize, (peer, key): (usize, PublicKey), is_up: bool) {
+        self.live(at, |node, ctx| {
+            let known = match is_up {
+                true => node.up().connected.insert(peer),
+                false => node.up().connected.remove(&peer),
+            };
+            if !known {
+                return Ok(());
+            }
+            node.up().dirty = true;
+            let input = match is_up {
+                true => Input::Connected(key),
+                false => Input::Disconnected(key),
+            };
+            node.replica_input(ctx, input)
+        });
     }
 }

@@ -6,6 +6,7 @@
 use crate::disk::{Death, flat_root};
 use crate::duties::volume_key;
 use crate::network::CloudCall;
+use crate::recovery::Recovery;
 use crate::scenario::Loss;
 use crate::world::World;
 use crdt::Desired;
@@ -30,6 +31,23 @@ impl World {
                     self.scenario.loss = None;
                 }
             }
+            Some(Loss::Operator {
+                at_millis,
+                recovered_by,
+                thief_after_millis,
+            }) => {
+                let heir = recovered_by.or(self.scenario.second_operator);
+                if let Some(heir) = heir.filter(|_| now >= at_millis)
+                    && self.all_know_all(recovered_by)
+                {
+                    self.inherit(heir);
+                    self.recovery =
+                        recovered_by.map(|heir| Recovery::new(heir, thief_after_millis));
+                    self.ctx.seen.operators_lost += 1;
+                    self.lose(0, u64::MAX);
+                    self.scenario.loss = None;
+                }
+            }
             Some(Loss::ReplicatorProving { away_millis }) => {
                 self.ctx.dies_proving = Some(away_millis.unwrap_or(u64::MAX));
                 self.ctx.seen.nodes_lost += 1;
@@ -50,6 +68,23 @@ impl World {
                 });
             }
         }
+    }
+
+    /// Whether all have joined who are to, and know each other: a node that is blank had to
+    /// be let in by the one that is lost, and nobody else could tell who they are.
+    fn all_know_all(&self, blank: Option<usize>) -> bool {
+        let outcasts = self.scenario.outcasts();
+        let invited = |index: &usize| Some(*index) != blank && !outcasts.contains(index);
+        let invited = (0..self.scenario.nodes).filter(invited);
+        let keys: Vec<_> = invited
+            .clone()
+            .map(|index| self.nodes[index].identity.public())
+            .collect();
+        invited.clone().all(|index| {
+            let replica = self.nodes[index].replica();
+            let authority = replica.map(mesh::Replica::authority);
+            authority.is_some_and(|known| keys.iter().all(|key| known.by_key(key).is_some()))
+        })
     }
 
     /// Loses the replicator that the first agent is at; whether it is at one.
@@ -90,7 +125,7 @@ impl World {
         };
         records
             .filter_map(|record| authority.member(&record.replicator?))
-            .filter_map(|member| self.ctx.index_of(&member.key))
+            .filter_map(|member| self.ctx.keys.get(&member.key).copied())
             .collect()
     }
 

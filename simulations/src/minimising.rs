@@ -6,7 +6,7 @@
 //! as the number of runs allowed to find out.
 
 use crate::context::{Flaw, Violation};
-use crate::scenario::{At, Ending, Scenario, Wish, long_grant};
+use crate::scenario::{At, Ending, Loss, Scenario, Wish, long_grant};
 use crate::world;
 use blocks::BLOCK_SIZE;
 
@@ -60,6 +60,7 @@ impl Search<'_> {
     fn everything(&mut self) {
         self.faults();
         self.migrations();
+        self.operators();
         self.wishes();
         self.chance();
         self.clocks();
@@ -138,6 +139,7 @@ impl Search<'_> {
             let at_millis = scenario.quiet_at_millis + 100;
             let migration = &mut scenario.migrations[at];
             let first = |wish: &At<Wish>| matches!(wish.what, Wish::Create | Wish::Start);
+            migration.wishes.append(&mut migration.second_wishes);
             migration.wishes.retain(first);
             let what = Wish::Cutover { prove_full: true };
             migration.wishes.push_back(At { at_millis, what });
@@ -146,6 +148,26 @@ impl Search<'_> {
             migration.is_cut_off = false;
             self.keep(scenario);
         }
+    }
+
+    /// Leaves all to the first operator.
+    fn operators(&mut self) {
+        let mut scenario = self.best.clone();
+        if matches!(scenario.loss, Some(Loss::Operator { .. })) {
+            scenario.loss = None;
+        }
+        scenario.second_operator = None;
+        for migration in &mut scenario.migrations {
+            let is_start = |wish: &At<Wish>| wish.what == Wish::Start;
+            let mut starts = migration.second_wishes.iter().copied().filter(is_start);
+            if let Some(start) = starts.next_back() {
+                let create = |wish: &At<Wish>| wish.what == Wish::Create;
+                let after = migration.wishes.iter().rposition(create);
+                migration.wishes.insert(after.map_or(0, |at| at + 1), start);
+            }
+            migration.second_wishes.clear();
+        }
+        self.keep(scenario);
     }
 
     fn chance(&mut self) {

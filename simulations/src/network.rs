@@ -83,6 +83,13 @@ pub enum Event {
     People,
     /// Something of the scenario's list goes wrong.
     Fault(usize),
+    /// A node begins again, with the key that it has by then.
+    Again {
+        /// Which.
+        node: usize,
+        /// In which of its lives.
+        life: u32,
+    },
     /// A person puts a node's damaged record right.
     Mended {
         /// Which node.

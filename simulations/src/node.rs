@@ -10,14 +10,16 @@ use crate::disk::{Content, Death, PAGE_SIZE};
 use crate::invariants::{self, Invariant};
 use crate::network::Packet;
 use crate::receiving::Receiving;
+use crate::recovery::Recovering;
 use crate::rng::{Rng, Stream};
 use crate::sending::Sending;
 use crate::store::{Store, Told};
 use codec::Wire;
-use crdt::JobRole;
+use crdt::plan::Conflict;
+use crdt::{Apart, Conflicts, JobRole};
 use keys::invite::Token;
 use keys::lease::Boot;
-use keys::{Identity, Leases, MeshId, Name, PublicKey, UnixSecs, VolumeId};
+use keys::{Identity, Leases, MeshId, MigrationId, Name, PublicKey, UnixSecs, VolumeId};
 use mesh::{Announcement, EnrolReply, EnrolRequest, Input, JoinError, JoinStep, Joiner, Output};
 use mesh::{DeniedCode, Page, Record, Replica, Request};
 use roles::{
@@ -81,6 +83,10 @@ pub struct Node {
     pub identity: Identity,
     /// The mesh's root key, at the node that founded it.
     pub root: Option<Identity>,
+    /// Its next key, stored before the mesh hears of it.
+    pub next: Option<Identity>,
+    /// The root key, where people bring it for what only it may state.
+    pub lent: Option<Identity>,
     /// Its name.
     pub name: Name,
     /// What survives a crash.
@@ -120,6 +126,8 @@ pub struct Up {
     /// None before it is enrolled.
     pub replica: Option<Replica>,
     joiner: Option<Joiner>,
+    /// Asks a member how to go on with the root key.
+    pub recoverer: Option<Recovering>,
     join_asked: Option<(u64, u64)>,
     /// Enrolled peers that it is connected to.
     pub connected: BTreeSet<usize>,
@@ -141,6 +149,28 @@ pub struct Up {
     pub leases: Leases,
     /// The operator's answers to pulses.
     pub vouching: Vouching,
+    /// Conflicts of the plan that people were told of.
+    conflicts: Conflicts,
+    told_conflicts: BTreeMap<(MigrationId, String), Vec<String>>,
+}
+
+impl Up {
+    /// What stands in the plan already was told before the node stopped.
+    pub fn know_conflicts(&mut self) {
+        let Some(replica) = &self.replica else { return };
+        let plan = replica.document().plan();
+        self.conflicts = Conflicts::known(plan);
+        let all = plan.migrations.values();
+        self.told_conflicts = all
+            .flat_map(|plan| {
+                let conflicts = plan.conflicts.iter();
+                conflicts.map(|conflict| {
+                    let key = (plan.id, conflict.field.clone());
+                    (key, conflict.values.clone())
+                })
+            })
+            .collect();
+    }
 }
 
 impl Node {
@@ -208,12 +238,14 @@ impl Node {
         }
         self.life += 1;
         let mut up = Up::default();
+        self.take_next_key(ctx);
         if !self.store.is_blank() {
             match self.store.restore(self.identity.clone(), self.root.clone()) {
                 Ok(mut replica) => {
                     if ctx.flaw == Some(Flaw::WritesUnheard) {
                         replica.write_unheard();
                     }
+                    invariants::goes_on_as_itself(ctx, self.index, &replica);
                     up.replica = Some(replica);
                 }
                 Err(why) => {
@@ -227,6 +259,7 @@ impl Node {
         if let Some(stored) = self.store.leases.clone() {
             up.leases = Leases::restore(stored, self.now(ctx), self.boot);
         }
+        up.know_conflicts();
         up.dirty = true;
         self.up = Some(up);
         ctx.oracle.changed.insert(self.index);
@@ -330,6 +363,9 @@ impl Node {
                     (false, false) => {}
                 }
                 self.up().dirty = true;
+                if plan && ctx.flaw != Some(Flaw::HidesConflicts) {
+                    self.tell_conflicts(ctx);
+                }
                 // Authority and plan do not depend on reports, and to compare them is dear.
                 if ledger || plan {
                     ctx.oracle.changed.insert(at);
@@ -337,7 +373,14 @@ impl Node {
             }
             Output::Raise(alarm) => {
                 ctx.note(at, format_args!("raises an alarm: {alarm:?}"));
-                let cloned = matches!(alarm, mesh::Alarm::Cloned { .. });
+                if let mesh::Alarm::ContestedKey { .. } = alarm {
+                    let text = format!("node {at} raises {alarm:?}, and each key was changed once");
+                    ctx.fail(Invariant::ChangedKeysCount, text);
+                }
+                let cloned = match alarm {
+                    mesh::Alarm::Cloned { key, fork } => !ctx.oracle.is_forked_root(&key, fork),
+                    _ => false,
+                };
                 ctx.require(!cloned, Invariant::OnlyTheGuiltyAreBlamed, || {
                     format!("node {at} raises {alarm:?}, and no key is in two places")
                 });
@@ -351,7 +394,36 @@ impl Node {
         }
     }
 
-    fn keep(&mut self, ctx: &mut Context, records: Vec<Record>) {
+    /// Tells of each conflict of the plan once, and once that it is settled.
+    fn tell_conflicts(&mut self, ctx: &mut Context) {
+        let up = self.up();
+        let Some(replica) = &up.replica else { return };
+        let plan = replica.document().plan();
+        for apart in up.conflicts.look(plan) {
+            let Apart {
+                migration,
+                field,
+                values,
+                holds,
+            } = apart;
+            let note = match values.is_empty() {
+                true => Note::info("conflict-settled", format!("{field} is settled: {holds}")),
+                false => Note::warn("conflict", format!("{field}: {values:?}; {holds} holds")),
+            };
+            ctx.seen.conflicts += 1;
+            self.up().told_conflicts.insert((migration, field), values);
+            self.tell(ctx, note);
+        }
+    }
+
+    /// Whether people were told of a conflict here, as it is.
+    pub fn knows_conflict(&self, migration: MigrationId, conflict: &Conflict) -> bool {
+        let told = self.up.as_ref().map(|up| &up.told_conflicts);
+        let key = (migration, conflict.field.clone());
+        told.is_some_and(|told| told.get(&key) == Some(&conflict.values))
+    }
+
+    pub fn keep(&mut self, ctx: &mut Context, records: Vec<Record>) {
         if let Some(mesh) = self.replica().map(|replica| replica.ledger().mesh()) {
             invariants::everything_verifies(ctx, self.index, mesh, &records);
         }
@@ -444,6 +516,9 @@ impl Node {
                     },
                 )
             }
+            Packet::Enrolled(id, bytes) if self.is_recovering() => {
+                self.recover_answered(ctx, id, &bytes)
+            }
             Packet::Enrolled(id, bytes) => self.enrol_answered(ctx, id, &bytes),
             Packet::Gossip(_) | Packet::Ask(..) | Packet::Answer(..) => Ok(()),
         }
@@ -524,7 +599,10 @@ impl Node {
                 self.deed(ctx)?;
                 ctx.note(at, format_args!("is enrolled"));
                 match self.store.restore(self.identity.clone(), None) {
-                    Ok(replica) => self.up().replica = Some(replica),
+                    Ok(replica) => {
+                        self.up().replica = Some(replica);
+                        self.up().know_conflicts();
+                    }
                     Err(why) => ctx.fail(Invariant::EnrolmentEnds, why),
                 }
                 self.up().join_asked = None;
@@ -552,7 +630,7 @@ impl Node {
         let Some(mut report) = self.report(now) else {
             return Ok(());
         };
-        report.renewals = self.renewals(now);
+        report.renewals = self.renewals(ctx, now);
         let replica = self
             .up()
             .replica

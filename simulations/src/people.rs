@@ -1,4 +1,4 @@
-//! The people of a world: they work at the first node, hand out invites, and try
+//! The people of a world: they work at the operators' nodes, hand out invites, and try
 //! again what a crash interrupted.
 //!
 //! Not here: what they want (`scenario`).
@@ -12,14 +12,34 @@ use crdt::{Desired, MigrationPlan};
 use keys::invite::Token;
 use keys::statement::{Grant, Invite};
 use keys::{Identity, NodeId, Revocation, Role, Roles, Statement, StatementId, UnixSecs};
+use mesh::{Replica, StateError};
+use std::collections::VecDeque;
 
 /// How long an invite is open: longer than any clock is off.
 const INVITE_SECS: u64 = 10 * 86_400;
 
+/// Whose people they are: of the operator who founded the mesh, or of the second one.
+#[derive(Clone, Copy)]
+enum Desk {
+    First,
+    Second,
+}
+
+impl Desk {
+    fn wishes(self, migration: &mut Migration) -> &mut VecDeque<At<Wish>> {
+        match self {
+            Self::First => &mut migration.wishes,
+            Self::Second => &mut migration.second_wishes,
+        }
+    }
+}
+
 /// Whether what people wanted is done, or has to wait.
 #[derive(PartialEq, Eq)]
-enum Done {
+pub enum Done {
+    /// It is.
     Yes,
+    /// It has to wait.
     NotYet,
 }
 
@@ -28,44 +48,83 @@ impl World {
     pub fn people(&mut self) {
         for index in 1..self.scenario.nodes {
             let due = self.ctx.now >= self.scenario.invited_at_millis[index];
-            if due && self.nodes[index].token.is_none() {
+            let is_blank = self.scenario.recovers().or(self.heir) == Some(index);
+            if due && self.nodes[index].token.is_none() && !is_blank {
                 self.invite(index);
             }
         }
         for at in 0..self.scenario.migrations.len() {
-            let migration = self.scenario.migrations[at].clone();
-            let Some(At {
-                at_millis: due,
-                what: wish,
-            }) = migration.wishes.front().copied()
-            else {
-                continue;
+            self.wanted_next(at, Desk::First);
+            self.wanted_next(at, Desk::Second);
+        }
+    }
+
+    /// Does what is next of what people want of a migration at one of the desks.
+    fn wanted_next(&mut self, at: usize, desk: Desk) {
+        let Some(index) = self.operator_at(desk) else {
+            return;
+        };
+        let migration = self.scenario.migrations[at].clone();
+        let Some(next) = desk.wishes(&mut migration.clone()).pop_front() else {
+            return;
+        };
+        let wish = next.what;
+        if self.ctx.now < next.at_millis {
+            return;
+        }
+        if wish.revokes() && migration.is_cut_off && !self.ctx.calm {
+            self.cut_off_ends(&migration);
+        }
+        let mut done = Done::NotYet;
+        self.live(index, |node, ctx| {
+            if node.replica().is_some() {
+                done = node.fulfil(ctx, &migration, wish)?;
+            }
+            Ok(())
+        });
+        if done == Done::Yes {
+            let what = format_args!("people want of {}: {}", migration.id.short(), wish.text());
+            self.ctx.note(index, what);
+            match desk {
+                Desk::Second => self.ctx.seen.second_wishes += 1,
+                Desk::First if index != 0 => self.ctx.seen.inherited_wishes += 1,
+                Desk::First => {}
+            }
+            desk.wishes(&mut self.scenario.migrations[at]).pop_front();
+            if let Desk::First = desk {
+                self.done[at].push(next);
+            }
+        }
+    }
+
+    /// The first operator is lost, perhaps with what people decided there last: at another
+    /// one they see what became of it, and decide once more.
+    pub fn inherit(&mut self, heir: usize) {
+        self.heir = Some(heir);
+        // All were connected to the lost one, and some perhaps to nobody else that counts.
+        let others = (1..self.scenario.nodes).filter(|node| *node != heir);
+        self.edges
+            .extend(others.map(|node| (node.min(heir), node.max(heir))));
+        for (migration, done) in self.scenario.migrations.iter_mut().zip(&self.done) {
+            let is_revoked = done.iter().any(|wish| wish.what.revokes());
+            let begins = |wish: &At<Wish>| matches!(wish.what, Wish::Create | Wish::Start);
+            let last = done.last().copied();
+            let again = |wish: &At<Wish>| {
+                wish.what.revokes() || (begins(wish) && !is_revoked) || Some(*wish) == last
             };
-            if self.ctx.now < due {
-                continue;
+            let again: Vec<_> = done.iter().copied().filter(again).collect();
+            for wish in again.into_iter().rev() {
+                migration.wishes.push_front(wish);
             }
-            let revokes = matches!(
-                wish,
-                Wish::RevokeGrants
-                    | Wish::RevokeAgent
-                    | Wish::RevokeReplicators
-                    | Wish::RevokeOneReplicator
-            );
-            if revokes && migration.is_cut_off && !self.ctx.calm {
-                self.cut_off_ends(&migration);
-            }
-            let mut done = Done::NotYet;
-            self.live(0, |node, ctx| {
-                if node.replica().is_some() {
-                    done = node.fulfil(ctx, &migration, wish)?;
-                }
-                Ok(())
-            });
-            if done == Done::Yes {
-                let what = format_args!("people want of {}: {}", migration.id.short(), wish.text());
-                self.ctx.note(0, what);
-                self.scenario.migrations[at].wishes.pop_front();
-            }
+        }
+    }
+
+    /// Where the people of a desk work now.
+    fn operator_at(&self, desk: Desk) -> Option<usize> {
+        match desk {
+            Desk::First if self.is_recovering() => None,
+            Desk::First => Some(self.heir.unwrap_or(0)),
+            Desk::Second => self.scenario.second_operator,
         }
     }
 
@@ -83,6 +142,12 @@ impl World {
 
     /// What a node is enrolled for.
     fn roles_of(&self, index: usize) -> Roles {
+        let operator = (self.scenario.second_operator == Some(index)).then_some(Role::Operator);
+        self.work_of(index).iter().chain(operator).collect()
+    }
+
+    /// What work a node is enrolled for.
+    fn work_of(&self, index: usize) -> Roles {
         let migrations = &self.scenario.migrations;
         if migrations.iter().any(|migration| migration.agent == index) {
             return [Role::Agent].into_iter().collect();
@@ -98,7 +163,8 @@ impl World {
 }
 
 impl Node {
-    fn invite(
+    /// Makes an invite of one use.
+    pub fn invite(
         &mut self,
         ctx: &mut Context,
         roles: Roles,
@@ -133,24 +199,29 @@ impl Node {
         }))
     }
 
-    fn state(
+    /// States something, with the root key that people have where only that may.
+    pub fn state(
         &mut self,
         ctx: &mut Context,
         statement: Statement,
     ) -> Result<Option<StatementId>, crate::node::Died> {
         let now = self.now(ctx);
         let mut out = vec![];
-        let replica = self
-            .up()
+        let up = self.up.as_mut().expect("people work at a running node");
+        let replica = up
             .replica
             .as_mut()
             .expect("people work at an enrolled node");
-        let stated = replica.state(now.wall, statement, &mut out);
+        let mut stated = replica.state(now.wall, statement.clone(), &mut out);
+        if let (Err(StateError::NeedsRoot), Some(root)) = (&stated, &self.lent) {
+            stated = replica.state_as_root(root, now.wall, statement, &mut out);
+        }
         self.carry_replica(ctx, out)?;
         Ok(stated.ok())
     }
 
-    fn edit(
+    /// Makes a change of the plan.
+    pub fn edit(
         &mut self,
         ctx: &mut Context,
         change: impl FnOnce(&mut crdt::Edit<'_>) -> Result<(), crdt::EditError>,
@@ -183,10 +254,31 @@ impl Node {
             // What was wanted before the last attempt died is of no use any more.
             return Ok(Done::Yes);
         }
+        let may_go = planned.is_some_and(|planned| !planned.grants.is_empty());
+        let goes = matches!(
+            wish,
+            Wish::Pause | Wish::Resume | Wish::Cutover { .. } | Wish::NameReplicator { .. }
+        );
+        if goes && !may_go {
+            // Another operator is to start it, and this one has not heard that it did.
+            return Ok(Done::NotYet);
+        }
         match wish {
             Wish::Create => self.create(ctx, migration),
+            // It was started before an operator was lost.
+            Wish::Start if may_go && self.has_good_grant(&id) => Ok(Done::Yes),
             Wish::Start | Wish::Resume => self.start(ctx, migration, wish),
             Wish::Pause => self.edit(ctx, |edit| edit.set_desired(id, Desired::Paused)),
+            Wish::NameReplicator { place, alone } => {
+                let mut pool = migration.replicators.clone();
+                pool.rotate_left(place);
+                pool.truncate(if alone { 1 } else { pool.len() });
+                let pool = self.ids_of(ctx, &pool);
+                let Some(pool) = pool else {
+                    return Ok(Done::NotYet);
+                };
+                self.edit(ctx, |edit| edit.set_pool(id, &pool))
+            }
             Wish::Delete => self.edit(ctx, |edit| edit.set_desired(id, Desired::Deleted)),
             Wish::Cutover { prove_full } => {
                 let desired = Desired::Cutover { prove_full };
@@ -224,6 +316,14 @@ impl Node {
             Wish::RevokeReplicators => self.revoke_nodes(ctx, &migration.replicators),
             Wish::RevokeOneReplicator => self.revoke_nodes(ctx, &migration.replicators[..1]),
         }
+    }
+
+    fn has_good_grant(&self, migration: &keys::MigrationId) -> bool {
+        let authority = self.replica().map(Replica::authority);
+        authority.is_some_and(|authority| {
+            let mut grants = authority.grants();
+            grants.any(|(_, state)| state.grant.migration == *migration && !state.revoked)
+        })
     }
 
     fn revoke(
@@ -327,6 +427,10 @@ impl Node {
             return Ok(Done::NotYet);
         };
         let agent = agent[0];
+        let plan = self.replica().map(|replica| replica.document().plan());
+        if !plan.is_some_and(|plan| plan.migrations.contains_key(&id)) {
+            return Ok(Done::NotYet);
+        }
         let grant = Statement::Grant(Grant {
             migration: id,
             agent,

@@ -33,6 +33,8 @@ pub enum Stream {
     Calls,
     /// A run of a machine and its clock, by node and life.
     Boots,
+    /// What a drawn scenario asks of operators beside the first.
+    Operators,
 }
 
 /// A stream of numbers.

@@ -65,6 +65,20 @@ pub enum Loss {
     },
     /// People revoke the first replicator.
     Revoked,
+    /// The first operator's machine is lost for good, once all have joined; another
+    /// operator goes on with what people want.
+    Operator {
+        /// When.
+        at_millis: u64,
+        /// The node at which people make a new operator with the root key, if there is
+        /// one: it is not invited, and takes back the enrolment of the lost one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        recovered_by: Option<usize>,
+        /// How long after that a thief starts the lost machine and speaks on with its
+        /// key; never if a file does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thief_after_millis: Option<u64>,
+    },
 }
 
 /// What people want done.
@@ -87,6 +101,14 @@ pub enum Wish {
     RevokeReplicators,
     /// Take back the enrolment of the first of its replicators.
     RevokeOneReplicator,
+    /// Name the replicator that is to be tried first.
+    NameReplicator {
+        /// By its place in the pool.
+        place: usize,
+        /// No other is to be tried.
+        #[serde(default)]
+        alone: bool,
+    },
     /// Switch over.
     Cutover {
         /// Read the copy back.
@@ -99,6 +121,17 @@ pub enum Wish {
 }
 
 impl Wish {
+    /// Whether it takes back a right.
+    pub fn revokes(&self) -> bool {
+        matches!(
+            self,
+            Self::RevokeGrants
+                | Self::RevokeAgent
+                | Self::RevokeReplicators
+                | Self::RevokeOneReplicator
+        )
+    }
+
     /// As a scenario file has it, in one line.
     pub fn text(&self) -> String {
         line(self)
@@ -142,6 +175,14 @@ pub struct Migration {
     /// What is wanted, in order, and not before when.
     #[serde(rename = "wish", default)]
     pub wishes: VecDeque<At<Wish>>,
+    /// What the second operator wants of it, in order of its own, whatever the first does
+    /// at that time.
+    #[serde(
+        rename = "second_wish",
+        default,
+        skip_serializing_if = "VecDeque::is_empty"
+    )]
+    pub second_wishes: VecDeque<At<Wish>>,
 }
 
 /// The whole of a world's script.
@@ -158,6 +199,9 @@ pub struct Scenario {
     pub seed: u64,
     /// How many nodes there are.
     pub nodes: usize,
+    /// Which of them is an operator beside the first, if one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_operator: Option<usize>,
     /// When each is invited; the first founds the mesh. A file may leave it out.
     #[serde(default)]
     pub invited_at_millis: Vec<u64>,
@@ -248,11 +292,21 @@ impl Scenario {
             .collect()
     }
 
+    /// The node that is made an operator with the root key, if one is to be.
+    pub fn recovers(&self) -> Option<usize> {
+        match self.loss {
+            Some(Loss::Operator { recovered_by, .. }) => recovered_by,
+            _ => None,
+        }
+    }
+
     /// What a participant is for, in a word.
     pub fn role_of(&self, index: usize) -> &'static str {
         let mut migrations = self.migrations.iter();
         match index {
             0 => "operator",
+            _ if self.second_operator == Some(index) => "operator",
+            _ if self.recovers() == Some(index) => "operator",
             _ if index >= self.nodes => "stranger",
             _ if migrations.any(|migration| migration.agent == index) => "agent",
             _ if self.receives(index) => "replicator",

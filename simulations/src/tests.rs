@@ -32,9 +32,9 @@ fn the_same_seed_makes_the_same_trace_and_another_seed_another() {
 #[test]
 fn a_few_seeds_hold_and_reach_everything_they_are_about() {
     let mut seen = Seen::default();
-    for seed in 1_000..1_040 {
-        let outcome = world::run(&Scenario::draw(seed, 6), None, None);
-        assert_eq!(outcome.violation, None, "seed {seed} of 6 nodes");
+    for seed in 1_100..1_140 {
+        let outcome = world::run(&Scenario::draw(seed, 7), None, None);
+        assert_eq!(outcome.violation, None, "seed {seed} of 7 nodes");
         seen.add(&outcome.seen);
     }
     for (name, count) in seen.table() {
@@ -158,6 +158,36 @@ fn a_lease_that_counts_from_the_receipt_of_an_answer_is_noticed() {
 #[test]
 fn an_operator_that_vouches_for_what_it_knows_to_be_revoked_is_noticed() {
     assert_eq!(noticed_as(Flaw::VouchesForEver, 60), Some("INV-23"));
+}
+
+#[test]
+fn an_operator_that_leaves_it_to_a_lost_one_to_vouch_is_noticed() {
+    let scenario = files::named("first-operator-lost");
+    let outcome = world::run(&scenario, None, Some(Flaw::OnlyTheFirstVouches));
+    assert_eq!(outcome.violation.unwrap().invariant.id(), "INV-25");
+}
+
+#[test]
+fn a_node_that_does_not_tell_what_operators_decided_apart_is_noticed() {
+    let scenario = files::named("operators-apart");
+    let outcome = world::run(&scenario, None, Some(Flaw::HidesConflicts));
+    assert_eq!(outcome.violation.unwrap().invariant.id(), "INV-26");
+}
+
+#[test]
+fn a_lost_operator_that_is_not_taken_back_or_not_honoured_is_noticed() {
+    let scenario = files::named("root-key-recovers");
+    for flaw in [Flaw::SparesTheLost, Flaw::HonoursNothing] {
+        let outcome = world::run(&scenario, None, Some(flaw));
+        assert_eq!(outcome.violation.unwrap().invariant.id(), "INV-27");
+    }
+}
+
+#[test]
+fn a_node_that_begins_again_with_a_key_that_it_has_changed_is_noticed() {
+    let scenario = files::named("keys-change");
+    let outcome = world::run(&scenario, None, Some(Flaw::KeepsOldKey));
+    assert_eq!(outcome.violation.unwrap().invariant.id(), "INV-28");
 }
 
 #[test]

@@ -9,10 +9,12 @@ use crate::describing::{self, Size};
 use crate::disk::{Content, Death, ZEROS};
 use crate::ending;
 use crate::invariants::{self, Oracle};
+use crate::links::Link;
 use crate::network::{Event, Network};
 use crate::node::{Lived, Node, SourceVolume};
+use crate::recovery::Recovery;
 use crate::rng::{Rng, Stream};
-use crate::scenario::{Scenario, skew};
+use crate::scenario::{At, Scenario, Wish, skew};
 use crate::store::Store;
 use crate::trace::{Trace, View};
 use blocks::Geometry;
@@ -24,6 +26,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How often a node looks at its clock.
 const TICK_MILLIS: u64 = 1_000;
+/// How long a node is down that begins again with another key.
+const AGAIN_MILLIS: u64 = 100;
 /// How long a healed world may take to end everything.
 const HEALED_MILLIS: u64 = 200_000;
 /// Capacity of the cloud, in bytes.
@@ -55,8 +59,15 @@ pub struct World {
     pub scenario: Scenario,
     /// Who may be connected to whom.
     pub edges: BTreeSet<(usize, usize)>,
-    /// Who is, and in which of their lives.
-    pub links: BTreeMap<(usize, usize), (u32, u32)>,
+    /// Who is, as one end sees it, and in which of their lives.
+    pub links: BTreeMap<(usize, usize), Link>,
+    /// The operator that goes on with the first one's work, once that is lost for good.
+    pub heir: Option<usize>,
+    /// The making of a new operator with the root key, once the first is lost.
+    pub recovery: Option<Recovery>,
+    /// What the people of the first operator have got of each migration.
+    pub done: Vec<Vec<At<Wish>>>,
+    forger: usize,
     people: Rng,
     writes: Rng,
     /// When the healed world is looked at next.
@@ -101,17 +112,27 @@ impl World {
             dies_proving: None,
             flaw,
             keys: BTreeMap::new(),
+            current: vec![],
             trace: Trace::new(names, view),
             seen: Seen::default(),
             oracle: Oracle::default(),
             violation: None,
         };
+        let forger = match scenario.role_of(nodes - 1) {
+            "member" => nodes - 1,
+            _ => nodes,
+        };
+        let done = vec![vec![]; scenario.migrations.len()];
         let mut world = Self {
             ctx,
             nodes: vec![],
             scenario,
             edges: BTreeSet::new(),
             links: BTreeMap::new(),
+            forger,
+            heir: None,
+            recovery: None,
+            done,
             people: Rng::of(seed, Stream::People, &[]),
             writes: Rng::of(seed, Stream::Writes, &[]),
             looks_at: 0,
@@ -131,6 +152,7 @@ impl World {
         let mut keys = Rng::of(seed, Stream::Keys, &[number]);
         let identity = Identity::from_seed(&keys.bytes());
         self.ctx.keys.insert(identity.public(), index);
+        self.ctx.current.push(identity.public());
         if index == self.scenario.nodes {
             self.ctx.oracle.forgers.insert(identity.public());
             return;
@@ -153,6 +175,8 @@ impl World {
             index,
             identity,
             root: (index == 0).then(|| Identity::from_seed(&keys.bytes())),
+            lent: None,
+            next: None,
             name: Name::new(&format!("n{index}")).expect("letters and digits"),
             store: Store::default(),
             up: None,
@@ -184,6 +208,7 @@ impl World {
             site: None,
             nonce: founder.rng.bytes(),
         };
+        self.ctx.oracle.root = Some(root.public());
         let wall = founder.now(&self.ctx).wall;
         let founded = Replica::found(founder.identity.clone(), root, founding, wall);
         let (_, records) = founded.expect("the founding statements are within their limits");
@@ -209,11 +234,7 @@ impl World {
     /// The enrolled node in whose name forgeries are sent; a stranger where every node
     /// has work to do.
     pub fn forger(&self) -> usize {
-        let last = self.scenario.nodes - 1;
-        match self.scenario.role_of(last) {
-            "member" => last,
-            _ => self.scenario.nodes,
-        }
+        self.forger
     }
 
     /// Lets a node act, if it runs; it may die of it.
@@ -318,11 +339,16 @@ impl World {
             Event::People => {
                 self.people();
                 self.losses();
+                self.recover();
                 let at = self.ctx.now + self.people.between(300, 1_200);
                 self.ctx.network.schedule(at, Event::People);
             }
             Event::Fault(at) if !self.ctx.calm => self.fault(at),
             Event::Fault(_) => {}
+            Event::Again { node, life } if self.nodes[node].life == life => {
+                self.kill(node, Death::Process, AGAIN_MILLIS);
+            }
+            Event::Again { .. } => {}
             Event::Mended { node } => self.mended(node),
             Event::Start { node } => self.start(node),
             Event::Heal => self.heal(),

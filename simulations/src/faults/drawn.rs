@@ -14,7 +14,7 @@ const PICKS: u64 = 1 << 32;
 /// How often a kind is drawn, of the sum of all, and its drawing.
 type Kind = (u64, fn(&mut Draw) -> Fault);
 
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 18] = [
     (14, Draw::dies),
     (23, Draw::dies_after),
     (12, Draw::partition),
@@ -32,6 +32,7 @@ const KINDS: [Kind; 17] = [
     (5, Draw::clock_jumps),
     (3, Draw::cloud_burst),
     (8, Draw::old_store),
+    (4, Draw::changes_key),
 ];
 
 /// Draws faults from the beginning until the world heals, one every 200 to 3,500 ms.
@@ -228,6 +229,13 @@ impl Draw {
         Fault::OldStore {
             node: self.victim,
             down_millis: self.rng.between(200, 7_000),
+        }
+    }
+
+    fn changes_key(&mut self) -> Fault {
+        Fault::ChangesKey {
+            node: self.victim,
+            deeds: (self.rng.below(2) == 0).then(|| self.rng.below(8)),
         }
     }
 

@@ -11,6 +11,9 @@ use crate::faults;
 use crate::rng::{Rng, Stream};
 use blocks::BLOCK_SIZE;
 use keys::statement::MAX_AUTONOMY_SECS;
+use std::collections::VecDeque;
+
+mod operators;
 
 /// A day: as far as any clock is off.
 const DAY_SECS: u64 = 86_400;
@@ -49,6 +52,7 @@ impl Scenario {
             reaches: vec![],
             seed,
             nodes,
+            second_operator: None,
             invited_at_millis,
             clock_secs,
             // A grant that ends by the wall clock may not come to life again.
@@ -64,6 +68,7 @@ impl Scenario {
             migrations,
             faults: vec![],
         };
+        operators::draw(&mut scenario);
         scenario.faults = faults::drawn(&scenario, max_skew_secs);
         scenario.name_all();
         scenario
@@ -214,6 +219,7 @@ fn migration(
         volumes: vec![],
         volume_bytes,
         wishes: wishes.into_iter().map(at).collect(),
+        second_wishes: VecDeque::new(),
         ending,
         grant_secs: match ending {
             Ending::GrantExpired => rng.between(20, 50),

@@ -4,7 +4,7 @@
 //! Everything in a file is checked against the limits here, so that a world never
 //! meets a node that is not there or a time that never comes.
 
-use super::{At, Loss, Migration, Scenario};
+use super::{At, Loss, Migration, Scenario, Wish};
 use crate::context::Seen;
 use crate::faults::Fault;
 use keys::statement::{MAX_AUTONOMY_SECS, MAX_LEASE_SECS, MIN_LEASE_SECS};
@@ -123,8 +123,26 @@ impl Scenario {
             within("invited_at_millis", *invited, 0, self.heal_at_millis)?;
         }
         within("lost_millis", self.lost_millis, 1, MAX_MILLIS)?;
-        if let Some(Loss::Replicator { at_millis, .. }) = self.loss {
+        if let Some(second) = self.second_operator {
+            within("second_operator", second as u64, 1, nodes as u64 - 1)?;
+        }
+        if let Some(Loss::Replicator { at_millis, .. } | Loss::Operator { at_millis, .. }) =
+            self.loss
+        {
             within("loss.at_millis", at_millis, 0, MAX_MILLIS)?;
+        }
+        if let Some(Loss::Operator {
+            recovered_by,
+            thief_after_millis,
+            ..
+        }) = self.loss
+        {
+            self.check_heir(recovered_by)?;
+            let after = thief_after_millis.unwrap_or(1);
+            within("loss.thief_after_millis", after, 1, MAX_MILLIS)?;
+            if thief_after_millis.is_some() && recovered_by.is_none() {
+                return Err("a thief speaks for an operator that nobody took back: say who recovers with recovered_by".into());
+            }
         }
         if let Some(
             Loss::Replicator { away_millis, .. } | Loss::ReplicatorProving { away_millis },
@@ -146,6 +164,26 @@ impl Scenario {
             self.check_fault(fault).map_err(place)?;
         }
         Ok(())
+    }
+
+    /// Somebody takes the place of a lost operator.
+    fn check_heir(&self, recovered_by: Option<usize>) -> Result<(), String> {
+        let Some(heir) = recovered_by else {
+            let why = "the operator is lost and nobody takes its place: name a second_operator, or who recovers";
+            return self.second_operator.map(drop).ok_or(why.to_owned());
+        };
+        within("recovered_by", heir as u64, 1, self.nodes as u64 - 1)?;
+        let works = |migration: &Migration| {
+            let ends = [migration.agent, migration.provisioner];
+            ends.contains(&heir) || migration.replicators.contains(&heir)
+        };
+        let is_taken = self.migrations.iter().any(works) || self.second_operator == Some(heir);
+        match is_taken {
+            true => Err(format!(
+                "node {heir} is not invited, as it recovers the mesh, and has other work to do"
+            )),
+            false => Ok(()),
+        }
     }
 
     fn check_migration(&self, migration: &Migration) -> Result<(), String> {
@@ -176,8 +214,21 @@ impl Scenario {
             0,
             MAX_LISTED as u64,
         )?;
-        for wish in &migration.wishes {
+        let seconds = migration.second_wishes.len() as u64;
+        within("second_wishes", seconds, 0, MAX_LISTED as u64)?;
+        if self.second_operator.is_none() && seconds > 0 {
+            return Err("there are second_wishes: name a second_operator".into());
+        }
+        for wish in migration.wishes.iter().chain(&migration.second_wishes) {
             within("at_millis", wish.at_millis, 0, MAX_MILLIS)?;
+            if let Wish::NameReplicator { place, .. } = wish.what {
+                within(
+                    "place",
+                    place as u64,
+                    0,
+                    migration.replicators.len() as u64 - 1,
+                )?;
+            }
         }
         within("grant_secs", migration.grant_secs, 1, 366 * 86_400)?;
         let lease = [MIN_LEASE_SECS, MAX_LEASE_SECS];

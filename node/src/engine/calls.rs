@@ -13,7 +13,7 @@ use crate::api::model::{
 use crate::store::OfferedVolume;
 use crate::views::{LookupError, find_member, find_migration, find_volume};
 use crdt::{Desired, EditError, MigrationPlan, Stage};
-use disk_path::{default_name, device_holds};
+use disk_path::{default_name, device_holds, is_inside};
 use keys::{
     Denied, Member, MigrationId, Name, NodeId, Revocation, Role, Roles, Standing, Statement,
     StatementId, VolumeId,
@@ -204,6 +204,14 @@ impl Engine {
             .map_err(|error| usage(format!("{} cannot be opened: {error}", path.display())))?;
         if path.to_str().is_none() {
             return Err(usage(format!("{} is not text in UTF-8", path.display())));
+        }
+        if is_inside(&real, self.dir.path()) {
+            return Err(CallError::Refused(Refused {
+                action: "offer",
+                what: path.display().to_string(),
+                state: format!("in this node's own data folder {}", self.dir.path().display()),
+                allowed: "keys and stored state never leave the machine as a disk: offer a device or an image outside that folder (a copy in it can be moved out)".into(),
+            }));
         }
         let source = volumes::SourceVolume::open(&path).map_err(usage)?;
         if device_holds(&real, self.dir.path()) {

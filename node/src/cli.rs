@@ -406,10 +406,10 @@ pub struct StartArgs {
     /// Which migration, and whether to wait
     #[command(flatten)]
     pub steer: Steer,
-    /// How long each end goes on without hearing from an operator's node [default: 1h]
+    /// How long each end goes on without hearing from an operator's node [default: as the present grant, else 1h]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub lease: Option<Duration>,
-    /// How much longer it goes on after that, with a warning; 0 for not at all [default: 7d]
+    /// How much longer it goes on after that, with a warning; 0 for not at all [default: as the present grant, else 7d]
     #[arg(long, value_name = "DURATION", value_parser = duration_or_none)]
     pub autonomy: Option<Duration>,
 }

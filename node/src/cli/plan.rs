@@ -79,6 +79,7 @@ pub async fn apply(
     client: &Client,
     screen: &mut Screen,
 ) -> Result<(), CommandError> {
+    let client = &client.patient();
     let shown = args.file.display().to_string();
     let file = planfile::parse(&read(&args.file)?)
         .map_err(|fault| CommandError::usage(format!("{shown}, {fault}")))?;

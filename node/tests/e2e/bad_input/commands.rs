@@ -3,6 +3,7 @@
 //! the state does not allow.
 
 use crate::harness::{Lab, Output};
+use std::time::{Duration, Instant};
 
 #[test]
 fn wrong_usage_is_status_2() {
@@ -211,4 +212,19 @@ fn what_the_state_does_not_allow_is_status_6_and_says_what_is_allowed() {
         .fails(6, &["operator"]);
     on("delete").ok();
     on("start").fails(6, &["deleted", "create a new one"]);
+}
+
+#[test]
+fn a_frozen_node_is_given_up_with_status_4() {
+    let lab = Lab::new();
+    let mut node = lab.founder("node");
+    node.start();
+    node.freeze(true);
+    let asked = Instant::now();
+    for args in [&["status"][..], &["invite", "create", "--role", "agent"]] {
+        node.run(args).fails(4, &["the node does not answer"]);
+    }
+    assert!(asked.elapsed() < Duration::from_secs(40));
+    node.freeze(false);
+    node.run(&["status"]).ok();
 }

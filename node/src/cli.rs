@@ -130,7 +130,7 @@ pub enum MeshCommand {
 /// `dunlin mesh recover`
 #[derive(Debug, Args)]
 pub struct MeshRecover {
-    /// The file that `mesh init --root-key-out` wrote
+    /// `root.key` of the founder's folder or a copy of it, or what `--root-key-out` wrote
     #[arg(long, value_name = "FILE")]
     pub root_key: PathBuf,
     /// Any running node of the mesh, e.g. /ip4/192.0.2.7/tcp/7430/p2p/12D3…

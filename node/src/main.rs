@@ -104,7 +104,7 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
     match here {
         Here::MeshInit(args) => {
             let folder = globals.folder()?;
-            let out = args.root_key_out.clone();
+            let moved_out = args.root_key_out.is_some();
             let enrolled = local::init(&folder, init(args)?).map_err(failed)?;
             screen.result(&enrolled, |done, _| {
                 format!(
@@ -115,12 +115,14 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
                     done.folder
                 )
             })?;
-            if let Some(file) = out {
-                screen.warn(format!(
-                    "the root key is in {} and nowhere else: move it offline now, and keep it; it makes operators and takes them back, and recovers the mesh when this machine is lost",
-                    file.display()
-                ));
-            }
+            let file = enrolled.root_key.as_deref().unwrap_or_default();
+            let todo = match moved_out {
+                true => "move it offline now, and keep it",
+                false => "put a copy away offline",
+            };
+            screen.warn(format!(
+                "the root key is in {file} and nowhere else: {todo}; it makes operators and takes them back, and recovers the mesh when this machine is lost (`dunlin mesh recover --root-key FILE`)"
+            ));
             Ok(())
         }
         Here::MeshRecover(args) => mesh_recover(args, &globals.folder()?, screen).await,

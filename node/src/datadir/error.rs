@@ -1,6 +1,6 @@
 //! What can be wrong with a data folder, each with what to do about it.
 
-use keys::identity::BadKeyFile;
+use keys::root::BadRootKey;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -89,7 +89,7 @@ pub enum DataDirError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: BadKeyFile,
+        source: BadRootKey,
     },
     /// Somebody else is at work in it.
     #[error(

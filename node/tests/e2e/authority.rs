@@ -5,6 +5,7 @@ use crate::harness::{Lab, Mesh, Node, eventually, passes_of};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 /// A founder that keeps no root key, an agent, and a node that is the target's side.
 fn mesh_without_root_key(lab: &Lab, root_key: &str) -> (Node, Node, Node) {
@@ -147,6 +148,37 @@ fn a_second_operator_goes_on_when_the_founder_is_lost_and_the_root_key_makes_ano
     let seed = seed.lines().last().unwrap().rsplit(':').next().unwrap();
     assert!(seed.len() == 64 && !log.contains(seed), "a seed is logged");
     assert!(!third.folder.join("root.key").exists());
+}
+
+#[test]
+fn a_copy_of_the_root_key_in_the_founders_folder_recovers_the_mesh() {
+    let lab = Lab::new();
+    let mut founder = lab.node("founder");
+    let founded = founder.run(&["mesh", "init", "--node-name", "founder"]).ok();
+    let root_key = founded["root_key"].as_str().unwrap();
+    assert_eq!(Path::new(root_key), founder.folder.join("root.key"));
+    founder.start();
+    let operator = ["--role", "operator", "--root-key", root_key];
+    founder.invite(&operator);
+    let copy = lab.path("offline");
+    fs::copy(root_key, &copy).unwrap();
+    let mut agent = lab.joiner(&founder, "agent", "agent");
+    agent.start();
+    founder.kill();
+    fs::remove_dir_all(&founder.folder).unwrap();
+
+    let mut second = lab.node("second");
+    let peer = peer_address(&agent);
+    let recover = ["mesh", "recover", "--name", "second", "--peer", &peer];
+    let recover = [&recover[..], &["--root-key", copy.to_str().unwrap()]].concat();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o644)).unwrap();
+    second.run(&recover).fails(1, &["chmod go="]);
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o600)).unwrap();
+    second.run(&recover).ok();
+    second.start();
+    eventually("the new operator knows the agent", || {
+        state_of(&second, "agent").filter(|state| state == "active")
+    });
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Commands that run in this process on a data folder: founding a mesh, joining one,
 //! recovering one, running the node, and reading stored state while the node is stopped.
 
+mod answering;
 mod join;
 mod offline;
 mod recover;
@@ -10,6 +11,7 @@ mod snapshot;
 
 pub(crate) use snapshot::write_snapshot;
 
+pub use answering::{Answering, answering};
 pub use join::{Joining, join};
 pub use offline::Offline;
 pub use recover::{Recovery, recover};

@@ -21,7 +21,7 @@ mod store;
 mod transfer;
 mod views;
 
-use api::client::{Client, ClientError};
+use api::client::Client;
 use cli::outcome::CommandError;
 use cli::screen::Screen;
 use cli::task::{Here, Read, Task};
@@ -89,14 +89,9 @@ async fn carry_out(task: Task, globals: &Globals, screen: &mut Screen) -> Result
 
 /// Asks the running node; when there is none, the stored state.
 async fn look(read: Read, globals: &Globals, screen: &mut Screen) -> Result<(), CommandError> {
-    let folder = globals.folder()?;
-    match Client::connect(&folder.join("run")).await {
-        Ok(client) => cli::read::run(read, &client, screen).await,
-        Err(ClientError::NotRunning { .. }) => {
-            let offline = local::Offline::open(&folder).map_err(failed)?;
-            cli::read::run(read, &offline, screen).await
-        }
-        Err(error) => Err(error.into()),
+    match local::answering(&globals.folder()?).await? {
+        local::Answering::Node(client) => cli::read::run(read, &client, screen).await,
+        local::Answering::Stored(offline) => cli::read::run(read, &*offline, screen).await,
     }
 }
 

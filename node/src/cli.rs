@@ -359,8 +359,15 @@ pub enum MigrationCommand {
         #[arg(long, value_name = "HOW", value_enum)]
         prove: Option<Prove>,
     },
-    /// End it and remove what was made for it
-    Delete(Steer),
+    /// End it and remove what was made for it; a copy that was cut over is kept
+    Delete {
+        /// Which migration, and whether to wait
+        #[command(flatten)]
+        steer: Steer,
+        /// The mesh's root key, to revoke grants of other operators too
+        #[arg(long, value_name = "FILE")]
+        root_key: Option<PathBuf>,
+    },
 }
 
 /// `dunlin migration create`

@@ -6,7 +6,7 @@
 
 use super::client::{SOCKET, SocketPath};
 use super::model::{
-    ActionOptions, ErrorKind, ErrorView, EventQuery, InviteCreate, InviteRevoke, MigrationCreate,
+    ActionOptions, ErrorKind, ErrorView, EventQuery, InviteCreate, InviteRevoke, MigrationCreate, MigrationDelete,
     NodeRevoke, VolumeAdd,
 };
 use crate::engine::{CallError, Engine, Handle, Stopped};
@@ -106,6 +106,7 @@ fn routes(handle: Handle) -> Router {
         .route("/v1/migrations", get(migrations).post(migration_create))
         .route("/v1/migrations/{which}", get(migration))
         .route("/v1/migrations/{which}/verify", get(verify))
+        .route("/v1/migrations/{which}/delete", post(migration_delete))
         .route("/v1/migrations/{which}/{action}", post(migration_act))
         .route("/v1/plan", get(plan))
         .route("/v1/plan/at", post(plan_at))
@@ -311,10 +312,21 @@ async fn migration_act(
         "resume" => engine.migration_start(&which, true, options),
         "pause" => engine.migration_pause(&which),
         "cutover" => engine.migration_cutover(&which, options),
-        "delete" => engine.migration_delete(&which),
         other => Err(CallError::Usage(format!(
             "`{other}` is nothing that a migration can do"
         ))),
+    })
+    .await
+}
+
+async fn migration_delete(
+    State(handle): State<Handle>,
+    Path(which): Path<String>,
+    asked: Option<Json<MigrationDelete>>,
+) -> Answer<super::model::MigrationView> {
+    let asked = asked.map(|Json(asked)| asked).unwrap_or_default();
+    call(&handle, move |engine| {
+        engine.migration_delete(&which, &asked)
     })
     .await
 }

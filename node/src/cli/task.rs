@@ -110,6 +110,13 @@ pub enum Act {
     MigrationCreate(MigrationCreateArgs),
     /// Let the blocks of a migration move.
     Start(StartArgs),
+    /// End a migration.
+    Delete {
+        /// Which, and whether to wait.
+        steer: Steer,
+        /// The root key's file.
+        root_key: Option<PathBuf>,
+    },
     /// Change what else is wanted of a migration.
     Steer(Verb, Steer),
     /// Make the plan what a file says.
@@ -220,7 +227,9 @@ impl From<MigrationCommand> for Task {
                 let prove_full = prove.is_some();
                 steer(Verb::Cutover { prove_full }, args)
             }
-            MigrationCommand::Delete(args) => steer(Verb::Delete, args),
+            MigrationCommand::Delete { steer, root_key } => {
+                Self::Act(Act::Delete { steer, root_key })
+            }
         }
     }
 }

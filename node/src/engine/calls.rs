@@ -1,6 +1,7 @@
 //! What commands ask the node to do: each a method that checks, acts through the
 //! replica, and answers with a view or a refusal that says what is allowed.
 
+mod delete;
 mod disk_path;
 mod members;
 mod start;
@@ -529,6 +530,7 @@ impl Engine {
                     "verify it, or delete its record",
                 ));
             }
+            Desired::Cutover { .. } => refuse_if_final("pause", &plan, &view)?,
             _ => {}
         }
         let id = plan.id;
@@ -582,24 +584,25 @@ impl Engine {
         self.edit(move |edit| edit.set_desired(id, Desired::Cutover { prove_full }))?;
         self.view(&plan.id)
     }
+}
 
-    /// Ends a migration: its grants are revoked, and unless it was cut over its target
-    /// volumes and all state are removed.
-    pub fn migration_delete(&mut self, wanted: &str) -> Result<MigrationView, CallError> {
-        self.require_operator()?;
-        let plan = find_migration(self.replica.document().plan(), wanted)?.clone();
-        if plan.desired != Desired::Deleted {
-            for grant in &plan.grants {
-                let state = self.replica.authority().grant(grant);
-                if state.is_some_and(|state| !state.revoked) {
-                    self.revoke(*grant, "migration deleted")?;
-                }
-            }
-            let id = plan.id;
-            self.edit(move |edit| edit.set_desired(id, Desired::Deleted))?;
-        }
-        self.view(&plan.id)
-    }
+/// A disk that is cut over is final: taking the cutover back would leave its copy behind
+/// while its roots go on saying that it is the source.
+fn refuse_if_final(
+    action: &'static str,
+    plan: &MigrationPlan,
+    view: &MigrationView,
+) -> Result<(), CallError> {
+    let cut_over = Stage::CutOver.to_string();
+    let done = view.volumes.iter().find(|job| job.stage == cut_over);
+    done.map_or(Ok(()), |job| {
+        let state = format!(
+            "cutting over, and disk {} is cut over already, and that is final",
+            job.name
+        );
+        let allowed = "let the others follow (stop what writes to them), or delete the migration";
+        Err(refused(action, plan, &state, allowed))
+    })
 }
 
 fn refused(action: &'static str, plan: &MigrationPlan, state: &str, allowed: &str) -> CallError {

@@ -3,7 +3,7 @@
 use super::State;
 use super::lookup::{LookupError, find_migration};
 use crate::api::model::{
-    ExposureView, JobView, MigrationView, PassView, ProgressView, ProofView, VerifyView,
+    ExposureView, JobView, MigrationView, PassView, ProgressView, ProofView, StandingGrant, VerifyView,
     VolumeProof,
 };
 use crate::engine::shown_value;
@@ -68,6 +68,7 @@ impl State<'_> {
             created_at: plan.created_at.to_string(),
             next: next_step(plan, stage, &volumes),
             exposure: self.exposure(plan),
+            standing_grants: self.standing_grants(plan),
             volumes,
             conflicts: plan
                 .conflicts
@@ -102,6 +103,22 @@ impl State<'_> {
             autonomy_secs: widest.autonomy_secs,
             exposure_secs: widest.exposure_secs(),
         })
+    }
+
+    /// Of a deleted migration, grants that nobody has revoked.
+    fn standing_grants(&self, plan: &MigrationPlan) -> Vec<StandingGrant> {
+        let authority = self.replica.authority();
+        let grants = plan.grants.iter();
+        let known = grants.filter_map(|id| Some((id, authority.grant(id)?)));
+        known
+            .filter(|_| plan.desired == Desired::Deleted)
+            .filter(|(_, state)| !state.revoked && self.now < state.not_after)
+            .map(|(id, state)| StandingGrant {
+                id: id.to_string(),
+                operator: self.name_of_key(&state.signer),
+                ends_at: state.not_after.to_string(),
+            })
+            .collect()
     }
 
     fn left_at_target(&self, plan: &MigrationPlan) -> bool {

@@ -151,6 +151,56 @@ fn a_second_operator_goes_on_when_the_founder_is_lost_and_the_root_key_makes_ano
 }
 
 #[test]
+fn another_operator_deletes_a_migration_and_is_told_which_grants_stay() {
+    let lab = Lab::new();
+    let root_key = lab.path("root-key");
+    let root_key = root_key.to_str().unwrap();
+    let (founder, _target, agent) = mesh_without_root_key(&lab, root_key);
+    let line = founder.invite(&["--role", "operator", "--root-key", root_key]);
+    let mut second = lab.node("second");
+    second.join(&line).ok();
+    second.start();
+    let disk = lab.disk("disk.raw", 8, 5);
+    let path = disk.to_str().unwrap();
+    agent.run(&["volume", "add", path, "--name", "disk"]).ok();
+    eventually("the founder knows the disk", || {
+        let servers = founder.run(&["server", "list"]).ok();
+        (!servers[0]["disks"].as_array()?.is_empty()).then_some(())
+    });
+    let create = ["migration", "create", "--server", "agent", "--to", "local"];
+    let granted_by_the_founder = |name: &str| {
+        let made = founder.run(&[&create[..], &["--name", name]].concat()).ok();
+        founder.run(&["migration", "start", name]).ok();
+        eventually("the second operator knows that it is started", || {
+            let list = second.run(&["migration", "list"]).ok();
+            let mut list = list.as_array()?.iter();
+            let found = list.find(|one| one["name"] == name)?;
+            // The grant comes with the ledger.
+            (found["desired"] == "started" && found["exposure"].is_object()).then_some(())
+        });
+        made["id"].as_str().unwrap().to_owned()
+    };
+
+    let id = granted_by_the_founder("one");
+    let deleted = second.run(&["migration", "delete", "one"]).ok();
+    assert_eq!(deleted["desired"], "deleted");
+    let standing = &deleted["standing_grants"];
+    assert_eq!(standing.as_array().unwrap().len(), 1, "{deleted:#}");
+    assert_eq!(standing[0]["operator"], "founder");
+    eventually("the founder hears that it is deleted", || {
+        let list = founder.run(&["migration", "list"]).ok();
+        list.as_array()?.is_empty().then_some(())
+    });
+    // Its granter, and the root key, take it back.
+    let again = founder.run(&["migration", "delete", &id]).ok();
+    assert_eq!(again["standing_grants"], Value::Null, "{again:#}");
+    granted_by_the_founder("two");
+    let delete = ["migration", "delete", "two", "--root-key", root_key];
+    let deleted = second.run(&delete).ok();
+    assert_eq!(deleted["standing_grants"], Value::Null, "{deleted:#}");
+}
+
+#[test]
 fn a_copy_of_the_root_key_in_the_founders_folder_recovers_the_mesh() {
     let lab = Lab::new();
     let mut founder = lab.node("founder");

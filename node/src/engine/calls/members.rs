@@ -40,7 +40,7 @@ pub(super) fn short_reason(reason: &str) -> String {
 
 impl Engine {
     /// Reads a root key that is lent for one call.
-    fn lent_root(&self, text: Option<&Secret>) -> Result<Option<Identity>, CallError> {
+    pub(super) fn lent_root(&self, text: Option<&Secret>) -> Result<Option<Identity>, CallError> {
         let Some(text) = text else { return Ok(None) };
         let root = RootKey::from_text(text.expose())
             .map_err(|error| usage(format!("the root key cannot be used: {error}")))?;
@@ -55,7 +55,7 @@ impl Engine {
     }
 
     /// States with the root key that is lent, where only that may.
-    fn state_lent(
+    pub(super) fn state_lent(
         &mut self,
         statement: Statement,
         root: Option<&Identity>,

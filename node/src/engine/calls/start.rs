@@ -2,10 +2,10 @@
 //!
 //! Not here: who confirms a grant to its ends, and when (`roles::vouching`).
 
-use super::{CallError, Engine, refused, usage};
+use super::{CallError, Engine, refuse_if_final, refused, usage};
 use crate::api::model::{ActionOptions, MigrationView};
 use crate::views::find_migration;
-use crdt::{Desired, MigrationPlan};
+use crdt::{Desired, MigrationPlan, Stage};
 use keys::lease::Span;
 use keys::statement::{MAX_AUTONOMY_SECS, MAX_LEASE_SECS, MIN_LEASE_SECS};
 use keys::{Grant, Statement, StatementId, UnixSecs};
@@ -31,6 +31,10 @@ impl Engine {
         match plan.desired {
             Desired::Deleted => return Err(refused(action, &plan, "deleted", "create a new one")),
             Desired::Cutover { .. } => {
+                let view = self.view(&plan.id)?;
+                if view.stage != Stage::CutOver.to_string() {
+                    refuse_if_final(action, &plan, &view)?;
+                }
                 return Err(refused(
                     action,
                     &plan,

@@ -313,6 +313,9 @@ pub enum PlanCommand {
     Export {
         /// The file, or `-` for stdout
         file: PathBuf,
+        /// Replace a file that is there
+        #[arg(long)]
+        force: bool,
     },
     /// Make the plan what an edited file says, with no more edits than that takes
     Apply(PlanApply),

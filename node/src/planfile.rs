@@ -6,8 +6,10 @@
 //! (`engine`), and reading and writing files (`cli`).
 
 mod difference;
+mod names;
 
 pub use difference::{Difference, difference};
+pub use names::Names;
 
 use crate::api::model::{PlanView, PlannedMigration, PlannedServer};
 use serde::Deserialize;

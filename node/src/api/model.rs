@@ -85,7 +85,8 @@ pub enum PlanEdit {
     DeleteServer(PlannedServer),
     /// Plan a migration; nothing moves until it is started.
     CreateMigration(PlannedMigration),
-    /// Rename a migration or choose other replicators for it.
+    /// Rename a migration or choose other replicators for it, where any are named. The
+    /// rest only says which migration it is.
     ChangeMigration(PlannedMigration),
 }
 

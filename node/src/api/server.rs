@@ -111,6 +111,10 @@ fn routes(handle: Handle) -> Router {
         .route("/v1/plan", get(plan))
         .route("/v1/plan/at", post(plan_at))
         .route("/v1/plan/edits", post(plan_edit))
+        .route(
+            "/v1/plan/check",
+            post(plan_check).layer(DefaultBodyLimit::max(crate::planfile::MAX_BYTES)),
+        )
         .route("/v1/events", get(events))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(handle)
@@ -359,6 +363,13 @@ async fn plan_at(
         })
     })
     .await
+}
+
+async fn plan_check(
+    State(handle): State<Handle>,
+    Json(edits): Json<Vec<super::model::PlanEdit>>,
+) -> Answer<Done> {
+    call(&handle, move |engine| done(engine.plan_check(&edits))).await
 }
 
 async fn plan_edit(

@@ -67,7 +67,12 @@ pub enum Read {
     /// The roots of a migration.
     Verify(String),
     /// The plan, to a file.
-    Plan(PathBuf),
+    Plan {
+        /// Where to.
+        file: PathBuf,
+        /// Whether a file that is there is replaced.
+        force: bool,
+    },
     /// What happened.
     Events(Events),
 }
@@ -180,7 +185,9 @@ impl From<Command> for Task {
                 Self::Act(Act::VolumeAdd { path, name })
             }
             Command::Migration(command) => command.into(),
-            Command::Plan(PlanCommand::Export { file }) => Self::Read(Read::Plan(file)),
+            Command::Plan(PlanCommand::Export { file, force }) => {
+                Self::Read(Read::Plan { file, force })
+            }
             Command::Plan(PlanCommand::Apply(args)) => Self::Act(Act::PlanApply(args)),
             Command::Events(args) => args.into(),
         }

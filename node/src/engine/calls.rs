@@ -34,6 +34,11 @@ pub enum CallError {
     /// Nothing, or more than one thing, was meant.
     #[error(transparent)]
     Lookup(#[from] LookupError),
+    /// Nobody makes volumes there.
+    #[error(
+        "no node offers the cloud `{0}`: `dunlin node show` shows what a provisioner offers, and only one that runs does"
+    )]
+    NoCloud(String),
     /// Not by this node.
     #[error("only an operator may do this, and this node is not one: run it on an operator's node")]
     NotOperator,
@@ -80,7 +85,7 @@ impl CallError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Lookup(LookupError::Ambiguous { .. }) | Self::Usage(_) => ErrorKind::Usage,
-            Self::Lookup(LookupError::NotFound { .. }) => ErrorKind::NotFound,
+            Self::Lookup(LookupError::NotFound { .. }) | Self::NoCloud(_) => ErrorKind::NotFound,
             Self::Lookup(LookupError::NotEnrolled) | Self::Failed(_) => ErrorKind::Failed,
             Self::NotOperator | Self::NotAuthorised(_) => ErrorKind::NotAuthorised,
             Self::Cloned | Self::Unheard | Self::Refused(_) => ErrorKind::Refused,
@@ -326,14 +331,21 @@ impl Engine {
         asked: &MigrationCreate,
     ) -> Result<MigrationView, CallError> {
         self.require_operator()?;
-        let plan = self.draft(asked)?;
+        let server = find_member(self.replica.authority(), &asked.server)?;
+        let name = self.migration_label(asked, server.name.as_str())?;
+        let plan = self.draft(asked, name)?;
         self.require_scope(&plan)?;
         let id = plan.id;
         self.edit(move |edit| edit.create_migration(&plan))?;
         self.view(&id)
     }
 
-    pub(super) fn draft(&self, asked: &MigrationCreate) -> Result<MigrationPlan, CallError> {
+    /// A plan of what is asked for. That no other has its name is the caller's to know.
+    pub(super) fn draft(
+        &self,
+        asked: &MigrationCreate,
+        name: String,
+    ) -> Result<MigrationPlan, CallError> {
         let authority = self.replica.authority();
         let reports = self.replica.reports();
         let server = find_member(authority, &asked.server)?;
@@ -369,7 +381,6 @@ impl Engine {
                 volumes.len()
             )));
         }
-        let name = self.migration_label(asked, server.name.as_str())?;
         Ok(MigrationPlan {
             id: MigrationId(random()?),
             name,
@@ -419,26 +430,27 @@ impl Engine {
 
     fn choose_provisioner(&self, asked: &MigrationCreate) -> Result<NodeId, CallError> {
         let authority = self.replica.authority();
+        let reports = self.replica.reports();
+        let offers = |member: &Member| {
+            let report = reports.get(&member.id)?;
+            Some(report.providers.iter().any(|cloud| cloud.kind == asked.to))
+        };
         if let Some(wanted) = &asked.provisioner {
             let member = find_member(authority, wanted)?;
             active_in(member, Role::Provisioner)?;
-            return Ok(member.id);
+            // One that has not reported yet may well.
+            return match offers(member) {
+                Some(false) => Err(no_cloud(&asked.to)),
+                Some(true) | None => Ok(member.id),
+            };
         }
         let offering: Vec<&Member> = authority
             .members()
-            .filter(|member| {
-                let report = self.replica.reports().get(&member.id);
-                active_in(member, Role::Provisioner).is_ok()
-                    && report.is_some_and(|report| {
-                        report.providers.iter().any(|cloud| cloud.kind == asked.to)
-                    })
-            })
+            .filter(|member| active_in(member, Role::Provisioner).is_ok())
+            .filter(|member| offers(member) == Some(true))
             .collect();
         match offering.as_slice() {
-            [] => Err(CallError::Failed(format!(
-                "no node offers the cloud `{}`: `dunlin node list` shows what each provisioner offers",
-                asked.to
-            ))),
+            [] => Err(no_cloud(&asked.to)),
             [member] => Ok(member.id),
             several => Err(usage(format!(
                 "several nodes offer the cloud `{}`: choose one with --provisioner from {}",
@@ -612,6 +624,10 @@ fn refused(action: &'static str, plan: &MigrationPlan, state: &str, allowed: &st
         state: state.into(),
         allowed: allowed.into(),
     })
+}
+
+fn no_cloud(wanted: &str) -> CallError {
+    CallError::NoCloud(wanted.chars().take(80).collect())
 }
 
 fn active_in(member: &Member, role: Role) -> Result<(), CallError> {

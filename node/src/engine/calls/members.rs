@@ -259,7 +259,7 @@ impl Engine {
     }
 
     /// Refuses a plan that this operator could not grant.
-    pub(super) fn require_scope(&self, plan: &MigrationPlan) -> Result<(), CallError> {
+    pub(in crate::engine) fn require_scope(&self, plan: &MigrationPlan) -> Result<(), CallError> {
         let grant = Statement::Grant(keys::Grant {
             migration: plan.id,
             agent: plan.source,

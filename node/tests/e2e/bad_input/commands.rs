@@ -185,7 +185,7 @@ fn what_the_state_does_not_allow_is_status_6_and_says_what_is_allowed() {
         let plan = ["migration", "create", "--server", "agent", "--name", "m"];
         mesh.operator.run(&[&plan[..], args].concat())
     };
-    create(&["--to", "mars"]).fails(1, &["mars", "node list"]);
+    create(&["--to", "mars"]).fails(5, &["mars", "node show"]);
     create(&["--to", "local", "--disk", "nope"]).fails(5, &["nope"]);
     create(&["--to", "local", "--replicator", "agent"]).fails(2, &["not enrolled as replicator"]);
     create(&["--to", "local", "--provisioner", "agent"]).fails(2, &["not enrolled as provisioner"]);

@@ -26,6 +26,7 @@ use cli::outcome::CommandError;
 use cli::screen::Screen;
 use cli::task::{Here, Read, Task};
 use cli::{Cli, Globals, MeshInit, MeshRecover};
+use datadir::DataDirError;
 use keys::invite::Token;
 use keys::{Name, Roles};
 use std::path::Path;
@@ -219,5 +220,9 @@ fn not_run(error: anyhow::Error) -> CommandError {
 }
 
 fn failed(error: anyhow::Error) -> CommandError {
+    let used = error.downcast_ref::<DataDirError>();
+    if let Some(DataDirError::InUse { .. }) = used {
+        return CommandError::refused(format!("{error:#}"));
+    }
     CommandError::failed(format!("{error:#}"))
 }

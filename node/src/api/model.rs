@@ -210,7 +210,8 @@ pub struct InviteView {
     pub uses: u16,
     /// How many have.
     pub used: usize,
-    /// `open`, `used`, `expired` or `revoked`.
+    /// `open`, `used`, `expired`, `revoked`, or `closed`: the node that made it has another
+    /// key now, or is no member any more.
     pub state: String,
 }
 

@@ -6,8 +6,8 @@
 
 use super::client::{SOCKET, SocketPath};
 use super::model::{
-    ActionOptions, ErrorKind, ErrorView, EventQuery, InviteCreate, InviteRevoke, MigrationCreate, MigrationDelete,
-    NodeRevoke, VolumeAdd,
+    ActionOptions, ErrorKind, ErrorView, EventQuery, InviteCreate, InviteRevoke, MigrationCreate,
+    MigrationDelete, NodeRevoke, VolumeAdd,
 };
 use crate::engine::{CallError, Engine, Handle, Stopped};
 use crate::views::LookupError;

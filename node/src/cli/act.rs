@@ -64,7 +64,10 @@ pub async fn run(act: Act, client: &Client, screen: &mut Screen) -> Result<(), C
             };
             steer(verb, &args, options, client, screen).await
         }
-        Act::Delete { steer: args, root_key } => {
+        Act::Delete {
+            steer: args,
+            root_key,
+        } => {
             let root_key = lent(root_key.as_deref())?;
             let asked = MigrationDelete { root_key };
             steer(Verb::Delete, &args, asked, client, screen).await

@@ -23,7 +23,7 @@ pub enum DataDirError {
     },
     /// It belongs to a mesh already.
     #[error(
-        "data folder {} belongs to a mesh already: a folder belongs to one mesh, give another with --data-dir",
+        "data folder {} belongs to a mesh already: a folder belongs to one mesh, give another with --data-dir, or remove this one to leave its mesh",
         path.display()
     )]
     InUse {

@@ -217,7 +217,11 @@ fn the_root_key_in_the_folder_is_the_file_that_is_kept_offline() {
     fs::copy(dir.key_path(KeyFile::Root), dir.key_path(KeyFile::Node)).unwrap();
     let refused = dir.read_key(KeyFile::Node).unwrap_err();
     assert!(matches!(refused, DataDirError::KeyDamaged { .. }));
-    fs::write(dir.key_path(KeyFile::Root), identity(5).to_file().as_bytes()).unwrap();
+    fs::write(
+        dir.key_path(KeyFile::Root),
+        identity(5).to_file().as_bytes(),
+    )
+    .unwrap();
     let refused = dir.read_key(KeyFile::Root).unwrap_err();
     assert!(refused.to_string().contains("dunlin-root-1"), "{refused}");
 }

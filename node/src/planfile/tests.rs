@@ -53,10 +53,12 @@ fn names() -> Names {
         }))
         .unwrap()
     };
-    let disk = |name: &str| json!({
-        "id": id(name), "name": name, "path": "", "length": 0, "kind": "", "model": null,
-        "server": "web",
-    });
+    let disk = |name: &str| {
+        json!({
+            "id": id(name), "name": name, "path": "", "length": 0, "kind": "", "model": null,
+            "server": "web",
+        })
+    };
     let server: ServerView = serde_json::from_value(json!({
         "id": id("web"), "name": "web", "hostname": "", "os": "", "kernel": "", "cpus": 0,
         "memory_bytes": 0, "machine": "", "connected": null, "reported_at": "",
@@ -80,6 +82,13 @@ fn what_is_exported_reads_back_and_changes_nothing() {
     assert_eq!(read, plan.servers.iter().collect::<Vec<_>>());
     let nothing = compare(&file, &plan, &plan).unwrap();
     assert_eq!(nothing, Difference::default());
+}
+
+#[test]
+fn entries_can_be_added_to_the_file_of_an_empty_plan() {
+    let text = render(&PlanView::default()).unwrap();
+    let added = "[[server]]\nname = \"a\"\nsite = \"b\"\n";
+    assert_eq!(parse(&(text + added)).unwrap().servers.len(), 1);
 }
 
 #[test]
@@ -254,7 +263,10 @@ fn a_new_entry_may_take_the_name_that_another_gives_up() {
     edited.migrations.insert(0, (91, migration.clone()));
     let found = compare(&edited, &base, &base).unwrap();
     let (made, renamed): (Vec<_>, Vec<_>) = found.edits.iter().partition(|edit| {
-        matches!(edit, PlanEdit::CreateServer(_) | PlanEdit::CreateMigration(_))
+        matches!(
+            edit,
+            PlanEdit::CreateServer(_) | PlanEdit::CreateMigration(_)
+        )
     });
     assert_eq!(
         made,

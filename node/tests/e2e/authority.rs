@@ -204,7 +204,9 @@ fn another_operator_deletes_a_migration_and_is_told_which_grants_stay() {
 fn a_copy_of_the_root_key_in_the_founders_folder_recovers_the_mesh() {
     let lab = Lab::new();
     let mut founder = lab.node("founder");
-    let founded = founder.run(&["mesh", "init", "--node-name", "founder"]).ok();
+    let founded = founder
+        .run(&["mesh", "init", "--node-name", "founder"])
+        .ok();
     let root_key = founded["root_key"].as_str().unwrap();
     assert_eq!(Path::new(root_key), founder.folder.join("root.key"));
     founder.start();
@@ -255,6 +257,28 @@ fn an_agent_and_a_replicator_change_their_keys_while_blocks_move() {
         mesh.until_passes(passes + 1);
     }
     mesh.cut_over(&disk);
+}
+
+#[test]
+fn a_change_of_keys_is_told_and_closes_the_invites_that_named_the_old_one() {
+    let lab = Lab::new();
+    let mut node = lab.founder("node");
+    node.start();
+    node.invite(&["--role", "agent"]);
+    let states = || -> Vec<String> {
+        let invites = node.run(&["invite", "list"]).ok();
+        let invites = invites.as_array().unwrap().iter();
+        let states = invites.map(|invite| invite["state"].as_str().unwrap().to_owned());
+        states.collect()
+    };
+    assert_eq!(states(), ["open"]);
+    let rotated = node.run(&["node", "rotate-key"]).ok();
+    assert_eq!(states(), ["closed"]);
+    node.until_event("key-rotated", &[rotated["key"].as_str().unwrap()]);
+    node.invite(&["--role", "agent"]);
+    let mut now = states();
+    now.sort();
+    assert_eq!(now, ["closed", "open"]);
 }
 
 #[test]

@@ -19,7 +19,10 @@ fn a_cutover_is_not_taken_back_once_one_of_its_disks_is_cut_over() {
     mesh.act("start");
     let volume = |view: &Value, name: &str| {
         let mut volumes = view["volumes"].as_array().unwrap().iter();
-        volumes.find(|volume| volume["name"] == name).unwrap().clone()
+        volumes
+            .find(|volume| volume["name"] == name)
+            .unwrap()
+            .clone()
     };
     mesh.until("both were copied once", |view| {
         let passed = |name| !volume(view, name)["passes"].as_array().unwrap().is_empty();

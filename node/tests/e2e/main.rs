@@ -14,4 +14,5 @@ mod harness;
 mod leases;
 mod live_load;
 mod losses;
+mod plan_file;
 mod writing;

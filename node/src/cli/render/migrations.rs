@@ -40,13 +40,15 @@ pub fn table(migrations: &[MigrationView]) -> Table {
     ]);
     for migration in migrations {
         let rate = progress::total_rate(migration).map(crate::cli::figures::rate);
+        let first_passes = progress::first_passes_percent(migration);
+        let first_passes = first_passes.map(|share| bar(share, BAR_CELLS));
         table.row([
             short_id(&migration.id).into(),
             (&migration.name).into(),
             (&migration.server).into(),
             to(migration).into(),
             stage(&migration.stage),
-            bar(progress::first_passes_percent(migration), BAR_CELLS).into(),
+            or_unknown(first_passes.as_deref()),
             or_unknown(rate.as_deref()),
             or_unknown(migration.next.as_deref()),
         ]);
@@ -222,7 +224,10 @@ pub fn told(verb: Verb, migration: &MigrationView, look: &Look) -> String {
 /// What a delete leaves behind: copies that were cut over, and grants of others.
 pub fn left_by_delete(migration: &MigrationView) -> Vec<String> {
     let kept = migration.volumes.iter().filter_map(|job| {
-        let path = job.target_path.as_ref().filter(|_| job.stage == "cut-over")?;
+        let path = job
+            .target_path
+            .as_ref()
+            .filter(|_| job.stage == "cut-over")?;
         Some(format!(
             "the copy of disk {} was cut over and is kept at {path}, on the machine of {}",
             job.name, migration.provisioner

@@ -19,6 +19,7 @@ use keys::{
     StatementId, UnixSecs,
 };
 use mesh::replica::Output;
+use roles::Note;
 use zeroize::Zeroizing;
 
 /// Longest life of an invite.
@@ -292,6 +293,11 @@ impl Engine {
         // In good order, before the other ends see that the key is no good any more.
         self.close_sessions();
         self.carry(out);
+        let text = format!(
+            "this node has the new key {}; the one it had is let in nowhere any more",
+            next.public()
+        );
+        self.tell(None, Note::info("key-rotated", text));
         self.stored()?;
         Ok(KeyRotated {
             key: next.public().to_string(),

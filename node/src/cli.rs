@@ -130,7 +130,7 @@ pub enum MeshCommand {
 /// `dunlin mesh recover`
 #[derive(Debug, Args)]
 pub struct MeshRecover {
-    /// The file that `mesh init --root-key-out` wrote
+    /// `root.key` of the founder's folder or a copy of it, or what `--root-key-out` wrote
     #[arg(long, value_name = "FILE")]
     pub root_key: PathBuf,
     /// Any running node of the mesh, e.g. /ip4/192.0.2.7/tcp/7430/p2p/12D3…
@@ -313,6 +313,9 @@ pub enum PlanCommand {
     Export {
         /// The file, or `-` for stdout
         file: PathBuf,
+        /// Replace a file that is there
+        #[arg(long)]
+        force: bool,
     },
     /// Make the plan what an edited file says, with no more edits than that takes
     Apply(PlanApply),
@@ -359,8 +362,15 @@ pub enum MigrationCommand {
         #[arg(long, value_name = "HOW", value_enum)]
         prove: Option<Prove>,
     },
-    /// End it and remove what was made for it
-    Delete(Steer),
+    /// End it and remove what was made for it; a copy that was cut over is kept
+    Delete {
+        /// Which migration, and whether to wait
+        #[command(flatten)]
+        steer: Steer,
+        /// The mesh's root key, to revoke grants of other operators too
+        #[arg(long, value_name = "FILE")]
+        root_key: Option<PathBuf>,
+    },
 }
 
 /// `dunlin migration create`
@@ -406,10 +416,10 @@ pub struct StartArgs {
     /// Which migration, and whether to wait
     #[command(flatten)]
     pub steer: Steer,
-    /// How long each end goes on without hearing from an operator's node [default: 1h]
+    /// How long each end goes on without hearing from an operator's node [default: as the present grant, else 1h]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub lease: Option<Duration>,
-    /// How much longer it goes on after that, with a warning; 0 for not at all [default: 7d]
+    /// How much longer it goes on after that, with a warning; 0 for not at all [default: as the present grant, else 7d]
     #[arg(long, value_name = "DURATION", value_parser = duration_or_none)]
     pub autonomy: Option<Duration>,
 }

@@ -1,6 +1,7 @@
 //! Commands that run in this process on a data folder: founding a mesh, joining one,
 //! recovering one, running the node, and reading stored state while the node is stopped.
 
+mod answering;
 mod join;
 mod offline;
 mod recover;
@@ -10,6 +11,7 @@ mod snapshot;
 
 pub(crate) use snapshot::write_snapshot;
 
+pub use answering::{Answering, answering};
 pub use join::{Joining, join};
 pub use offline::Offline;
 pub use recover::{Recovery, recover};
@@ -20,7 +22,7 @@ use crate::datadir::{DataDir, KeyFile};
 use crate::engine::wall_clock;
 use crate::store::Store;
 use anyhow::Context;
-use keys::{Identity, MeshId, Name, NodeId, PublicKey, Roles};
+use keys::{Identity, MeshId, Name, NodeId, PublicKey, Roles, RootKey};
 use mesh::{Founding, Replica};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -43,6 +45,9 @@ pub struct Enrolled {
     pub roles: Vec<String>,
     /// Its data folder.
     pub folder: String,
+    /// Where the mesh's root key is, on the node that founded the mesh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_key: Option<String>,
 }
 
 fn fresh_identity() -> anyhow::Result<Identity> {
@@ -86,16 +91,8 @@ pub fn init(folder: &Path, init: Init) -> anyhow::Result<Enrolled> {
         .map(|out| root::place_outside(out, folder))
         .transpose()?;
     let first = fresh_identity()?;
-    let second = fresh_identity()?;
     let identity = dir.ensure_key(KeyFile::Node, || first)?;
-    let root = match &out {
-        None => dir.ensure_key(KeyFile::Root, || second)?,
-        Some(_) => {
-            // One that an earlier attempt left is the root of nothing.
-            dir.forget_key(KeyFile::Root)?;
-            second
-        }
-    };
+    let root = fresh_identity()?;
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce)
         .map_err(|error| anyhow::anyhow!("no random bytes from the system: {error}"))?;
@@ -110,14 +107,28 @@ pub fn init(folder: &Path, init: Init) -> anyhow::Result<Enrolled> {
     let name = founding.mesh.clone();
     let (replica, records) = Replica::found(identity, root.clone(), founding, wall_clock())?;
     let mesh = replica.ledger().mesh();
-    if let Some(out) = &out {
-        // Before the mesh exists: one whose root key could not be kept would have none.
-        root::write(out, mesh, name, root)?;
+    let root = RootKey {
+        mesh,
+        name,
+        identity: root,
+    };
+    // Before the mesh exists: one whose root key could not be kept would have none.
+    match &out {
+        None => dir.write_root_key(&root)?,
+        Some(out) => {
+            // One that an earlier attempt left is the root of nothing.
+            dir.forget_key(KeyFile::Root)?;
+            root::write(out, &root)?;
+        }
     }
     bind(&dir)?;
     Store::create(&dir.store(), mesh, key, &records)
         .with_context(|| format!("the mesh was not founded in {}", folder.display()))?;
-    enrolled(&replica, folder)
+    let kept = out.unwrap_or_else(|| dir.key_path(KeyFile::Root));
+    Ok(Enrolled {
+        root_key: Some(kept.display().to_string()),
+        ..enrolled(&replica, folder)?
+    })
 }
 
 /// Notes which machine the folder is made on, before there is anything to protect.
@@ -151,6 +162,7 @@ fn enrolled(replica: &Replica, folder: &Path) -> anyhow::Result<Enrolled> {
         node_name: member.name.to_string(),
         roles: member.roles.iter().map(|role| role.to_string()).collect(),
         folder: folder.display().to_string(),
+        root_key: None,
     })
 }
 

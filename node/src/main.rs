@@ -21,11 +21,12 @@ mod store;
 mod transfer;
 mod views;
 
-use api::client::{Client, ClientError};
+use api::client::Client;
 use cli::outcome::CommandError;
 use cli::screen::Screen;
 use cli::task::{Here, Read, Task};
 use cli::{Cli, Globals, MeshInit, MeshRecover};
+use datadir::DataDirError;
 use keys::invite::Token;
 use keys::{Name, Roles};
 use std::path::Path;
@@ -89,14 +90,9 @@ async fn carry_out(task: Task, globals: &Globals, screen: &mut Screen) -> Result
 
 /// Asks the running node; when there is none, the stored state.
 async fn look(read: Read, globals: &Globals, screen: &mut Screen) -> Result<(), CommandError> {
-    let folder = globals.folder()?;
-    match Client::connect(&folder.join("run")).await {
-        Ok(client) => cli::read::run(read, &client, screen).await,
-        Err(ClientError::NotRunning { .. }) => {
-            let offline = local::Offline::open(&folder).map_err(failed)?;
-            cli::read::run(read, &offline, screen).await
-        }
-        Err(error) => Err(error.into()),
+    match local::answering(&globals.folder()?).await? {
+        local::Answering::Node(client) => cli::read::run(read, &client, screen).await,
+        local::Answering::Stored(offline) => cli::read::run(read, &*offline, screen).await,
     }
 }
 
@@ -104,7 +100,7 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
     match here {
         Here::MeshInit(args) => {
             let folder = globals.folder()?;
-            let out = args.root_key_out.clone();
+            let moved_out = args.root_key_out.is_some();
             let enrolled = local::init(&folder, init(args)?).map_err(failed)?;
             screen.result(&enrolled, |done, _| {
                 format!(
@@ -115,12 +111,14 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
                     done.folder
                 )
             })?;
-            if let Some(file) = out {
-                screen.warn(format!(
-                    "the root key is in {} and nowhere else: move it offline now, and keep it; it makes operators and takes them back, and recovers the mesh when this machine is lost",
-                    file.display()
-                ));
-            }
+            let file = enrolled.root_key.as_deref().unwrap_or_default();
+            let todo = match moved_out {
+                true => "move it offline now, and keep it",
+                false => "put a copy away offline",
+            };
+            screen.warn(format!(
+                "the root key is in {file} and nowhere else: {todo}; it makes operators and takes them back, and recovers the mesh when this machine is lost (`dunlin mesh recover --root-key FILE`)"
+            ));
             Ok(())
         }
         Here::MeshRecover(args) => mesh_recover(args, &globals.folder()?, screen).await,
@@ -222,5 +220,9 @@ fn not_run(error: anyhow::Error) -> CommandError {
 }
 
 fn failed(error: anyhow::Error) -> CommandError {
+    let used = error.downcast_ref::<DataDirError>();
+    if let Some(DataDirError::InUse { .. }) = used {
+        return CommandError::refused(format!("{error:#}"));
+    }
     CommandError::failed(format!("{error:#}"))
 }

@@ -6,11 +6,13 @@
 //! (`engine`), and reading and writing files (`cli`).
 
 mod difference;
+mod names;
 
 pub use difference::{Difference, difference};
+pub use names::Names;
 
 use crate::api::model::{PlanView, PlannedMigration, PlannedServer};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 /// Largest file that is read: some 500,000 servers.
@@ -51,6 +53,16 @@ struct Written {
     migration: Vec<Spanned<PlannedMigration>>,
 }
 
+/// As it is written: an empty list would be a key that `[[server]]` below it writes again.
+#[derive(Serialize)]
+struct Rendered<'a> {
+    base: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    server: &'a [PlannedServer],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    migration: &'a [PlannedMigration],
+}
+
 /// Reads a file.
 pub fn parse(text: &str) -> Result<PlanFile, Fault> {
     let lines = Lines::of(text);
@@ -69,7 +81,12 @@ pub fn parse(text: &str) -> Result<PlanFile, Fault> {
 pub fn render(plan: &PlanView) -> Result<String, toml::ser::Error> {
     let head = "# A plan of dunlin: edit it and apply it with `dunlin plan apply FILE`.\n\
         # A new entry has no id. `base` says which plan this was exported from: leave it.\n\n";
-    Ok(format!("{head}{}", toml::to_string(plan)?))
+    let written = Rendered {
+        base: &plan.base,
+        server: &plan.servers,
+        migration: &plan.migrations,
+    };
+    Ok(format!("{head}{}", toml::to_string(&written)?))
 }
 
 /// Where the lines of a text begin.

@@ -34,6 +34,13 @@ pub const LONGEST_ANSWER_BYTES: usize = 64 << 20;
 /// The longest that one request may take, from connecting to the last byte.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// The longest that it may take to connect, and then to get the first byte of an answer:
+/// a node that was stopped or hangs takes connections all the same.
+pub const LONGEST_SILENCE: Duration = Duration::from_secs(10);
+
+/// How long until a full queue of connections is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(50);
+
 /// What fits into `sockaddr_un` with its closing zero on every Unix that matters.
 const LONGEST_SOCKET_PATH_BYTES: usize = 100;
 
@@ -60,7 +67,7 @@ pub enum ClientError {
     },
     /// Listens, but does not answer.
     #[error(
-        "the node on {socket} has not answered `{request}` within {waited:?}; look at its log, then try again"
+        "the node does not answer: nothing came from {socket} to `{request}` within {waited:?}; it hangs, was stopped (SIGSTOP) or has no time: look at its log and at `ps`, then look whether the request was carried out"
     )]
     Silent {
         /// The socket.
@@ -127,6 +134,7 @@ pub enum ClientError {
 pub struct Client {
     run_dir: PathBuf,
     longest_wait: Duration,
+    longest_silence: Duration,
 }
 
 /// A way to a socket that `connect` and `bind` take, however deep its folder lies.
@@ -164,9 +172,19 @@ impl Client {
         let client = Self {
             run_dir: run_dir.to_owned(),
             longest_wait: LONGEST_WAIT,
+            longest_silence: LONGEST_SILENCE,
         };
-        client.open().await?;
+        client.open("connect").await?;
         Ok(client)
+    }
+
+    /// The same for requests that a node may need long to work on, as it does for a plan
+    /// of 100,000 servers.
+    pub fn patient(&self) -> Self {
+        Self {
+            longest_silence: self.longest_wait,
+            ..self.clone()
+        }
     }
 
     /// Asks for a value. The path begins with `/v1/` and is percent-encoded.
@@ -196,11 +214,7 @@ impl Client {
         let request = format!("{method} {path}");
         let exchange = self.exchange(&request, method, path, body);
         let answered = timeout(self.longest_wait, exchange).await;
-        let (status, bytes) = answered.map_err(|_| ClientError::Silent {
-            socket: self.socket(),
-            request: request.clone(),
-            waited: self.longest_wait,
-        })??;
+        let (status, bytes) = answered.map_err(|_| self.silent(&request, self.longest_wait))??;
         if !status.is_success() {
             return Err(match serde_json::from_slice(&bytes) {
                 Ok(view) => ClientError::Refused(view),
@@ -221,7 +235,7 @@ impl Client {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<(StatusCode, Bytes), ClientError> {
-        let stream = self.open().await?;
+        let stream = self.open(request).await?;
         let broken = |error: hyper::Error| ClientError::Broken {
             socket: self.socket(),
             request: request.to_owned(),
@@ -241,8 +255,9 @@ impl Client {
             .await
             .map_err(broken)?;
         let answer = async {
-            let response = sender.send_request(message).await.map_err(broken)?;
-            self.read(request, response).await
+            let begun = timeout(self.longest_silence, sender.send_request(message)).await;
+            let begun = begun.map_err(|_| self.silent(request, self.longest_silence))?;
+            self.read(request, begun.map_err(broken)?).await
         };
         tokio::pin!(connection);
         tokio::pin!(answer);
@@ -257,10 +272,14 @@ impl Client {
         }
     }
 
-    async fn open(&self) -> Result<UnixStream, ClientError> {
+    async fn open(&self, request: &str) -> Result<UnixStream, ClientError> {
         let socket = SocketPath::of(&self.run_dir);
         let connected = match &socket {
-            Ok(socket) => UnixStream::connect(socket.as_path()).await,
+            Ok(socket) => {
+                let connecting = connect_when_taken(socket.as_path());
+                let connected = timeout(self.longest_silence, connecting).await;
+                connected.map_err(|_| self.silent(request, self.longest_silence))?
+            }
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
         connected.map_err(|error| match error.kind() {
@@ -293,6 +312,14 @@ impl Client {
         }
     }
 
+    fn silent(&self, request: &str, waited: Duration) -> ClientError {
+        ClientError::Silent {
+            socket: self.socket(),
+            request: request.to_owned(),
+            waited,
+        }
+    }
+
     fn not_running(&self, why: &str) -> ClientError {
         ClientError::NotRunning {
             socket: self.socket(),
@@ -302,6 +329,18 @@ impl Client {
 
     fn socket(&self) -> PathBuf {
         self.run_dir.join(SOCKET)
+    }
+}
+
+/// Connects. While as many wait to be taken in as the socket holds, it is tried again.
+async fn connect_when_taken(socket: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(TRY_AGAIN).await;
+            }
+            connected => return connected,
+        }
     }
 }
 

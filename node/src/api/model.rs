@@ -85,7 +85,8 @@ pub enum PlanEdit {
     DeleteServer(PlannedServer),
     /// Plan a migration; nothing moves until it is started.
     CreateMigration(PlannedMigration),
-    /// Rename a migration or choose other replicators for it.
+    /// Rename a migration or choose other replicators for it, where any are named. The
+    /// rest only says which migration it is.
     ChangeMigration(PlannedMigration),
 }
 
@@ -209,7 +210,8 @@ pub struct InviteView {
     pub uses: u16,
     /// How many have.
     pub used: usize,
-    /// `open`, `used`, `expired` or `revoked`.
+    /// `open`, `used`, `expired`, `revoked`, or `closed`: the node that made it has another
+    /// key now, or is no member any more.
     pub state: String,
 }
 
@@ -383,6 +385,25 @@ pub struct ActionOptions {
     pub autonomy_secs: Option<u64>,
 }
 
+/// What `migration delete` adds.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct MigrationDelete {
+    /// The text of a root key file, to revoke grants of other operators too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_key: Option<Secret>,
+}
+
+/// A grant of a deleted migration that nobody has revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandingGrant {
+    /// Its id.
+    pub id: String,
+    /// Name of the operator's node that signed it.
+    pub operator: String,
+    /// Its end.
+    pub ends_at: String,
+}
+
 /// For how long a revocation may go unheard by an end that is cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExposureView {
@@ -421,6 +442,9 @@ pub struct MigrationView {
     pub volumes: Vec<JobView>,
     /// What its grant exposes; none while no grant is good.
     pub exposure: Option<ExposureView>,
+    /// Of a deleted migration: grants that stand, and move nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standing_grants: Vec<StandingGrant>,
     /// Edits that contradict each other, and what is shown.
     pub conflicts: Vec<String>,
     /// What to do next, as a command or a sentence.

@@ -7,7 +7,7 @@
 use super::client::{SOCKET, SocketPath};
 use super::model::{
     ActionOptions, ErrorKind, ErrorView, EventQuery, InviteCreate, InviteRevoke, MigrationCreate,
-    NodeRevoke, VolumeAdd,
+    MigrationDelete, NodeRevoke, VolumeAdd,
 };
 use crate::engine::{CallError, Engine, Handle, Stopped};
 use crate::views::LookupError;
@@ -106,10 +106,15 @@ fn routes(handle: Handle) -> Router {
         .route("/v1/migrations", get(migrations).post(migration_create))
         .route("/v1/migrations/{which}", get(migration))
         .route("/v1/migrations/{which}/verify", get(verify))
+        .route("/v1/migrations/{which}/delete", post(migration_delete))
         .route("/v1/migrations/{which}/{action}", post(migration_act))
         .route("/v1/plan", get(plan))
         .route("/v1/plan/at", post(plan_at))
         .route("/v1/plan/edits", post(plan_edit))
+        .route(
+            "/v1/plan/check",
+            post(plan_check).layer(DefaultBodyLimit::max(crate::planfile::MAX_BYTES)),
+        )
         .route("/v1/events", get(events))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(handle)
@@ -325,10 +330,21 @@ async fn migration_act(
         "resume" => engine.migration_start(&which, true, options),
         "pause" => engine.migration_pause(&which),
         "cutover" => engine.migration_cutover(&which, options),
-        "delete" => engine.migration_delete(&which),
         other => Err(CallError::Usage(format!(
             "`{other}` is nothing that a migration can do"
         ))),
+    })
+    .await
+}
+
+async fn migration_delete(
+    State(handle): State<Handle>,
+    Path(which): Path<String>,
+    asked: Option<Json<MigrationDelete>>,
+) -> Answer<super::model::MigrationView> {
+    let asked = asked.map(|Json(asked)| asked).unwrap_or_default();
+    call(&handle, move |engine| {
+        engine.migration_delete(&which, &asked)
     })
     .await
 }
@@ -361,6 +377,13 @@ async fn plan_at(
         })
     })
     .await
+}
+
+async fn plan_check(
+    State(handle): State<Handle>,
+    Json(edits): Json<Vec<super::model::PlanEdit>>,
+) -> Answer<Done> {
+    call(&handle, move |engine| done(engine.plan_check(&edits))).await
 }
 
 async fn plan_edit(

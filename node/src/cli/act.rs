@@ -5,12 +5,13 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::api::client::Client;
 use crate::api::model::{
     ActionOptions, InviteCreate, InviteCreated, InviteRevoke, KeyRotated, MigrationCreate,
-    MigrationView, NodeRevoke, NodeRevoked, StatusView, VolumeAdd, VolumeView,
+    MigrationDelete, MigrationView, NodeRevoke, NodeRevoked, StatusView, VolumeAdd, VolumeView,
 };
 use crate::api::secret::Secret;
 use crate::local::read_root_key;
@@ -62,6 +63,14 @@ pub async fn run(act: Act, client: &Client, screen: &mut Screen) -> Result<(), C
                 ..ActionOptions::default()
             };
             steer(verb, &args, options, client, screen).await
+        }
+        Act::Delete {
+            steer: args,
+            root_key,
+        } => {
+            let root_key = lent(root_key.as_deref())?;
+            let asked = MigrationDelete { root_key };
+            steer(Verb::Delete, &args, asked, client, screen).await
         }
         Act::PlanApply(args) => plan::apply(&args, client, screen).await,
         Act::Watch(which) => watch::watch(&which, client, screen).await,
@@ -212,7 +221,7 @@ async fn migration_create(
 async fn steer(
     verb: Verb,
     args: &Steer,
-    options: ActionOptions,
+    options: impl Serialize,
     client: &Client,
     screen: &mut Screen,
 ) -> Result<(), CommandError> {
@@ -221,6 +230,10 @@ async fn steer(
     if args.wait {
         if let (Verb::Start, Some(exposure)) = (verb, &view.exposure) {
             screen.note(render::migrations::exposed(exposure));
+        }
+        if verb == Verb::Delete {
+            let left = render::migrations::left_by_delete(&view);
+            left.into_iter().for_each(|line| screen.note(line));
         }
         return watch::wait(verb, view, client, screen).await;
     }

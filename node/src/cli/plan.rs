@@ -2,7 +2,7 @@
 //!
 //! Not here: the file's form and what it changes (`planfile`).
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 
 use serde::Serialize;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::api::client::Client;
 use crate::api::model::{PlanEdit, PlanView, PlannedServer};
-use crate::planfile::{self, Difference, MAX_BYTES};
+use crate::planfile::{self, Difference, MAX_BYTES, Names};
 
 use super::PlanApply;
 use super::outcome::CommandError;
@@ -27,9 +27,10 @@ const CHANGE_ENTRIES: usize = 500;
 /// Changes that are named one by one before they are only counted.
 const MOST_NAMED: usize = 50;
 
-/// Writes the plan.
+/// Writes the plan. A file that is there is replaced only by `force`.
 pub async fn export(
     file: &Path,
+    force: bool,
     reader: &impl Reader,
     screen: &mut Screen,
 ) -> Result<(), CommandError> {
@@ -45,11 +46,19 @@ pub async fn export(
     let write = || -> std::io::Result<()> {
         let mut draft = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
         draft.write_all(text.as_bytes())?;
-        draft.persist(file)?;
+        if force {
+            draft.persist(file)?;
+        } else {
+            draft.persist_noclobber(file)?;
+        }
         Ok(())
     };
-    write().map_err(|error| {
-        CommandError::failed(format!("{} cannot be written: {error}", file.display()))
+    write().map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => CommandError::refused(format!(
+            "{} is there already and may hold edits: apply it first, give another file, or replace it with --force",
+            file.display()
+        )),
+        _ => CommandError::failed(format!("{} cannot be written: {error}", file.display())),
     })?;
     screen.note(format!(
         "{} servers and {} migrations written to {}",
@@ -79,16 +88,23 @@ pub async fn apply(
     client: &Client,
     screen: &mut Screen,
 ) -> Result<(), CommandError> {
+    let client = &client.patient();
     let shown = args.file.display().to_string();
     let file = planfile::parse(&read(&args.file)?)
         .map_err(|fault| CommandError::usage(format!("{shown}, {fault}")))?;
+    if args.delete && file.base.is_empty() {
+        return Err(CommandError::usage(format!(
+            "{shown} has no `base`, so nothing in the plan was left out of it: export the plan, take out what is to go, and apply that with --delete"
+        )));
+    }
     let current: PlanView = client.get("/v1/plan").await?;
     let base: PlanView = if file.base.is_empty() || file.base == current.base {
         current.clone()
     } else {
         client.post("/v1/plan/at", &file.base).await?
     };
-    let difference = planfile::difference(&file, &base, &current)
+    let names = Names::of(&client.nodes().await?, &client.servers().await?);
+    let difference = planfile::difference(&file, &base, &current, &names)
         .map_err(|fault| CommandError::usage(format!("{shown}, {fault}")))?;
     let Difference {
         mut edits,
@@ -100,6 +116,7 @@ pub async fn apply(
         edits.extend(left_out.into_iter().map(PlanEdit::DeleteServer));
         kept = 0;
     }
+    let _: Value = client.post("/v1/plan/check", &edits).await?;
     if !args.dry_run {
         carry_out(&edits, client, screen).await?;
     }

@@ -41,7 +41,7 @@ pub async fn run(
             screen.result(&reader.migration(&which).await?, render::migrations::page)
         }
         Read::Verify(which) => verify(&which, reader, screen).await,
-        Read::Plan(file) => plan::export(&file, reader, screen).await,
+        Read::Plan { file, force } => plan::export(&file, force, reader, screen).await,
         Read::Events(events) => {
             let query = query(&events, screen.now_secs());
             let all = reader.events(&query).await?;

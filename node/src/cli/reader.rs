@@ -82,7 +82,7 @@ impl Reader for Client {
     }
 
     async fn plan(&self) -> Result<PlanView, CommandError> {
-        Ok(self.get("/v1/plan").await?)
+        Ok(self.patient().get("/v1/plan").await?)
     }
 
     async fn events(&self, query: &EventQuery) -> Result<Vec<EventView>, CommandError> {

@@ -38,7 +38,7 @@ fn connection(connected: Option<bool>, this_node: bool) -> Piece {
 fn stage(stage: &str) -> Piece {
     let paint = match stage {
         "failed" => Paint::Bad,
-        "stalled" | "paused" | "rescanning" => Paint::Warn,
+        "stalled" | "paused" | "rescanning" | "unknown" => Paint::Warn,
         "cut-over" | "ready-for-cutover" => Paint::Good,
         _ => Paint::Plain,
     };

@@ -67,7 +67,12 @@ pub enum Read {
     /// The roots of a migration.
     Verify(String),
     /// The plan, to a file.
-    Plan(PathBuf),
+    Plan {
+        /// Where to.
+        file: PathBuf,
+        /// Whether a file that is there is replaced.
+        force: bool,
+    },
     /// What happened.
     Events(Events),
 }
@@ -110,6 +115,13 @@ pub enum Act {
     MigrationCreate(MigrationCreateArgs),
     /// Let the blocks of a migration move.
     Start(StartArgs),
+    /// End a migration.
+    Delete {
+        /// Which, and whether to wait.
+        steer: Steer,
+        /// The root key's file.
+        root_key: Option<PathBuf>,
+    },
     /// Change what else is wanted of a migration.
     Steer(Verb, Steer),
     /// Make the plan what a file says.
@@ -173,7 +185,9 @@ impl From<Command> for Task {
                 Self::Act(Act::VolumeAdd { path, name })
             }
             Command::Migration(command) => command.into(),
-            Command::Plan(PlanCommand::Export { file }) => Self::Read(Read::Plan(file)),
+            Command::Plan(PlanCommand::Export { file, force }) => {
+                Self::Read(Read::Plan { file, force })
+            }
             Command::Plan(PlanCommand::Apply(args)) => Self::Act(Act::PlanApply(args)),
             Command::Events(args) => args.into(),
         }
@@ -220,7 +234,9 @@ impl From<MigrationCommand> for Task {
                 let prove_full = prove.is_some();
                 steer(Verb::Cutover { prove_full }, args)
             }
-            MigrationCommand::Delete(args) => steer(Verb::Delete, args),
+            MigrationCommand::Delete { steer, root_key } => {
+                Self::Act(Act::Delete { steer, root_key })
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What can be wrong with a data folder, each with what to do about it.
 
-use keys::identity::BadKeyFile;
+use keys::root::BadRootKey;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ pub enum DataDirError {
     },
     /// It belongs to a mesh already.
     #[error(
-        "data folder {} belongs to a mesh already: a folder belongs to one mesh, give another with --data-dir",
+        "data folder {} belongs to a mesh already: a folder belongs to one mesh, give another with --data-dir, or remove this one to leave its mesh",
         path.display()
     )]
     InUse {
@@ -89,7 +89,7 @@ pub enum DataDirError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: BadKeyFile,
+        source: BadRootKey,
     },
     /// Somebody else is at work in it.
     #[error(

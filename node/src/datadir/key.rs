@@ -3,8 +3,8 @@
 
 use super::error::{DataDirError, io_error, wrong_kind};
 use super::{DataDir, expect_owner, expect_private, private_file, sync_folder};
-use keys::Identity;
 use keys::identity::BadKeyFile;
+use keys::{Identity, RootKey};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::fs::{self, OpenOptions};
@@ -44,8 +44,11 @@ impl DataDir {
         let path = self.path.join(key.name());
         let text = read_private(&path)?;
         let parsed = std::str::from_utf8(&text)
-            .map_err(|_| BadKeyFile::Prefix)
-            .and_then(Identity::from_file);
+            .map_err(|_| BadKeyFile::Prefix.into())
+            .and_then(|text| match key {
+                KeyFile::Root => RootKey::from_text(text).map(|root| root.identity),
+                KeyFile::Node | KeyFile::Next => Ok(Identity::from_file(text)?),
+            });
         parsed.map_err(|source| DataDirError::KeyDamaged { path, source })
     }
 
@@ -67,14 +70,21 @@ impl DataDir {
             return Ok(identity);
         }
         let identity = make();
-        self.write_key(key, &identity)?;
+        self.write_key(key, &identity.to_file())?;
         Ok(identity)
     }
 
     /// Keeps the key that this node is about to have. One that was left by a change that
     /// did not get as far as the mesh is replaced.
     pub fn write_next_key(&self, identity: &Identity) -> Result<(), DataDirError> {
-        self.write_key(KeyFile::Next, identity)
+        self.write_key(KeyFile::Next, &identity.to_file())
+    }
+
+    /// Keeps the mesh's root key, in the text that is also kept offline: a copy of the
+    /// file is all that recovering the mesh takes. One that an attempt before this one
+    /// left is the root of nothing and is replaced.
+    pub fn write_root_key(&self, root: &RootKey) -> Result<(), DataDirError> {
+        self.write_key(KeyFile::Root, &root.to_text())
     }
 
     /// Makes the next key the node's own.
@@ -96,16 +106,17 @@ impl DataDir {
         }
     }
 
-    fn key_path(&self, key: KeyFile) -> PathBuf {
+    /// Where a key is.
+    pub fn key_path(&self, key: KeyFile) -> PathBuf {
         self.path.join(key.name())
     }
 
-    fn write_key(&self, key: KeyFile, identity: &Identity) -> Result<(), DataDirError> {
+    fn write_key(&self, key: KeyFile, text: &str) -> Result<(), DataDirError> {
         let path = self.key_path(key);
         let draft = self.path.join(format!("{}.new", key.name()));
         let written = match fs::remove_file(&draft) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => write_new(&draft, identity.to_file().as_bytes()),
+            _ => write_new(&draft, text.as_bytes()),
         };
         written.map_err(|error| io_error("write", &draft, error))?;
         // Whole or not at all: a key that was cut short would be a node that is lost.

@@ -2,12 +2,20 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use keys::Identity;
+use keys::{Identity, MeshId, Name, RootKey};
 use std::os::unix::fs::symlink;
 use tempfile::TempDir;
 
 fn identity(seed: u8) -> Identity {
     Identity::from_seed(&[seed; 32])
+}
+
+fn root_key(seed: u8) -> RootKey {
+    RootKey {
+        mesh: MeshId([seed; 32]),
+        name: Name::new("home").unwrap(),
+        identity: identity(seed),
+    }
 }
 
 fn mode(path: &Path) -> u32 {
@@ -36,7 +44,7 @@ fn a_new_folder_and_all_in_it_belong_to_its_owner_alone() {
     let path = folder.path().join("a/b/data");
     let dir = DataDir::create_new(&path).unwrap();
     dir.ensure_key(KeyFile::Node, || identity(1)).unwrap();
-    dir.ensure_key(KeyFile::Root, || identity(2)).unwrap();
+    dir.write_root_key(&root_key(2)).unwrap();
     let (trees, copies) = (path.join(TREES), path.join(COPIES));
     for made in [path.clone(), dir.run(), trees, copies, dir.cloud()] {
         assert_eq!(mode(&made), 0o700, "{}", made.display());
@@ -192,6 +200,30 @@ fn a_damaged_key_is_neither_read_nor_replaced() {
         assert!(dir.ensure_key(KeyFile::Node, || identity(9)).is_err());
         assert_eq!(fs::read_to_string(&key).unwrap(), content);
     }
+}
+
+#[test]
+fn the_root_key_in_the_folder_is_the_file_that_is_kept_offline() {
+    let folder = TempDir::new().unwrap();
+    let dir = member(&folder);
+    dir.write_root_key(&root_key(4)).unwrap();
+    dir.write_root_key(&root_key(5)).unwrap();
+    let read = dir.read_key(KeyFile::Root).unwrap();
+    assert_eq!(read.public(), identity(5).public());
+    let text = fs::read_to_string(dir.key_path(KeyFile::Root)).unwrap();
+    let copied = RootKey::from_text(&text).unwrap();
+    assert_eq!(copied.mesh, MeshId([5; 32]));
+    // A node's key is no root key, nor the other way round.
+    fs::copy(dir.key_path(KeyFile::Root), dir.key_path(KeyFile::Node)).unwrap();
+    let refused = dir.read_key(KeyFile::Node).unwrap_err();
+    assert!(matches!(refused, DataDirError::KeyDamaged { .. }));
+    fs::write(
+        dir.key_path(KeyFile::Root),
+        identity(5).to_file().as_bytes(),
+    )
+    .unwrap();
+    let refused = dir.read_key(KeyFile::Root).unwrap_err();
+    assert!(refused.to_string().contains("dunlin-root-1"), "{refused}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What commands ask the node to do: each a method that checks, acts through the
 //! replica, and answers with a view or a refusal that says what is allowed.
 
+mod delete;
 mod disk_path;
 mod members;
 mod start;
@@ -13,7 +14,7 @@ use crate::api::model::{
 use crate::store::OfferedVolume;
 use crate::views::{LookupError, find_member, find_migration, find_volume};
 use crdt::{Desired, EditError, MigrationPlan, Stage};
-use disk_path::{default_name, device_holds};
+use disk_path::{default_name, device_holds, is_inside};
 use keys::{
     Denied, Member, MigrationId, Name, NodeId, Revocation, Role, Roles, Standing, Statement,
     StatementId, VolumeId,
@@ -33,6 +34,11 @@ pub enum CallError {
     /// Nothing, or more than one thing, was meant.
     #[error(transparent)]
     Lookup(#[from] LookupError),
+    /// Nobody makes volumes there.
+    #[error(
+        "no node offers the cloud `{0}`: `dunlin node show` shows what a provisioner offers, and only one that runs does"
+    )]
+    NoCloud(String),
     /// Not by this node.
     #[error("only an operator may do this, and this node is not one: run it on an operator's node")]
     NotOperator,
@@ -79,7 +85,7 @@ impl CallError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Lookup(LookupError::Ambiguous { .. }) | Self::Usage(_) => ErrorKind::Usage,
-            Self::Lookup(LookupError::NotFound { .. }) => ErrorKind::NotFound,
+            Self::Lookup(LookupError::NotFound { .. }) | Self::NoCloud(_) => ErrorKind::NotFound,
             Self::Lookup(LookupError::NotEnrolled) | Self::Failed(_) => ErrorKind::Failed,
             Self::NotOperator | Self::NotAuthorised(_) => ErrorKind::NotAuthorised,
             Self::Cloned | Self::Unheard | Self::Refused(_) => ErrorKind::Refused,
@@ -205,6 +211,14 @@ impl Engine {
         if path.to_str().is_none() {
             return Err(usage(format!("{} is not text in UTF-8", path.display())));
         }
+        if is_inside(&real, self.dir.path()) {
+            return Err(CallError::Refused(Refused {
+                action: "offer",
+                what: path.display().to_string(),
+                state: format!("in this node's own data folder {}", self.dir.path().display()),
+                allowed: "keys and stored state never leave the machine as a disk: offer a device or an image outside that folder (a copy in it can be moved out)".into(),
+            }));
+        }
         let source = volumes::SourceVolume::open(&path).map_err(usage)?;
         if device_holds(&real, self.dir.path()) {
             return Err(CallError::Refused(Refused {
@@ -317,14 +331,21 @@ impl Engine {
         asked: &MigrationCreate,
     ) -> Result<MigrationView, CallError> {
         self.require_operator()?;
-        let plan = self.draft(asked)?;
+        let server = find_member(self.replica.authority(), &asked.server)?;
+        let name = self.migration_label(asked, server.name.as_str())?;
+        let plan = self.draft(asked, name)?;
         self.require_scope(&plan)?;
         let id = plan.id;
         self.edit(move |edit| edit.create_migration(&plan))?;
         self.view(&id)
     }
 
-    pub(super) fn draft(&self, asked: &MigrationCreate) -> Result<MigrationPlan, CallError> {
+    /// A plan of what is asked for. That no other has its name is the caller's to know.
+    pub(super) fn draft(
+        &self,
+        asked: &MigrationCreate,
+        name: String,
+    ) -> Result<MigrationPlan, CallError> {
         let authority = self.replica.authority();
         let reports = self.replica.reports();
         let server = find_member(authority, &asked.server)?;
@@ -360,7 +381,6 @@ impl Engine {
                 volumes.len()
             )));
         }
-        let name = self.migration_label(asked, server.name.as_str())?;
         Ok(MigrationPlan {
             id: MigrationId(random()?),
             name,
@@ -410,26 +430,27 @@ impl Engine {
 
     fn choose_provisioner(&self, asked: &MigrationCreate) -> Result<NodeId, CallError> {
         let authority = self.replica.authority();
+        let reports = self.replica.reports();
+        let offers = |member: &Member| {
+            let report = reports.get(&member.id)?;
+            Some(report.providers.iter().any(|cloud| cloud.kind == asked.to))
+        };
         if let Some(wanted) = &asked.provisioner {
             let member = find_member(authority, wanted)?;
             active_in(member, Role::Provisioner)?;
-            return Ok(member.id);
+            // One that has not reported yet may well.
+            return match offers(member) {
+                Some(false) => Err(no_cloud(&asked.to)),
+                Some(true) | None => Ok(member.id),
+            };
         }
         let offering: Vec<&Member> = authority
             .members()
-            .filter(|member| {
-                let report = self.replica.reports().get(&member.id);
-                active_in(member, Role::Provisioner).is_ok()
-                    && report.is_some_and(|report| {
-                        report.providers.iter().any(|cloud| cloud.kind == asked.to)
-                    })
-            })
+            .filter(|member| active_in(member, Role::Provisioner).is_ok())
+            .filter(|member| offers(member) == Some(true))
             .collect();
         match offering.as_slice() {
-            [] => Err(CallError::Failed(format!(
-                "no node offers the cloud `{}`: `dunlin node list` shows what each provisioner offers",
-                asked.to
-            ))),
+            [] => Err(no_cloud(&asked.to)),
             [member] => Ok(member.id),
             several => Err(usage(format!(
                 "several nodes offer the cloud `{}`: choose one with --provisioner from {}",
@@ -521,6 +542,7 @@ impl Engine {
                     "verify it, or delete its record",
                 ));
             }
+            Desired::Cutover { .. } => refuse_if_final("pause", &plan, &view)?,
             _ => {}
         }
         let id = plan.id;
@@ -574,24 +596,25 @@ impl Engine {
         self.edit(move |edit| edit.set_desired(id, Desired::Cutover { prove_full }))?;
         self.view(&plan.id)
     }
+}
 
-    /// Ends a migration: its grants are revoked, and unless it was cut over its target
-    /// volumes and all state are removed.
-    pub fn migration_delete(&mut self, wanted: &str) -> Result<MigrationView, CallError> {
-        self.require_operator()?;
-        let plan = find_migration(self.replica.document().plan(), wanted)?.clone();
-        if plan.desired != Desired::Deleted {
-            for grant in &plan.grants {
-                let state = self.replica.authority().grant(grant);
-                if state.is_some_and(|state| !state.revoked) {
-                    self.revoke(*grant, "migration deleted")?;
-                }
-            }
-            let id = plan.id;
-            self.edit(move |edit| edit.set_desired(id, Desired::Deleted))?;
-        }
-        self.view(&plan.id)
-    }
+/// A disk that is cut over is final: taking the cutover back would leave its copy behind
+/// while its roots go on saying that it is the source.
+fn refuse_if_final(
+    action: &'static str,
+    plan: &MigrationPlan,
+    view: &MigrationView,
+) -> Result<(), CallError> {
+    let cut_over = Stage::CutOver.to_string();
+    let done = view.volumes.iter().find(|job| job.stage == cut_over);
+    done.map_or(Ok(()), |job| {
+        let state = format!(
+            "cutting over, and disk {} is cut over already, and that is final",
+            job.name
+        );
+        let allowed = "let the others follow (stop what writes to them), or delete the migration";
+        Err(refused(action, plan, &state, allowed))
+    })
 }
 
 fn refused(action: &'static str, plan: &MigrationPlan, state: &str, allowed: &str) -> CallError {
@@ -601,6 +624,10 @@ fn refused(action: &'static str, plan: &MigrationPlan, state: &str, allowed: &st
         state: state.into(),
         allowed: allowed.into(),
     })
+}
+
+fn no_cloud(wanted: &str) -> CallError {
+    CallError::NoCloud(wanted.chars().take(80).collect())
 }
 
 fn active_in(member: &Member, role: Role) -> Result<(), CallError> {

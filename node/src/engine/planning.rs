@@ -1,13 +1,14 @@
-//! Edits of the plan that come from a file: several of them are one change.
+//! Edits of the plan that come from a file: several of them are one change, and all are
+//! checked before the first is made.
 //!
 //! Not here: what to edit (`planfile`).
 
 use super::Engine;
-use super::calls::CallError;
+use super::calls::{CallError, usage};
 use crate::api::model::{MigrationCreate, PlanEdit, PlannedMigration, PlannedServer};
-use crate::views::find_member;
-use crdt::{Desired, Edit, EditError, MigrationPlan, ServerPlan};
+use crdt::{Desired, Edit, EditError, EntryId, MigrationPlan, Plan, ServerPlan};
 use keys::{MigrationId, Name, NodeId, ServerId};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One edit, checked and with all that it needs.
 enum Ready {
@@ -19,42 +20,100 @@ enum Ready {
     Pool(MigrationId, Vec<NodeId>),
 }
 
+/// The plan as the edits before have it, as far as the next ones depend on it.
+struct Drafted {
+    /// Names of migrations that are not deleted.
+    names: BTreeMap<MigrationId, String>,
+    /// Planned servers.
+    servers: BTreeSet<ServerId>,
+}
+
+impl Drafted {
+    fn of(plan: &Plan) -> Self {
+        let live = plan.migrations.values();
+        let live = live.filter(|plan| plan.desired != Desired::Deleted);
+        Self {
+            names: live.map(|plan| (plan.id, plan.name.clone())).collect(),
+            servers: plan.servers.keys().copied().collect(),
+        }
+    }
+
+    /// Gives a migration a name that no other has.
+    fn name(&mut self, id: MigrationId, name: &str) -> Result<(), CallError> {
+        Name::new(name).map_err(usage)?;
+        let mut others = self.names.iter().filter(|(other, _)| **other != id);
+        if others.any(|(_, taken)| taken == name) {
+            return Err(usage(format!(
+                "there is a migration named `{name}` already"
+            )));
+        }
+        self.names.insert(id, name.to_owned());
+        Ok(())
+    }
+}
+
 impl Engine {
     /// Makes all of `edits`, as one change, or none.
     pub fn plan_edit(&mut self, edits: &[PlanEdit]) -> Result<(), CallError> {
-        self.require_operator()?;
-        let mut ready = vec![];
-        for edit in edits {
-            self.make_ready(edit, &mut ready)?;
-        }
+        let ready = self.make_ready(edits)?;
         self.edit(move |edit| ready.iter().try_for_each(|one| one.write(edit)))
     }
 
-    fn make_ready(&self, edit: &PlanEdit, ready: &mut Vec<Ready>) -> Result<(), CallError> {
-        match edit {
-            PlanEdit::CreateServer(server) => {
-                let fresh = match &server.id {
-                    Some(id) => id_of(id)?,
-                    None => ServerId(super::calls::random()?),
-                };
-                ready.push(Ready::CreateServer(self.server_plan(fresh, server)));
-            }
-            PlanEdit::ChangeServer(server) => {
-                let id = server_id(server)?;
-                ready.push(Ready::ChangeServer(self.server_plan(id, server)));
-            }
-            PlanEdit::DeleteServer(server) => ready.push(Ready::DeleteServer(server_id(server)?)),
-            PlanEdit::CreateMigration(wanted) => {
-                let plan = self.draft(&asked(wanted))?;
-                ready.push(Ready::CreateMigration(Box::new(plan)));
-            }
-            PlanEdit::ChangeMigration(wanted) => self.change_migration(wanted, ready)?,
-        }
-        Ok(())
+    /// Whether `edits` can be made, one after the other, as things stand.
+    pub fn plan_check(&self, edits: &[PlanEdit]) -> Result<(), CallError> {
+        self.make_ready(edits).map(drop)
     }
 
-    fn server_plan(&self, id: ServerId, server: &PlannedServer) -> ServerPlan {
-        ServerPlan {
+    fn make_ready(&self, edits: &[PlanEdit]) -> Result<Vec<Ready>, CallError> {
+        self.require_operator()?;
+        let mut drafted = Drafted::of(self.replica.document().plan());
+        let mut ready = vec![];
+        for edit in edits {
+            match edit {
+                PlanEdit::CreateMigration(wanted) => {
+                    let plan = self.draft(&asked(wanted), wanted.name.clone())?;
+                    self.require_scope(&plan)?;
+                    drafted.name(plan.id, &plan.name)?;
+                    if let Some(field) = plan.unsound() {
+                        let entry = EntryId::Migration(plan.id);
+                        return Err(EditError::Unsound { entry, field }.into());
+                    }
+                    ready.push(Ready::CreateMigration(Box::new(plan)));
+                }
+                PlanEdit::ChangeMigration(wanted) => {
+                    self.change_migration(wanted, &mut drafted, &mut ready)?;
+                }
+                PlanEdit::CreateServer(server) => {
+                    let fresh = match &server.id {
+                        Some(id) => id_of(id)?,
+                        None => ServerId(super::calls::random()?),
+                    };
+                    if !drafted.servers.insert(fresh) {
+                        return Err(EditError::ServerExists(fresh).into());
+                    }
+                    ready.push(Ready::CreateServer(self.server_plan(fresh, server)?));
+                }
+                PlanEdit::ChangeServer(server) => {
+                    let id = server_id(server)?;
+                    if !drafted.servers.contains(&id) {
+                        return Err(EditError::UnknownServer(id).into());
+                    }
+                    ready.push(Ready::ChangeServer(self.server_plan(id, server)?));
+                }
+                PlanEdit::DeleteServer(server) => {
+                    let id = server_id(server)?;
+                    if !drafted.servers.remove(&id) {
+                        return Err(EditError::UnknownServer(id).into());
+                    }
+                    ready.push(Ready::DeleteServer(id));
+                }
+            }
+        }
+        Ok(ready)
+    }
+
+    fn server_plan(&self, id: ServerId, server: &PlannedServer) -> Result<ServerPlan, CallError> {
+        let plan = ServerPlan {
             id,
             name: server.name.clone(),
             site: server.site.clone(),
@@ -63,12 +122,21 @@ impl Engine {
             note: server.note.clone(),
             planned_by: self.replica.my_key(),
             conflicts: vec![],
+        };
+        match plan.unsound() {
+            None => Ok(plan),
+            Some(field) => {
+                let entry = EntryId::Server(id);
+                Err(EditError::Unsound { entry, field }.into())
+            }
         }
     }
 
+    /// What is not named in it stays as it is, and is not looked at.
     fn change_migration(
         &self,
         wanted: &PlannedMigration,
+        drafted: &mut Drafted,
         ready: &mut Vec<Ready>,
     ) -> Result<(), CallError> {
         let id = wanted.id.as_deref().unwrap_or_default();
@@ -76,9 +144,15 @@ impl Engine {
         let plan = self.replica.document().plan();
         let held = plan.migrations.get(&id);
         let held = held.ok_or(EditError::UnknownMigration(id))?;
+        if held.desired == Desired::Deleted {
+            return Err(EditError::Deleted(id).into());
+        }
         if held.name != wanted.name {
-            Name::new(&wanted.name).map_err(super::calls::usage)?;
+            drafted.name(id, &wanted.name)?;
             ready.push(Ready::Rename(id, wanted.name.clone()));
+        }
+        if wanted.replicators.is_empty() {
+            return Ok(());
         }
         let source = self.replica.authority().member(&held.source);
         let source = source.ok_or_else(|| {
@@ -88,23 +162,20 @@ impl Engine {
             ))
         })?;
         let pool = self.choose_replicators(&asked(wanted), source)?;
-        if pool != held.replicators {
-            if held.desired != Desired::Created {
-                return Err(CallError::Usage(format!(
-                    "migration {} was started, and its grant names its replicators: other ones can only be chosen before",
-                    held.name
-                )));
-            }
-            ready.push(Ready::Pool(id, pool));
+        if pool == held.replicators {
+            return Ok(());
         }
-        let authority = self.replica.authority();
-        let same_source = find_member(authority, &wanted.server)?.id == held.source;
-        if !same_source || wanted.to != held.provider || wanted.site != held.site {
+        if held.desired != Desired::Created {
             return Err(CallError::Usage(format!(
-                "migration {} has its source and target for good: create another one",
+                "migration {} was started, and its grant names its replicators: other ones can only be chosen before",
                 held.name
             )));
         }
+        self.require_scope(&MigrationPlan {
+            replicators: pool.clone(),
+            ..held.clone()
+        })?;
+        ready.push(Ready::Pool(id, pool));
         Ok(())
     }
 }
@@ -139,5 +210,5 @@ fn server_id(server: &PlannedServer) -> Result<ServerId, CallError> {
 }
 
 fn id_of<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, CallError> {
-    text.parse().map_err(super::calls::usage)
+    text.parse().map_err(usage)
 }

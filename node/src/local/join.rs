@@ -2,7 +2,7 @@
 //! of its own that lasts as long as the command.
 
 use super::{Enrolled, bind, enrolled, fresh_identity, mesh_tag, write_told};
-use crate::datadir::{DataDir, KeyFile};
+use crate::datadir::{DataDir, DataDirError, KeyFile};
 use crate::engine::wall_clock;
 use crate::net;
 use crate::store::Store;
@@ -111,10 +111,10 @@ pub(super) fn open_folder(folder: &Path) -> anyhow::Result<DataDir> {
         Ok(dir) => Ok(dir),
         Err(created) => match DataDir::open(folder) {
             Ok(dir) if !dir.store().exists() => Ok(dir),
-            Ok(_) => bail!(
-                "{} already holds a node of a mesh: give another folder with --data-dir, or remove this one to leave its mesh",
-                folder.display()
-            ),
+            Ok(dir) => Err(DataDirError::InUse {
+                path: dir.path().to_path_buf(),
+            }
+            .into()),
             Err(_) => Err(created.into()),
         },
     }

@@ -1,10 +1,10 @@
-//! The file of a root key that is kept offline.
+//! The file of a root key, which is kept offline or lies in the founder's folder.
 //!
 //! Not here: its text (`keys::root`), and what is done with it.
 
 use crate::datadir::{read_private, write_private};
 use anyhow::{Context, bail};
-use keys::{Identity, MeshId, Name, RootKey};
+use keys::RootKey;
 use std::io;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -33,13 +33,8 @@ pub(super) fn place_outside(out: &Path, folder: &Path) -> anyhow::Result<PathBuf
 }
 
 /// Writes the file, for its owner alone.
-pub(super) fn write(out: &Path, mesh: MeshId, name: Name, root: Identity) -> anyhow::Result<()> {
-    let key = RootKey {
-        mesh,
-        name,
-        identity: root,
-    };
-    write_private(out, key.to_text().as_bytes()).with_context(|| {
+pub(super) fn write(out: &Path, root: &RootKey) -> anyhow::Result<()> {
+    write_private(out, root.to_text().as_bytes()).with_context(|| {
         format!(
             "the root key cannot be written to {}, and no mesh was founded",
             out.display()
@@ -52,7 +47,7 @@ pub fn read_root_key(file: &Path) -> anyhow::Result<Zeroizing<String>> {
     let bytes = match read_private(file) {
         Ok(bytes) => bytes,
         Err(crate::datadir::DataDirError::KeyMissing { path }) => bail!(
-            "there is no root key file {}: give the one that `dunlin mesh init --root-key-out` wrote",
+            "there is no root key file {}: give `root.key` of the founder's folder or a copy of it, or the file that `dunlin mesh init --root-key-out` wrote",
             path.display()
         ),
         Err(error) => return Err(error.into()),

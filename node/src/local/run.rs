@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::engine::{Ended, Engine, Parts};
 use crate::net;
-use crate::store::Store;
+use crate::store::{Header, Store, StoreError};
 use anyhow::Context;
 use provider::Provider;
 use provider_local::LocalCloud;
@@ -14,7 +14,13 @@ use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How long a command may read what is stored before the node gives up starting.
+const READ_FOR: Duration = Duration::from_secs(5);
+/// How often it is tried.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Runs the node of `folder`. `ready` is told once where it listens.
 ///
@@ -28,7 +34,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let dir = DataDir::open(folder)?;
     let lock = dir.lock()?;
-    let (store, header) = Store::open(&dir.store())?;
+    let (store, header) = open_store(&dir).await?;
     let sys = crate::machine::sys();
     if !config.moved {
         crate::machine::check(dir.path(), &sys)?;
@@ -88,6 +94,19 @@ pub async fn run(
     match ended? {
         Ended::Stopped => Ok(()),
         Ended::KeyChanged => Err(begin_again()),
+    }
+}
+
+/// Opens the store. A command that reads it right now lets go of it in a moment.
+async fn open_store(dir: &DataDir) -> Result<(Store, Header), StoreError> {
+    let until = Instant::now() + READ_FOR;
+    loop {
+        match Store::open(&dir.store()) {
+            Err(StoreError::Locked { .. }) if Instant::now() < until => {
+                tokio::time::sleep(LOOK).await;
+            }
+            opened => return opened,
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Which edits make a plan what a file says.
 
-use super::{Fault, PlanFile};
+use super::{Fault, Names, PlanFile};
 use crate::api::model::{PlanEdit, PlanView, PlannedMigration, PlannedServer};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What a file asks for beyond what the plan says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,21 +16,27 @@ pub struct Difference {
 }
 
 /// Compares a file with the plan it was exported from (`base`) and the plan as it is.
+/// Of a file without a base nothing can be said to be left out.
 pub fn difference(
     file: &PlanFile,
     base: &PlanView,
     current: &PlanView,
+    names: &Names,
 ) -> Result<Difference, Fault> {
     let mut difference = Difference::default();
     servers(file, base, current, &mut difference)?;
-    migrations(file, base, current, &mut difference)?;
+    migrations(file, base, current, names, &mut difference)?;
+    if file.base.is_empty() {
+        difference.left_out.clear();
+        difference.migrations_left_out = 0;
+    }
     Ok(difference)
 }
 
-/// Entries by id, and by name where only one has it.
+/// Entries by id, and by name. What a file writes by id is not meant by a name.
 struct Entries<'a, T> {
     by_id: HashMap<&'a str, &'a T>,
-    by_name: HashMap<&'a str, Option<&'a T>>,
+    by_name: HashMap<&'a str, Vec<&'a T>>,
 }
 
 trait Entry {
@@ -60,15 +66,17 @@ impl Entry for PlannedMigration {
 }
 
 impl<'a, T: Entry> Entries<'a, T> {
-    fn of(entries: &'a [T]) -> Self {
+    fn of(entries: &'a [T], file: &[(usize, T)]) -> Self {
         let mut found = Self {
             by_id: HashMap::new(),
             by_name: HashMap::new(),
         };
+        let written: HashSet<&str> = file.iter().filter_map(|(_, entry)| entry.id()).collect();
         for entry in entries {
             found.by_id.extend(entry.id().map(|id| (id, entry)));
-            let named = found.by_name.entry(entry.name());
-            named.and_modify(|one| *one = None).or_insert(Some(entry));
+            if !entry.id().is_some_and(|id| written.contains(id)) {
+                found.by_name.entry(entry.name()).or_default().push(entry);
+            }
         }
         found
     }
@@ -76,40 +84,51 @@ impl<'a, T: Entry> Entries<'a, T> {
     /// The entry that a line of the file means: by id, or by name where it has none, so
     /// that what was applied once is found again.
     fn meant(&self, line: usize, written: &T) -> Result<Option<&'a T>, Fault> {
-        match written.id() {
-            Some(id) => Ok(self.by_id.get(id).copied()),
-            None => match self.by_name.get(written.name()) {
-                None => Ok(None),
-                Some(Some(entry)) => Ok(Some(entry)),
-                Some(None) => Err(Fault {
-                    line,
-                    why: format!(
-                        "several {}s of the plan are named `{}`: give the id of the one that is meant",
-                        T::KIND,
-                        written.name()
-                    ),
-                }),
-            },
+        if let Some(id) = written.id() {
+            return Ok(self.by_id.get(id).copied());
+        }
+        match self.by_name.get(written.name()).map(Vec::as_slice) {
+            None | Some([]) => Ok(None),
+            Some([entry]) => Ok(Some(entry)),
+            Some(_) => Err(Fault {
+                line,
+                why: format!(
+                    "several {}s of the plan are named `{}`: give the id of the one that is meant",
+                    T::KIND,
+                    written.name()
+                ),
+            }),
         }
     }
 }
 
-/// No entry is written twice: which of the two would count?
-fn written_once<T: Entry>(entries: &[(usize, T)]) -> Result<(), Fault> {
-    let mut ids = HashMap::new();
-    let mut names = HashMap::new();
-    for (line, entry) in entries {
-        let before = match entry.id() {
-            Some(id) => ids.insert(id, line),
-            None => names.insert(entry.name(), line),
+/// Which lines of the file speak of which entry: each is written once, or which of the
+/// two would count?
+#[derive(Default)]
+struct Lines<'a> {
+    ids: HashMap<&'a str, usize>,
+    names: HashMap<&'a str, usize>,
+}
+
+impl<'a> Lines<'a> {
+    /// Notes that a line speaks of `known`, or of something new.
+    fn note<T: Entry>(
+        &mut self,
+        line: usize,
+        written: &'a T,
+        known: Option<&'a T>,
+    ) -> Result<(), Fault> {
+        let id = known.and_then(T::id).or(written.id());
+        let before = match id {
+            Some(id) => self.ids.insert(id, line),
+            None => self.names.insert(written.name(), line),
         };
-        if let Some(before) = before {
-            let (line, kind) = (*line, T::KIND);
+        before.map_or(Ok(()), |before| {
+            let kind = T::KIND;
             let why = format!("this {kind} is in line {before} already: leave one of them");
-            return Err(Fault { line, why });
-        }
+            Err(Fault { line, why })
+        })
     }
-    Ok(())
 }
 
 fn servers(
@@ -118,9 +137,9 @@ fn servers(
     current: &PlanView,
     difference: &mut Difference,
 ) -> Result<(), Fault> {
-    written_once(&file.servers)?;
-    let (before, now) = (Entries::of(&base.servers), Entries::of(&current.servers));
-    let mut kept = HashMap::new();
+    let before = Entries::of(&base.servers, &file.servers);
+    let now = Entries::of(&current.servers, &file.servers);
+    let mut kept = Lines::default();
     for (line, written) in &file.servers {
         sound(*line, written)?;
         let exported = before.meant(*line, written)?;
@@ -128,12 +147,7 @@ fn servers(
             Some(id) => now.by_id.get(id).copied(),
             None => now.meant(*line, written)?,
         };
-        let known = exported.or(held);
-        kept.extend(
-            known
-                .and_then(|known| known.id.as_deref())
-                .map(|id| (id, ())),
-        );
+        kept.note(*line, written, exported.or(held))?;
         match (exported, held) {
             (Some(exported), Some(held)) => {
                 let merged = merged(written, exported, held);
@@ -162,7 +176,7 @@ fn servers(
     }
     let gone = |server: &&PlannedServer| {
         let id = server.id.as_deref().unwrap_or_default();
-        !kept.contains_key(id) && now.by_id.contains_key(id)
+        !kept.ids.contains_key(id) && now.by_id.contains_key(id)
     };
     difference.left_out = base.servers.iter().filter(gone).cloned().collect();
     Ok(())
@@ -224,49 +238,78 @@ fn migrations(
     file: &PlanFile,
     base: &PlanView,
     current: &PlanView,
+    names: &Names,
     difference: &mut Difference,
 ) -> Result<(), Fault> {
-    written_once(&file.migrations)?;
-    let (before, now) = (
-        Entries::of(&base.migrations),
-        Entries::of(&current.migrations),
-    );
-    let mut kept = 0;
+    let before = Entries::of(&base.migrations, &file.migrations);
+    let now = Entries::of(&current.migrations, &file.migrations);
+    let mut kept = Lines::default();
+    let mut created = vec![];
     for (line, written) in &file.migrations {
         let exported = before.meant(*line, written)?;
         let held = match exported.and_then(|exported| exported.id.as_deref()) {
             Some(id) => now.by_id.get(id).copied(),
             None => now.meant(*line, written)?,
         };
-        kept += usize::from(exported.is_some());
-        let Some(held) = held else {
-            if written.id.is_some() {
+        kept.note(*line, written, exported.or(held))?;
+        match (exported, held) {
+            (_, Some(held)) => {
+                let exported = exported.unwrap_or(held);
+                fixed(*line, written, exported, names)?;
+                let changed = altered(written, exported, held, names);
+                difference
+                    .edits
+                    .extend(changed.map(PlanEdit::ChangeMigration));
+            }
+            // Deleted by somebody since, and nothing was edited here.
+            (Some(exported), None)
+                if written.id.is_some()
+                    && fixed(*line, written, exported, names).is_ok()
+                    && altered(written, exported, exported, names).is_none() => {}
+            (_, None) if written.id.is_some() => {
                 let why = format!(
-                    "there is no migration {} any more: leave out its id to create it again",
+                    "there is no migration {} any more: leave out its id to create it again, or leave out the entry",
                     written.id.as_deref().unwrap_or_default()
                 );
                 return Err(Fault { line: *line, why });
             }
-            difference
-                .edits
-                .push(PlanEdit::CreateMigration(written.clone()));
-            continue;
-        };
-        let exported = exported.unwrap_or(held);
-        let mut changed = held.clone();
-        if written.name != exported.name {
-            changed.name.clone_from(&written.name);
-        }
-        if written.replicators != exported.replicators && !written.replicators.is_empty() {
-            changed.replicators.clone_from(&written.replicators);
-        }
-        fixed(*line, written, exported)?;
-        if changed != *held {
-            difference.edits.push(PlanEdit::ChangeMigration(changed));
+            (_, None) => created.push(PlanEdit::CreateMigration(written.clone())),
         }
     }
-    difference.migrations_left_out = base.migrations.len().saturating_sub(kept);
+    // A new one may take the name that another gives up.
+    difference.edits.extend(created);
+    let gone = |migration: &&PlannedMigration| {
+        let id = migration.id.as_deref().unwrap_or_default();
+        !kept.ids.contains_key(id) && now.by_id.contains_key(id)
+    };
+    difference.migrations_left_out = base.migrations.iter().filter(gone).count();
     Ok(())
+}
+
+/// What is held with the edits of the file, where there are any. Replicators that were
+/// left alone are left out: nothing is said of them.
+fn altered(
+    written: &PlannedMigration,
+    exported: &PlannedMigration,
+    held: &PlannedMigration,
+    names: &Names,
+) -> Option<PlannedMigration> {
+    let pool = |of: &PlannedMigration| -> Vec<String> {
+        of.replicators.iter().map(|node| names.node(node)).collect()
+    };
+    let renamed = written.name != exported.name && written.name != held.name;
+    let chosen = !written.replicators.is_empty()
+        && pool(written) != pool(exported)
+        && pool(written) != pool(held);
+    let name = if renamed { written } else { held }.name.clone();
+    (renamed || chosen).then(|| PlannedMigration {
+        name,
+        replicators: match chosen {
+            true => written.replicators.clone(),
+            false => vec![],
+        },
+        ..held.clone()
+    })
 }
 
 /// What a migration is of and to does not change; a field left out says nothing.
@@ -274,9 +317,14 @@ fn fixed(
     line: usize,
     written: &PlannedMigration,
     exported: &PlannedMigration,
+    names: &Names,
 ) -> Result<(), Fault> {
+    let node = |name: &Option<String>| name.as_deref().map(|name| names.node(name));
     let same = [
-        ("server", written.server == exported.server),
+        (
+            "server",
+            names.node(&written.server) == names.node(&exported.server),
+        ),
         ("to", written.to == exported.to),
         (
             "site",
@@ -284,11 +332,14 @@ fn fixed(
         ),
         (
             "provisioner",
-            written.provisioner.is_none() || written.provisioner == exported.provisioner,
+            written.provisioner.is_none()
+                || node(&written.provisioner) == node(&exported.provisioner),
         ),
         (
             "disks",
-            written.disks.is_empty() || written.disks == exported.disks,
+            written.disks.is_empty()
+                || written.disks == exported.disks
+                || names.same_disks(&exported.server, &written.disks, &exported.disks),
         ),
     ];
     match same.iter().find(|(_, same)| !same) {

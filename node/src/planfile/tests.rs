@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::api::model::PlanEdit;
+use crate::api::model::{NodeView, PlanEdit, ServerView};
+use serde_json::json;
 
 fn server(number: u8, name: &str) -> PlannedServer {
     PlannedServer {
@@ -20,6 +21,7 @@ fn migration(number: u8, name: &str) -> PlannedMigration {
         server: "web".into(),
         to: "local".into(),
         replicators: vec!["r1".into()],
+        disks: vec!["logs".into(), "data".into()],
         ..PlannedMigration::default()
     }
 }
@@ -36,6 +38,41 @@ fn file(plan: &PlanView) -> PlanFile {
     parse(&render(plan).unwrap()).unwrap()
 }
 
+/// The id of the node `name`.
+fn id(name: &str) -> String {
+    hex::encode(&blake3::hash(name.as_bytes()).as_bytes()[..32])
+}
+
+fn names() -> Names {
+    let node = |name: &str| -> NodeView {
+        serde_json::from_value(json!({
+            "id": id(name), "name": name, "roles": [], "site": null, "scope": null,
+            "ends_at": null, "key": "", "peer_id": "", "state": "active",
+            "this_node": false, "connected": null, "enrolled_at": "", "reported_at": null,
+            "hostname": null, "version": null, "addresses": [], "providers": [],
+        }))
+        .unwrap()
+    };
+    let disk = |name: &str| {
+        json!({
+            "id": id(name), "name": name, "path": "", "length": 0, "kind": "", "model": null,
+            "server": "web",
+        })
+    };
+    let server: ServerView = serde_json::from_value(json!({
+        "id": id("web"), "name": "web", "hostname": "", "os": "", "kernel": "", "cpus": 0,
+        "memory_bytes": 0, "machine": "", "connected": null, "reported_at": "",
+        "disks": [disk("data"), disk("logs")],
+    }))
+    .unwrap();
+    Names::of(&["web", "db", "r1", "r2"].map(node), &[server])
+}
+
+/// As nodes `web` (a source with the disks `data` and `logs`), `r1` and `r2` know it.
+fn compare(file: &PlanFile, base: &PlanView, current: &PlanView) -> Result<Difference, Fault> {
+    difference(file, base, current, &names())
+}
+
 #[test]
 fn what_is_exported_reads_back_and_changes_nothing() {
     let plan = plan();
@@ -43,8 +80,15 @@ fn what_is_exported_reads_back_and_changes_nothing() {
     assert_eq!(file.base, plan.base);
     let read: Vec<_> = file.servers.iter().map(|(_, server)| server).collect();
     assert_eq!(read, plan.servers.iter().collect::<Vec<_>>());
-    let nothing = difference(&file, &plan, &plan).unwrap();
+    let nothing = compare(&file, &plan, &plan).unwrap();
     assert_eq!(nothing, Difference::default());
+}
+
+#[test]
+fn entries_can_be_added_to_the_file_of_an_empty_plan() {
+    let text = render(&PlanView::default()).unwrap();
+    let added = "[[server]]\nname = \"a\"\nsite = \"b\"\n";
+    assert_eq!(parse(&(text + added)).unwrap().servers.len(), 1);
 }
 
 #[test]
@@ -65,10 +109,10 @@ fn a_wrong_line_is_named_with_its_reason() {
         assert!(fault.why.contains(word), "{fault}");
     }
     let text = "[[server]]\nname = \"a\"\nsite = \"b\"\n[[server]]\nname = \"\"\nsite = \"b\"\n";
-    let fault = difference(&parse(text).unwrap(), &plan(), &plan()).unwrap_err();
+    let fault = compare(&parse(text).unwrap(), &plan(), &plan()).unwrap_err();
     assert_eq!(fault.line, 4);
     let text = "[[server]]\nname = \"x\"\nsite = \"b\"\n[[server]]\nname = \"x\"\nsite = \"c\"\n";
-    let fault = difference(&parse(text).unwrap(), &plan(), &plan()).unwrap_err();
+    let fault = compare(&parse(text).unwrap(), &plan(), &plan()).unwrap_err();
     assert_eq!(
         fault.to_string(),
         "line 4: this server is in line 1 already: leave one of them"
@@ -84,7 +128,7 @@ fn only_what_was_edited_is_applied_and_what_others_did_since_stays() {
     current.servers[0].site = "paris".into();
     current.servers[1].name = "renamed".into();
     current.servers.push(server(3, "c"));
-    let found = difference(&edited, &base, &current).unwrap();
+    let found = compare(&edited, &base, &current).unwrap();
     let mut merged = current.servers[0].clone();
     merged.wave = Some("first".into());
     assert_eq!(found.edits, [PlanEdit::ChangeServer(merged.clone())]);
@@ -92,7 +136,7 @@ fn only_what_was_edited_is_applied_and_what_others_did_since_stays() {
     // Applied, it has nothing more to say.
     current.servers[0] = merged;
     assert_eq!(
-        difference(&edited, &base, &current).unwrap(),
+        compare(&edited, &base, &current).unwrap(),
         Difference::default()
     );
 }
@@ -104,16 +148,16 @@ fn an_entry_without_an_id_is_created_once() {
     let mut new = server(0, "new");
     new.id = None;
     edited.servers.push((99, new.clone()));
-    let found = difference(&edited, &base, &base).unwrap();
+    let found = compare(&edited, &base, &base).unwrap();
     assert_eq!(found.edits, [PlanEdit::CreateServer(new)]);
     let mut current = base.clone();
     current.servers.push(server(9, "new"));
     assert_eq!(
-        difference(&edited, &base, &current).unwrap(),
+        compare(&edited, &base, &current).unwrap(),
         Difference::default()
     );
     current.servers.push(server(10, "new"));
-    let fault = difference(&edited, &base, &current).unwrap_err();
+    let fault = compare(&edited, &base, &current).unwrap_err();
     assert_eq!(fault.line, 99);
 }
 
@@ -125,7 +169,7 @@ fn what_is_not_in_the_file_is_told_and_never_deleted_unasked() {
     edited.migrations.clear();
     let mut current = base.clone();
     current.servers.push(server(3, "since"));
-    let found = difference(&edited, &base, &current).unwrap();
+    let found = compare(&edited, &base, &current).unwrap();
     assert!(found.edits.is_empty());
     assert_eq!(found.left_out, [base.servers[0].clone()]);
     assert_eq!(found.migrations_left_out, 1);
@@ -138,11 +182,11 @@ fn a_server_deleted_since_comes_back_only_if_it_was_edited() {
     current.servers.remove(0);
     let mut edited = file(&base);
     assert_eq!(
-        difference(&edited, &base, &current).unwrap(),
+        compare(&edited, &base, &current).unwrap(),
         Difference::default()
     );
     edited.servers[0].1.site = "paris".into();
-    let found = difference(&edited, &base, &current).unwrap();
+    let found = compare(&edited, &base, &current).unwrap();
     assert!(
         matches!(&found.edits[..], [PlanEdit::CreateServer(back)] if back.id == base.servers[0].id)
     );
@@ -154,7 +198,7 @@ fn of_a_migration_name_and_replicators_change_and_nothing_else() {
     let mut edited = file(&base);
     edited.migrations[0].1.name = "moved".into();
     edited.migrations[0].1.replicators = vec!["r2".into(), "r1".into()];
-    let found = difference(&edited, &base, &base).unwrap();
+    let found = compare(&edited, &base, &base).unwrap();
     assert!(
         matches!(&found.edits[..], [PlanEdit::ChangeMigration(changed)]
         if changed.name == "moved" && changed.replicators.len() == 2)
@@ -164,14 +208,123 @@ fn of_a_migration_name_and_replicators_change_and_nothing_else() {
         |migration| migration.to = "aws".into(),
         |migration| migration.site = Some("eu".into()),
         |migration| migration.disks = vec!["other".into()],
+        |migration| migration.disks = vec!["data".into()],
+        |migration| migration.provisioner = Some("db".into()),
     ] {
         let mut edited = file(&base);
         alter(&mut edited.migrations[0].1);
-        assert!(difference(&edited, &base, &base).is_err());
+        assert!(compare(&edited, &base, &base).is_err());
     }
+}
+
+#[test]
+fn a_name_and_an_id_of_one_thing_are_equal_and_disks_are_a_set() {
+    let mut base = plan();
+    base.migrations[0].provisioner = Some("r2".into());
+    let mut edited = file(&base);
+    let migration = &mut edited.migrations[0].1;
+    migration.server = id("web");
+    migration.provisioner = Some(id("r2")[..8].into());
+    migration.replicators = vec![id("r1")];
+    migration.disks = vec![id("data")[..6].into(), "logs".into()];
+    let nothing = Difference::default();
+    assert_eq!(compare(&edited, &base, &base).unwrap(), nothing);
+    // A disk that the file has by its name, and the plan by its id since the source's
+    // node was revoked and reports nothing more.
+    let mut unknown = base.clone();
+    unknown.migrations[0].server = "db".into();
+    let written = file(&unknown);
+    unknown.migrations[0].disks = vec![id("logs"), id("data")];
+    assert_eq!(compare(&written, &unknown, &unknown).unwrap(), nothing);
+}
+
+#[test]
+fn an_edit_that_leaves_the_replicators_alone_names_none() {
+    let base = plan();
+    let mut edited = file(&base);
+    edited.migrations[0].1.name = "moved".into();
+    let found = compare(&edited, &base, &base).unwrap();
+    assert!(
+        matches!(&found.edits[..], [PlanEdit::ChangeMigration(changed)]
+        if changed.name == "moved" && changed.replicators.is_empty()),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_new_entry_may_take_the_name_that_another_gives_up() {
+    let base = plan();
+    let mut edited = file(&base);
+    edited.servers[0].1.name = "old".into();
+    edited.migrations[0].1.name = "old".into();
+    let (mut server, mut migration) = (server(1, "a"), migration(7, "move"));
+    (server.id, migration.id) = (None, None);
+    edited.servers.insert(0, (90, server.clone()));
+    edited.migrations.insert(0, (91, migration.clone()));
+    let found = compare(&edited, &base, &base).unwrap();
+    let (made, renamed): (Vec<_>, Vec<_>) = found.edits.iter().partition(|edit| {
+        matches!(
+            edit,
+            PlanEdit::CreateServer(_) | PlanEdit::CreateMigration(_)
+        )
+    });
+    assert_eq!(
+        made,
+        [
+            &PlanEdit::CreateServer(server),
+            &PlanEdit::CreateMigration(migration)
+        ]
+    );
+    assert_eq!(renamed.len(), 2, "{found:?}");
+    assert!(
+        matches!(found.edits.last(), Some(PlanEdit::CreateMigration(_))),
+        "the name has to be free first: {found:?}"
+    );
+}
+
+#[test]
+fn two_lines_that_mean_one_entry_are_refused() {
+    let base = plan();
+    let mut edited = file(&base);
+    let again = edited.servers[0].1.clone();
+    edited.servers.push((92, again));
+    let fault = compare(&edited, &base, &base).unwrap_err();
+    assert_eq!(fault.line, 92);
+    // By two names that it had at two times.
+    let mut current = base.clone();
+    current.servers[0].name = "since".into();
+    let mut edited = file(&base);
+    edited.servers[0].1.id = None;
+    let mut other = edited.servers[0].1.clone();
+    other.name = "since".into();
+    edited.servers.push((93, other));
+    let fault = compare(&edited, &base, &current).unwrap_err();
+    assert_eq!(fault.line, 93);
+}
+
+#[test]
+fn a_migration_deleted_since_is_an_error_only_where_it_was_edited() {
+    let base = plan();
     let mut gone = base.clone();
     gone.migrations.clear();
-    assert!(difference(&file(&base), &base, &gone).is_err());
+    let nothing = Difference::default();
+    assert_eq!(compare(&file(&base), &base, &gone).unwrap(), nothing);
+    let mut edited = file(&base);
+    edited.migrations[0].1.name = "moved".into();
+    let fault = compare(&edited, &base, &gone).unwrap_err();
+    assert!(fault.why.contains("any more"), "{fault}");
+    // One that is not in the file either is not said to be left out.
+    edited.migrations.clear();
+    assert_eq!(compare(&edited, &base, &gone).unwrap(), nothing);
+}
+
+#[test]
+fn of_a_file_without_a_base_nothing_is_left_out() {
+    let base = plan();
+    let written = parse("[[server]]\nname = \"new\"\nsite = \"b\"\n").unwrap();
+    let found = compare(&written, &base, &base).unwrap();
+    assert_eq!(found.edits.len(), 1);
+    assert_eq!((found.left_out.len(), found.migrations_left_out), (0, 0));
 }
 
 #[test]
@@ -194,7 +347,7 @@ fn a_file_with_anything_changed_is_read_or_refused_with_a_line_of_it() {
         }
         let altered = String::from_utf8_lossy(&altered);
         let lines = altered.lines().count() + 1;
-        let read = parse(&altered).and_then(|file| difference(&file, &plan(), &plan()));
+        let read = parse(&altered).and_then(|file| compare(&file, &plan(), &plan()));
         if let Err(fault) = read {
             refused += 1;
             assert!((1..=lines).contains(&fault.line), "{fault} in\n{altered}");

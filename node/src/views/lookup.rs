@@ -19,7 +19,7 @@ pub enum LookupError {
         list: &'static str,
     },
     /// Several match.
-    #[error("`{wanted}` could be any of {found}: give more of the id")]
+    #[error("`{wanted}` could be any of {found}: give one of these ids, or more of it")]
     Ambiguous {
         /// The text given.
         wanted: String,

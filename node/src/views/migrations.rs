@@ -3,17 +3,20 @@
 use super::State;
 use super::lookup::{LookupError, find_migration};
 use crate::api::model::{
-    ExposureView, JobView, MigrationView, PassView, ProgressView, ProofView, VerifyView,
-    VolumeProof,
+    ExposureView, JobView, MigrationView, PassView, ProgressView, ProofView, StandingGrant,
+    VerifyView, VolumeProof,
 };
 use crate::engine::shown_value;
 use crdt::{
     Desired, JobReport, JobRole, MigrationPlan, Stage, TargetVolume, VolumeInfo, VolumeKind,
 };
 use keys::proof::End;
-use keys::{Denied, VolumeId};
+use keys::{Denied, Standing, VolumeId};
 use roles::JobId;
 use roles::launch::{Evidence, Stated};
+
+/// The stage of a volume of which nothing is known any more.
+const UNKNOWN: &str = "unknown";
 
 impl State<'_> {
     /// All migrations that are not deleted, oldest first.
@@ -40,14 +43,15 @@ impl State<'_> {
             .collect();
         let stages = plan.volumes.iter().map(|volume| self.stage(plan, volume));
         let stage = stages.min_by_key(advance).unwrap_or(Stage::Enrolled);
-        let deleted = plan.desired == Desired::Deleted;
-        let stage_text = if deleted {
+        let stage_text = if plan.desired == Desired::Deleted {
             if self.left_at_target(plan) {
                 "deleting"
             } else {
                 "deleted"
             }
             .to_owned()
+        } else if volumes.iter().any(|job| job.stage == UNKNOWN) {
+            UNKNOWN.to_owned()
         } else {
             stage.to_string()
         };
@@ -68,6 +72,7 @@ impl State<'_> {
             created_at: plan.created_at.to_string(),
             next: next_step(plan, stage, &volumes),
             exposure: self.exposure(plan),
+            standing_grants: self.standing_grants(plan),
             volumes,
             conflicts: plan
                 .conflicts
@@ -102,6 +107,22 @@ impl State<'_> {
             autonomy_secs: widest.autonomy_secs,
             exposure_secs: widest.exposure_secs(),
         })
+    }
+
+    /// Of a deleted migration, grants that nobody has revoked.
+    fn standing_grants(&self, plan: &MigrationPlan) -> Vec<StandingGrant> {
+        let authority = self.replica.authority();
+        let grants = plan.grants.iter();
+        let known = grants.filter_map(|id| Some((id, authority.grant(id)?)));
+        known
+            .filter(|_| plan.desired == Desired::Deleted)
+            .filter(|(_, state)| !state.revoked && self.now < state.not_after)
+            .map(|(id, state)| StandingGrant {
+                id: id.to_string(),
+                operator: self.name_of_key(&state.signer),
+                ends_at: state.not_after.to_string(),
+            })
+            .collect()
     }
 
     fn left_at_target(&self, plan: &MigrationPlan) -> bool {
@@ -156,6 +177,21 @@ impl State<'_> {
         authority.is_cloned(&key).then_some(Denied::Cloned(key))
     }
 
+    /// Why nobody knows any more how far the source is: its node was expelled, and what
+    /// it reported went with it.
+    fn lost_source(&self, plan: &MigrationPlan) -> Option<String> {
+        let member = self.replica.authority().member(&plan.source)?;
+        let lost = match member.standing {
+            Standing::Revoked(_) => "was revoked",
+            Standing::Lapsed => "does not count any more",
+            Standing::Active | Standing::Contested | Standing::KeyContested => return None,
+        };
+        let name = &member.name;
+        Some(format!(
+            "the source's node {name} {lost}: how far this was is not known any more"
+        ))
+    }
+
     fn job(&self, plan: &MigrationPlan, volume: &VolumeId) -> JobView {
         let report = self.job_report(plan, volume);
         let info = self.volume_info(plan, volume);
@@ -170,15 +206,25 @@ impl State<'_> {
         let unconfirmed = permission.and_then(Result::err);
         // Figures of a session that has ended say nothing any more.
         let copying = report.is_some_and(|job| job.step == "copying");
+        let lost = self.lost_source(plan).filter(|_| report.is_none());
+        let step = match (&lost, report) {
+            (Some(_), _) => UNKNOWN.to_owned(),
+            (None, Some(job)) => job.step.clone(),
+            (None, None) => "planned".to_owned(),
+        };
         JobView {
             volume: volume.to_string(),
             name: info.map_or_else(|| volume.short(), |info| info.name.clone()),
             length: info.map_or(0, |info| info.length),
-            stage: self.stage(plan, volume).to_string(),
-            step: report.map_or_else(|| "planned".into(), |job| job.step.clone()),
-            detail: match self.cloned_source(plan) {
-                Some(denied) => Some(denied.to_string()),
-                None => report.and_then(|job| job.detail.clone()),
+            stage: match &lost {
+                Some(_) => UNKNOWN.to_owned(),
+                None => self.stage(plan, volume).to_string(),
+            },
+            step,
+            detail: match (lost, self.cloned_source(plan)) {
+                (Some(lost), _) => Some(lost),
+                (None, Some(denied)) => Some(denied.to_string()),
+                (None, None) => report.and_then(|job| job.detail.clone()),
             },
             epoch: report.map_or(0, |job| job.epoch.0),
             replicator: report

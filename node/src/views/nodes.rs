@@ -97,6 +97,8 @@ impl State<'_> {
                     "used"
                 } else if self.now >= state.invite.not_after {
                     "expired"
+                } else if !self.admits(&state.invite.admitter) {
+                    "closed"
                 } else {
                     "open"
                 };
@@ -112,6 +114,13 @@ impl State<'_> {
                 }
             })
             .collect()
+    }
+
+    /// Whether a key that invites name is one that a node still has: who joins looks for
+    /// it.
+    fn admits(&self, admitter: &keys::PublicKey) -> bool {
+        let member = self.replica.authority().by_key(admitter);
+        member.is_some_and(|member| member.key == *admitter && member.standing == Standing::Active)
     }
 
     /// Every agent that has reported, by name.

@@ -1,6 +1,7 @@
 //! The plan in the form in which people edit it.
 
 use super::State;
+use super::lookup::find_member;
 use crate::api::model::{PlanView, PlannedMigration, PlannedServer};
 use crdt::{Desired, MigrationPlan, Plan, ServerPlan};
 use keys::PublicKey;
@@ -52,16 +53,28 @@ impl State<'_> {
         PlannedMigration {
             id: Some(plan.id.to_string()),
             name: plan.name.clone(),
-            server: self.name_of(&plan.source),
+            server: self.called(&plan.source),
             to: plan.provider.clone(),
             site: plan.site.clone(),
-            provisioner: Some(self.name_of(&plan.provisioner)),
+            provisioner: Some(self.called(&plan.provisioner)),
             replicators: plan
                 .replicators
                 .iter()
-                .map(|node| self.name_of(node))
+                .map(|node| self.called(node))
                 .collect(),
             disks: plan.volumes.iter().map(disk).collect(),
+        }
+    }
+}
+
+impl State<'_> {
+    /// What means this node alone: its name, or its id where another has that name.
+    fn called(&self, node: &keys::NodeId) -> String {
+        let name = self.name_of(node);
+        let found = find_member(self.replica.authority(), &name);
+        match found {
+            Ok(member) if member.id == *node => name,
+            _ => node.to_string(),
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::harness::{Lab, Mesh, Node, eventually, passes_of};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 /// A founder that keeps no root key, an agent, and a node that is the target's side.
 fn mesh_without_root_key(lab: &Lab, root_key: &str) -> (Node, Node, Node) {
@@ -150,6 +151,89 @@ fn a_second_operator_goes_on_when_the_founder_is_lost_and_the_root_key_makes_ano
 }
 
 #[test]
+fn another_operator_deletes_a_migration_and_is_told_which_grants_stay() {
+    let lab = Lab::new();
+    let root_key = lab.path("root-key");
+    let root_key = root_key.to_str().unwrap();
+    let (founder, _target, agent) = mesh_without_root_key(&lab, root_key);
+    let line = founder.invite(&["--role", "operator", "--root-key", root_key]);
+    let mut second = lab.node("second");
+    second.join(&line).ok();
+    second.start();
+    let disk = lab.disk("disk.raw", 8, 5);
+    let path = disk.to_str().unwrap();
+    agent.run(&["volume", "add", path, "--name", "disk"]).ok();
+    eventually("the founder knows the disk", || {
+        let servers = founder.run(&["server", "list"]).ok();
+        (!servers[0]["disks"].as_array()?.is_empty()).then_some(())
+    });
+    let create = ["migration", "create", "--server", "agent", "--to", "local"];
+    let granted_by_the_founder = |name: &str| {
+        let made = founder.run(&[&create[..], &["--name", name]].concat()).ok();
+        founder.run(&["migration", "start", name]).ok();
+        eventually("the second operator knows that it is started", || {
+            let list = second.run(&["migration", "list"]).ok();
+            let mut list = list.as_array()?.iter();
+            let found = list.find(|one| one["name"] == name)?;
+            // The grant comes with the ledger.
+            (found["desired"] == "started" && found["exposure"].is_object()).then_some(())
+        });
+        made["id"].as_str().unwrap().to_owned()
+    };
+
+    let id = granted_by_the_founder("one");
+    let deleted = second.run(&["migration", "delete", "one"]).ok();
+    assert_eq!(deleted["desired"], "deleted");
+    let standing = &deleted["standing_grants"];
+    assert_eq!(standing.as_array().unwrap().len(), 1, "{deleted:#}");
+    assert_eq!(standing[0]["operator"], "founder");
+    eventually("the founder hears that it is deleted", || {
+        let list = founder.run(&["migration", "list"]).ok();
+        list.as_array()?.is_empty().then_some(())
+    });
+    // Its granter, and the root key, take it back.
+    let again = founder.run(&["migration", "delete", &id]).ok();
+    assert_eq!(again["standing_grants"], Value::Null, "{again:#}");
+    granted_by_the_founder("two");
+    let delete = ["migration", "delete", "two", "--root-key", root_key];
+    let deleted = second.run(&delete).ok();
+    assert_eq!(deleted["standing_grants"], Value::Null, "{deleted:#}");
+}
+
+#[test]
+fn a_copy_of_the_root_key_in_the_founders_folder_recovers_the_mesh() {
+    let lab = Lab::new();
+    let mut founder = lab.node("founder");
+    let founded = founder
+        .run(&["mesh", "init", "--node-name", "founder"])
+        .ok();
+    let root_key = founded["root_key"].as_str().unwrap();
+    assert_eq!(Path::new(root_key), founder.folder.join("root.key"));
+    founder.start();
+    let operator = ["--role", "operator", "--root-key", root_key];
+    founder.invite(&operator);
+    let copy = lab.path("offline");
+    fs::copy(root_key, &copy).unwrap();
+    let mut agent = lab.joiner(&founder, "agent", "agent");
+    agent.start();
+    founder.kill();
+    fs::remove_dir_all(&founder.folder).unwrap();
+
+    let mut second = lab.node("second");
+    let peer = peer_address(&agent);
+    let recover = ["mesh", "recover", "--name", "second", "--peer", &peer];
+    let recover = [&recover[..], &["--root-key", copy.to_str().unwrap()]].concat();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o644)).unwrap();
+    second.run(&recover).fails(1, &["chmod go="]);
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o600)).unwrap();
+    second.run(&recover).ok();
+    second.start();
+    eventually("the new operator knows the agent", || {
+        state_of(&second, "agent").filter(|state| state == "active")
+    });
+}
+
+#[test]
 fn an_agent_and_a_replicator_change_their_keys_while_blocks_move() {
     let lab = Lab::new();
     let mesh = lab.mesh_of_three();
@@ -173,6 +257,28 @@ fn an_agent_and_a_replicator_change_their_keys_while_blocks_move() {
         mesh.until_passes(passes + 1);
     }
     mesh.cut_over(&disk);
+}
+
+#[test]
+fn a_change_of_keys_is_told_and_closes_the_invites_that_named_the_old_one() {
+    let lab = Lab::new();
+    let mut node = lab.founder("node");
+    node.start();
+    node.invite(&["--role", "agent"]);
+    let states = || -> Vec<String> {
+        let invites = node.run(&["invite", "list"]).ok();
+        let invites = invites.as_array().unwrap().iter();
+        let states = invites.map(|invite| invite["state"].as_str().unwrap().to_owned());
+        states.collect()
+    };
+    assert_eq!(states(), ["open"]);
+    let rotated = node.run(&["node", "rotate-key"]).ok();
+    assert_eq!(states(), ["closed"]);
+    node.until_event("key-rotated", &[rotated["key"].as_str().unwrap()]);
+    node.invite(&["--role", "agent"]);
+    let mut now = states();
+    now.sort();
+    assert_eq!(now, ["closed", "open"]);
 }
 
 #[test]

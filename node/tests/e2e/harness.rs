@@ -342,6 +342,17 @@ impl Node {
         eventually("the node stops", || process.try_wait().unwrap())
     }
 
+    /// Halts the process where it is (SIGSTOP), or lets it go on (SIGCONT).
+    pub fn freeze(&self, frozen: bool) {
+        let process = self.process.as_ref().expect("the node runs");
+        let signal = match frozen {
+            true => rustix::process::Signal::STOP,
+            false => rustix::process::Signal::CONT,
+        };
+        let pid = rustix::process::Pid::from_child(process);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
     /// Whether the process has not ended by itself.
     pub fn is_running(&mut self) -> bool {
         let process = self.process.as_mut();

@@ -117,7 +117,7 @@ fn a_grant_with_autonomy_goes_on_to_a_whole_pass_without_an_operator_and_says_so
 }
 
 #[test]
-fn starting_again_with_another_lease_replaces_the_grant_and_bad_ones_are_refused() {
+fn starting_again_changes_of_a_lease_what_is_asked_for_alone_and_bad_ones_are_refused() {
     let lab = Lab::new();
     let (mesh, disk, copy) = started(&lab, "6s", "0");
     let start = |options: &[&str]| {
@@ -131,6 +131,9 @@ fn starting_again_with_another_lease_replaces_the_grant_and_bad_ones_are_refused
     let changed = start(&["--lease", "10m", "--autonomy", "1d"]).ok();
     assert_eq!(changed["exposure"]["lease_secs"], 600, "{changed:#}");
     assert_eq!(changed["exposure"]["autonomy_secs"], 86_400, "{changed:#}");
+    let kept = start(&["--lease", "1h"]).ok();
+    assert_eq!(kept["exposure"]["lease_secs"], 3_600, "{kept:#}");
+    assert_eq!(kept["exposure"]["autonomy_secs"], 86_400, "{kept:#}");
     rewrite(&disk, 2);
     until_copied(&disk, &copy);
     mesh.cut_over(&disk);

@@ -9,6 +9,24 @@ use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
 
+#[test]
+fn a_migration_whose_source_was_revoked_is_unknown_and_not_enrolled() {
+    let lab = Lab::new();
+    let disk = lab.disk("disk.raw", 8, 1);
+    let mesh = lab.mesh_of_three();
+    mesh.plan(&disk);
+    mesh.act("start");
+    mesh.until_passes(1);
+    mesh.operator.run(&["node", "revoke", "agent"]).ok();
+    let view = mesh.until_stage("unknown");
+    let job = &view["volumes"][0];
+    assert_eq!(job["stage"], "unknown", "{view:#}");
+    let why = "node agent was revoked";
+    for told in [&job["detail"], &view["next"]] {
+        assert!(told.as_str().unwrap().contains(why), "{view:#}");
+    }
+}
+
 /// An operator, a provisioner, two replicators and an agent that waits two seconds for a
 /// lost replicator; the agent's disk is being copied to the first replicator.
 struct Site {

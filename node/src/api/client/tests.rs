@@ -189,10 +189,57 @@ async fn a_node_that_does_not_answer_is_given_up() {
     let dir = TempDir::new().unwrap();
     let _listening = listen(dir.path());
     let mut client = connected(dir.path()).await;
-    client.longest_wait = Duration::from_millis(20);
+    client.longest_silence = Duration::from_millis(20);
     let error = client.get::<Value>("/v1/status").await.unwrap_err();
     assert!(matches!(error, ClientError::Silent { .. }), "{error}");
     assert!(error.to_string().contains("within 20ms"), "{error}");
+    assert!(
+        error.to_string().contains("the node does not answer"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_began_in_time_may_take_longer_and_is_bounded_too() {
+    let dir = TempDir::new().unwrap();
+    let listener = listen(dir.path());
+    tokio::spawn(async move {
+        let mut held = vec![];
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await;
+            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n[";
+            let _ = stream.write_all(head).await;
+            held.push(stream);
+        }
+    });
+    let mut client = connected(dir.path()).await;
+    client.longest_wait = Duration::from_millis(50);
+    client.longest_silence = Duration::from_secs(600);
+    let error = client.get::<Value>("/v1/status").await.unwrap_err();
+    assert!(matches!(error, ClientError::Silent { .. }), "{error}");
+    client.longest_silence = Duration::from_millis(20);
+    let patient = client.patient();
+    assert_eq!(patient.longest_silence, client.longest_wait);
+}
+
+#[tokio::test]
+async fn a_node_that_takes_no_connection_any_more_does_not_answer() {
+    let dir = TempDir::new().unwrap();
+    // One that nobody takes in, and room for no other.
+    let socket = std::os::unix::net::UnixListener::bind(dir.path().join(SOCKET)).unwrap();
+    rustix::net::listen(&socket, 0).unwrap();
+    let mut client = connected(dir.path()).await;
+    client.longest_silence = Duration::from_millis(200);
+    let mut waiting = vec![];
+    let error = loop {
+        match client.open("GET /v1/x").await {
+            Ok(stream) => waiting.push(stream),
+            Err(error) => break error,
+        }
+        assert!(waiting.len() < 100, "the queue has no end");
+    };
+    assert!(matches!(error, ClientError::Silent { .. }), "{error}");
 }
 
 #[tokio::test]

@@ -40,13 +40,15 @@ pub fn table(migrations: &[MigrationView]) -> Table {
     ]);
     for migration in migrations {
         let rate = progress::total_rate(migration).map(crate::cli::figures::rate);
+        let first_passes = progress::first_passes_percent(migration);
+        let first_passes = first_passes.map(|share| bar(share, BAR_CELLS));
         table.row([
             short_id(&migration.id).into(),
             (&migration.name).into(),
             (&migration.server).into(),
             to(migration).into(),
             stage(&migration.stage),
-            bar(progress::first_passes_percent(migration), BAR_CELLS).into(),
+            or_unknown(first_passes.as_deref()),
             or_unknown(rate.as_deref()),
             or_unknown(migration.next.as_deref()),
         ]);
@@ -85,6 +87,14 @@ pub fn page(migration: &MigrationView, look: &Look) -> String {
         ),
         ("next", migration.next.as_ref().map(Into::into)),
     ]);
+    for grant in &migration.standing_grants {
+        page.line(format!(
+            "grant {} of operator {} stands until {}",
+            short_id(&grant.id),
+            grant.operator,
+            grant.ends_at
+        ));
+    }
     if !migration.conflicts.is_empty() {
         page.heading("conflicting edits");
         for conflict in &migration.conflicts {
@@ -196,12 +206,44 @@ pub fn told(verb: Verb, migration: &MigrationView, look: &Look) -> String {
         Verb::Delete => "is to be deleted",
     };
     let mut told = line(now, migration, look);
+    if verb == Verb::Delete {
+        let mut page = Page::new(look);
+        for left in left_by_delete(migration) {
+            page.line(left);
+        }
+        told.push_str(&page.finish());
+    }
     if let (Verb::Start, Some(exposure)) = (verb, &migration.exposure) {
         let mut page = Page::new(look);
         page.line(exposed(exposure));
         told.push_str(&page.finish());
     }
     told
+}
+
+/// What a delete leaves behind: copies that were cut over, and grants of others.
+pub fn left_by_delete(migration: &MigrationView) -> Vec<String> {
+    let kept = migration.volumes.iter().filter_map(|job| {
+        let path = job
+            .target_path
+            .as_ref()
+            .filter(|_| job.stage == "cut-over")?;
+        Some(format!(
+            "the copy of disk {} was cut over and is kept at {path}, on the machine of {}",
+            job.name, migration.provisioner
+        ))
+    });
+    let standing = migration.standing_grants.iter().map(|grant| {
+        format!(
+            "grant {} of operator {} stays until it ends at {}, and moves nothing for a deleted migration; revoke it with `dunlin migration delete {} --root-key FILE`, or without the root key on the node {}",
+            short_id(&grant.id),
+            grant.operator,
+            grant.ends_at,
+            short_id(&migration.id),
+            grant.operator,
+        )
+    });
+    kept.chain(standing).collect()
 }
 
 /// What a grant exposes, as a sentence.

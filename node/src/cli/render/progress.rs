@@ -15,10 +15,15 @@ pub fn pass_percent(job: &JobView) -> u8 {
     }
 }
 
-/// How much of the first passes of all volumes is done.
-pub fn first_passes_percent(view: &MigrationView) -> u8 {
-    if view.volumes.is_empty() {
-        return 0;
+/// How much of the first passes of all volumes is done; none where that is not known.
+pub fn first_passes_percent(view: &MigrationView) -> Option<u8> {
+    if view.stage == "unknown" {
+        return None;
+    }
+    // Before its source has reported a volume has no length here, and no pass either.
+    if view.volumes.iter().all(|job| job.length == 0) {
+        let passed = !view.volumes.is_empty() && view.volumes.iter().all(has_first_pass);
+        return Some(if passed { 100 } else { 0 });
     }
     let total = view.volumes.iter().map(|job| job.length);
     let done = view.volumes.iter().map(|job| match &job.progress {
@@ -26,10 +31,10 @@ pub fn first_passes_percent(view: &MigrationView) -> u8 {
         Some(live) => live.done_bytes.min(job.length),
         None => 0,
     });
-    percent(
+    Some(percent(
         done.fold(0, u64::saturating_add),
         total.fold(0, u64::saturating_add),
-    )
+    ))
 }
 
 /// Source bytes that all volumes deal with in a second; none when nothing moves.
@@ -44,7 +49,7 @@ pub fn total_rate(view: &MigrationView) -> Option<u64> {
 pub fn rate_of(job: &JobView) -> Option<u64> {
     let held = matches!(
         job.stage.as_str(),
-        "enrolled" | "paused" | "stalled" | "failed" | "cut-over"
+        "enrolled" | "paused" | "stalled" | "failed" | "cut-over" | "unknown"
     );
     let live = job.progress.as_ref().filter(|_| !held)?;
     (live.bytes_per_sec > 0).then_some(live.bytes_per_sec)

@@ -105,7 +105,7 @@ fn links(status: &StatusView) -> Option<Piece> {
 
 fn waits(migration: &crate::api::model::MigrationView, page: &mut Page) {
     for job in &migration.volumes {
-        let held = matches!(job.stage.as_str(), "stalled" | "failed");
+        let held = matches!(job.stage.as_str(), "stalled" | "failed" | "unknown");
         if let Some(why) = job.detail.as_ref().filter(|_| held) {
             page.pieces([
                 format!("{}/{} {}: ", migration.name, job.name, job.stage).into(),

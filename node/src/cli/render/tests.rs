@@ -336,10 +336,25 @@ fn first_passes_count_by_bytes_over_all_volumes() {
     large.length = 3 * GIB;
     large.progress = Some(live(GIB));
     let view = migration("started", vec![small, large]);
-    assert_eq!(progress::first_passes_percent(&view), 50);
+    assert_eq!(progress::first_passes_percent(&view), Some(50));
     assert_eq!(progress::total_rate(&view), Some(256 << 20));
     assert_eq!(
         progress::first_passes_percent(&migration("created", vec![])),
-        0
+        Some(0)
     );
+}
+
+#[test]
+fn what_is_not_known_any_more_has_no_share_and_no_bar() {
+    let mut lost = job("unknown");
+    lost.length = 0;
+    let lost = migration("started", vec![lost]);
+    assert_eq!(progress::first_passes_percent(&lost), None);
+    let text = super::migrations::list(std::slice::from_ref(&lost), &look());
+    assert!(text.contains("unknown") && !text.contains('%'), "{text}");
+    // One that has not reported its disk's length has made no pass.
+    let mut fresh = job("enrolled");
+    fresh.length = 0;
+    let fresh = migration("created", vec![fresh]);
+    assert_eq!(progress::first_passes_percent(&fresh), Some(0));
 }

@@ -128,6 +128,7 @@ pub fn migration(desired: &str, volumes: Vec<JobView>) -> MigrationView {
         created_at: "2026-01-31T07:00:00Z".into(),
         volumes,
         exposure: None,
+        standing_grants: vec![],
         conflicts: Vec::new(),
         next: Some("dunlin migration watch web-1".into()),
     }

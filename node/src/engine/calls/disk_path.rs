@@ -1,8 +1,14 @@
 //! What the path of an offered disk says: a name for it, and whether the node's own
-//! folder is on it.
+//! folder is on it, or it in that folder.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+
+/// Whether a file, named without links, is in `folder`. One that cannot be looked at
+/// holds everything: nothing is offered by mistake.
+pub(super) fn is_inside(real: &Path, folder: &Path) -> bool {
+    std::fs::canonicalize(folder).map_or(true, |folder| real.starts_with(folder))
+}
 
 /// Whether `folder` lies on the block device `device` or on a partition of it, as far
 /// as sysfs tells; what is stacked on top (LVM, MD) is not followed.

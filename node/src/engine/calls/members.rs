@@ -19,6 +19,7 @@ use keys::{
     StatementId, UnixSecs,
 };
 use mesh::replica::Output;
+use roles::Note;
 use zeroize::Zeroizing;
 
 /// Longest life of an invite.
@@ -40,7 +41,7 @@ pub(super) fn short_reason(reason: &str) -> String {
 
 impl Engine {
     /// Reads a root key that is lent for one call.
-    fn lent_root(&self, text: Option<&Secret>) -> Result<Option<Identity>, CallError> {
+    pub(super) fn lent_root(&self, text: Option<&Secret>) -> Result<Option<Identity>, CallError> {
         let Some(text) = text else { return Ok(None) };
         let root = RootKey::from_text(text.expose())
             .map_err(|error| usage(format!("the root key cannot be used: {error}")))?;
@@ -55,7 +56,7 @@ impl Engine {
     }
 
     /// States with the root key that is lent, where only that may.
-    fn state_lent(
+    pub(super) fn state_lent(
         &mut self,
         statement: Statement,
         root: Option<&Identity>,
@@ -259,7 +260,7 @@ impl Engine {
     }
 
     /// Refuses a plan that this operator could not grant.
-    pub(super) fn require_scope(&self, plan: &MigrationPlan) -> Result<(), CallError> {
+    pub(in crate::engine) fn require_scope(&self, plan: &MigrationPlan) -> Result<(), CallError> {
         let grant = Statement::Grant(keys::Grant {
             migration: plan.id,
             agent: plan.source,
@@ -292,6 +293,11 @@ impl Engine {
         // In good order, before the other ends see that the key is no good any more.
         self.close_sessions();
         self.carry(out);
+        let text = format!(
+            "this node has the new key {}; the one it had is let in nowhere any more",
+            next.public()
+        );
+        self.tell(None, Note::info("key-rotated", text));
         self.stored()?;
         Ok(KeyRotated {
             key: next.public().to_string(),

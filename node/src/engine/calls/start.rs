@@ -2,10 +2,10 @@
 //!
 //! Not here: who confirms a grant to its ends, and when (`roles::vouching`).
 
-use super::{CallError, Engine, refused, usage};
+use super::{CallError, Engine, refuse_if_final, refused, usage};
 use crate::api::model::{ActionOptions, MigrationView};
 use crate::views::find_migration;
-use crdt::{Desired, MigrationPlan};
+use crdt::{Desired, MigrationPlan, Stage};
 use keys::lease::Span;
 use keys::statement::{MAX_AUTONOMY_SECS, MAX_LEASE_SECS, MIN_LEASE_SECS};
 use keys::{Grant, Statement, StatementId, UnixSecs};
@@ -31,6 +31,10 @@ impl Engine {
         match plan.desired {
             Desired::Deleted => return Err(refused(action, &plan, "deleted", "create a new one")),
             Desired::Cutover { .. } => {
+                let view = self.view(&plan.id)?;
+                if view.stage != Stage::CutOver.to_string() {
+                    refuse_if_final(action, &plan, &view)?;
+                }
                 return Err(refused(
                     action,
                     &plan,
@@ -46,7 +50,7 @@ impl Engine {
         let good = self.good_grants(&plan);
         let grant = match good.iter().all(|(_, span)| is_as_asked(*span, options)) {
             true if !good.is_empty() => None,
-            _ => Some(self.sign_grant(&plan, options)?),
+            _ => Some(self.sign_grant(&plan, self.kept_span(&plan, &good), options)?),
         };
         let id = plan.id;
         self.edit(move |edit| {
@@ -67,6 +71,7 @@ impl Engine {
     fn sign_grant(
         &mut self,
         plan: &MigrationPlan,
+        kept: Span,
         options: ActionOptions,
     ) -> Result<StatementId, CallError> {
         let grant = Grant {
@@ -75,11 +80,31 @@ impl Engine {
             replicators: plan.replicators.clone(),
             volumes: plan.volumes.clone(),
             not_after: UnixSecs(self.now().wall.0 + GRANT_SECS),
-            lease_secs: options.lease_secs.unwrap_or(LEASE_SECS),
-            autonomy_secs: options.autonomy_secs.unwrap_or(AUTONOMY_SECS),
+            lease_secs: options.lease_secs.unwrap_or(kept.lease_secs),
+            autonomy_secs: options.autonomy_secs.unwrap_or(kept.autonomy_secs),
         };
         check_leases(&grant)?;
         self.state(Statement::Grant(grant))
+    }
+
+    /// What a new grant has where nothing else is asked for: what the present one has,
+    /// of several that which exposes most; else what the one had that ended last.
+    fn kept_span(&self, plan: &MigrationPlan, good: &[(StatementId, Span)]) -> Span {
+        let present = good.iter().map(|(_, span)| *span);
+        if let Some(span) = present.max_by_key(|span| span.exposure_secs()) {
+            return span;
+        }
+        let authority = self.replica.authority();
+        let grants = plan.grants.iter().filter_map(|id| authority.grant(id));
+        let ended = grants.filter(|state| !state.revoked);
+        let last = ended.max_by_key(|state| state.not_after);
+        last.map_or(
+            Span {
+                lease_secs: LEASE_SECS,
+                autonomy_secs: AUTONOMY_SECS,
+            },
+            |state| state.grant.span(),
+        )
     }
 
     /// Grants of the plan that cover all of it.

@@ -3,6 +3,7 @@
 //! the state does not allow.
 
 use crate::harness::{Lab, Output};
+use std::time::{Duration, Instant};
 
 #[test]
 fn wrong_usage_is_status_2() {
@@ -130,14 +131,18 @@ fn what_does_not_exist_is_status_5_and_what_is_ambiguous_status_2() {
         twin.name = "twin".into();
         twin.join(&operator.invite(&["--role", "agent"])).ok();
     }
-    operator
-        .run(&["node", "show", "twin"])
-        .fails(2, &["twin", "give more of the id"]);
-    operator
-        .run(&["node", "revoke", "twin"])
-        .fails(2, &["twin", "give more of the id"]);
     let nodes = operator.run(&["node", "list"]).ok();
     assert_eq!(nodes.as_array().unwrap().len(), 4);
+    let twins = nodes.as_array().unwrap().iter();
+    let twins = twins.filter(|node| node["name"] == "twin");
+    let ids: Vec<&str> = twins
+        .map(|node| &node["id"].as_str().unwrap()[..8])
+        .collect();
+    for verb in ["show", "revoke"] {
+        operator
+            .run(&["node", verb, "twin"])
+            .fails(2, &["give one of these ids", ids[0], ids[1]]);
+    }
     for node in nodes.as_array().unwrap() {
         let id = node["id"].as_str().unwrap();
         let shown = operator.run(&["node", "show", &id[..16]]).ok();
@@ -184,7 +189,7 @@ fn what_the_state_does_not_allow_is_status_6_and_says_what_is_allowed() {
         let plan = ["migration", "create", "--server", "agent", "--name", "m"];
         mesh.operator.run(&[&plan[..], args].concat())
     };
-    create(&["--to", "mars"]).fails(1, &["mars", "node list"]);
+    create(&["--to", "mars"]).fails(5, &["mars", "node show"]);
     create(&["--to", "local", "--disk", "nope"]).fails(5, &["nope"]);
     create(&["--to", "local", "--replicator", "agent"]).fails(2, &["not enrolled as replicator"]);
     create(&["--to", "local", "--provisioner", "agent"]).fails(2, &["not enrolled as provisioner"]);
@@ -211,4 +216,19 @@ fn what_the_state_does_not_allow_is_status_6_and_says_what_is_allowed() {
         .fails(6, &["operator"]);
     on("delete").ok();
     on("start").fails(6, &["deleted", "create a new one"]);
+}
+
+#[test]
+fn a_frozen_node_is_given_up_with_status_4() {
+    let lab = Lab::new();
+    let mut node = lab.founder("node");
+    node.start();
+    node.freeze(true);
+    let asked = Instant::now();
+    for args in [&["status"][..], &["invite", "create", "--role", "agent"]] {
+        node.run(args).fails(4, &["the node does not answer"]);
+    }
+    assert!(asked.elapsed() < Duration::from_secs(40));
+    node.freeze(false);
+    node.run(&["status"]).ok();
 }

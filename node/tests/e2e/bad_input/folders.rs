@@ -30,6 +30,9 @@ fn a_folder_that_is_missing_empty_or_not_ours_is_left_alone() {
         .fails(1, &[folder, "is not a data folder of dunlin"]);
     let held: Vec<_> = fs::read_dir(&node.folder).unwrap().collect();
     assert_eq!(held.len(), 1, "{held:?}");
+    let used = lab.founder("used");
+    let again = used.run(&["mesh", "init"]);
+    again.fails(6, &["belongs to a mesh already", "--data-dir"]);
     let mut file = lab.node("file");
     fs::write(&file.folder, "x").unwrap();
     run(&file).fails(1, &["is not a data folder of dunlin"]);

@@ -124,11 +124,11 @@ fn a_folder_that_holds_a_node_joins_no_second_mesh_and_founds_none() {
     let invite = second.invite(&["--role", "agent"]);
     member
         .join(&invite)
-        .fails(1, &[folder, "already holds a node"]);
+        .fails(6, &[folder, "belongs to a mesh already"]);
     member
         .run(&["mesh", "init"])
-        .fails(1, &[folder, "--data-dir"]);
-    first.join(&invite).fails(1, &["--data-dir"]);
+        .fails(6, &[folder, "--data-dir"]);
+    first.join(&invite).fails(6, &["--data-dir"]);
     let after = member.status();
     assert_eq!(after["mesh"], before["mesh"]);
     assert_eq!(after["node"]["id"], before["node"]["id"]);

@@ -54,6 +54,24 @@ fn what_is_no_disk_is_not_offered() {
 }
 
 #[test]
+fn nothing_in_the_agents_own_data_folder_is_offered() {
+    let lab = Lab::new();
+    let mut operator = lab.founder("operator");
+    operator.start();
+    let mut agent = lab.joiner(&operator, "agent", "agent");
+    agent.start();
+    let link = lab.path("link.raw");
+    std::os::unix::fs::symlink(agent.folder.join("dunlin.redb"), &link).unwrap();
+    let around = agent.folder.join("run/../node.key");
+    for path in [agent.folder.join("node.key"), link, around] {
+        agent
+            .run(&["volume", "add", path.to_str().unwrap()])
+            .fails(6, &["own data folder", "outside that folder"]);
+    }
+    assert_eq!(agent.run(&["volume", "list"]).ok(), Value::Array(vec![]));
+}
+
+#[test]
 fn a_file_that_the_node_may_not_read_is_not_offered() {
     let lab = Lab::new();
     let secret = lab.disk("secret.raw", 1, 1);

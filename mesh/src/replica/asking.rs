@@ -245,6 +245,14 @@ impl Replica {
         }
     }
 
+    /// Whether this node may write and holds what some peer says that it holds: what was
+    /// said before it came is here.
+    pub fn is_level(&self) -> bool {
+        let ours = self.heads();
+        let mut peers = self.peers.values();
+        self.may_write() && peers.any(|peer| peer.heads == Some(ours))
+    }
+
     fn peer(&mut self, key: &PublicKey) -> &mut Peer {
         let peer = self.peers.get_mut(key);
         peer.expect("the key came from the map")

@@ -114,13 +114,14 @@ pub struct Evidence<'a> {
 
 impl Evidence<'_> {
     /// The roots of one volume's copy that count: the signature holds, and the signer
-    /// is the node that the plan names for that part. The newest epoch comes first, and
-    /// within it the newest statement. They are looked for where they are kept: at the
-    /// nodes that the plan names.
+    /// is the node that has that part. The newest epoch comes first, and
+    /// within it the newest statement. They are looked for where they are kept: at
+    /// those nodes.
     pub fn stated(&self, volume: &VolumeId) -> Vec<Stated> {
-        let ends = [&self.plan.source, &self.plan.provisioner];
-        let nodes: BTreeSet<&NodeId> = ends.into_iter().chain(&self.plan.replicators).collect();
-        let reports = nodes.into_iter().filter_map(|node| self.reports.get(node));
+        let replicators = self.replicators(volume);
+        let mut nodes = replicators.clone();
+        nodes.extend([self.plan.source, self.plan.provisioner]);
+        let reports = nodes.iter().filter_map(|node| self.reports.get(node));
         let mut stated: Vec<Stated> = reports
             .flat_map(|report| &report.proofs)
             .filter_map(|signed| {
@@ -129,9 +130,9 @@ impl Evidence<'_> {
                     proof.migration == self.plan.id
                         && proof.volume == *volume
                         && proof.mesh == self.authority.mesh()
-                        && self.speaker(proof.end, signer).is_some()
+                        && self.speaker(&replicators, proof.end, signer).is_some()
                 })?;
-                let node = self.speaker(proof.end, signer)?;
+                let node = self.speaker(&replicators, proof.end, signer)?;
                 Some(Stated {
                     node,
                     signer,
@@ -143,11 +144,37 @@ impl Evidence<'_> {
         stated
     }
 
-    fn speaker(&self, end: End, signer: PublicKey) -> Option<NodeId> {
+    /// Who may have written a volume's copy: the pool, and the one that its agent says it
+    /// is at, whom the plan may have left out since while the grant still has it.
+    pub fn replicators(&self, volume: &VolumeId) -> BTreeSet<NodeId> {
+        let chosen = self.current(volume).and_then(|(_, chosen)| chosen);
+        self.plan
+            .replicators
+            .iter()
+            .copied()
+            .chain(chosen)
+            .collect()
+    }
+
+    /// Whether a key is that of the source's node, or of one that may have written the
+    /// copy of a volume.
+    pub fn is_end(&self, volume: &VolumeId, signer: PublicKey) -> bool {
+        let replicators = self.replicators(volume);
+        [End::Source, End::Target]
+            .into_iter()
+            .any(|end| self.speaker(&replicators, end, signer).is_some())
+    }
+
+    fn speaker(
+        &self,
+        replicators: &BTreeSet<NodeId>,
+        end: End,
+        signer: PublicKey,
+    ) -> Option<NodeId> {
         let is = |node: &&NodeId| self.authority.is_node(**node, signer);
         match end {
             End::Source => Some(&self.plan.source).filter(is).copied(),
-            End::Target => self.plan.replicators.iter().find(is).copied(),
+            End::Target => replicators.iter().find(is).copied(),
             End::Witness => Some(&self.plan.provisioner).filter(is).copied(),
         }
     }

@@ -163,13 +163,14 @@ impl Situation<'_> {
             && let Some((source_proof, proof)) = self.stated(&job, self.me, End::Source)
         {
             let plan = self.migration(&job);
-            let ends = plan.into_iter().flat_map(|plan| &plan.replicators);
+            let ends = plan.into_iter();
+            let ends = ends.flat_map(|plan| self.evidence(plan).replicators(&job.volume));
             let agrees = |stated: &RootProof| {
                 (stated.epoch, stated.root, stated.length)
                     == (proof.epoch, proof.root, proof.length)
             };
             let found = ends
-                .filter_map(|node| Some((*node, self.stated(&job, *node, End::Target)?)))
+                .filter_map(|node| Some((node, self.stated(&job, node, End::Target)?)))
                 .find(|(_, (_, stated))| agrees(stated));
             let Some((replicator, (target_proof, _))) = found else {
                 return Some(Ahead::Unproven);
@@ -194,9 +195,9 @@ impl Situation<'_> {
     /// migration report it.
     fn stated(&self, job: &JobId, node: NodeId, end: End) -> Option<(Signed, RootProof)> {
         let plan = self.migration(job)?;
-        let nodes = plan.replicators.iter();
-        let nodes = nodes.chain([&plan.source, &plan.provisioner]);
-        let reports = nodes.filter_map(|node| self.reports.get(node));
+        let nodes = self.evidence(plan).replicators(&job.volume).into_iter();
+        let nodes = nodes.chain([plan.source, plan.provisioner]);
+        let reports = nodes.filter_map(|node| self.reports.get(&node));
         let of_job = |proof: &RootProof| {
             proof.migration == job.migration && proof.volume == job.volume && proof.end == end
         };

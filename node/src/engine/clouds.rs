@@ -2,7 +2,6 @@
 //! and their results as messages.
 
 use super::{Engine, Message};
-use crdt::MigrationPlan;
 use keys::proof::RootProof;
 use keys::{Domain, MigrationId, Signed};
 use provider::{
@@ -55,20 +54,19 @@ impl Engine {
         if self.providers.is_empty() {
             return;
         }
-        let plan = self.replica.document().plan();
         let reported = self.replica.reports().iter();
         let fresh: Vec<Signed> = reported
             .flat_map(|(_, report)| &report.proofs)
             .filter(|signed| !self.proofs.contains(signed))
             .filter(|signed| {
-                signed
-                    .open::<RootProof>(Domain::RootProof)
-                    .is_ok_and(|proof| {
-                        let plan = plan.migrations.get(&proof.migration);
-                        plan.is_some_and(|plan| {
-                            plan.provisioner == me && self.entitled(plan, signed)
-                        })
+                let proof = signed.open::<RootProof>(Domain::RootProof);
+                proof.is_ok_and(|proof| {
+                    let evidence = self.evidence(&proof.migration);
+                    evidence.is_some_and(|evidence| {
+                        evidence.plan.provisioner == me
+                            && evidence.is_end(&proof.volume, signed.signer)
                     })
+                })
             })
             .cloned()
             .collect();
@@ -77,28 +75,28 @@ impl Engine {
         }
     }
 
-    fn entitled(&self, plan: &MigrationPlan, signed: &Signed) -> bool {
-        let authority = self.replica.authority();
-        let mut ends = plan.replicators.iter().chain([&plan.source]);
-        ends.any(|node| authority.is_node(*node, signed.signer))
+    fn evidence(&self, migration: &MigrationId) -> Option<Evidence<'_>> {
+        Some(Evidence {
+            plan: self.replica.document().plan().migrations.get(migration)?,
+            authority: self.replica.authority(),
+            reports: self.replica.reports(),
+        })
     }
 
     /// Whether either end has ever stated a root of this migration. Then its volumes may
     /// be a server's disks, and are not this program's to remove. What a replicator
     /// stated of an epoch that its agent went on from counts for nothing.
     fn stated(&self, migration: &MigrationId) -> bool {
-        let Some(plan) = self.replica.document().plan().migrations.get(migration) else {
+        let Some(evidence) = self.evidence(migration) else {
             return true;
-        };
-        let evidence = Evidence {
-            plan,
-            authority: self.replica.authority(),
-            reports: self.replica.reports(),
         };
         self.proofs.iter().any(|signed| {
             let proof = signed.open::<RootProof>(Domain::RootProof);
-            proof.is_ok_and(|proof| proof.migration == *migration && !evidence.is_over(&proof))
-                && self.entitled(plan, signed)
+            proof.is_ok_and(|proof| {
+                proof.migration == *migration
+                    && !evidence.is_over(&proof)
+                    && evidence.is_end(&proof.volume, signed.signer)
+            })
         })
     }
 

@@ -252,3 +252,19 @@ fn an_epoch_that_its_agent_went_on_from_is_never_launched() {
     };
     assert_eq!(permission(&world), Err(over));
 }
+
+#[test]
+fn who_was_left_out_of_the_pool_has_still_written_what_its_agent_says_it_wrote() {
+    let mut world = world();
+    let stated = three(&world);
+    state(&mut world, stated);
+    let situation = world.situation(OPERATOR, NOW);
+    let mut plan = situation.migration(&JOB).unwrap().clone();
+    let left = world.id(OTHER_REPLICATOR);
+    plan.replicators.retain(|node| *node != left);
+    let evidence = situation.evidence(&plan);
+    let confirmed = evidence.permission(&JOB.volume).unwrap();
+    assert_eq!(confirmed.replicator(), left);
+    assert!(evidence.is_end(&JOB.volume, key(OTHER_REPLICATOR).public()));
+    assert!(!evidence.is_end(&JOB.volume, key(77).public()));
+}

@@ -101,7 +101,6 @@ mod tests {
 
         let socket = path.join("run").join(SOCKET);
         let (asked, answered) = tokio::join!(answering(&path), async {
-            sleep(LOOK * 2).await;
             UnixListener::bind(socket).unwrap()
         });
         assert!(matches!(asked.unwrap(), Answering::Node(_)));

@@ -84,6 +84,8 @@ pub struct Oracle {
     level: BTreeMap<JobId, BTreeSet<u64>>,
     epochs: BTreeMap<(usize, JobId), Epoch>,
     agent_epochs: BTreeMap<JobId, Epoch>,
+    /// The version of each operator's newest report.
+    made: BTreeMap<NodeId, u64>,
     writers: BTreeMap<(JobId, Epoch), usize>,
     acknowledged: BTreeMap<(JobId, Epoch), u64>,
     authorities: BTreeMap<[[u8; 32]; 2], Authority>,
@@ -390,6 +392,14 @@ impl Oracle {
         self.level.remove(job);
     }
 
+    /// Whether a node's own report is newer than all that it made before.
+    fn is_made(&mut self, node: NodeId, version: u64) -> bool {
+        let newest = self.made.entry(node).or_default();
+        let is_made = version > *newest;
+        *newest = version.max(*newest);
+        is_made
+    }
+
     /// The highest epoch that an agent has shown anybody.
     pub fn agent_epoch(&self, job: &JobId) -> Option<Epoch> {
         self.agent_epochs.get(job).copied()
@@ -546,7 +556,10 @@ pub fn only_the_good_is_vouched_for(ctx: &mut Context, replica: &Replica, record
                 }
             }
             Record::Report(node, signed) if *node == me => {
-                if let Ok(report) = signed.open_stored::<crdt::Report>() {
+                if let Ok(report) = signed.open_stored::<crdt::Report>()
+                    // One that comes back to its author was looked at when it was made.
+                    && ctx.oracle.is_made(me, report.version)
+                {
                     note_vouched(ctx, replica, me, &report.renewals);
                 }
             }

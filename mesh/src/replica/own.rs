@@ -120,7 +120,8 @@ impl Replica {
             return;
         };
         let made_meanwhile = self.own.since.is_some_and(|since| theirs.at > since);
-        if !made_meanwhile {
+        // An older one may be its own: it forgets its reports while it seems not to belong.
+        if !made_meanwhile || theirs.version < mine.version || *theirs == mine {
             return;
         }
         let version = theirs.version;

@@ -299,3 +299,36 @@ fn edits_that_rested_on_a_traitors_are_made_again_by_their_author_alone() {
         assert_eq!(replica.heads(), op.heads());
     }
 }
+
+#[test]
+fn a_report_of_its_own_that_comes_back_older_than_the_last_is_no_sign_of_another() {
+    let (mut op, _) = found(1);
+    let mut node = join(&mut op, 9);
+    let me = node.me().unwrap();
+    let at = |second| UnixSecs(NOW.0 + second);
+    let mut published = vec![];
+    for second in 1..3 {
+        let mut report = Report::new(me, 0, at(second));
+        report.hostname = format!("report {second}");
+        node.step(at(0), 0, Input::Tick, &mut vec![]);
+        node.publish(at(second), report, &mut vec![]).unwrap();
+        published.push(node.reports().signed(&me).unwrap().clone());
+    }
+    talk(&mut op, &mut node, 100);
+    // For a while it seems not to belong, and its reports are forgotten.
+    let others = found(77).0.authority().clone();
+    node.reports.drop_departed(&others, at(3));
+    assert!(node.reports().get(&me).is_none());
+    let mut page = op.page(&node.my_key(), &Request::default());
+    page.reports = published[..1].to_vec();
+    let out = step(
+        &mut node,
+        Input::Answered {
+            from: op.my_key(),
+            page,
+        },
+    );
+    assert!(node.reports().get(&me).is_some());
+    assert!(!out.iter().any(|output| matches!(output, Output::Raise(_))));
+    assert!(node.cloned().is_empty());
+}

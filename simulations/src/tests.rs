@@ -37,6 +37,12 @@ fn a_few_seeds_hold_and_reach_everything_they_are_about() {
         assert_eq!(outcome.violation, None, "seed {seed} of 7 nodes");
         seen.add(&outcome.seen);
     }
+    // What is seldom drawn, or never.
+    for name in ["first-operator-lost", "root-key-recovers"] {
+        let outcome = world::run(&files::named(name), None, None);
+        assert_eq!(outcome.violation, None, "{name}");
+        seen.add(&outcome.seen);
+    }
     for (name, count) in seen.table() {
         assert!(count > 0, "no {name} in any of the seeds");
     }

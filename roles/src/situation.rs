@@ -410,10 +410,11 @@ impl Situation<'_> {
         stated.map(|proof| proof.epoch).max()
     }
 
-    /// Whether the copy of an epoch has completed a pass, by its agent's word.
+    /// Whether the copy of an epoch has completed a pass, by its agent's word: that it was
+    /// cut over says so too, where an agent that was put back has forgotten its passes.
     pub fn completed_a_pass(&self, job: &JobId, epoch: Epoch) -> bool {
-        self.agent_job(job)
-            .is_some_and(|said| said.epoch == epoch && !said.passes.is_empty())
+        let passed = |said: &JobReport| said.epoch == epoch && !said.passes.is_empty();
+        self.agent_job(job).is_some_and(passed) || self.source_stated(job) == Some(epoch)
     }
 
     /// What is known of the copies of a migration.

@@ -17,6 +17,7 @@ use crate::rng::Rng;
 use crate::scenario::{Migration, line};
 use crate::world::World;
 use blocks::CloseReason;
+use crdt::{JobRole, Stage};
 use serde::{Deserialize, Serialize};
 
 /// Longest time for which the ends of a migration are cut off, and how much longer than
@@ -260,7 +261,10 @@ impl Fault {
 
 impl World {
     fn put_old_store_back(&mut self, victim: usize, down_millis: u64) {
-        if self.everybody_holds_what_is_newest_of(victim) && self.nodes[victim].store.put_back() {
+        if self.has_said_all(victim)
+            && self.everybody_holds_what_is_newest_of(victim)
+            && self.nodes[victim].store.put_back()
+        {
             self.ctx.seen.old_stores += 1;
             crate::invariants::forgets_what_it_told(&mut self.ctx, &self.nodes[victim]);
             self.kill(victim, Death::Process, down_millis);
@@ -273,6 +277,27 @@ impl World {
                 node.store.copy();
             }
         }
+    }
+
+    /// Whether a node's newest report says what its records as agent do: what nobody was
+    /// told, nobody can tell it.
+    fn has_said_all(&self, victim: usize) -> bool {
+        let node = &self.nodes[victim];
+        let report = node
+            .replica()
+            .and_then(|replica| replica.reports().get(&replica.me()?));
+        let jobs = report.map_or(&[][..], |report| &report.jobs);
+        node.store.agents.values().all(|record| {
+            let mut jobs = jobs.iter();
+            let said = jobs.find(|said| {
+                said.role == JobRole::Agent
+                    && (said.migration, said.volume) == (record.job.migration, record.job.volume)
+            });
+            said.is_some_and(|said| {
+                let is_over = said.stage == Stage::CutOver;
+                said.epoch == record.epoch && is_over == record.finished.is_some()
+            })
+        })
     }
 
     fn everybody_holds_what_is_newest_of(&self, victim: usize) -> bool {

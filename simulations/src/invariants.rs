@@ -12,14 +12,16 @@ pub use trust::goes_on_as_itself;
 
 use crate::context::{Context, Flaw};
 use crate::disk::{Disk, flat_root, leaf};
+use crate::duties::volume_key;
 use crate::node::Node;
 use crate::recovery::Lost;
 use crate::rotating::Changed;
 use crate::store::{Copy, Store};
-use blocks::{BlockIndex, Extent};
+use blocks::{BlockIndex, Extent, Geometry};
 use crdt::SignedChange;
 use crdt::plan::Conflict;
 use keys::lease::Pair;
+use keys::proof::RootProof;
 use keys::statement::{Enrolment, Entry, Grant};
 use keys::{Authority, Domain, Epoch, Ledger, NodeId, PublicKey, Signed, Statement, StatementId};
 use keys::{MeshId, MigrationId, Pulse, UnixSecs};
@@ -707,8 +709,15 @@ pub fn one_root(ctx: &mut Context, nodes: &[Node], job: JobId) {
     if ctx.flaw == Some(Flaw::WritesNothing) {
         return;
     }
-    let copy = copy_that_counts(nodes, job);
-    let root = copy.map(|(copy, disk)| flat_root(copy.tree.geometry(), &disk.sound()));
+    // The volume itself: a replicator that has just heard of a deletion forgets its notes.
+    let path = volume_key(&job, record.map_or(Epoch(0), |record| record.epoch)).to_string();
+    let disk = nodes.iter().find_map(|node| node.store.disks.get(&path));
+    let stated = finished.source_proof.open_stored::<RootProof>();
+    let geometry = stated
+        .ok()
+        .and_then(|proof| Geometry::new(proof.length).ok());
+    let root = disk.zip(geometry);
+    let root = root.map(|(disk, geometry)| flat_root(geometry, &disk.sound()));
     let Some(root) = root else {
         return ctx.fail(
             Invariant::OneRoot,

@@ -134,6 +134,10 @@ impl World {
     fn concerned(&self, pools: bool) -> Option<BTreeSet<usize>> {
         let mut kept = BTreeSet::new();
         for migration in &self.scenario.migrations {
+            if !migration.wishes.is_empty() {
+                // Somebody is still to say it, or to say it again.
+                return None;
+            }
             kept.extend([migration.agent, migration.provisioner]);
             if pools {
                 kept.extend(&migration.replicators);

@@ -34,6 +34,20 @@ impl World {
         if is_lost || !all_joined && index == 0 || index == self.forger() {
             return;
         }
+        // A node that knows its operator alone, and an operator, that change their keys
+        // before either hears of the other's, never find each other again.
+        let is_operator = index == 0 || Some(index) == self.scenario.second_operator;
+        let changes = &self.ctx.oracle.changed_keys;
+        let all_heard = self.nodes.iter().all(|node| {
+            node.replica().is_some_and(|replica| {
+                let authority = replica.authority();
+                let mut changes = changes.iter();
+                changes.all(|change| authority.by_key(&change.new).is_some())
+            })
+        });
+        if is_operator && !changes.is_empty() && !all_heard {
+            return;
+        }
         for stream in self.ctx.network.streams_of(index) {
             self.ctx.break_stream(stream, CloseReason::Lost);
         }

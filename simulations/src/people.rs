@@ -275,7 +275,9 @@ impl Node {
                 pool.truncate(if alone { 1 } else { pool.len() });
                 let pool = self.ids_of(ctx, &pool);
                 let Some(pool) = pool else {
-                    return Ok(Done::NotYet);
+                    // One of them was revoked before its change of keys was heard of here:
+                    // it is not to be named any more.
+                    return Ok(Done::Yes);
                 };
                 self.edit(ctx, |edit| edit.set_pool(id, &pool))
             }

@@ -9,6 +9,7 @@
 
 use crate::chunk;
 use crate::log::{MAX_CHANGE, SignedChange};
+use crate::shards;
 use automerge::legacy::{Key, ObjectId, Op, OpId, OpType};
 use automerge::{Change, ChangeHash, ExpandedChange, ObjType, ScalarValue};
 use keys::PublicKey;
@@ -248,10 +249,24 @@ impl Parsed {
         if deps.len() != self.change.deps().len() {
             return Some("every dependency is named once");
         }
+        if deps.is_empty() {
+            return Some("every change depends on the shards");
+        }
         let mut places = HashMap::new();
         for op in &self.ops {
             if !map_operation(op) {
                 return Some("only maps are made, put to and deleted from");
+            }
+            let shard = match &op.obj {
+                ObjectId::Root => return Some("nothing is written beside the shards"),
+                ObjectId::Id(id) => shard_of(id),
+            };
+            if shard.is_some_and(|shard| shard != shards::of(place(&op.key))) {
+                return Some("every entry is in the shard of its key");
+            }
+            // The maps of entries are all the document needs, and recursion has an end.
+            if matches!(op.action, OpType::Make(_)) && shard.is_none() {
+                return Some("entries are made in shards");
             }
             if places.insert((&op.obj, place(&op.key)), ()).is_some() {
                 return Some("every key is written once");
@@ -278,8 +293,7 @@ fn place(key: &Key) -> &str {
 
 fn map_operation(op: &Op) -> bool {
     let action = match &op.action {
-        // One level of maps is all the document needs, and recursion has an end.
-        OpType::Make(ObjType::Map) => op.obj == ObjectId::Root,
+        OpType::Make(ObjType::Map) => true,
         OpType::Put(value) => matches!(
             value,
             ScalarValue::Str(_) | ScalarValue::Uint(_) | ScalarValue::Boolean(_)
@@ -290,7 +304,12 @@ fn map_operation(op: &Op) -> bool {
     action && !op.insert && matches!(&op.key, Key::Map(key) if !key.is_empty())
 }
 
-/// What a change does to an entry at the root.
+/// The shard of that id; none for any other map.
+fn shard_of(id: &OpId) -> Option<u8> {
+    shards::made_by(id.0, id.1.to_bytes())
+}
+
+/// What a change does to an entry.
 pub(crate) enum Written {
     Made,
     Put(String, ScalarValue),
@@ -355,10 +374,18 @@ struct OpNumber {
     actor: Actor,
 }
 
+/// The map that an operation writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Object {
+    Shard(u8),
+    /// By the operation that made it.
+    Entry(OpNumber),
+}
+
 /// An operation: where it is, and what it leaves there.
 #[derive(Debug, Clone, Copy)]
 struct Placed {
-    object: Option<OpNumber>,
+    object: Object,
     key: KeyNumber,
     leaves: Leaves,
 }
@@ -454,7 +481,7 @@ impl Index {
             return Ok(Placement::Waits);
         }
         let deps = parsed.change.deps();
-        let all_here = deps.iter().all(|dep| self.hashes.contains_key(dep));
+        let all_here = deps.iter().all(|dep| self.counts(dep));
         if let Some(previous) = self.admitted(&author, last)
             && !deps.contains(&previous.hash)
         {
@@ -477,13 +504,19 @@ impl Index {
         let deps = parsed.change.deps();
         let previous = self.admitted(&parsed.author(), parsed.seq() - 1);
         previous.is_none_or(|previous| deps.contains(&previous.hash))
-            && deps.iter().all(|dep| self.hashes.contains_key(dep))
+            && deps.iter().all(|dep| self.counts(dep))
+    }
+
+    fn counts(&self, hash: &ChangeHash) -> bool {
+        *hash == shards::hash() || self.hashes.contains_key(hash)
     }
 
     fn causes(&self, parsed: &Parsed) -> Result<Causes, Refusal> {
         let mut clock: BTreeMap<Actor, u64> = BTreeMap::new();
-        let mut max_op = 0;
-        for dep in parsed.change.deps() {
+        // The shards are in the past of everything.
+        let mut max_op = u64::from(shards::SHARDS);
+        let deps = parsed.change.deps().iter();
+        for dep in deps.filter(|dep| **dep != shards::hash()) {
             let dep = self
                 .by_hash(dep)
                 .expect("every dependency was found just before");
@@ -513,9 +546,10 @@ impl Index {
 
     fn check_references(&self, parsed: &Parsed, causes: &Causes) -> Result<(), Refusal> {
         for other in parsed.change.other_actor_ids() {
-            let seen = public_key(other)
-                .and_then(|key| self.actors.get(&key))
-                .is_some_and(|actor| causes.saw(*actor, 1));
+            let seen = other.to_bytes() == shards::AUTHOR.0
+                || public_key(other)
+                    .and_then(|key| self.actors.get(&key))
+                    .is_some_and(|actor| causes.saw(*actor, 1));
             if !seen {
                 return Err(unsound(parsed, "authors it refers to are in its past"));
             }
@@ -527,31 +561,25 @@ impl Index {
             parsed.ops[..].get(usize::try_from(at).ok()?)
         };
         for (at, op) in parsed.ops.iter().enumerate() {
-            let object = match &op.obj {
-                ObjectId::Root => None,
-                ObjectId::Id(id) => {
-                    let made_before = id.0 < start_op + at as u64;
-                    let own = made_here(id)
-                        .is_some_and(|op| made_before && matches!(op.action, OpType::Make(_)));
-                    let seen = || self.seen(id, causes);
-                    let known = || seen().is_some_and(|placed| placed.leaves == Leaves::Map);
-                    if !own && !known() {
-                        return Err(unsound(parsed, "maps it writes to are in its past"));
-                    }
-                    Some(id)
+            if let ObjectId::Id(id) = &op.obj
+                && shard_of(id).is_none()
+            {
+                let made_before = id.0 < start_op + at as u64;
+                let own = made_here(id)
+                    .is_some_and(|op| made_before && matches!(op.action, OpType::Make(_)));
+                let seen = || self.seen(id, causes);
+                let known = || seen().is_some_and(|placed| placed.leaves == Leaves::Map);
+                if !own && !known() {
+                    return Err(unsound(parsed, "maps it writes to are in its past"));
                 }
-            };
-            let object = object.map(|id| self.number(id));
+            }
+            // None for a map that this change makes itself, in which nothing is before it.
+            let object = self.object(&op.obj);
             for pred in op.pred.iter() {
                 let seen = self.seen(pred, causes);
                 let fits = seen.is_some_and(|placed| {
-                    let there = match (placed.object, object) {
-                        (None, None) => true,
-                        (Some(a), Some(Some(b))) => a == b,
-                        _ => false,
-                    };
                     let same_key = &*self.keys[placed.key.0 as usize] == place(&op.key);
-                    there && same_key && placed.leaves != Leaves::Nothing
+                    object == Some(placed.object) && same_key && placed.leaves != Leaves::Nothing
                 });
                 if !fits {
                     return Err(unsound(
@@ -562,6 +590,12 @@ impl Index {
             }
         }
         Ok(())
+    }
+
+    fn object(&self, id: &ObjectId) -> Option<Object> {
+        let ObjectId::Id(id) = id else { return None };
+        let shard = shard_of(id).map(Object::Shard);
+        shard.or_else(|| self.number(id).map(Object::Entry))
     }
 
     fn number(&self, id: &OpId) -> Option<OpNumber> {
@@ -585,7 +619,7 @@ impl Index {
         causes.saw(number.actor, seq).then_some(placed)
     }
 
-    /// Appends a change that was placed as next, and returns the keys at the root
+    /// Appends a change that was placed as next, and returns the keys of the entries
     /// that it touches.
     pub(crate) fn append(&mut self, parsed: &Parsed, mut causes: Causes) -> BTreeSet<Arc<str>> {
         let author = parsed.author();
@@ -598,13 +632,12 @@ impl Index {
         let mut touched = BTreeSet::new();
         let mut ops: Vec<Placed> = Vec::with_capacity(parsed.ops.len());
         for op in &parsed.ops {
-            let object = match &op.obj {
-                ObjectId::Root => None,
-                ObjectId::Id(id) => Some(self.number(id).expect("references were checked")),
-            };
+            let object = self.object(&op.obj).expect("references were checked");
             let key = self.key_number(place(&op.key));
-            let root = object.map_or(key, |object| self.root_of(object, actor, start_op, &ops));
-            touched.insert(root);
+            touched.insert(match object {
+                Object::Shard(_) => key,
+                Object::Entry(map) => self.entry_of(map, actor, start_op, &ops),
+            });
             let leaves = match op.action {
                 OpType::Make(_) => Leaves::Map,
                 OpType::Delete => Leaves::Nothing,
@@ -633,9 +666,9 @@ impl Index {
             .collect()
     }
 
-    /// The key at the root of a map that an earlier change made, or an earlier
-    /// operation of the change under way.
-    fn root_of(&self, map: OpNumber, actor: Actor, start_op: u32, ops: &[Placed]) -> KeyNumber {
+    /// The key of the entry whose map an earlier change made, or an earlier operation of
+    /// the change under way.
+    fn entry_of(&self, map: OpNumber, actor: Actor, start_op: u32, ops: &[Placed]) -> KeyNumber {
         let made_here = || {
             let at = map.counter.checked_sub(start_op)?;
             ops.get(at as usize).filter(|_| map.actor == actor)
@@ -653,28 +686,31 @@ impl Index {
         actor
     }
 
-    /// What an admitted change writes, with the key at the root of each write.
+    /// What an admitted change writes, with the key of the entry of each write.
     pub(crate) fn writes_of(&self, change: &SignedChange) -> Vec<(Arc<str>, Written)> {
         let Ok(parsed) = parse_stored(change.clone()) else {
             return Vec::new();
         };
         let written = parsed.ops.iter().filter_map(|op| {
             let at = place(&op.key);
-            let written = match (&op.obj, &op.action) {
-                (ObjectId::Root, OpType::Make(_)) => Written::Made,
-                (ObjectId::Root, OpType::Delete) => Written::Deleted,
-                (ObjectId::Id(_), OpType::Put(value)) => Written::Put(at.to_owned(), value.clone()),
-                (ObjectId::Id(_), OpType::Delete) => Written::Cleared(at.to_owned()),
+            let object = self.object(&op.obj)?;
+            let written = match (object, &op.action) {
+                (Object::Shard(_), OpType::Make(_)) => Written::Made,
+                (Object::Shard(_), OpType::Delete) => Written::Deleted,
+                (Object::Entry(_), OpType::Put(value)) => {
+                    Written::Put(at.to_owned(), value.clone())
+                }
+                (Object::Entry(_), OpType::Delete) => Written::Cleared(at.to_owned()),
                 _ => return None,
             };
-            let root = match &op.obj {
-                ObjectId::Root => at.into(),
-                ObjectId::Id(id) => {
-                    let (map, _) = self.operation(self.number(id)?)?;
-                    Arc::clone(&self.keys[map.key.0 as usize])
+            let entry = match object {
+                Object::Shard(_) => at.into(),
+                Object::Entry(map) => {
+                    let (made, _) = self.operation(map)?;
+                    Arc::clone(&self.keys[made.key.0 as usize])
                 }
             };
-            Some((root, written))
+            Some((entry, written))
         });
         written.collect()
     }

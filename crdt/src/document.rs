@@ -11,6 +11,7 @@ use crate::log::{Digest, MAX_CHANGE, SignedChange};
 use crate::parked::{Parked, Parking};
 use crate::plan::{EntryId, Plan};
 use crate::schema;
+use crate::shards;
 use automerge::transaction::CommitOptions;
 use automerge::{ActorId, Automerge, Change, ChangeHash, ReadDoc};
 use forked::{Honoured, Pair};
@@ -119,7 +120,7 @@ impl Document {
         Self {
             mesh,
             index: Index::default(),
-            doc: Automerge::new(),
+            doc: shards::document(),
             plan: Plan::default(),
             parked: Parked::default(),
             aside: BTreeMap::new(),
@@ -336,7 +337,7 @@ impl Document {
                 changes.push(admission::parse_stored(entry.signed.clone()).ok()?.change);
             }
         }
-        let mut doc = Automerge::new();
+        let mut doc = shards::document();
         // Automerge puts them in order; what lacks something it leaves out.
         (apply(&mut doc, &changes) && doc.get_missing_deps(&[]).is_empty())
             .then(|| schema::read_all(&doc))

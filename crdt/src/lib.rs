@@ -19,6 +19,7 @@ pub mod plan;
 pub mod report;
 pub mod reports;
 mod schema;
+mod shards;
 #[cfg(test)]
 mod world;
 

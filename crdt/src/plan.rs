@@ -97,7 +97,7 @@ pub enum Problem {
     /// The key is not one that this program knows.
     #[error("`{key}` is not an entry that this program knows")]
     UnknownKey {
-        /// Key at the root, cut to a readable length.
+        /// Key of the entry, cut to a readable length.
         key: String,
     },
     /// A field that must be there is not.

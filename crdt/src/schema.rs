@@ -1,7 +1,7 @@
 //! How a plan is laid out in the automerge document, and how it is read back.
 //!
-//! Each migration is one map at the root under `m/<id>`, made once by one author, so
-//! that two operators never make the same map apart from each other. Its fields are
+//! Each migration is one map under `m/<id>`, in the shard of that key (see `shards`), made
+//! once by one author, so that two operators never make the same map apart. Its fields are
 //! scalars; sets are one key for each member (`volume/<id>`, `grant/<id>`), so that
 //! additions merge; the pool is one register, because its order is one decision.
 //! A planned server is a map of the same kind under `s/<id>`; an optional field that is
@@ -12,6 +12,7 @@ use crate::edit::Value;
 use crate::plan::{
     Conflict, Desired, EntryId, MAX_GRANTS, MAX_VOLUMES, MigrationPlan, Plan, Planned, Problem,
 };
+use crate::shards;
 use automerge::iter::{DocItem, DocObjItem, MapRangeItem};
 use automerge::transaction::Transactable;
 use automerge::{Automerge, AutomergeError, ObjId, ObjType, ROOT, ReadDoc, ScalarValue};
@@ -64,7 +65,8 @@ pub(crate) fn pool_text(pool: &[NodeId]) -> String {
     nodes.join(",")
 }
 
-fn root_key(entry: &EntryId) -> String {
+/// The key of an entry in its shard.
+fn key_of(entry: &EntryId) -> String {
     match entry {
         EntryId::Migration(id) => format!("{MIGRATION_PREFIX}{id}"),
         EntryId::Server(id) => format!("{SERVER_PREFIX}{id}"),
@@ -77,13 +79,21 @@ fn parse_id<T: FromStr>(text: &str) -> Option<T> {
     text.parse().ok().filter(|_| lower_case)
 }
 
-/// What an entry at the root is about; none for a key that this program does not know.
-pub(crate) fn entry_of(root_key: &str) -> Option<EntryId> {
-    if let Some(id) = root_key.strip_prefix(MIGRATION_PREFIX) {
+/// What the entry of this key is about; none for a key that this program does not know.
+pub(crate) fn entry_of(key: &str) -> Option<EntryId> {
+    if let Some(id) = key.strip_prefix(MIGRATION_PREFIX) {
         return parse_id(id).map(EntryId::Migration);
     }
-    let id = root_key.strip_prefix(SERVER_PREFIX)?;
+    let id = key.strip_prefix(SERVER_PREFIX)?;
     parse_id(id).map(EntryId::Server)
+}
+
+/// The shard of a key. One that is not there is a fault in automerge.
+fn shard(doc: &impl ReadDoc, key: &str) -> Result<ObjId, AutomergeError> {
+    let name = shards::name(shards::of(key));
+    let found = doc.get(ROOT, name)?;
+    let missing = || AutomergeError::InvalidObjId("a shard".to_owned());
+    found.map(|(_, object)| object).ok_or_else(missing)
 }
 
 /// Writes the fields of one entry, leaving alone what already says the same.
@@ -92,10 +102,11 @@ pub(crate) fn write(
     entry: &EntryId,
     fields: &BTreeMap<String, Value>,
 ) -> Result<(), AutomergeError> {
-    let key = root_key(entry);
-    let (object, fresh) = match doc.get(ROOT, key.as_str())? {
+    let key = key_of(entry);
+    let shard = shard(doc, &key)?;
+    let (object, fresh) = match doc.get(&shard, key.as_str())? {
         Some((automerge::Value::Object(ObjType::Map), object)) => (object, false),
-        _ => (doc.put_object(ROOT, key.as_str(), ObjType::Map)?, true),
+        _ => (doc.put_object(&shard, key, ObjType::Map)?, true),
     };
     for (field, value) in fields {
         let scalar = match value {
@@ -124,9 +135,10 @@ pub(crate) fn write(
 
 /// Removes an entry, if it is there.
 pub(crate) fn delete(doc: &mut impl Transactable, entry: &EntryId) -> Result<(), AutomergeError> {
-    let key = root_key(entry);
-    match doc.get(ROOT, key.as_str())? {
-        Some(_) => doc.delete(ROOT, key.as_str()),
+    let key = key_of(entry);
+    let shard = shard(doc, &key)?;
+    match doc.get(&shard, key.as_str())? {
+        Some(_) => doc.delete(&shard, key),
         None => Ok(()),
     }
 }
@@ -139,6 +151,9 @@ pub(crate) fn read_all(doc: &Automerge) -> Plan {
     for DocObjItem { obj, item } in doc.iter() {
         let DocItem::Map(item) = item else { continue };
         if *obj == ObjId::Root {
+            continue;
+        }
+        if is_shard(&obj) {
             let is_map = matches!(item.value, automerge::ValueRef::Object(ObjType::Map));
             entries.push((item.id(), is_map, item.key.into_owned()));
         } else if let Some(found) = fields.get_mut(&*obj) {
@@ -156,12 +171,20 @@ pub(crate) fn read_all(doc: &Automerge) -> Plan {
     plan
 }
 
-/// Reads one entry at the root; none when it is not there (any more).
+fn is_shard(object: &ObjId) -> bool {
+    match object {
+        ObjId::Id(counter, actor, _) => shards::made_by(*counter, actor.to_bytes()).is_some(),
+        ObjId::Root => false,
+    }
+}
+
+/// Reads one entry; none when it is not there (any more).
 ///
 /// Of several maps the winner is read: only an author that makes again what was
 /// deleted makes a second one.
 pub(crate) fn read(doc: &Automerge, key: &str) -> Option<Result<Planned, Problem>> {
-    let (value, object) = doc.get(ROOT, key).ok().flatten()?;
+    let shard = shard(doc, key).ok()?;
+    let (value, object) = doc.get(&shard, key).ok().flatten()?;
     let is_map = matches!(value, automerge::Value::Object(ObjType::Map));
     let found = if is_map {
         doc.map_range(&object, ..).map(Found::of).collect()
@@ -406,20 +429,22 @@ pub(crate) fn content_hash(doc: &Automerge) -> [u8; 32] {
         hasher.update(&(text.len() as u64).to_le_bytes());
         hasher.update(text.as_bytes());
     };
-    for key in doc.keys(ROOT) {
-        text(&key);
-        for (value, object) in doc.get_all(ROOT, key.as_str()).unwrap_or_default() {
-            text(&object.to_string());
-            if let automerge::Value::Scalar(scalar) = &value {
-                text(&shown(scalar));
-                continue;
-            }
-            for field in doc.keys(&object) {
-                text(&field);
-                for (value, id) in doc.get_all(&object, field.as_str()).unwrap_or_default() {
-                    text(&id.to_string());
-                    if let automerge::Value::Scalar(scalar) = &value {
-                        text(&shown(scalar));
+    for shard in doc.values(ROOT).map(|(_, shard)| shard) {
+        for key in doc.keys(&shard) {
+            text(&key);
+            for (value, object) in doc.get_all(&shard, key.as_str()).unwrap_or_default() {
+                text(&object.to_string());
+                if let automerge::Value::Scalar(scalar) = &value {
+                    text(&shown(scalar));
+                    continue;
+                }
+                for field in doc.keys(&object) {
+                    text(&field);
+                    for (value, id) in doc.get_all(&object, field.as_str()).unwrap_or_default() {
+                        text(&id.to_string());
+                        if let automerge::Value::Scalar(scalar) = &value {
+                            text(&shown(scalar));
+                        }
                     }
                 }
             }

@@ -7,7 +7,8 @@ use super::{Batch, Document, Orphan, Snapshot, apply};
 use crate::admission::{self, Index, Parsed, Placement};
 use crate::log::Digest;
 use crate::schema;
-use automerge::{Automerge, Change, ChangeHash};
+use crate::shards;
+use automerge::{Change, ChangeHash};
 use keys::{Authority, PublicKey};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -126,9 +127,9 @@ impl Document {
                 .cost_after(|author| snapshot.map_or(0, |snapshot| snapshot.covers(author)));
             return true;
         }
-        let mut doc = Automerge::new();
+        let mut doc = shards::document();
         if !apply(&mut doc, order.iter().copied()) {
-            doc = Automerge::new();
+            doc = shards::document();
             let culprit = order.iter().find(|change| !apply(&mut doc, [**change]));
             if let Some(culprit) = culprit {
                 self.failed.insert(culprit.hash());

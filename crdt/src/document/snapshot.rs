@@ -6,6 +6,7 @@
 //! hashes, equal heads are equal changes.
 
 use super::{Document, apply};
+use crate::shards;
 use automerge::{Automerge, Change, ChangeHash};
 use codec::Wire;
 use keys::statement::Position;
@@ -99,6 +100,7 @@ impl Document {
             return None;
         }
         let mut heads: HashSet<ChangeHash> = order.iter().map(|change| change.hash()).collect();
+        heads.insert(shards::hash());
         for dep in order.iter().flat_map(|change| change.deps()) {
             heads.remove(dep);
         }

@@ -351,7 +351,7 @@ fn an_edit_is_encoded_as_it_always_was() {
     let mut node = Node::new(&world, 1);
     let change = node.edit(&world, |edit| edit.create_migration(&migration(M1)));
     let hash = blake3::hash(&change.raw).to_hex();
-    assert_eq!(&hash[..16], "2ba8a92de50c911b");
+    assert_eq!(&hash[..16], "33fe96fb10d4c237");
 }
 
 /// A history of three operators who edit and now and then hear of each other.

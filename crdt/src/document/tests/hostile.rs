@@ -38,6 +38,19 @@ fn id(counter: u64, seed: u8) -> OpId {
     OpId(counter, ActorId::from(&key(seed).public().0[..]))
 }
 
+/// The shard that an entry of this key belongs in.
+fn shard(key: &str) -> ObjectId {
+    let counter = u64::from(shards::of(key)) + 1;
+    ObjectId::Id(OpId(counter, ActorId::from(&shards::AUTHOR.0[..])))
+}
+
+fn make(key: &str) -> Op {
+    Op {
+        action: OpType::Make(ObjType::Map),
+        ..put(shard(key), key)
+    }
+}
+
 fn put(obj: ObjectId, key: &str) -> Op {
     Op {
         action: OpType::Put(ScalarValue::Uint(1)),
@@ -63,7 +76,9 @@ const BROKEN: &[Alteration] = &[
     ("every dependency", |change| {
         change.deps.push(change.deps[0]);
     }),
-    ("previous change", |change| change.deps.clear()),
+    ("previous change", |change| {
+        change.deps = vec![shards::hash()]
+    }),
     ("counted on", |change| {
         change.start_op = change.start_op.saturating_add(1);
     }),
@@ -76,8 +91,36 @@ const BROKEN: &[Alteration] = &[
     ("only maps", |change| {
         change.operations[0].action = OpType::Make(ObjType::List);
     }),
-    ("only maps", |change| {
+    ("made in shards", |change| {
         change.operations[0].action = OpType::Make(ObjType::Map);
+    }),
+    ("beside the shards", |change| {
+        change.operations.push(put(ObjectId::Root, "00"));
+    }),
+    ("beside the shards", |change| {
+        let root = ObjectId::Root;
+        change.operations.push(Op {
+            obj: root,
+            ..make("aside")
+        });
+    }),
+    ("shard of its key", |change| {
+        let other = (0..).map(|at| format!("{at}"));
+        let mut other = other.filter(|key| shard(key) != shard("entry"));
+        let obj = shard(&other.next().unwrap());
+        change.operations.push(Op {
+            obj,
+            ..make("entry")
+        });
+    }),
+    ("depends on the shards", |change| change.deps.clear()),
+    ("made in shards", |change| {
+        let number = OpId(999, ActorId::from(&shards::AUTHOR.0[..]));
+        let obj = ObjectId::Id(number);
+        change.operations.push(Op {
+            obj,
+            ..make("entry")
+        });
     }),
     ("only maps", |change| {
         change.operations[0].action = OpType::Put(ScalarValue::counter(1));
@@ -102,15 +145,14 @@ const BROKEN: &[Alteration] = &[
     }),
     ("maps it writes to", |change| {
         // The second operation of the first change put a scalar.
-        change.operations[0].obj = ObjectId::Id(id(2, 1));
+        let second = u64::from(shards::SHARDS) + 2;
+        change.operations[0].obj = ObjectId::Id(id(second, 1));
     }),
     ("maps it writes to", |change| {
         // A map that is made later in the same change.
         let made = change.start_op.get() + change.operations.len() as u64 + 1;
         let early = put(ObjectId::Id(id(made, 1)), "x");
-        let mut make = put(ObjectId::Root, "late");
-        make.action = OpType::Make(ObjType::Map);
-        change.operations.extend([early, make]);
+        change.operations.extend([early, make("late")]);
     }),
     ("authors it refers to", |change| {
         change.operations[0].obj = ObjectId::Id(id(1, 2));
@@ -131,7 +173,7 @@ const BROKEN: &[Alteration] = &[
     }),
     ("malformed", |change| {
         change.operations = (0..5000)
-            .map(|at| put(ObjectId::Root, &format!("{at}")))
+            .map(|at| put(shard(&format!("{at}")), &format!("{at}")))
             .collect();
     }),
 ];
@@ -294,10 +336,9 @@ fn entries_that_cannot_be_read_are_listed_and_the_rest_is_planned() {
     }
     let mut document = document.clone();
     let change = altered(&world, &next, |change| {
-        change.operations.push(put(ObjectId::Root, "elsewhere"));
-        change
-            .operations
-            .push(put(ObjectId::Root, &format!("m/{M2}")));
+        for key in ["elsewhere", &format!("m/{M2}")] {
+            change.operations.push(put(shard(key), key));
+        }
     });
     assert_eq!(
         document.offer(change, &world.authority()),
@@ -315,39 +356,56 @@ fn fix_checksum(raw: &mut [u8]) {
     }
 }
 
-/// A first change that puts one key, with every column's run as long as `run` says.
-fn first_change(run: &[u8], flags: &[u8]) -> Vec<u8> {
-    let mut body = vec![0, 32];
+/// A first change of these columns, which refers to these authors.
+fn first_change(others: &[[u8; 32]], columns: &[(u8, Vec<u8>)]) -> Vec<u8> {
+    let mut body = vec![1];
+    body.extend(shards::hash().0);
+    body.push(32);
     body.extend(key(1).public().0);
-    body.extend([1, 1, 0, 0, 0]);
-    let columns = [
+    body.extend([1, shards::SHARDS + 1]);
+    body.extend([0, 0, others.len() as u8]);
+    for other in others {
+        body.push(32);
+        body.extend(other);
+    }
+    body.push(columns.len() as u8);
+    for (column, data) in columns {
+        body.extend([*column, data.len() as u8]);
+    }
+    body.extend(columns.iter().flat_map(|(_, data)| data));
+    let mut chunk = vec![0x85, 0x6f, 0x4a, 0x83, 0, 0, 0, 0, 1];
+    let bytes = body.len();
+    chunk.extend([bytes as u8 | 0x80, (bytes >> 7) as u8]);
+    chunk.extend(body);
+    chunk
+}
+
+/// Columns that put one key, with the run of each as long as `run` says.
+fn puts(run: &[u8], flags: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    vec![
+        (0x01, [run, &[1]].concat()),
+        (0x02, [run, &[shards::of("a") + 1]].concat()),
         (0x15, [run, &[1, b'a']].concat()),
         (0x34, flags.to_vec()),
         (0x42, [run, &[1]].concat()),
         (0x56, [run, &[2]].concat()),
         (0x70, [run, &[0]].concat()),
-    ];
-    body.push(columns.len() as u8);
-    for (column, data) in &columns {
-        body.extend([*column, data.len() as u8]);
-    }
-    body.extend(columns.into_iter().flat_map(|(_, data)| data));
-    let mut chunk = vec![0x85, 0x6f, 0x4a, 0x83, 0, 0, 0, 0, 1, body.len() as u8];
-    chunk.extend(body);
-    chunk
+    ]
 }
 
 #[test]
-fn sixty_bytes_that_claim_a_trillion_operations_are_refused_at_once() {
+fn a_few_bytes_that_claim_a_trillion_operations_are_refused_at_once() {
     let world = World::of(&[1]);
     let mut document = Document::new(world.mesh());
     let trillion = [0x80, 0x80, 0x80, 0x80, 0x80, 0x20];
-    let bomb = resign(&world, first_change(&trillion, &trillion));
+    let authors = [shards::AUTHOR.0];
+    let bomb = first_change(&authors, &puts(&trillion, &trillion));
+    let bomb = resign(&world, bomb);
     let author = key(1).public();
     let what = "number of items in a column";
     let refused = Outcome::Refused(Refusal::Malformed { author, what });
     assert_eq!(document.offer(bomb, &world.authority()), refused);
-    let mut one = first_change(&[0x7f], &[1]);
+    let mut one = first_change(&authors, &puts(&[0x7f], &[1]));
     fix_checksum(&mut one);
     let one = resign(&world, one);
     assert_eq!(document.offer(one, &world.authority()), Outcome::Admitted);
@@ -410,25 +468,9 @@ proptest! {
 fn a_change_that_would_be_encoded_otherwise_is_refused() {
     let world = World::of(&[1]);
     let mut document = Document::new(world.mesh());
-    // Its operation names the author of a map, but no map.
-    let mut body = vec![0, 32];
-    body.extend(key(1).public().0);
-    body.extend([1, 1, 0, 0, 0]);
-    let columns: [(u8, &[u8]); 6] = [
-        (0x01, &[0x7f, 0]),
-        (0x15, &[0x7f, 1, b'a']),
-        (0x34, &[1]),
-        (0x42, &[0x7f, 1]),
-        (0x56, &[0x7f, 2]),
-        (0x70, &[0x7f, 0]),
-    ];
-    body.push(columns.len() as u8);
-    for (column, data) in columns {
-        body.extend([column, data.len() as u8]);
-    }
-    body.extend(columns.iter().flat_map(|(_, data)| data.iter().copied()));
-    let mut raw = vec![0x85, 0x6f, 0x4a, 0x83, 0, 0, 0, 0, 1, body.len() as u8];
-    raw.extend(body);
+    // It lists an author that it does not refer to.
+    let authors = [shards::AUTHOR.0, [1; 32]];
+    let mut raw = first_change(&authors, &puts(&[0x7f], &[1]));
     fix_checksum(&mut raw);
     let outcome = document.offer(resign(&world, raw), &world.authority());
     let what = "not in the form that its operations are encoded in";

@@ -13,6 +13,7 @@ mod asking;
 mod cloned;
 mod local;
 mod own;
+mod pace;
 
 pub use asking::{ANSWER_MILLIS, ASK_AGAIN_MILLIS, ASK_MILLIS, MAX_ASKING};
 pub use cloned::Fork;
@@ -25,6 +26,7 @@ use asking::{Heard, Peer};
 use crdt::{Document, EntryId, Evidence, Forked, Reports, Saving, SignedChange};
 use keys::{Authority, Identity, Ledger, NodeId, PublicKey, Signed, UnixSecs};
 use own::Own;
+use pace::Pace;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Statements kept until what they need arrives.
@@ -227,6 +229,7 @@ pub struct Replica {
     /// Version of this node's newest report, with whichever key it was signed.
     published: u64,
     own: Own,
+    pace: Pace,
     /// When reports are to be looked through for those of members whose time is over.
     next_expiry: UnixSecs,
     /// Forks that people were told of.
@@ -285,6 +288,7 @@ impl Replica {
     /// `wall` is for expiry, `mono_millis` for waiting.
     pub fn step(&mut self, wall: UnixSecs, mono_millis: u64, input: Input, out: &mut Vec<Output>) {
         self.own.since.get_or_insert(wall);
+        self.pace.at(mono_millis);
         self.take(wall, mono_millis, input, out);
         self.hear(mono_millis);
         self.make_again(wall, out);

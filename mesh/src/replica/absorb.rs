@@ -301,9 +301,16 @@ impl Replica {
     ) {
         let me = self.me();
         for signed in reports {
+            let signer = self.authority.by_key(&signed.signer);
+            // What this node itself is said to have reported, it must hear of at once.
+            let paced = signer.map(|member| member.id).filter(|id| me != Some(*id));
+            if paced.is_some_and(|member| !self.pace.allows(&member)) {
+                continue;
+            }
             match self.reports.offer(signed.clone(), &self.authority, wall) {
                 ReportOutcome::New(node) => {
                     changed.reports = true;
+                    self.pace.took(node, signed.body.len());
                     records.push(Record::Report(node, signed));
                     if me == Some(node) {
                         self.contradict(wall, records, found);

@@ -5,6 +5,7 @@
 
 use super::absorb::News;
 use super::own::Own;
+use super::pace::Pace;
 use super::{Changed, Output, Record, Replica};
 use crate::enrol::Admission as Challenges;
 use crate::sync::Announcement;
@@ -228,6 +229,7 @@ impl Replica {
             peers: BTreeMap::new(),
             published: 0,
             own: Own::default(),
+            pace: Pace::default(),
             next_expiry: UnixSecs(0),
             alarmed: BTreeSet::new(),
         };

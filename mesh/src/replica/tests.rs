@@ -621,6 +621,7 @@ fn a_peer_that_never_answers_is_asked_again_later_and_does_not_block_the_others(
 mod clones;
 mod gossip;
 mod own_head;
+mod pace;
 mod any_order {
     use super::*;
     use proptest::prelude::*;

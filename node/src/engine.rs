@@ -49,9 +49,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// Messages that may wait for the engine.
 const INBOX: usize = 1024;
-/// How often time-driven work is looked at.
 /// How long a call that writes waits for a node that has just started.
 const HEARD: std::time::Duration = std::time::Duration::from_secs(5);
+/// How often time-driven work is looked at.
 const TICK: std::time::Duration = std::time::Duration::from_millis(250);
 /// Events kept in memory for views; the store keeps more.
 const RECENT_EVENTS: usize = 2_000;

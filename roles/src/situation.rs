@@ -315,6 +315,25 @@ impl Situation<'_> {
         plan.desired == Desired::Deleted || plan.volumes.iter().all(cut_over)
     }
 
+    /// The keys of all with whom this node has work in common that goes on, to be
+    /// connected to them whoever else is.
+    pub fn partners(&self) -> BTreeSet<PublicKey> {
+        let mut partners = BTreeSet::new();
+        for plan in self.plan.migrations.values() {
+            let goes = matches!(plan.desired, Desired::Started | Desired::Cutover { .. });
+            let involved = || {
+                let pool = plan.replicators.iter();
+                pool.chain([&plan.source, &plan.provisioner])
+            };
+            if goes && involved().any(|node| *node == self.me) && !self.is_over(plan) {
+                let members = involved().filter_map(|node| self.authority.member(node));
+                partners.extend(members.map(|member| member.key));
+            }
+        }
+        partners.remove(&self.my_key);
+        partners
+    }
+
     /// Whether the provisioner has made the volume of the record's epoch.
     fn target(
         &self,

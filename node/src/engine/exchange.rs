@@ -439,22 +439,7 @@ impl Engine {
         let Some(situation) = self.situation() else {
             return;
         };
-        let (me, authority) = (situation.me, situation.authority);
-        let mut partners = BTreeSet::new();
-        for plan in self.replica.document().plan().migrations.values() {
-            let involved = plan.replicators.iter();
-            let involved = involved.chain([&plan.source, &plan.provisioner]);
-            let goes = matches!(
-                plan.desired,
-                crdt::Desired::Started | crdt::Desired::Cutover { .. }
-            );
-            let goes = goes && !situation.is_over(plan);
-            if goes && involved.clone().any(|node| *node == me) {
-                let members = involved.filter_map(|node| authority.member(node));
-                partners.extend(members.map(|member| member.key.0));
-            }
-        }
-        partners.remove(&self.replica.my_key().0);
+        let partners = situation.partners().into_iter().map(|key| key.0).collect();
         self.net.set_partners(partners);
     }
 

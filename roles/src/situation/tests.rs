@@ -196,3 +196,34 @@ fn a_grant_is_used_until_every_volume_of_its_migration_is_cut_over() {
         assert_eq!(used, is_used, "{cut_over}");
     }
 }
+
+#[test]
+fn partners_are_those_of_work_that_goes_on_whichever_part_in_it_one_has() {
+    let all = [OPERATOR, AGENT, REPLICATOR, OTHER_REPLICATOR];
+    let cutover = Desired::Cutover { prove_full: false };
+    let cases = [
+        (Desired::Created, false),
+        (Desired::Started, true),
+        (cutover, true),
+        (Desired::Paused, false),
+    ];
+    for (desired, goes) in cases {
+        let mut world = World::with(&[REPLICATOR, OTHER_REPLICATOR], OPERATOR);
+        world.enrol(9, &[Role::Replicator]);
+        if desired != Desired::Created {
+            world.want(desired);
+        }
+        for seed in all {
+            let others = all.iter().filter(|other| **other != seed && goes);
+            let others: BTreeSet<_> = others.map(|other| key(*other).public()).collect();
+            let partners = world.situation(seed, NOW).partners();
+            assert_eq!(partners, others, "{seed} {desired:?}");
+        }
+        assert!(world.situation(9, NOW).partners().is_empty());
+        // What is cut over goes on no more.
+        world.report(AGENT, |report| {
+            report.jobs = vec![agent_job(JOB, JobRole::Agent, Stage::CutOver)];
+        });
+        assert!(world.situation(AGENT, NOW).partners().is_empty());
+    }
+}

@@ -19,7 +19,7 @@ pub mod plan;
 pub mod report;
 pub mod reports;
 mod schema;
-mod shards;
+pub mod shards;
 #[cfg(test)]
 mod world;
 

@@ -12,10 +12,10 @@ use keys::PublicKey;
 use std::sync::LazyLock;
 
 /// How many there are: each holds some 1,600 entries where a mesh plans 100,000 servers.
-pub(crate) const SHARDS: u8 = 64;
+pub const SHARDS: u8 = 64;
 
 /// Whose change it is. No signature verifies with this key.
-pub(crate) const AUTHOR: PublicKey = PublicKey([0; 32]);
+pub const AUTHOR: PublicKey = PublicKey([0; 32]);
 
 static FIRST: LazyLock<Change> = LazyLock::new(|| {
     let mut doc = Automerge::new().with_actor(ActorId::from(&AUTHOR.0[..]));
@@ -38,7 +38,11 @@ pub(crate) fn document() -> Automerge {
     doc
 }
 
-/// Hash of the change that makes them.
+/// Hash of the change that makes them, as changes that depend on it name it.
+pub fn first() -> [u8; 32] {
+    FIRST.hash().0
+}
+
 pub(crate) fn hash() -> ChangeHash {
     FIRST.hash()
 }
@@ -48,8 +52,9 @@ pub(crate) fn name(shard: u8) -> String {
     format!("{shard:02x}")
 }
 
-/// The shard that the entry of this key is in.
-pub(crate) fn of(key: &str) -> u8 {
+/// The shard that the entry of this key is in, from 0; the operation of counter one higher
+/// makes it.
+pub fn of(key: &str) -> u8 {
     blake3::hash(key.as_bytes()).as_bytes()[0] % SHARDS
 }
 

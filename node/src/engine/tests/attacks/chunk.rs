@@ -3,7 +3,7 @@
 //!
 //! Format: <https://automerge.org/automerge-binary-format-spec/>, change chunks.
 
-use crdt::SignedChange;
+use crdt::{SignedChange, shards};
 use keys::{Domain, Identity, MeshId, PublicKey};
 use sha2::{Digest, Sha256};
 
@@ -24,16 +24,18 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// A sound first change of `actor`, which puts `true` under the key `a`.
+    /// A sound first change of `actor`, which puts `true` under the key `a` in its shard.
     pub fn first(actor: PublicKey) -> Self {
         Self {
             kind: 1,
-            deps: vec![],
+            deps: vec![shards::first()],
             actor,
             seq: 1,
-            start_op: 1,
-            others: vec![],
+            start_op: u64::from(shards::SHARDS) + 1,
+            others: vec![shards::AUTHOR],
             columns: vec![
+                (0x01, vec![ONE, 1]),
+                (0x02, vec![ONE, shards::of("a") + 1]),
                 (0x15, vec![ONE, 1, b'a']),
                 (0x34, vec![1]),
                 (0x42, vec![ONE, 1]),

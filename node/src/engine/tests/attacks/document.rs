@@ -5,7 +5,7 @@ use super::super::rogue::{Rogue, empty_page};
 use super::super::world::{Running, World, until};
 use super::chunk::{Chunk, ONE, bomb, signed};
 use crate::engine::Engine;
-use crdt::{Desired, SignedChange, Stage};
+use crdt::{Desired, SignedChange, Stage, shards};
 use keys::{Identity, MigrationId, PublicKey, Role};
 
 /// Largest bomb that a change may be, with room for its signature.
@@ -44,9 +44,9 @@ const MALFORMED: &[Malformed] = &[
         raw(key, |chunk| Chunk { start_op, ..chunk })
     }),
     ("maps it writes to", |key, _| {
-        raw(key, |chunk| {
-            chunk.with(0x01, vec![ONE, 0]).with(0x02, vec![ONE, 99])
-        })
+        let others = vec![];
+        let refers = |chunk: Chunk| chunk.with(0x01, vec![ONE, 0]).with(0x02, vec![ONE, 99]);
+        raw(key, |chunk| refers(Chunk { others, ..chunk }))
     }),
     ("authors it refers to", |key, other| {
         let others = vec![other];
@@ -214,17 +214,19 @@ fn deletion(second: &mut Rogue, operator: PublicKey, id: MigrationId) -> SignedC
     column.extend(key.as_bytes());
     let mut chunk = Chunk {
         deps,
-        others: vec![operator],
+        others: vec![shards::AUTHOR, operator],
         ..Chunk::first(second.identity.public())
     }
+    .with(0x02, vec![ONE, shards::of(&key) + 1])
     .with(0x15, column)
     .with(0x42, vec![ONE, 3])
     .with(0x56, vec![ONE, 0])
     .with(0x70, vec![ONE, 1])
-    .with(0x71, vec![ONE, 1])
-    .with(0x73, vec![ONE, 1]);
+    .with(0x71, vec![ONE, 2])
+    // The operation after those that make the shards, signed: 65.
+    .with(0x73, vec![ONE, 0xC1, 0]);
     // Its operations are counted on from the last, which only automerge knows.
-    for start_op in 1..200 {
+    for start_op in 65..300 {
         chunk.start_op = start_op;
         let change = signed(&second.identity, mesh_of(second), chunk.bytes());
         let announcement = mesh::Announcement {

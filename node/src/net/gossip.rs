@@ -151,18 +151,23 @@ async fn write(stream: &mut Stream, queue: &Queue) -> bool {
     )
 }
 
-/// Listens to every member that opens a stream, one stream for each, for as long as the
-/// swarm lives.
+/// Listens to every member that opens a stream, for as long as the swarm lives: to as many
+/// streams as it may have connections, since a key that is in two places opens one from
+/// each, and both are to be heard.
 pub(super) async fn listen(mut incoming: IncomingStreams, heard: mpsc::Sender<Heard>) {
-    let mut ears: HashMap<PeerKey, Task> = HashMap::new();
+    let mut ears: HashMap<PeerKey, VecDeque<Task>> = HashMap::new();
     while let Some((peer, stream)) = incoming.next().await {
         let Some(peer) = key_of(&peer) else { continue };
         if ears.len() >= gate::MAX_LINKS * super::redial::MAX_PEERS {
-            ears.retain(|_, task| !task.0.is_finished());
+            ears.retain(|_, tasks| tasks.iter().any(|task| !task.0.is_finished()));
         }
         let task = tokio::spawn(read(peer, stream, heard.clone()));
-        // A new stream takes the place of the one before.
-        ears.insert(peer, Task(task.abort_handle()));
+        let tasks = ears.entry(peer).or_default();
+        tasks.retain(|task| !task.0.is_finished());
+        if tasks.len() >= gate::MAX_LINKS {
+            tasks.pop_front();
+        }
+        tasks.push_back(Task(task.abort_handle()));
     }
 }
 

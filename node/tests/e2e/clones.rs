@@ -1,15 +1,10 @@
 //! One key in two places, and folders that were copied, restored and moved.
 
-use crate::harness::{Lab, Mesh, Node, PATIENCE, eventually, eventually_within};
+use crate::harness::{Lab, Mesh, Node, eventually};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
-
-/// Two connections of one key look like one peer: who asks it may ask the same of the
-/// two several times, at ten seconds each.
-const CLONE_PATIENCE: Duration = Duration::from_secs(4 * PATIENCE.as_secs());
 
 /// Copies a data folder as a backup does, whether or not a process is at work in it.
 fn copy(from: &Path, to: &Path) {
@@ -58,7 +53,7 @@ fn a_folder_that_runs_twice_stops_both_and_the_alarm_names_both_places() {
         (agent, "agent"),
         (&twin, "agent"),
     ] {
-        eventually_within(CLONE_PATIENCE, "the node knows of the clone", || {
+        eventually("the node knows of the clone", || {
             (state_of(node, "agent") == "cloned").then_some(())
         });
         let alarms = told(node, name, "cloned-key");

@@ -68,6 +68,25 @@ async fn a_peer_that_does_not_listen_holds_up_nobody_and_hears_what_is_newest() 
     a.asks(&mut b).await;
 }
 
+/// That a key is in two places is found by what both say.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_in_two_places_is_heard_from_both() {
+    let mut places = [node(1, TCP).await, node(1, TCP).await];
+    let mut hears = node(2, TCP).await;
+    hears.allow([places[0].key]);
+    for place in &mut places {
+        place.allow([hears.key]);
+        place.dials(&hears);
+        place.connected(hears.key).await;
+    }
+    for number in 0..20 {
+        for (at, place) in (0..).zip(&places) {
+            place.says(&[at, number]);
+            assert_eq!(hears.gossip().await, (place.key, vec![at, number]));
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_members_a_few_are_dialled_and_a_partner_is_always_among_them() {
     let mut a = node(1, TCP).await;

@@ -18,6 +18,7 @@ use keys::lease::{Pair, Renewal, Span};
 use keys::statement::{Admission, Enrolment, Entry};
 use keys::{
     Domain, Identity, Leases, Name, PublicKey, Pulse, Role, Signed, Statement, StatementId,
+    UnixSecs,
 };
 use libp2p::Multiaddr;
 use mesh::Replica;
@@ -326,6 +327,16 @@ impl World {
     /// Enrols a key of these roles, in the hands of somebody hostile who is connected to
     /// all others.
     pub async fn hostile(&self, name: &str, roles: &[Role]) -> Rogue {
+        self.hostile_until(name, roles, None).await
+    }
+
+    /// The same, with an enrolment that ends.
+    pub async fn hostile_until(
+        &self,
+        name: &str,
+        roles: &[Role],
+        not_after: Option<UnixSecs>,
+    ) -> Rogue {
         let identity = Identity::from_seed(blake3::hash(name.as_bytes()).as_bytes());
         let enrolment = Enrolment {
             subject: identity.public(),
@@ -333,7 +344,7 @@ impl World {
             roles: roles.iter().copied().collect(),
             site: None,
             scope: keys::Scope::Everywhere,
-            not_after: None,
+            not_after,
             admission: Admission::Root,
         };
         self.by_root(Statement::Enrolment(enrolment)).await;

@@ -1,7 +1,7 @@
 //! Statements that are forged, backdated or withheld, by sync, gossip and tickets.
 
 use super::super::rogue::{Rogue, empty_page};
-use super::super::world::{Running, World, confirmed, content, until};
+use super::super::world::{Running, World, confirmed, content, pause, soon, until};
 use super::super::{sealed, wall_clock};
 use crate::engine::{Engine, offences};
 use blocks::{RefusalCode, ToSource};
@@ -257,4 +257,19 @@ async fn a_member_that_withholds_a_revocation_undoes_nothing() {
     let here = world.replicator.call(state).await;
     assert_eq!(here, world.operator.call(state).await);
     assert!(here.1.contains(&(grant, true)), "the revocation is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_enrolment_ends_is_parted_from_when_it_does() {
+    let world = World::new().await;
+    let end = UnixSecs(wall_clock().0 + 12);
+    let late = world.hostile_until("late", &[Role::Agent], Some(end)).await;
+    assert!(late.is_let_in().await, "its time is not over");
+    soon("the end of its connection", async {
+        while late.is_let_in().await {
+            pause().await;
+        }
+    })
+    .await;
+    assert!(wall_clock() >= end);
 }

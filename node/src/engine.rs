@@ -158,6 +158,8 @@ pub struct Engine {
     lengths: BTreeMap<VolumeId, u64>,
     proofs: Vec<keys::Signed>,
     events: VecDeque<Event>,
+    /// Number of the newest event that was told before this start.
+    told_before: u64,
     conflicts: crdt::Conflicts,
     binding: Option<crate::machine::Binding>,
     live: BTreeMap<JobId, Live>,
@@ -197,7 +199,8 @@ impl Engine {
         let (inbox, messages) = mpsc::channel(INBOX);
         let (net, net_events) = parts.net;
         let store = parts.store;
-        let events = store.newest_events(RECENT_EVENTS, None)?.into();
+        let events: VecDeque<Event> = store.newest_events(RECENT_EVENTS, None)?.into();
+        let told_before = events.back().map_or(0, |event| event.seq);
         let boot = clock::boot()?;
         let leases = store.leases()?;
         let leases = leases.map(|stored| Leases::restore(stored, clock::now(), boot));
@@ -208,6 +211,7 @@ impl Engine {
             lengths: BTreeMap::new(),
             proofs: store.proofs()?,
             events,
+            told_before,
             conflicts: crdt::Conflicts::known(parts.replica.document().plan()),
             binding: crate::machine::bound(parts.dir.path()),
             identity: parts.identity,

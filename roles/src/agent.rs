@@ -444,7 +444,7 @@ impl Agent {
             Some(_) => {
                 if for_cutover && !self.quiet_wanted {
                     self.quiet_wanted = true;
-                    let text = "the source still changed during the last pass; cutover waits until a whole pass finds nothing new: stop or freeze what writes to it";
+                    let text = "the last pass still had blocks to send; cutover waits until a whole pass finds nothing new: stop or freeze what writes to the source";
                     out.push(Action::Tell(Note::warn("source-not-quiet", text)));
                 }
                 self.begin_pass(out);
@@ -690,6 +690,13 @@ impl Hold {
             Self::Denied(denied @ (Denied::NotVouched { .. } | Denied::LeaseOver { .. })) => {
                 let text = format!("nothing is sent: {denied}");
                 Some(Note::error("no-lease", text))
+            }
+            // These say themselves what to do; another grant would not help.
+            Self::Denied(
+                denied @ (Denied::Cloned(_) | Denied::KeyContested(_) | Denied::NodeContested(_)),
+            ) => {
+                let text = format!("nothing is sent: {denied}");
+                Some(Note::error("grant-refused", text))
             }
             Self::Denied(denied) => {
                 let text = format!(

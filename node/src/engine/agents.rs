@@ -257,8 +257,17 @@ impl Engine {
         }
     }
 
-    /// A replicator may refuse, or break off, as often as it likes.
-    fn tell_of_session(&mut self, job: JobId, note: Note) {
+    /// A replicator may refuse, or break off, as often as it likes. Where there are
+    /// several disks, it is said of which.
+    fn tell_of_session(&mut self, job: JobId, mut note: Note) {
+        let plans = &self.replica.document().plan().migrations;
+        let several = plans
+            .get(&job.migration)
+            .is_some_and(|plan| plan.volumes.len() > 1);
+        let disk = self.volumes.iter().find(|volume| volume.id == job.volume);
+        if let Some(disk) = disk.filter(|_| several) {
+            note.text = format!("{}: {}", disk.name, note.text);
+        }
         let record = self.agents.get(&job).map(|slot| slot.machine.record());
         let node = record.and_then(|record| record.replicator);
         let member = node.and_then(|node| self.replica.authority().member(&node));

@@ -52,8 +52,11 @@ impl Engine {
         };
         let places = self.places(key);
         let short = key.short();
+        // A node that joined again has the same name.
+        let member = self.replica.authority().by_key(key);
+        let node = member.map_or_else(|| name.clone(), |member| member.id.short());
         format!(
-            "the key {short} of node {name} is in use in two places{places}: it signed {signed}. Neither may send, receive or decide any more. Revoke it with `dunlin node revoke {name}`, and join again on the machine that is to stay"
+            "the key {short} of node {name} is in use in two places{places}: it signed {signed}. Neither may send, receive or decide any more. Revoke it with `dunlin node revoke {node}`, and join again on the machine that is to stay"
         )
     }
 

@@ -23,7 +23,7 @@ impl Engine {
                 Action::Retire(old) => self.retire(old),
                 Action::ReadBack(reading) => self.read_back(reading),
                 Action::Witness(reading) => self.witness(&reading),
-                Action::Tell(migration, note) => self.tell(migration, note),
+                Action::Tell(migration, note) => self.tell_once(migration, note),
             }
         }
     }

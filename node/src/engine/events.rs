@@ -85,6 +85,17 @@ impl Engine {
         self.report.soon();
     }
 
+    /// Tells what is found again after each start, unless it was told before this one and
+    /// nothing else of its kind about the migration since.
+    pub(super) fn tell_once(&mut self, migration: Option<MigrationId>, note: Note) {
+        let mut told = self.events.iter().rev();
+        let last = told.find(|event| event.kind == note.kind && event.migration == migration);
+        let is_known = |last: &crdt::Event| last.seq <= self.told_before && last.text == note.text;
+        if !last.is_some_and(is_known) {
+            self.tell(migration, note);
+        }
+    }
+
     /// Tells what is worth knowing at this node, and not worth a new report to all.
     pub(super) fn tell_here(&mut self, migration: Option<MigrationId>, note: Note) {
         let event = NewEvent {

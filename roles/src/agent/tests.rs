@@ -185,7 +185,14 @@ fn a_pause_closes_the_session_and_a_start_opens_another() {
 
 #[test]
 fn every_way_to_lose_the_right_closes_the_session_and_says_why() {
-    let losses: [(Loss, &str); 4] = [
+    let losses: [(Loss, &str); 5] = [
+        (
+            |bench| {
+                let agent = crate::world::key(AGENT).public();
+                bench.world.authority.note_cloned([agent]);
+            },
+            "two places",
+        ),
         (
             |bench| {
                 let grant = *bench.world.authority.grants().next().unwrap().0;
@@ -212,7 +219,14 @@ fn every_way_to_lose_the_right_closes_the_session_and_says_why() {
     for (lose, why) in losses {
         let mut bench = Bench::passing();
         lose(&mut bench);
-        assert_eq!(names(&bench.facts()), ["close", "grant-refused"]);
+        let out = bench.facts();
+        assert_eq!(names(&out), ["close", "grant-refused"]);
+        let Some(Action::Tell(note)) = out.last() else {
+            panic!("nothing is told")
+        };
+        // Another grant is of no use to a key in two places.
+        let advised = note.text.contains("start the migration again");
+        assert_eq!(advised, why != "two places", "{}", note.text);
         let (stage, step, detail) = bench.agent.standing();
         assert_eq!((stage, step), (Stage::Stalled, "refused"));
         assert!(detail.unwrap().contains(why));

@@ -19,6 +19,7 @@
 //! Not here: reading, hashing and sending (`volumes`, `blocks::source`), and what a
 //! freeze does to the source.
 
+mod hold;
 mod moving;
 
 pub use moving::{LONG_SESSION_MILLIS, LOST_MILLIS, MAX_DOUBLINGS};
@@ -30,6 +31,7 @@ use blocks::RefusalCode;
 use codec::Wire;
 use crdt::plan::Desired;
 use crdt::report::{PassSummary, Stage};
+use hold::{Hold, WAITING};
 use keys::{Denied, Epoch, NodeId, Permit, SendBlocks, Signed};
 use serde::{Deserialize, Serialize};
 
@@ -47,12 +49,6 @@ pub const UNVOUCHED_MILLIS: u64 = 5_000;
 pub const READY_PASS_MILLIS: u64 = 60_000;
 /// Summaries kept of past passes.
 pub const MAX_SUMMARIES: usize = 16;
-
-/// The step in which nothing is missing but a word of an operator.
-const WAITING: &str = "waiting for an operator";
-
-/// What is said where only half of a cutover is known.
-const UNPROVEN: &str = "this node said before that the volume was cut over, its data does not have it, and what the replicator stated is not here: nothing is sent; start the nodes of the migration, or put the newest data folder back";
 
 /// What is said of work while its lease is over and its autonomy is not.
 pub const ON_AUTONOMY: &str = "runs on the autonomy of its grant: no operator's node has renewed the lease; start one that this node can reach";
@@ -195,22 +191,6 @@ enum Phase {
     Finishing,
     CutOver,
     Gone,
-}
-
-/// Why nothing moves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Hold {
-    Unheard,
-    Unproven,
-    Planned,
-    Paused,
-    Denied(Denied),
-    Unvouched { until_millis: u64 },
-    NoReplicator,
-    NoTarget(Option<String>),
-    NotConnected,
-    Source(String),
-    Retry { until_millis: u64, why: String },
 }
 
 /// The machine of one source volume in one migration.
@@ -679,79 +659,6 @@ impl Agent {
             Phase::Finishing => (Stage::CuttingOver, "proving", autonomy()),
             Phase::CutOver => (Stage::CutOver, "done", None),
             Phase::Gone => (Stage::Enrolled, "deleted", None),
-        }
-    }
-}
-
-impl Hold {
-    fn note(&self) -> Option<Note> {
-        match self {
-            Self::Paused => Some(Note::info("paused", "paused by the plan; nothing is sent")),
-            Self::Denied(denied @ (Denied::NotVouched { .. } | Denied::LeaseOver { .. })) => {
-                let text = format!("nothing is sent: {denied}");
-                Some(Note::error("no-lease", text))
-            }
-            // These say themselves what to do; another grant would not help.
-            Self::Denied(
-                denied @ (Denied::Cloned(_) | Denied::KeyContested(_) | Denied::NodeContested(_)),
-            ) => {
-                let text = format!("nothing is sent: {denied}");
-                Some(Note::error("grant-refused", text))
-            }
-            Self::Denied(denied) => {
-                let text = format!(
-                    "nothing is sent: {denied}; have an operator start the migration again"
-                );
-                Some(Note::error("grant-refused", text))
-            }
-            Self::NoReplicator => Some(Note::error(
-                "no-replicator",
-                "the plan names no replicator; delete the migration and create it with --replicator",
-            )),
-            Self::NoTarget(Some(why)) => Some(Note::error("target-failed", why.clone())),
-            Self::Source(why) => Some(Note::error("source-failed", why.clone())),
-            Self::NotConnected => Some(Note::warn(
-                "replicator-unreachable",
-                "the replicator is not connected; it is tried again all the time",
-            )),
-            Self::Unproven => Some(Note::error("record-lost", UNPROVEN)),
-            Self::Unheard
-            | Self::Planned
-            | Self::Unvouched { .. }
-            | Self::NoTarget(None)
-            | Self::Retry { .. } => None,
-        }
-    }
-
-    fn standing(&self, running: Stage) -> (Stage, &'static str, Option<String>) {
-        match self {
-            Self::Unheard => (
-                Stage::Stalled,
-                "waiting for a peer",
-                Some("this node has heard from nobody since it started: start a node that it can reach".into()),
-            ),
-            Self::Unproven => (Stage::Stalled, "refused", Some(UNPROVEN.into())),
-            Self::Planned => (Stage::Enrolled, "planned", None),
-            Self::Paused => (Stage::Paused, "paused", None),
-            Self::Unvouched { .. } => (running, WAITING, None),
-            Self::Denied(denied @ (Denied::NotVouched { .. } | Denied::LeaseOver { .. })) => {
-                (Stage::Stalled, WAITING, Some(denied.to_string()))
-            }
-            Self::Denied(denied) => (Stage::Stalled, "refused", Some(denied.to_string())),
-            Self::NoReplicator => (
-                Stage::Failed,
-                "choosing",
-                Some("the plan names no replicator".into()),
-            ),
-            Self::NoTarget(None) => (running, "waiting for the target volume", None),
-            Self::NoTarget(Some(why)) => (Stage::Stalled, "target volume", Some(why.clone())),
-            Self::NotConnected => (
-                Stage::Stalled,
-                "connecting",
-                Some("the replicator is not connected".into()),
-            ),
-            Self::Source(why) => (Stage::Stalled, "source", Some(why.clone())),
-            Self::Retry { why, .. } => (Stage::Stalled, "connecting", Some(why.clone())),
         }
     }
 }

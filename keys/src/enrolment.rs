@@ -72,8 +72,7 @@ mod tests {
     use super::*;
     use crate::id::UnixSecs;
 
-    #[test]
-    fn a_proof_holds_for_its_own_transcript_only() {
+    fn sample() -> (Identity, Token, Transcript) {
         let joiner = Identity::from_seed(&[5; 32]);
         let token = Token {
             mesh: MeshId([1; 32]),
@@ -91,6 +90,12 @@ mod tests {
             nonce: [6; 32],
             name: Name::new("web").expect("a sound name"),
         };
+        (joiner, token, transcript)
+    }
+
+    #[test]
+    fn a_proof_holds_for_its_own_transcript_only() {
+        let (joiner, token, transcript) = sample();
         let proof = transcript.prove(&token, &joiner);
         let key = token.key().public();
         assert!(transcript.proven(&key, &proof));
@@ -106,23 +111,7 @@ mod tests {
 
     #[test]
     fn a_proof_needs_the_keys_of_the_invite_and_of_the_joiner() {
-        let joiner = Identity::from_seed(&[5; 32]);
-        let token = Token {
-            mesh: MeshId([1; 32]),
-            invite: StatementId([2; 32]),
-            admitter: PublicKey([3; 32]),
-            addresses: vec![],
-            not_after: UnixSecs(9),
-            seed: [4; 32],
-        };
-        let transcript = Transcript {
-            mesh: token.mesh,
-            invite: token.invite,
-            joiner: joiner.public(),
-            admitter: token.admitter,
-            nonce: [6; 32],
-            name: Name::new("web").expect("a sound name"),
-        };
+        let (joiner, token, transcript) = sample();
         let key = token.key().public();
         let both = transcript.prove(&token, &joiner);
         // Who has the invite and not the key that it names, and the other way round.

@@ -324,7 +324,7 @@ impl Source {
         }
         let next = GroupIndex(compare.builder.pushed());
         if self.geometry.contains_group(next) {
-            compare.first = next;
+            compare.turn_to(next);
             compare.ask_page(self.geometry, out);
             return Ok(Stage::Comparing(compare));
         }

@@ -88,8 +88,13 @@ impl Comparing {
                 self.differing.push_back((group, *node));
             }
         }
-        self.ours = None;
         self.theirs = None;
+    }
+
+    /// Goes on to the page that begins with `first`.
+    pub(super) fn turn_to(&mut self, first: GroupIndex) {
+        self.first = first;
+        self.ours = None;
     }
 
     pub(super) fn ask_leaves(&mut self, out: &mut Vec<Output>) {

@@ -275,42 +275,4 @@ impl<'a> Cursor<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn read_signed(bytes: &[u8]) -> Result<i64, &'static str> {
-        Cursor(bytes).signed()
-    }
-
-    #[test]
-    fn numbers_are_read_in_their_shortest_form_only() {
-        assert_eq!(Cursor(&[0x80, 0x01]).unsigned(), Ok(128));
-        assert_eq!(Cursor(&[0x81, 0x00]).unsigned(), Err("padded number"));
-        assert_eq!(Cursor(&[0xff; 11]).unsigned(), Err("number out of range"));
-        let largest = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
-        assert_eq!(Cursor(&largest).unsigned(), Ok(u64::MAX));
-        assert_eq!(read_signed(&[0x7f]), Ok(-1));
-        assert_eq!(read_signed(&[0xff, 0x7f]), Err("padded number"));
-        assert_eq!(read_signed(&[0xc0, 0x00]), Ok(64));
-        let smallest = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x7f];
-        assert_eq!(read_signed(&smallest), Ok(i64::MIN));
-    }
-
-    #[test]
-    fn a_run_of_more_items_than_a_change_may_hold_is_not_walked() {
-        // A run of 2^56 ones in nine bytes, and a literal of 2^56.
-        let run = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01, 1];
-        assert!(survey_indexes(&run, MAX_OPS, 6).is_err());
-        let literal = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x7f, 1];
-        assert!(survey_indexes(&literal, MAX_OPS, 6).is_err());
-        assert_eq!(survey_indexes(&[2, 1], MAX_OPS, 6), Ok(()));
-    }
-
-    #[test]
-    fn few_operations_may_not_claim_many_predecessors() {
-        // Two operations with 8,000 predecessors each.
-        assert!(survey_groups(&[2, 0xc0, 0x3e]).is_err());
-        assert_eq!(survey_groups(&[1, 0xc0, 0x3e]), Ok(()));
-    }
-}
+mod tests;

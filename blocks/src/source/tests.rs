@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod comparing;
 mod turns;
 
 use proptest::prelude::*;
@@ -124,166 +125,11 @@ fn it_opens_with_where_it_stands_and_equal_roots_need_no_comparing() {
 }
 
 #[test]
-fn only_groups_that_differ_are_adopted() {
-    let geometry = geometry(3);
-    let ours = nodes(geometry, &[1, 2, 3]);
-    let theirs = nodes(geometry, &[1, 9, 3]);
-    let their_root = root(geometry, theirs.clone());
-    let mut source = Source::new(geometry, 0, root(geometry, ours.clone()), vec![]);
-    step(&mut source, Input::Start);
-    let (first, count) = (GroupIndex(0), 3);
-    assert_eq!(
-        step(&mut source, opened(2, their_root)),
-        [
-            Output::Send(ToTarget::AskGroups { first, count }),
-            Output::LoadGroups { first, count },
-        ]
-    );
-    let nodes = theirs;
-    assert!(
-        step(
-            &mut source,
-            Input::Received(ToSource::Groups { first, nodes })
-        )
-        .is_empty()
-    );
-    let group = GroupIndex(1);
-    assert_eq!(
-        step(&mut source, Input::OurGroups { first, nodes: ours }),
-        [Output::Send(ToTarget::AskLeaves { group })]
-    );
-    let leaves = leaves(9);
-    assert_eq!(
-        step(
-            &mut source,
-            Input::Received(ToSource::Leaves {
-                group,
-                leaves: leaves.clone()
-            })
-        ),
-        [
-            Output::Adopt { group, leaves },
-            Output::Ready {
-                barrier: 2,
-                root: their_root,
-                adopted_groups: 1
-            },
-        ]
-    );
-}
-
-#[test]
-fn large_volumes_are_compared_page_by_page_with_few_questions_in_flight() {
-    let groups = u64::from(MAX_GROUPS_PER_FRAME) + 100;
-    let geometry = geometry(groups);
-    let theirs = nodes(geometry, &vec![9; groups as usize]);
-    let their_root = root(geometry, theirs.clone());
-    let mut source = Source::new(geometry, 0, ROOT, vec![]);
-    step(&mut source, Input::Start);
-    let mut todo = step(&mut source, opened(0, their_root));
-    let (mut pages, mut asked, mut most, mut adopted) = (Vec::new(), 0, 0, 0);
-    let mut answers = std::collections::VecDeque::new();
-    while adopted < groups {
-        for output in std::mem::take(&mut todo) {
-            match output {
-                Output::Send(ToTarget::AskGroups { first, count }) => {
-                    pages.push(count);
-                    let range = first.0 as usize..first.0 as usize + count as usize;
-                    let nodes = theirs[range].to_vec();
-                    answers.push_back(Input::Received(ToSource::Groups { first, nodes }));
-                }
-                Output::LoadGroups { first, count } => {
-                    let nodes = vec![Node([0; 32]); count as usize];
-                    answers.push_back(Input::OurGroups { first, nodes });
-                }
-                Output::Send(ToTarget::AskLeaves { group }) => {
-                    asked += 1;
-                    let leaves = leaves(9);
-                    answers.push_back(Input::Received(ToSource::Leaves { group, leaves }));
-                }
-                Output::Adopt { .. } => adopted += 1,
-                Output::Ready { adopted_groups, .. } => assert_eq!(adopted_groups, groups),
-                output => panic!("{output:?}"),
-            }
-            most = most.max(asked - adopted);
-        }
-        if let Some(answer) = answers.pop_front() {
-            todo = step(&mut source, answer);
-        }
-    }
-    assert_eq!(pages, [MAX_GROUPS_PER_FRAME, 100]);
-    assert!(most <= 64, "{most} questions in flight");
-}
-
-#[test]
-fn nodes_and_leaves_that_do_not_fit_the_root_fail_the_session() {
-    let geometry = geometry(2);
-    let theirs = nodes(geometry, &[8, 9]);
-    let first = GroupIndex(0);
-    let comparing = |their_root| {
-        let mut source = Source::new(geometry, 0, ROOT, vec![]);
-        step(&mut source, Input::Start);
-        step(&mut source, opened(0, their_root));
-        let nodes = theirs.clone();
-        step(&mut source, Input::OurGroups { first, nodes });
-        source
-    };
-
-    // All nodes equal ours, so nothing is asked, yet they are not the root's.
-    let mut source = comparing(ROOT_OF_NOTHING);
-    let nodes = theirs.clone();
-    assert_eq!(
-        step(
-            &mut source,
-            Input::Received(ToSource::Groups { first, nodes })
-        ),
-        [Output::Fail(SessionError::BadGroups { first })]
-    );
-
-    for (at, nodes) in [(0, vec![]), (0, vec![theirs[0]]), (1, theirs.clone())] {
-        let mut source = comparing(ROOT_OF_NOTHING);
-        let first = GroupIndex(at);
-        assert_eq!(
-            step(
-                &mut source,
-                Input::Received(ToSource::Groups { first, nodes })
-            ),
-            [Output::Fail(SessionError::BadGroups { first })]
-        );
-    }
-
-    for (group, leaves) in [(0, leaves(7)), (1, leaves(9)), (0, vec![])] {
-        let mut source = comparing(ROOT_OF_NOTHING);
-        let nodes = nodes_with(&theirs, geometry);
-        step(
-            &mut source,
-            Input::Received(ToSource::Groups { first, nodes }),
-        );
-        let group = GroupIndex(group);
-        assert_eq!(
-            step(
-                &mut source,
-                Input::Received(ToSource::Leaves { group, leaves })
-            ),
-            [Output::Fail(SessionError::BadLeaves { group })]
-        );
-    }
-}
-
-const ROOT_OF_NOTHING: Root = Root([0xee; 32]);
-
-/// The same nodes but for the first, whose leaves are then asked for.
-fn nodes_with(theirs: &[Node], geometry: Geometry) -> Vec<Node> {
-    let mut nodes = theirs.to_vec();
-    nodes[0] = group_node(geometry, GroupIndex(0), &leaves(6));
-    nodes
-}
-
-#[test]
 fn leaves_are_committed_only_when_their_own_barrier_is_durable() {
     let mut source = passing();
     assert!(step(&mut source, sent(data(0, 2))).is_empty());
     assert_eq!(step(&mut source, Input::BarrierDue), [barrier(2)]);
+    assert!(step(&mut source, Input::BarrierDue).is_empty());
     assert!(step(&mut source, sent(data(5, 1))).is_empty());
     assert_eq!(step(&mut source, Input::PassRead), [barrier(3)]);
     assert_eq!(
@@ -351,6 +197,33 @@ fn a_shell_that_sends_when_it_may_not_is_stopped() {
     }
     assert!(matches!(
         step(&mut source, sent(data(0, 1)))[..],
+        [Output::Fail(SessionError::OutOfTurn { .. })]
+    ));
+}
+
+#[test]
+fn a_shell_that_sends_what_is_no_extent_of_the_volume_is_stopped() {
+    let blocks = 1000 * GROUP_BLOCKS;
+    for extent in [data(blocks, 1), data(0, 0), data(0, MAX_EXTENT_BLOCKS + 1)] {
+        assert!(matches!(
+            step(&mut passing(), sent(extent))[..],
+            [Output::Fail(SessionError::Extent(_))]
+        ));
+    }
+}
+
+#[test]
+fn a_shell_that_commits_barriers_in_another_order_is_stopped() {
+    let mut source = passing();
+    for barrier in [2, 3] {
+        step(&mut source, sent(data(barrier, 1)));
+        step(&mut source, Input::BarrierDue);
+    }
+    step(&mut source, durable(2));
+    step(&mut source, durable(3));
+    let (barrier, root) = (3, root_at(2));
+    assert!(matches!(
+        step(&mut source, Input::Committed { barrier, root })[..],
         [Output::Fail(SessionError::OutOfTurn { .. })]
     ));
 }
@@ -443,6 +316,28 @@ fn stopping_in_a_pass_waits_until_what_was_sent_is_durable() {
         [Output::Send(ToTarget::Close), Output::Stopped]
     );
     assert!(source.is_over());
+}
+
+#[test]
+fn a_pass_that_was_read_before_the_stop_is_done_before_it() {
+    let mut source = passing();
+    step(&mut source, sent(data(0, 1)));
+    assert_eq!(step(&mut source, Input::PassRead), [barrier(2)]);
+    assert!(step(&mut source, Input::Stop).is_empty());
+    step(&mut source, durable(2));
+    let (pass, blocks_sent, payload_bytes) = (5, 1, 100);
+    assert_eq!(
+        step(&mut source, committed(2)),
+        [
+            Output::PassDone {
+                pass,
+                blocks_sent,
+                payload_bytes
+            },
+            Output::Send(ToTarget::Close),
+            Output::Stopped
+        ]
+    );
 }
 
 #[test]

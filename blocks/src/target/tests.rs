@@ -209,12 +209,20 @@ fn notes_run_ahead_of_writes_in_order_and_only_of_those() {
     }
     assert_eq!(noted[..5], [2, 3, 5, 9, 17]);
     assert_eq!(noted.iter().sum::<usize>(), 200);
+    assert!(noted.iter().all(|len| *len <= 17), "{noted:?}");
     assert!(noted.len() < 18, "{noted:?}");
 
     let mut target = passing();
     for group in [50, 10, 90, 30] {
         let out = step(&mut target, zero(group * GROUP_BLOCKS, 1));
         assert_eq!(notes(&out), [group]);
+    }
+
+    // What is noted already is not noted again on the way.
+    let mut target = passing();
+    for (group, ahead) in [(4, vec![4]), (0, vec![0]), (1, vec![1, 2]), (3, vec![3, 5])] {
+        let out = step(&mut target, zero(group * GROUP_BLOCKS, 1));
+        assert_eq!(notes(&out), ahead);
     }
 }
 
@@ -237,6 +245,22 @@ fn a_barrier_is_acknowledged_when_it_is_flushed_and_not_before() {
         [Output::Send(ToSource::Durable { barrier, root })]
     );
     assert_eq!(target.durable(), (5, root));
+}
+
+#[test]
+fn a_barrier_covers_what_came_since_the_one_before_and_makes_room() {
+    let mut target = passing();
+    for number in [5, 6] {
+        for _ in 0..MAX_PENDING / 16 {
+            step(&mut target, zero(number, 4096));
+        }
+        let out = step(&mut target, barrier(number));
+        let [Output::Flush { extents, .. }] = &out[..] else {
+            panic!("{out:?}");
+        };
+        assert_eq!(extents.len() as u64, MAX_PENDING / 16);
+        assert!(extents.iter().all(|extent| extent.first().0 == number));
+    }
 }
 
 #[test]

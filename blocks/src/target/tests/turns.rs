@@ -49,12 +49,15 @@ fn one_of_each(target: &Target) -> Vec<(&'static str, Input)> {
     ]
 }
 
+/// A target at some stage, and the names of what it hears there.
+type Heard = (fn() -> Target, Vec<&'static str>);
+
 #[test]
 fn each_stage_hears_what_belongs_to_it_and_nothing_else() {
     let waiting = || Target::new(geometry(), 4, ROOT);
     let level = ["groups?", "leaves?", "pass", "finish"];
     let writing = ["zero", "data", "barrier"];
-    let stages: [(fn() -> Target, Vec<&str>); 7] = [
+    let stages: [Heard; 7] = [
         (waiting, vec!["open"]),
         (serving, level.to_vec()),
         (passing, [&level[..], &writing].concat()),

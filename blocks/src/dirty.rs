@@ -193,6 +193,30 @@ mod tests {
         assert_eq!(dirty.len(), 1);
     }
 
+    #[test]
+    fn a_block_marked_twice_is_counted_once() {
+        let mut dirty = set(200);
+        assert!(dirty.mark(BlockIndex(70)));
+        assert!(!dirty.mark(BlockIndex(70)));
+        dirty.mark_range(69 * 65536, 3 * 65536);
+        assert_eq!(dirty.len(), 3);
+    }
+
+    #[test]
+    fn after_the_last_block_of_a_full_word_the_first_is_next() {
+        let mut dirty = set(64);
+        dirty.mark_all();
+        assert_eq!(dirty.take_next_run(64), Some((BlockIndex(0), 64)));
+        dirty.mark(BlockIndex(5));
+        assert_eq!(dirty.take_next_run(64), Some((BlockIndex(5), 1)));
+    }
+
+    #[test]
+    #[should_panic(expected = "volumes of different lengths")]
+    fn sets_of_volumes_of_different_lengths_are_not_merged() {
+        set(64).merge(&set(63));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -329,5 +329,7 @@ mod tests {
         assert_eq!(groups(255, 2), [0, 1]);
         assert_eq!(groups(256, 513), [1, 2, 3]);
         assert!(groups(256, 0).is_empty());
+        // Total, though no such extent passes the check of its bounds.
+        assert_eq!(groups(u64::MAX, 2), [u64::MAX / 256]);
     }
 }

@@ -194,7 +194,7 @@ mod tests {
         );
         assert_eq!(geometry.group_blocks(GroupIndex(0)), 0..256);
         assert_eq!(geometry.group_blocks(GroupIndex(1)), 256..258);
-        assert!(geometry.group_blocks(GroupIndex(2)).is_empty());
+        assert_eq!(geometry.group_blocks(GroupIndex(2)), 258..258);
     }
 
     #[test]
@@ -208,9 +208,11 @@ mod tests {
 
     #[test]
     fn nothing_overflows_for_indexes_no_volume_has() {
-        let geometry = Geometry::new(1).unwrap();
-        assert_eq!(geometry.block_len(BlockIndex(u64::MAX)), 0);
-        assert!(geometry.group_blocks(GroupIndex(u64::MAX)).is_empty());
+        let geometry = Geometry::new(1000 * 65536).unwrap();
+        for index in [1 << 48, 1 << 56, u64::MAX] {
+            assert_eq!(geometry.block_len(BlockIndex(index)), 0);
+            assert_eq!(geometry.group_blocks(GroupIndex(index)), 1000..1000);
+        }
         assert!(geometry.touched(u64::MAX, u64::MAX).is_empty());
     }
 

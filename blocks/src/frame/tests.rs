@@ -288,6 +288,40 @@ fn the_largest_frames_fit_and_larger_ones_are_refused() {
 }
 
 #[test]
+fn a_frame_beyond_any_limit_is_refused_by_who_sends_it_and_by_who_reads_it() {
+    let first = BlockIndex(0);
+    let zero = |count| ToTarget::Zero { first, count };
+    let ask = |count| {
+        let first = GroupIndex(0);
+        ToTarget::AskGroups { first, count }
+    };
+    let extent = |count| {
+        let encoding = Encoding::Zstd;
+        let leaves = vec![Leaf([0; 32]); count as usize];
+        ToTarget::Extent {
+            first,
+            encoding,
+            leaves,
+        }
+    };
+    let kinds: [(&dyn Fn(u32) -> ToTarget, u32, usize); 3] = [
+        (&zero, MAX_ZERO_BLOCKS, 0),
+        (&ask, MAX_GROUPS_PER_FRAME, 0),
+        (&extent, MAX_EXTENT_BLOCKS, 9),
+    ];
+    for (frame, limit, payload) in kinds {
+        for (count, fits) in [(0, false), (1, true), (limit, true), (limit + 1, false)] {
+            let frame = frame(count);
+            // As a peer may encode it that checks nothing.
+            let header = codec::encode(&frame).unwrap();
+            let read = ToTarget::decode(&header, payload);
+            assert_eq!(frame.encode(payload).is_ok(), fits, "{frame:?}");
+            assert_eq!(read.is_ok(), fits, "{frame:?}");
+        }
+    }
+}
+
+#[test]
 fn only_a_data_extent_has_a_payload_and_its_size_must_fit() {
     for (frame, payload, _) in golden_to_target() {
         let wrong = if payload == 0 { 1 } else { 0 };
@@ -298,6 +332,8 @@ fn only_a_data_extent_has_a_payload_and_its_size_must_fit() {
     }
     let raw = |payload| extent_payload(Encoding::Raw, 2, payload).is_ok();
     assert!(!raw(65536) && raw(65537) && raw(131_072) && !raw(131_073));
+    let zstd = |payload| extent_payload(Encoding::Zstd, 2, payload).is_ok();
+    assert!(!zstd(0) && zstd(1) && zstd(MAX_PAYLOAD) && !zstd(MAX_PAYLOAD + 1));
 
     let (source, _) = golden_to_source().remove(0);
     let header = codec::encode(&source).unwrap();

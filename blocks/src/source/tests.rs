@@ -428,10 +428,13 @@ fn a_refusal_or_a_lost_stream_ends_any_stage() {
 }
 
 #[test]
-fn a_late_timer_is_no_fault() {
+fn a_late_timer_is_no_fault_and_one_that_found_nothing_is_forgotten() {
     let mut source = ready();
     assert!(step(&mut source, Input::BarrierDue).is_empty());
     assert!(!source.is_over());
+    let mut source = passing();
+    assert!(step(&mut source, Input::BarrierDue).is_empty());
+    assert!(step(&mut source, sent(data(0, 1))).is_empty());
 }
 
 fn inputs() -> impl Strategy<Value = Input> {

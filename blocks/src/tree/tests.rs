@@ -142,6 +142,28 @@ fn a_leaf_of_the_wrong_length_is_our_own_fault() {
     leaf(Geometry::new(65537).unwrap(), BlockIndex(1), &[0, 0]);
 }
 
+#[test]
+#[should_panic(expected = "block 2 has 0 bytes, not 0")]
+fn a_leaf_outside_the_volume_is_our_own_fault() {
+    leaf(Geometry::new(65537).unwrap(), BlockIndex(2), &[]);
+}
+
+#[test]
+#[should_panic(expected = "group 0 has 2 blocks, not 1")]
+fn a_node_of_too_few_leaves_is_our_own_fault() {
+    group_node(
+        Geometry::new(65537).unwrap(),
+        GroupIndex(0),
+        &[Leaf([0; 32])],
+    );
+}
+
+#[test]
+#[should_panic(expected = "group 1 has 0 blocks, not 0")]
+fn a_node_outside_the_volume_is_our_own_fault() {
+    group_node(Geometry::new(65537).unwrap(), GroupIndex(1), &[]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -275,8 +275,8 @@ impl Replica {
                     if refusal.blames_sender() {
                         let fault = "sent a document change that is forged or malformed";
                         out.push(Output::Blame { peer: from, fault });
-                    } else if refusal.blames_author() && broken.is_none() {
-                        broken = Some(refusal);
+                    } else if refusal.blames_author() {
+                        broken.get_or_insert(refusal);
                     }
                 }
             }

@@ -27,6 +27,17 @@ fn a_node_that_was_enrolled_elsewhere_makes_itself_known() {
 }
 
 #[test]
+fn who_is_known_already_is_told_so_whatever_it_shows() {
+    let (mut op, _) = found(1);
+    join(&mut op, 9);
+    let before = op.heads();
+    let request = EnrolRequest::Introduce { chain: vec![] };
+    let (reply, out) = ask(&mut op, NOW, &key(9), request, [3; 32]);
+    assert_eq!((reply, out.len()), (EnrolReply::Introduced, 1));
+    assert_eq!(op.heads(), before);
+}
+
+#[test]
 fn nobody_is_introduced_by_the_statements_of_another() {
     let (mut op, _) = found(1);
     let mut node = join(&mut op, 9);

@@ -1,7 +1,7 @@
 //! Recovering a mesh with its root key, by asking any member.
 
 use super::*;
-use crate::replica::{Input, Recovering};
+use crate::replica::{Input, Recovering, StateError};
 use crate::world::{keyless, talk};
 use keys::{Identity, RootKey};
 
@@ -42,6 +42,8 @@ fn with_the_root_key_and_any_member_an_operator_is_made_that_revokes_the_lost_on
         roles: [Role::Provisioner].into_iter().collect(),
         site: None,
     };
+    let other = Replica::recover(key(8), &key(77), (*ledger).clone(), recovering.clone(), NOW);
+    assert_eq!(other.err(), Some(StateError::AnotherRoot));
     let made = Replica::recover(key(8), &root.identity, *ledger, recovering, NOW);
     let (mut next, records) = made.unwrap();
     let restored = crate::world::restored(key(8), &records);

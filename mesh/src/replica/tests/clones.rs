@@ -1,6 +1,7 @@
 //! A key in two places: everybody comes to know, both are stopped, and people are told
 //! once.
 
+use super::own_head::second_operator;
 use super::*;
 use crate::replica::Fork;
 use crdt::Evidence;
@@ -56,6 +57,15 @@ fn announced(via: PublicKey, out: &[Output]) -> Input {
         via,
         announcement: announcement(out),
     }
+}
+
+/// How many proofs of forks are passed on.
+fn passed(out: &[Output]) -> usize {
+    let told = out.iter().filter_map(|output| match output {
+        Output::PassOn { announcement, .. } => Some(announcement.evidence.len()),
+        _ => None,
+    });
+    told.sum()
 }
 
 /// A second running copy of a node.
@@ -201,12 +211,62 @@ fn a_node_that_runs_twice_is_stopped_at_both_ends_and_everybody_is_told_once() {
     grant(&mut op, 2, &mut vec![]);
     assert!(op.authority().is_cloned(&key));
 
-    // Until its enrolment is revoked.
+    // Until its enrolment is revoked, though the store still has the proof.
     let id = agent.me().unwrap().into();
+    let proof = records(&replicator)
+        .into_iter()
+        .filter(|one| matches!(one, Record::Evidence(..)));
+    let proof: Vec<Record> = proof.collect();
+    assert_eq!(proof.len(), 1);
     revoke(&mut op, id, &mut vec![]);
     talk(&mut op, &mut replicator, 100);
     assert_eq!(op.heads(), replicator.heads());
     assert!(replicator.cloned().is_empty());
+    let stored = [records(&replicator), proof].concat();
+    let back = restored(key_of(&replicator), &stored);
+    assert_eq!(back.heads(), replicator.heads());
+}
+
+#[test]
+fn nobody_is_told_of_a_key_in_two_places_that_was_taken_back_before() {
+    let (mut op, _) = found(1);
+    let mut second = second_operator(&mut op, 2);
+    let mut twin = copy_of(&second);
+    let (warned, late) = (join(&mut op, 9), join(&mut op, 10));
+    grant(&mut second, 1, &mut vec![]);
+    grant(&mut twin, 2, &mut vec![]);
+    for one in [&mut second, &mut twin] {
+        talk(&mut op, one, 100);
+    }
+    let told = |mut node: Replica, op: &Replica| {
+        let all = records(op).into_iter().filter_map(|record| match record {
+            Record::Statement(signed) => Some(signed),
+            _ => None,
+        });
+        let (from, statements) = (op.my_key(), all.collect());
+        alarms(&step(&mut node, Input::Shown { from, statements }))
+    };
+    let key = second.my_key();
+    assert_eq!(told(warned, &op), [(key, Fork::Statements(1))]);
+    let id = second.me().unwrap().into();
+    revoke(&mut op, id, &mut vec![]);
+    assert_eq!(op.ledger().forks().len(), 1);
+    assert!(told(late, &op).is_empty());
+}
+
+#[test]
+fn who_is_known_to_run_twice_waits_for_no_newer_report_of_its_own() {
+    let (mut op, _) = found(1);
+    let mut node = join(&mut op, 9);
+    talk(&mut op, &mut node, 100);
+    let mut twin = copy_of(&node);
+    let out = [publish(&mut node, "one"), publish(&mut twin, "two")];
+    let mut theirs = node.yours(&node.my_key());
+    theirs.report += 1;
+    assert!(!node.holds(&theirs));
+    let via = op.my_key();
+    step(&mut node, announced(via, &out[1]));
+    assert!(node.holds(&theirs), "nobody gives it any more");
 }
 
 fn key_of(replica: &Replica) -> Identity {
@@ -229,10 +289,25 @@ fn a_node_that_hears_a_report_of_itself_which_it_did_not_make_proves_the_clone()
     let mut out = vec![];
     let later = UnixSecs(NOW.0 + 60);
     twin.publish(later, report, &mut out).unwrap();
+    let mut more = vec![];
+    let report = Report::new(NodeId([0; 32]), 0, UnixSecs(0));
+    twin.publish(UnixSecs(NOW.0 + 90), report, &mut more)
+        .unwrap();
     let via = op.my_key();
     assert!(alarms(&step(&mut op, announced(key, &out))).is_empty());
     let found = step(&mut node, announced(via, &out));
     assert_eq!(alarms(&found), [(key, Fork::Reports)]);
+    // Whatever the copy says then, it is proven once.
+    let again = step(&mut node, announced(via, &more));
+    assert!(again.iter().all(|output| {
+        match output {
+            Output::Store(records) => records
+                .iter()
+                .all(|one| !matches!(one, Record::Evidence(..))),
+            Output::Announce(news) => news.evidence.is_empty(),
+            _ => true,
+        }
+    }));
     let told = step(&mut op, announced(key, &found));
     assert_eq!(alarms(&told), [(key, Fork::Reports)]);
     let [one, other] = op.reports().fork_of(&node.me().unwrap()).unwrap();
@@ -380,21 +455,14 @@ fn a_proof_of_a_fork_goes_to_who_sent_half_of_it_too_and_is_passed_on_once_it_wa
     let via = key(30).public();
     step(&mut op, announced(via, &first));
     let out = step(&mut op, announced(via, &second));
-    // To all its neighbours, whoever it heard it from.
+    // To all its neighbours, whoever it heard it from, and thus to nobody twice.
     let proof = announcement(&out);
-    assert_eq!(proof.evidence.len(), 1);
+    assert_eq!((proof.evidence.len(), passed(&out)), (1, 0));
     let mut forged = proof.clone();
     let Evidence::Reports(pair) = &mut forged.evidence[0] else {
         panic!("two reports are the proof");
     };
     pair[0].body[40] ^= 1;
-    let passed = |out: &[Output]| -> usize {
-        let told = out.iter().filter_map(|output| match output {
-            Output::PassOn { announcement, .. } => Some(announcement.evidence.len()),
-            _ => None,
-        });
-        told.sum()
-    };
     let announcement = forged;
     let out = step(&mut far, Input::Announced { via, announcement });
     assert_eq!((passed(&out), blamed(&out)), (0, vec![via]));

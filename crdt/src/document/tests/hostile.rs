@@ -65,6 +65,10 @@ type Alteration = (&'static str, fn(&mut ExpandedChange));
 
 const BROKEN: &[Alteration] = &[
     ("malformed", |change| change.message = Some("x".into())),
+    ("malformed", |change| change.message = Some("0".into())),
+    ("malformed", |change| change.message = Some("01".into())),
+    ("malformed", |change| change.message = Some("+1".into())),
+    ("numbers begin at 1", |change| change.seq = 0),
     ("malformed", |change| change.extra_bytes = vec![1]),
     ("malformed", |change| {
         change.actor_id = ActorId::from(&[1; 32][..]);
@@ -153,6 +157,12 @@ const BROKEN: &[Alteration] = &[
         let made = change.start_op.get() + change.operations.len() as u64 + 1;
         let early = put(ObjectId::Id(id(made, 1)), "x");
         change.operations.extend([early, make("late")]);
+    }),
+    ("maps it writes to", |change| {
+        // What the change itself puts before it, which is no map.
+        let value = id(change.start_op.get(), 1);
+        let inside = put(ObjectId::Id(value), "x");
+        change.operations.push(inside);
     }),
     ("authors it refers to", |change| {
         change.operations[0].obj = ObjectId::Id(id(1, 2));
@@ -253,10 +263,41 @@ fn a_change_over_the_limit_is_refused_and_does_not_wait_for_its_author() {
         let large = SignedChange::sign(&key(seed), world.mesh(), vec![0; bytes]);
         let author = key(seed).public();
         let refusal = Refusal::TooLarge { author, bytes };
-        let offered = document.offer(large, &world.authority());
-        assert_eq!(offered, Outcome::Refused(refusal));
+        let offered = document.offer(large.clone(), &world.authority());
+        assert_eq!(offered, Outcome::Refused(refusal.clone()));
+        // Nor does it get in as half of a fork.
+        assert_eq!(admission::parse(large).err(), Some(refusal));
     }
     assert_eq!(document.parked(), (0, 0));
+}
+
+#[test]
+fn a_full_document_takes_no_more_and_still_knows_what_it_holds() {
+    let (world, mut document, next) = with_next();
+    let held = all(&document).remove(0);
+    document.index.fill();
+    let full = Outcome::Refused(Refusal::Full);
+    assert_eq!(document.offer(next, &world.authority()), full);
+    assert_eq!(document.offer(held, &world.authority()), Outcome::Known);
+    let create = |edit: &mut Edit<'_>| edit.create_migration(&migration(M2));
+    let edited = document.edit(&key(1), NOW, &world.authority(), create);
+    assert_eq!(edited, Err(Refusal::Full.into()));
+    assert_eq!(document.len(), 1);
+}
+
+#[test]
+fn a_change_whose_checksum_is_another_is_no_change_not_even_in_the_store() {
+    let (world, document, next) = with_next();
+    let mut raw = next.raw;
+    raw[5] ^= 1;
+    let change = resign(&world, raw);
+    let (author, what) = (key(1).public(), "checksum");
+    let refusal = Refusal::Malformed { author, what };
+    let offered = document.clone().offer(change.clone(), &world.authority());
+    assert_eq!(offered, Outcome::Refused(refusal.clone()));
+    let stored = [all(&document), vec![change]].concat();
+    let loaded = Document::load(world.mesh(), stored, None, &world.authority());
+    assert_eq!(loaded.err(), Some(CorruptLog { author, refusal }));
 }
 
 #[test]
@@ -433,7 +474,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
 
     #[test]
-    fn altered_bytes_alter_nothing_or_make_another_sound_change(
+    fn altered_bytes_alter_nothing_or_make_another_sound_change_or_fork_the_log(
         alterations in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         first in any::<bool>(),
     ) {
@@ -456,6 +497,11 @@ proptest! {
                 prop_assert_eq!(stored.len(), before.len() + 1);
                 let loaded = Document::load(world.mesh(), stored, None, &world.authority()).unwrap();
                 assert_same(&loaded, &document);
+            }
+            // Its number became that of the change before it.
+            Outcome::Fork(fork) => {
+                prop_assert_eq!((fork.seq, before.len()), (1, 1));
+                prop_assert!(document.is_empty());
             }
             _ => assert_same(&document, &before),
         }

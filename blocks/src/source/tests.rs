@@ -161,6 +161,30 @@ fn leaves_are_committed_only_when_their_own_barrier_is_durable() {
 }
 
 #[test]
+fn bytes_beyond_all_counting_are_counted_as_the_most_there_is() {
+    let mut source = passing();
+    for first in 0..2 {
+        let (extent, payload_bytes) = (data(first, 1), u64::MAX);
+        let input = Input::ExtentSent {
+            extent,
+            payload_bytes,
+        };
+        step(&mut source, input);
+    }
+    step(&mut source, Input::PassRead);
+    step(&mut source, durable(2));
+    let payload_bytes = u64::MAX;
+    assert_eq!(
+        step(&mut source, committed(2)),
+        [Output::PassDone {
+            pass: 5,
+            blocks_sent: 2,
+            payload_bytes
+        }]
+    );
+}
+
+#[test]
 fn a_pass_that_finds_nothing_is_done_at_once() {
     let mut source = passing();
     assert!(step(&mut source, Input::BarrierDue).is_empty());

@@ -1,5 +1,6 @@
 //! How documents converge, whatever order changes come in, and how
-//! they are stored. Revocation and forks are in `revocation`, hostile changes in `hostile`.
+//! they are stored. Revocation and forks are in `revocation`, hostile changes in
+//! `hostile` and `bytes`.
 #![allow(clippy::unwrap_used)]
 
 use super::*;
@@ -11,6 +12,7 @@ use proptest::prelude::*;
 use std::cell::RefCell;
 
 mod again;
+mod bytes;
 mod forks;
 mod hostile;
 mod revocation;

@@ -178,7 +178,13 @@ fn nodes_and_leaves_that_do_not_fit_the_root_fail_the_session() {
         );
     }
 
-    for (group, leaves) in [(0, leaves(7)), (1, leaves(9)), (0, vec![])] {
+    for (group, leaves) in [
+        (0, leaves(7)),
+        (1, leaves(9)),
+        // What was asked for, as if it were another group's.
+        (1, leaves(6)),
+        (0, vec![]),
+    ] {
         let mut source = comparing(ROOT_OF_NOTHING);
         let nodes = nodes_with(&theirs, geometry);
         step(

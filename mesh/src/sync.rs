@@ -288,3 +288,6 @@ pub(crate) fn held<T>(buckets: &[u8], list: impl Fn(u8) -> Vec<T>) -> Summary<T>
 pub(crate) fn short_id(id: &StatementId) -> Short {
     short(&id.0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -142,3 +142,6 @@ impl Replica {
         false
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use keys::{MigrationId, Revocation, Statement, VolumeId};
 
 mod rotation;
 
-fn plan_of(op: &Replica, id: u8) -> MigrationPlan {
+pub(super) fn plan_of(op: &Replica, id: u8) -> MigrationPlan {
     let me = op.me().unwrap();
     MigrationPlan {
         id: MigrationId([id; 16]),

@@ -13,7 +13,7 @@ use keys::{Authority, PublicKey};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Most changes that are kept though they do not count.
-const MAX_ASIDE: usize = 100_000;
+pub(super) const MAX_ASIDE: usize = 100_000;
 
 /// The changes of one author that may be in its log, by number; of several with one
 /// number, those that were in the log before come first.
@@ -143,7 +143,7 @@ impl Document {
     }
 
     /// Keeps what does not count now, and notes what counts and did not before.
-    fn set_aside(&mut self, before: &Index, everything: BTreeMap<Digest, Parsed>) {
+    pub(super) fn set_aside(&mut self, before: &Index, everything: BTreeMap<Digest, Parsed>) {
         for (digest, parsed) in everything {
             let held = self.index.admitted(&parsed.author(), parsed.seq());
             let counts = held.is_some_and(|held| held.hash == parsed.hash());

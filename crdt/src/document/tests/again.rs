@@ -83,6 +83,77 @@ fn a_stop_that_holds_is_not_taken_back_by_an_edit_made_again() {
 }
 
 #[test]
+fn an_edit_of_what_was_deleted_since_revives_nothing() {
+    let mut world = World::of(&[1, 2, 3]);
+    let (mut honest, mut traitor) = (Node::new(&world, 1), Node::new(&world, 2));
+    let mut third = Node::new(&world, 3);
+    third.edit(&world, |edit| edit.create_migration(&migration(M1)));
+    for other in [&mut traitor, &mut honest] {
+        sync(&world, &third.document, &mut other.document);
+    }
+    traitor.edit(&world, |edit| edit.rename(M1, "theirs"));
+    sync(&world, &traitor.document, &mut honest.document);
+    honest.edit(&world, |edit| edit.set_pool(M1, &[NodeId([7; 32])]));
+    third.desire(&world, M1, Desired::Deleted);
+    sync(&world, &third.document, &mut honest.document);
+    world.revoke(2, None);
+    let made = again(&mut honest, &world);
+    let lost = vec![EntryId::Migration(M1)];
+    assert_eq!((made.made, made.lost), (vec![], lost));
+    let planned = &honest.document.plan().migrations[&M1];
+    assert_ne!(planned.replicators, [NodeId([7; 32])]);
+}
+
+#[test]
+fn an_edit_of_a_planned_server_that_is_gone_and_a_deletion_of_a_migration_are_lost() {
+    let mut world = World::of(&[1, 2]);
+    let (mut honest, mut traitor) = (Node::new(&world, 1), Node::new(&world, 2));
+    let mut server = servers::server(1);
+    traitor.edit(&world, |edit| edit.create_server(&server));
+    sync(&world, &traitor.document, &mut honest.document);
+    server.site = "bonn".into();
+    honest.edit(&world, |edit| edit.change_server(&server));
+    world.revoke(2, None);
+    let made = again(&mut honest, &world);
+    let lost = vec![EntryId::Server(server.id)];
+    assert_eq!((made.made, made.lost), (vec![], lost));
+    assert!(honest.document.plan().problems.is_empty());
+
+    honest.edit(&world, |edit| edit.create_migration(&migration(M1)));
+    let id = EntryId::Migration(M1);
+    let orphan = Orphan {
+        author: key(1).public(),
+        seq: 1,
+        intent: Intent::from([(id, Write::Delete)]),
+    };
+    let made = honest
+        .document
+        .edit_again(&key(1), NOW, &world.authority(), &[orphan]);
+    assert_eq!(made.unwrap().lost, [id]);
+    assert_eq!(honest.document.plan().migrations.len(), 1);
+}
+
+#[test]
+fn who_is_no_operator_any_more_and_whose_log_is_forked_makes_nothing_again() {
+    let mut world = World::of(&[1, 2]);
+    let (mut node, mut twin) = (Node::new(&world, 1), Node::new(&world, 1));
+    node.edit(&world, |edit| edit.create_migration(&migration(M1)));
+    twin.edit(&world, |edit| edit.create_migration(&migration(M2)));
+    let again = |document: &mut Document, world: &World| {
+        let made = document.edit_again(&key(1), NOW, &world.authority(), &[]);
+        made.unwrap_err()
+    };
+    let author = key(1).public();
+    let mut forked = node.document.clone();
+    sync(&world, &twin.document, &mut forked);
+    let at = EditError::Forked { author, seq: 1 };
+    assert_eq!(again(&mut forked, &world), at);
+    world.revoke(1, None);
+    let no_more = EditError::NotAnOperator(author);
+    assert_eq!(again(&mut node.document, &world), no_more);
+}
+
+#[test]
 fn an_edit_made_again_is_no_fork_to_who_has_not_heard_of_the_revocation() {
     let (world, mut honest, mut traitor) = built_on_a_traitor();
     let mut unaware = Document::new(world.mesh());

@@ -347,6 +347,27 @@ fn a_full_document_takes_no_more_and_still_knows_what_it_holds() {
 }
 
 #[test]
+fn what_does_not_count_is_kept_up_to_a_limit() {
+    let (_, mut document, next) = with_next();
+    let mut named = next.clone();
+    let parsed = admission::parse(next).unwrap();
+    let everything = (0..rebuild::MAX_ASIDE as u64 + 9).map(|number| {
+        named.raw = number.to_be_bytes().to_vec();
+        (named.digest(), parsed.clone())
+    });
+    document.set_aside(&Index::default(), everything.collect());
+    assert_eq!(document.aside.len(), rebuild::MAX_ASIDE);
+}
+
+#[test]
+fn a_stored_change_of_who_is_not_known_as_an_operator_counts_for_nothing() {
+    let (world, document, _) = with_next();
+    let others = World::of(&[2]).authority();
+    let loaded = Document::load(world.mesh(), all(&document), None, &others).unwrap();
+    assert!(loaded.is_empty() && loaded.plan().migrations.is_empty());
+}
+
+#[test]
 fn strangers_leave_what_waits_of_operators_its_room() {
     let (world, _, next) = with_next();
     let mut document = Document::new(world.mesh());

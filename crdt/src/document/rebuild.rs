@@ -107,9 +107,8 @@ impl Document {
                     } else if undecided.contains(author) || candidates.contains_key(&end.seq) {
                         // What is here is, or may be, the branch that is not honoured.
                         candidates.clear();
-                    } else {
-                        candidates.retain(|seq, _| *seq < end.seq);
                     }
+                    // Else the end is still to come, and nothing past it follows.
                 }
             }
         }

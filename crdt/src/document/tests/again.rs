@@ -134,6 +134,24 @@ fn an_edit_of_a_planned_server_that_is_gone_and_a_deletion_of_a_migration_are_lo
 }
 
 #[test]
+fn an_edit_made_again_gives_way_once_the_first_counts_again() {
+    for (honest, traitor) in [(1, 2), (2, 1)] {
+        let mut world = World::of(&[1, 2]);
+        let (mut honest, mut other) = (Node::new(&world, honest), Node::new(&world, traitor));
+        other.edit(&world, |edit| edit.create_migration(&migration(M1)));
+        sync(&world, &other.document, &mut honest.document);
+        honest.edit(&world, |edit| edit.create_migration(&migration(M2)));
+        let before = honest.document.clone();
+        world.revoke(traitor, None);
+        let made = again(&mut honest, &world);
+        assert_eq!(made.made, [EntryId::Migration(M2)]);
+        world.enrol(traitor, keys::Role::Operator);
+        honest.document.rebuild(&world.authority());
+        assert_same(&honest.document, &before);
+    }
+}
+
+#[test]
 fn who_is_no_operator_any_more_and_whose_log_is_forked_makes_nothing_again() {
     let mut world = World::of(&[1, 2]);
     let (mut node, mut twin) = (Node::new(&world, 1), Node::new(&world, 1));

@@ -130,6 +130,7 @@ fn after_a_fork_all_nodes_come_to_the_branch_that_is_honoured() {
     world.revoke(2, Some(b.head()));
     a.document.rebuild(&world.authority());
     b.document.rebuild(&world.authority());
+    assert!(a.document.is_empty(), "all it holds is another branch");
     let mut empty = Document::new(world.mesh());
     let stale = all(&a.document);
     for _ in 0..2 {
@@ -157,6 +158,7 @@ fn a_short_losing_branch_makes_way_for_the_honoured_one() {
     }
     assert_same(&node, &b.document);
     assert_eq!(node.parked(), (0, 0));
+    assert!(node.take_orphans().is_empty(), "nobody makes it again");
 }
 
 #[test]

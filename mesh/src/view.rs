@@ -129,11 +129,8 @@ impl View {
             }
             Input::Connected { peer, is_inbound } => {
                 let since = now;
-                self.links.insert(peer, Link { since, is_inbound });
                 // Its tries are kept until the connection has lasted.
-                if let Some(away) = self.away.get_mut(&peer) {
-                    away.until = now;
-                }
+                self.links.insert(peer, Link { since, is_inbound });
             }
             Input::Disconnected(peer) => {
                 // Another one takes its place: it may have had one too many.
@@ -235,8 +232,8 @@ impl View {
         let mut long = std::mem::take(&mut self.long);
         long.retain(|key| self.is_eligible(now, key) && !ring.contains(key));
         if now >= self.redraw_at {
-            // Not in the step with which everybody's mesh began.
-            if self.redraw_at > 0 && long.len() == LONG {
+            // None in the first step, and where there are few there is nobody else.
+            if long.len() == LONG {
                 let at = self.below(long.len());
                 if let Some(key) = long.iter().nth(at).copied() {
                     long.remove(&key);

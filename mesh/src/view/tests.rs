@@ -54,6 +54,9 @@ fn closed(out: &[Output]) -> Vec<PublicKey> {
 fn in_a_small_mesh_everybody_is_wanted_and_in_a_large_one_a_few() {
     assert_eq!(settled(6).wanted().len(), 5);
     assert_eq!(settled(1000).wanted().len(), RING + LONG);
+    let mut alone = View::new(key(0), 7);
+    step(&mut alone, 0, Input::Members(members(1000)));
+    assert_eq!(alone.wanted().len(), RING_PENDING + LONG);
 }
 
 #[test]
@@ -95,20 +98,69 @@ fn tries_grow_further_apart_and_start_anew_after_a_connection_that_lasted() {
     let mut view = View::new(key(0), 7);
     step(&mut view, 0, Input::Members(members(2)));
     let mut now = 0;
-    for tries in 0..12 {
+    for tries in 0..80 {
         assert!(view.wanted().contains(&key(1)));
         step(&mut view, now, Input::DialFailed(key(1)));
         assert!(view.wanted().is_empty());
         let pause = view.away[&key(1)].until - now;
-        let whole = (FIRST_PAUSE_MILLIS << tries).min(LONGEST_PAUSE_MILLIS);
+        let whole = (FIRST_PAUSE_MILLIS << tries.min(20)).min(LONGEST_PAUSE_MILLIS);
         assert!(pause >= whole / 2 && pause <= whole, "{pause} of {whole}");
         now += pause;
         step(&mut view, now, Input::Tick);
     }
     let (peer, is_inbound) = (key(1), false);
     step(&mut view, now, Input::Connected { peer, is_inbound });
+    // That another way to it fails is of no consequence, that it breaks at once is.
+    step(&mut view, now, Input::DialFailed(peer));
+    assert_eq!(view.away[&peer].tries, 80);
+    step(&mut view, now + 1, Input::Disconnected(peer));
+    assert_eq!(view.away[&peer].tries, 81);
+    step(&mut view, now, Input::Connected { peer, is_inbound });
     step(&mut view, now + STABLE_MILLIS, Input::Disconnected(peer));
     assert!(view.away.is_empty() && view.wanted().contains(&peer));
+}
+
+#[test]
+fn nobody_is_remembered_who_is_no_member() {
+    let mut view = View::new(key(0), 7);
+    step(&mut view, 0, Input::Members(members(3)));
+    step(&mut view, 0, Input::DialFailed(key(1)));
+    step(&mut view, 0, Input::DialFailed(key(7)));
+    assert_eq!(view.away.keys().collect::<Vec<_>>(), [&key(1)]);
+    step(&mut view, 0, Input::Members(members(1)));
+    assert!(view.away.is_empty());
+}
+
+#[test]
+fn a_member_drawn_at_random_whose_connection_is_lost_makes_way_for_another() {
+    let mut view = settled(1000);
+    let lost = *view.long.first().unwrap();
+    step(&mut view, STABLE_MILLIS, Input::Disconnected(lost));
+    assert!(!view.long.contains(&lost) && view.long.len() == LONG);
+}
+
+#[test]
+fn a_connection_that_we_made_and_do_not_want_is_closed_after_a_while_and_one_that_came_is_not() {
+    let mut view = settled(1000);
+    let (ours, theirs) = (key(500), key(501));
+    for (peer, is_inbound) in [(ours, false), (theirs, true)] {
+        let out = step(&mut view, 0, Input::Connected { peer, is_inbound });
+        assert!(closed(&out).is_empty());
+    }
+    let out = step(&mut view, GRACE_MILLIS - 1, Input::Tick);
+    assert!(closed(&out).is_empty());
+    let out = step(&mut view, GRACE_MILLIS, Input::Tick);
+    assert_eq!(closed(&out), [ours]);
+}
+
+#[test]
+fn members_that_are_partners_take_no_place_of_those_drawn_at_random() {
+    let mut view = View::new(key(0), 7);
+    let partners: BTreeSet<PublicKey> = (1..15).map(key).collect();
+    step(&mut view, 0, Input::Partners(partners.clone()));
+    step(&mut view, 0, Input::Members(members(40)));
+    assert!(view.long.is_disjoint(&partners));
+    assert_eq!(view.long.len(), LONG);
 }
 
 #[test]
@@ -162,9 +214,22 @@ fn inbound_connections_beyond_the_limit_have_a_time_at_which_they_are_closed() {
     }
     assert!(view.links.len() > MAX_NEIGHBOURS);
     let at = view.deadline_millis(0).unwrap();
-    assert!(at <= GRACE_MILLIS, "{at}");
-    step(&mut view, at, Input::Tick);
+    assert_eq!(at, GRACE_MILLIS);
+    let out = step(&mut view, at - 1, Input::Tick);
+    assert!(
+        closed(&out).is_empty(),
+        "who has just come may be catching up"
+    );
+    // With what is not wanted any more gone, no more are closed than are too many.
+    for number in 140..145 {
+        let peer = key(number);
+        let is_inbound = false;
+        step(&mut view, 0, Input::Connected { peer, is_inbound });
+    }
+    let gone = closed(&step(&mut view, at, Input::Tick));
     assert_eq!(view.links.len(), MAX_NEIGHBOURS);
+    let once: BTreeSet<&PublicKey> = gone.iter().collect();
+    assert_eq!(once.len(), gone.len());
 }
 
 #[test]
@@ -186,6 +251,7 @@ fn beyond_the_limit_the_least_useful_are_closed_and_in_a_rush_at_once() {
     assert_eq!(view.links.len(), MAX_NEIGHBOURS);
     let kept = |peer: &PublicKey| view.links.contains_key(peer);
     assert!(wanted.iter().chain(&before).all(kept));
+    assert!(kept(&key(399)), "the newest has had no time yet");
 }
 
 #[test]

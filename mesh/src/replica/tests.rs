@@ -618,6 +618,7 @@ fn a_peer_that_never_answers_is_asked_again_later_and_does_not_block_the_others(
     }
 }
 
+mod asking;
 mod clones;
 mod gossip;
 mod own_head;

@@ -152,6 +152,22 @@ fn an_edit_made_again_gives_way_once_the_first_counts_again() {
 }
 
 #[test]
+fn an_unsound_change_of_a_lower_round_does_not_take_the_place_of_one_made_again() {
+    let (world, mut honest, _) = built_on_a_traitor();
+    let made = again(&mut honest, &world);
+    let (seq, change) = made.changes[0].clone();
+    let before = honest.document.clone();
+    let forged = hostile::altered(&world, &change, |change| {
+        change.message = None;
+        change.start_op = change.start_op.saturating_add(1);
+    });
+    let author = key(1).public();
+    let refused = Outcome::Refused(Refusal::MadeAgain { author, seq });
+    assert_eq!(honest.document.offer(forged, &world.authority()), refused);
+    assert_same(&honest.document, &before);
+}
+
+#[test]
 fn who_is_no_operator_any_more_and_whose_log_is_forked_makes_nothing_again() {
     let mut world = World::of(&[1, 2]);
     let (mut node, mut twin) = (Node::new(&world, 1), Node::new(&world, 1));

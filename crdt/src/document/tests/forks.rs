@@ -66,6 +66,21 @@ fn a_fork_that_shows_late_goes_down_to_where_the_branches_part() {
 }
 
 #[test]
+fn a_change_that_follows_an_unseen_branch_waits_for_it() {
+    let world = World::of(&[1, 2]);
+    let (a, b) = forked(&world);
+    let author = key(2).public();
+    let mut node = Document::new(world.mesh());
+    let ours = a.document.entries_after(&author, 0, usize::MAX);
+    node.offer_all(ours[..2].to_vec(), &world.authority());
+    let theirs = b.document.entries_after(&author, 1, usize::MAX);
+    let waits = node.offer(theirs[1].clone(), &world.authority());
+    assert_eq!(waits, Outcome::Parked);
+    let shows = node.offer(theirs[0].clone(), &world.authority());
+    assert!(matches!(shows, Outcome::Fork(Fork { seq: 2, .. })));
+}
+
+#[test]
 fn a_pair_shows_the_fork_to_who_has_neither_and_a_false_pair_shows_nothing() {
     let world = World::of(&[1, 2]);
     let (mut a, b) = forked(&world);

@@ -23,7 +23,7 @@ pub(super) fn resign(world: &World, raw: Vec<u8>) -> SignedChange {
     SignedChange::sign(&key(1), world.mesh(), raw)
 }
 
-fn altered(
+pub(super) fn altered(
     world: &World,
     change: &SignedChange,
     alter: impl FnOnce(&mut ExpandedChange),
@@ -227,7 +227,10 @@ fn references_outside_the_past_are_refused_even_where_they_are_known() {
         change.operations[0].pred = vec![id(counter, 2)].into();
     });
     let outcome = b.document.offer(forged, &world.authority());
-    assert!(matches!(outcome, Outcome::Refused(Refusal::Unsound { .. })));
+    let (author, seq) = (key(1).public(), 2);
+    let rule = "authors it refers to are in its past";
+    let unsound = Refusal::Unsound { author, seq, rule };
+    assert_eq!(outcome, Outcome::Refused(unsound));
     assert_eq!(*b.document.plan(), unseen);
 }
 
@@ -250,7 +253,18 @@ fn what_an_author_did_later_than_was_seen_of_it_is_no_past_to_refer_to() {
     let inside = altered(&world, &next, |change| {
         change.operations = vec![put(ObjectId::Id(id(planned, 2)), "name")];
     });
-    for (forged, rule) in [(over, "predecessors"), (inside, "maps it writes to")] {
+    // And what is made here under a number of its own is nothing of the other's.
+    let foreign = altered(&world, &next, |change| {
+        let mut make = put(ObjectId::Root, "new");
+        make.action = OpType::Make(ObjType::Map);
+        let theirs = ObjectId::Id(id(change.start_op.get(), 2));
+        change.operations = vec![make, put(theirs, "x")];
+    });
+    for (forged, rule) in [
+        (over, "predecessors"),
+        (inside, "maps it writes to"),
+        (foreign, "maps it writes to"),
+    ] {
         let outcome = b.document.clone().offer(forged, &world.authority());
         let Outcome::Refused(refusal) = outcome else {
             panic!("{rule}: {outcome:?}");
@@ -365,6 +379,28 @@ fn a_stored_change_of_who_is_not_known_as_an_operator_counts_for_nothing() {
     let others = World::of(&[2]).authority();
     let loaded = Document::load(world.mesh(), all(&document), None, &others).unwrap();
     assert!(loaded.is_empty() && loaded.plan().migrations.is_empty());
+}
+
+#[test]
+fn who_passes_on_what_nobody_signed_is_blamed_and_who_signs_what_breaks_a_rule() {
+    let author = key(1).public();
+    let (seq, bytes) = (1, 1);
+    let (what, rule) = ("x", "x");
+    let blamed = [
+        (Refusal::Signature { author }, (true, false)),
+        (Refusal::TooLarge { author, bytes }, (true, false)),
+        (Refusal::Malformed { author, what }, (false, true)),
+        (Refusal::Unsound { author, seq, rule }, (false, true)),
+        (Refusal::Failed { author, seq }, (false, true)),
+        (Refusal::NotHonoured { author, seq }, (false, false)),
+        (Refusal::MadeAgain { author, seq }, (false, false)),
+        (Refusal::NoRoom { author }, (false, false)),
+        (Refusal::Full, (false, false)),
+    ];
+    for (refusal, sender_and_author) in blamed {
+        let told = (refusal.blames_sender(), refusal.blames_author());
+        assert_eq!(told, sender_and_author, "{refusal}");
+    }
 }
 
 #[test]

@@ -119,6 +119,10 @@ fn a_log_that_is_another_from_some_number_on_is_answered_from_the_beginning() {
     assert_eq!(page.changes.len(), 2);
 }
 
+/// Adds to a page until that many bytes are used up: how many things, and whether there
+/// is more.
+type Add<'a> = dyn Fn(&mut usize) -> (usize, bool) + 'a;
+
 #[test]
 fn a_page_ends_where_its_bytes_are_used_up_and_says_so() {
     let op = holder();
@@ -137,8 +141,7 @@ fn a_page_ends_where_its_bytes_are_used_up_and_says_so() {
         let more = op.add_reports(&nothing(), left, &mut page);
         (page.len(), more)
     };
-    let kinds: [(&dyn Fn(&mut usize) -> (usize, bool), usize); 3] =
-        [(&statements, 5), (&changes, 6), (&reports, 3)];
+    let kinds: [(&Add<'_>, usize); 3] = [(&statements, 5), (&changes, 6), (&reports, 3)];
     for (add, all) in kinds {
         assert_eq!(add(&mut 0), (0, true));
         let mut left = 1;

@@ -15,7 +15,7 @@ fn passed_on(out: &[Output]) -> Vec<(Option<PublicKey>, Announcement)> {
     passed.collect()
 }
 
-fn asks(out: &[Output]) -> Vec<(PublicKey, Request)> {
+pub(super) fn asks(out: &[Output]) -> Vec<(PublicKey, Request)> {
     let asks = out.iter().filter_map(|output| match output {
         Output::Ask { to, request } => Some((*to, request.clone())),
         _ => None,
@@ -23,14 +23,14 @@ fn asks(out: &[Output]) -> Vec<(PublicKey, Request)> {
     asks.collect()
 }
 
-fn tick(replica: &mut Replica, at: u64) -> Vec<Output> {
+pub(super) fn tick(replica: &mut Replica, at: u64) -> Vec<Output> {
     let mut out = vec![];
     replica.step(NOW, at, Input::Tick, &mut out);
     out
 }
 
 /// Lets `peer` be connected and known to hold what `replica` holds.
-fn equal_peer(replica: &mut Replica, peer: PublicKey) {
+pub(super) fn equal_peer(replica: &mut Replica, peer: PublicKey) {
     step(replica, Input::Connected(peer));
     let page = replica.page(&peer, &Request::default());
     step(replica, Input::Answered { from: peer, page });

@@ -287,6 +287,9 @@ fn the_largest_frames_fit_and_larger_ones_are_refused() {
     assert!(finished(MAX_PROOF + 1).is_err());
 }
 
+/// A frame with as many of its things as that.
+type OfSize<'a> = dyn Fn(u32) -> ToTarget + 'a;
+
 #[test]
 fn a_frame_beyond_any_limit_is_refused_by_who_sends_it_and_by_who_reads_it() {
     let first = BlockIndex(0);
@@ -304,7 +307,7 @@ fn a_frame_beyond_any_limit_is_refused_by_who_sends_it_and_by_who_reads_it() {
             leaves,
         }
     };
-    let kinds: [(&dyn Fn(u32) -> ToTarget, u32, usize); 3] = [
+    let kinds: [(&OfSize<'_>, u32, usize); 3] = [
         (&zero, MAX_ZERO_BLOCKS, 0),
         (&ask, MAX_GROUPS_PER_FRAME, 0),
         (&extent, MAX_EXTENT_BLOCKS, 9),

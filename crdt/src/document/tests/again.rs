@@ -152,6 +152,19 @@ fn an_edit_made_again_gives_way_once_the_first_counts_again() {
 }
 
 #[test]
+fn what_finds_no_room_is_lost_and_says_so() {
+    let (world, mut honest, _) = built_on_a_traitor();
+    let orphans = honest.document.rebuild(&world.authority());
+    honest.document.index.fill();
+    let made = honest
+        .document
+        .edit_again(&key(1), NOW, &world.authority(), &orphans);
+    let made = made.unwrap();
+    assert_eq!(made.lost, [M1, M2].map(EntryId::Migration));
+    assert!(made.made.is_empty() && made.changes.is_empty());
+}
+
+#[test]
 fn an_unsound_change_of_a_lower_round_does_not_take_the_place_of_one_made_again() {
     let (world, mut honest, _) = built_on_a_traitor();
     let made = again(&mut honest, &world);

@@ -38,6 +38,7 @@ fn a_snapshot_of_other_changes_another_mesh_or_of_garbage_is_left_aside() {
         ahead.document.save().finish(),
         right.with_saved(b"garbage".to_vec()),
         right.with_saved(vec![]),
+        right.with_saved(other.document.doc.save()),
         right.of_mesh(keys::MeshId([9; 32])),
     ] {
         let loaded = load(&world, stored.clone(), &snapshot);

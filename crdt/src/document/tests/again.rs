@@ -151,6 +151,52 @@ fn an_edit_made_again_gives_way_once_the_first_counts_again() {
     }
 }
 
+/// Operator 1 plans M2 on the ground of operator 2, who is then revoked, and makes that
+/// again, on the ground of operator 3 if `on_third`.
+fn made_again_once(on_third: bool) -> (World, Node, Node) {
+    let mut world = World::of(&[1, 2, 3]);
+    let [mut honest, mut traitor, mut third] = [1, 2, 3].map(|seed| Node::new(&world, seed));
+    traitor.edit(&world, |edit| edit.create_migration(&migration(M1)));
+    sync(&world, &traitor.document, &mut honest.document);
+    honest.edit(&world, |edit| edit.create_migration(&migration(M2)));
+    if on_third {
+        let server = servers::server(3);
+        third.edit(&world, |edit| edit.create_server(&server));
+        sync(&world, &third.document, &mut honest.document);
+    }
+    world.revoke(2, None);
+    assert_eq!(again(&mut honest, &world).made, [EntryId::Migration(M2)]);
+    (world, honest, third)
+}
+
+/// Operator 3 is revoked, operator 1 makes its edits again, and 3 is enrolled again.
+fn gone_and_back(mut world: World, mut honest: Node) -> Document {
+    world.revoke(3, None);
+    assert_eq!(again(&mut honest, &world).made, [EntryId::Migration(M2)]);
+    world.enrol(3, keys::Role::Operator);
+    honest.document.rebuild(&world.authority());
+    honest.document
+}
+
+#[test]
+fn of_several_rounds_that_can_count_the_lowest_does() {
+    let (world, honest, _) = made_again_once(true);
+    let before = honest.document.clone();
+    assert_same(&gone_and_back(world, honest), &before);
+}
+
+#[test]
+fn a_higher_round_is_taken_for_one_number_and_not_for_those_after_it() {
+    let (world, mut honest, mut third) = made_again_once(false);
+    sync(&world, &honest.document, &mut third.document);
+    let server = servers::server(3);
+    third.edit(&world, |edit| edit.create_server(&server));
+    sync(&world, &third.document, &mut honest.document);
+    honest.edit(&world, |edit| edit.rename(M2, "on the third"));
+    let before = honest.document.clone();
+    assert_same(&gone_and_back(world, honest), &before);
+}
+
 #[test]
 fn what_finds_no_room_is_lost_and_says_so() {
     let (world, mut honest, _) = built_on_a_traitor();

@@ -13,17 +13,12 @@ use keys::authority::authority;
 use keys::{PublicKey, Signed, Statement, StatementId, UnixSecs};
 
 /// Whether a decision is not to be made before this node has heard how far its own log
-/// goes: it would write, or it may not know of an invite that it made itself. Who was
-/// enrolled already is answered, or two that lost each other's word would wait for ever.
+/// goes: it may not know of an invite that it made itself. To enrol it would have to
+/// write, which is refused until then. Who was enrolled already is answered, or two that
+/// lost each other's word would wait for ever.
 fn needs_own_head(decision: &Decision) -> bool {
-    let unknown = EnrolReply::Denied {
-        code: DeniedCode::UnknownInvite,
-    };
-    match decision {
-        Decision::Enrol(_) => true,
-        Decision::Reply(reply) => *reply == unknown,
-        _ => false,
-    }
+    let code = DeniedCode::UnknownInvite;
+    *decision == Decision::Reply(EnrolReply::Denied { code })
 }
 
 impl Replica {

@@ -135,6 +135,21 @@ fn a_challenge_to_join_is_no_challenge_to_recover() {
 }
 
 #[test]
+fn a_challenge_to_recover_or_to_another_invite_is_no_challenge_to_join() {
+    let (mut op, _) = found(1);
+    let token = invite(&mut op, 60, 1, 5_000, &mut vec![]);
+    let other = invite(&mut op, 61, 1, 5_000, &mut vec![]);
+    let joiner = Joiner::new(token, key(8), name("node"));
+    let mesh = op.ledger().mesh();
+    for request in [EnrolRequest::Recover { mesh }, hello(&other)] {
+        let (reply, _) = ask(&mut op, NOW, &key(8), request, [3; 32]);
+        assert!(matches!(reply, EnrolReply::Challenge { .. }));
+        let (reply, _) = ask(&mut op, NOW, &key(8), prove(&joiner, reply), [4; 32]);
+        assert_eq!(denied(&reply), DeniedCode::BadProof);
+    }
+}
+
+#[test]
 fn who_recovers_trusts_no_answer_of_another_mesh() {
     let mut op = keyless(found(1).0);
     let reply = {

@@ -117,6 +117,12 @@ fn who_has_not_heard_how_far_its_log_goes_does_not_say_that_an_invite_is_unknown
     assert_eq!(rotated, Err(StateError::Unheard));
     let (answer, _) = ask(&mut back, NOW, &key(30), request(), [3; 32]);
     assert_eq!(answer, denied(DeniedCode::Busy));
+    // What needs nothing of its own log is answered.
+    let recover = EnrolRequest::Recover {
+        mesh: op.ledger().mesh(),
+    };
+    let (answer, _) = ask(&mut back, NOW, &key(30), recover, [3; 32]);
+    assert!(matches!(answer, EnrolReply::Challenge { .. }));
     back.write_unheard();
     let (answer, _) = ask(&mut back, NOW, &key(30), request(), [3; 32]);
     assert_eq!(answer, denied(DeniedCode::UnknownInvite));

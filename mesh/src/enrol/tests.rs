@@ -150,6 +150,51 @@ fn a_key_that_was_revoked_does_not_come_back_with_its_old_invite() {
 }
 
 #[test]
+fn a_key_that_lost_its_place_does_not_come_back_by_another_invite() {
+    let (mut op, _) = found(1);
+    let [mut revoked, mut rotated] = [9, 10].map(|seed| join(&mut op, seed));
+    let target = revoked.me().unwrap().into();
+    revoke(&mut op, target);
+    rotated.rotate(&key(20), NOW, &mut vec![]).unwrap();
+    for node in [&mut revoked, &mut rotated] {
+        crate::world::talk(&mut op, node, 100);
+    }
+    assert!(op.authority().admits(NOW, &key(20).public()));
+    let token = invite(&mut op, 70, 5, 5_000, &mut vec![]);
+    for seed in [9, 10] {
+        let (reply, _) = ask(&mut op, NOW, &key(seed), hello(&token), [3; 32]);
+        assert_eq!(denied(&reply), DeniedCode::KeyRevoked);
+    }
+}
+
+#[test]
+fn who_joins_by_an_invite_that_gives_a_name_takes_that_name() {
+    let (mut op, _) = found(1);
+    let mut token = invite(&mut op, 60, 1, 5_000, &mut vec![]);
+    let invited = op.authority().invite(&token.invite).unwrap().invite.clone();
+    let named = keys::statement::Invite {
+        name: Some(name("given")),
+        ..invited
+    };
+    let stated = op.state(NOW, Statement::Invite(named), &mut vec![]);
+    token.invite = stated.unwrap();
+    let joiner = Joiner::new(token, key(9), name("chosen"));
+    let (reply, _) = ask(&mut op, NOW, &key(9), joiner.start(), [3; 32]);
+    let given = Some(name("given"));
+    let nonce = [3; 32];
+    assert_eq!(reply, EnrolReply::Challenge { nonce, name: given });
+    // As if the challenge had left it the choice.
+    let free = EnrolReply::Challenge { nonce, name: None };
+    let (denial, _) = ask(&mut op, NOW, &key(9), prove(&joiner, free), [4; 32]);
+    assert_eq!(denied(&denial), DeniedCode::BadProof);
+    ask(&mut op, NOW, &key(9), joiner.start(), [3; 32]);
+    let (enrolled, _) = ask(&mut op, NOW, &key(9), prove(&joiner, reply), [4; 32]);
+    assert!(matches!(enrolled, EnrolReply::Enrolled { .. }));
+    let member = op.authority().by_key(&key(9).public()).unwrap();
+    assert_eq!(member.name, name("given"));
+}
+
+#[test]
 fn a_proof_is_good_for_one_challenge_and_one_key() {
     let (mut op, _) = found(1);
     let token = invite(&mut op, 60, 3, 5_000, &mut vec![]);
@@ -166,9 +211,9 @@ fn a_proof_is_good_for_one_challenge_and_one_key() {
 
     // A newer challenge takes the place of the one that was signed, and one wrong
     // answer uses it up.
-    ask(&mut op, NOW, &key(9), hello(&token), [5; 32]);
-    for _ in 0..2 {
-        let (reply, _) = ask(&mut op, NOW, &key(9), proof.clone(), [6; 32]);
+    let (newer, _) = ask(&mut op, NOW, &key(9), hello(&token), [5; 32]);
+    for proof in [proof, prove(&joiner, newer)] {
+        let (reply, _) = ask(&mut op, NOW, &key(9), proof, [6; 32]);
         assert_eq!(denied(&reply), DeniedCode::BadProof);
     }
     assert_eq!(op.authority().invite(&token.invite).unwrap().used.len(), 0);

@@ -65,7 +65,8 @@ fn an_introduction_that_does_not_hold_up_leaves_nothing_behind() {
     let EnrolRequest::Introduce { chain: foreign } = introduction(&other, 10) else {
         panic!("an introduction");
     };
-    let long = vec![chain[0].clone(); MAX_CHAIN + 1];
+    let long = [chain.clone(), vec![chain[0].clone(); MAX_CHAIN]].concat();
+    let with_foreign = [&chain[..], &foreign[1..]].concat();
     for chain in [
         vec![],
         chain[1..].to_vec(),
@@ -73,6 +74,7 @@ fn an_introduction_that_does_not_hold_up_leaves_nothing_behind() {
         forged,
         foreign,
         long,
+        with_foreign,
     ] {
         let request = EnrolRequest::Introduce { chain };
         let (reply, _) = ask(&mut node, NOW, &key(10), request, [3; 32]);

@@ -82,6 +82,17 @@ fn a_peer_whose_question_failed_is_asked_again_though_not_at_once() {
 }
 
 #[test]
+fn a_question_that_is_never_answered_is_asked_again() {
+    let (op, mut node, peer) = node_and_peer();
+    assert_eq!(by_heads(&mut node, 0, peer, op.heads()), 0);
+    assert_eq!(asks(&tick(&mut node, 1_000)).len(), 1);
+    assert!(asks(&tick(&mut node, ANSWER_MILLIS)).is_empty());
+    assert!(asks(&tick(&mut node, 1_000 + ANSWER_MILLIS)).is_empty());
+    let again = 1_000 + ANSWER_MILLIS + 2_500;
+    assert_eq!(asks(&tick(&mut node, again)).len(), 1);
+}
+
+#[test]
 fn who_waited_for_the_answer_of_another_is_looked_at_as_soon_as_that_is_over() {
     let (op, mut node, first) = node_and_peer();
     let second = key(31).public();

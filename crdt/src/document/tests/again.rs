@@ -223,6 +223,20 @@ fn an_unsound_change_of_a_lower_round_does_not_take_the_place_of_one_made_again(
     let author = key(1).public();
     let refused = Outcome::Refused(Refusal::MadeAgain { author, seq });
     assert_eq!(honest.document.offer(forged, &world.authority()), refused);
+    // Nor one that does not follow its author's own change before it.
+    let (seq, change) = made.changes[1].clone();
+    let log = honest
+        .document
+        .entries_after(&key(2).public(), 0, usize::MAX);
+    let ground = Change::from_bytes(log[0].raw.clone()).unwrap();
+    let forged = hostile::altered(&world, &change, |change| {
+        change.message = None;
+        change.deps = vec![ground.hash()];
+        change.start_op = std::num::NonZeroU64::new(ground.max_op() + 1).unwrap();
+        change.operations = vec![hostile::put(automerge::legacy::ObjectId::Root, "x")];
+    });
+    let refused = Outcome::Refused(Refusal::MadeAgain { author, seq });
+    assert_eq!(honest.document.offer(forged, &world.authority()), refused);
     assert_same(&honest.document, &before);
 }
 

@@ -38,7 +38,7 @@ fn id(counter: u64, seed: u8) -> OpId {
 }
 
 /// The shard that an entry of this key belongs in.
-fn shard(key: &str) -> ObjectId {
+pub(super) fn shard(key: &str) -> ObjectId {
     let counter = u64::from(shards::of(key)) + 1;
     ObjectId::Id(OpId(counter, ActorId::from(&shards::AUTHOR.0[..])))
 }
@@ -50,7 +50,7 @@ fn make(key: &str) -> Op {
     }
 }
 
-fn put(obj: ObjectId, key: &str) -> Op {
+pub(super) fn put(obj: ObjectId, key: &str) -> Op {
     Op {
         action: OpType::Put(ScalarValue::Uint(1)),
         obj,
@@ -293,6 +293,29 @@ fn a_deletion_is_nothing_to_write_over() {
     let mut document = node.document.clone();
     let next = node.edit(&world, |edit| edit.create_migration(&migration(M1)));
     let forged = altered(&world, &next, |change| change.operations.push(over));
+    let outcome = document.offer(forged, &world.authority());
+    let Outcome::Refused(refusal) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert!(refusal.to_string().contains("predecessors"), "{refusal}");
+}
+
+#[test]
+fn what_is_written_over_is_in_the_same_map() {
+    let world = World::of(&[1]);
+    let mut node = Node::new(&world, 1);
+    node.edit(&world, |edit| edit.create_migration(&migration(M1)));
+    let other = node.edit(&world, |edit| edit.create_migration(&migration(M2)));
+    let expanded = Change::from_bytes(other.raw).unwrap().decode();
+    let mut ops = (expanded.start_op.get()..).zip(&expanded.operations);
+    let named = |op: &Op| matches!(&op.key, Key::Map(key) if key == "name");
+    let (counter, _) = ops.find(|(_, op)| named(op)).unwrap();
+    let mut document = node.document.clone();
+    let next = node.edit(&world, |edit| edit.rename(M1, "next"));
+    let forged = altered(&world, &next, |change| {
+        assert!(named(&change.operations[0]));
+        change.operations[0].pred = vec![id(counter, 1)].into();
+    });
     let outcome = document.offer(forged, &world.authority());
     let Outcome::Refused(refusal) = outcome else {
         panic!("{outcome:?}");

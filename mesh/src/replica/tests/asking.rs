@@ -171,3 +171,113 @@ fn what_a_peer_showed_stays_shown_though_it_falls_silent() {
     step(&mut back, Input::AskFailed { from: silent });
     assert!(back.may_write());
 }
+
+#[test]
+fn who_says_the_same_again_before_it_was_asked_needs_no_question() {
+    let (op, mut node, peer) = node_and_peer();
+    let heads = node.heads();
+    assert_eq!(by_heads(&mut node, 0, peer, op.heads()), 0);
+    assert!(node.deadline_millis().unwrap() < 1_000);
+    assert_eq!(by_heads(&mut node, 0, peer, heads), 0);
+    assert!(node.deadline_millis().unwrap() > 5_000);
+}
+
+#[test]
+fn a_peer_that_brings_nothing_again_and_again_rests_whatever_new_heads_it_says() {
+    let (op, mut node, peer) = node_and_peer();
+    let heads = |number: u8| crate::sync::Heads {
+        ledger: [number; 32],
+        ..op.heads()
+    };
+    // The first answer, that it holds the same, brought nothing either.
+    let (mut now, mut is_open) = (1_000, false);
+    for number in 1..12 {
+        if !is_open {
+            assert_eq!(by_heads(&mut node, now, peer, heads(number)), 0);
+            now += 300;
+            assert_eq!(asks(&tick(&mut node, now)).len(), 1);
+        }
+        is_open = !asks(&says(&mut node, now, peer, heads(100 + number))).is_empty();
+    }
+    assert!(!is_open);
+    assert_eq!(by_heads(&mut node, now, peer, heads(99)), 0);
+    assert!(asks(&tick(&mut node, now + 1_900)).is_empty());
+    assert_eq!(asks(&tick(&mut node, now + 2_600)).len(), 1);
+}
+
+#[test]
+fn who_waits_for_the_answer_of_another_is_looked_at_later_and_not_all_the_time() {
+    let (op, mut node, first) = node_and_peer();
+    let second = key(31).public();
+    equal_peer(&mut node, second);
+    for peer in [first, second] {
+        assert_eq!(by_heads(&mut node, 5_000, peer, op.heads()), 0);
+    }
+    // By then they were to be asked for their heads in any case.
+    assert_eq!(asks(&tick(&mut node, 13_000)).len(), 1);
+    assert!(node.deadline_millis().unwrap() > 13_000);
+}
+
+/// How the ledger, or the reports, are asked for.
+fn kind(out: &[Output], is_ledger: bool) -> String {
+    let asked = asks(out);
+    let request = &asked.first().unwrap().1;
+    match (is_ledger, &request.ledger, &request.reports) {
+        (true, Some(Summary::Groups(_)), _) | (false, _, Some(Summary::Groups(_))) => {
+            "groups".into()
+        }
+        (true, Some(Summary::Held(held)), _) => format!("{} buckets", held.len()),
+        (false, _, Some(Summary::Held(held))) => format!("{} buckets", held.len()),
+        _ => "nothing".into(),
+    }
+}
+
+#[test]
+fn buckets_that_differ_are_asked_for_until_they_were_answered_whole_or_are_level() {
+    for is_ledger in [true, false] {
+        for is_level in [true, false] {
+            let (_, mut node, peer) = node_and_peer();
+            let ours = node.heads();
+            let differs = match is_ledger {
+                true => crate::sync::Heads {
+                    ledger: [7; 32],
+                    ..ours
+                },
+                false => crate::sync::Heads {
+                    reports: [7; 32],
+                    ..ours
+                },
+            };
+            let level = crate::sync::Heads {
+                forks: [7; 32],
+                ..ours
+            };
+            let empty = node.page(&peer, &Request::default());
+            let mut answered = |at, heads, groups: crate::sync::GroupDigests, more| {
+                let mut page = empty.clone();
+                (page.heads, page.more) = (heads, more);
+                match is_ledger {
+                    true => page.ledger_groups = groups,
+                    false => page.report_groups = groups,
+                }
+                let (from, mut out) = (peer, vec![]);
+                node.step(NOW, at, Input::Answered { from, page }, &mut out);
+                out.extend(tick(&mut node, at + 2_600));
+                out
+            };
+            let out = answered(0, differs, vec![], false);
+            assert_eq!(kind(&out, is_ledger), "groups");
+            let out = answered(0, differs, vec![(0, vec![[9; 8]; 16])], false);
+            assert_eq!(kind(&out, is_ledger), "16 buckets");
+            // Some of it came, and more is to come; or it has come from elsewhere.
+            let (heads, then) = match is_level {
+                true => (level, "nothing"),
+                false => (differs, "16 buckets"),
+            };
+            let out = answered(0, heads, vec![], true);
+            assert_eq!(kind(&out, is_ledger), then);
+            let out = answered(3_000, differs, vec![], false);
+            assert_eq!(kind(&out, is_ledger), "groups");
+        }
+    }
+}

@@ -282,6 +282,10 @@ fn open_challenges_are_bounded_and_the_oldest_is_forgotten() {
     let newest: std::collections::BTreeSet<PublicKey> =
         newest.map(|seed| key(seed).public()).collect();
     assert!(admission.open.keys().eq(&newest));
+    // Who asks again takes its own place and nobody else's.
+    let (again, nonce) = (key(199).public(), [7; 32]);
+    admission.step(NOW, nonce, me, again, hello(&token), op.authority());
+    assert!(admission.open.keys().eq(&newest));
 }
 
 #[test]

@@ -233,7 +233,7 @@ fn an_unsound_change_of_a_lower_round_does_not_take_the_place_of_one_made_again(
         change.message = None;
         change.deps = vec![ground.hash()];
         change.start_op = std::num::NonZeroU64::new(ground.max_op() + 1).unwrap();
-        change.operations = vec![hostile::put(automerge::legacy::ObjectId::Root, "x")];
+        change.operations = vec![hostile::put(hostile::shard("x"), "x")];
     });
     let refused = Outcome::Refused(Refusal::MadeAgain { author, seq });
     assert_eq!(honest.document.offer(forged, &world.authority()), refused);

@@ -255,10 +255,8 @@ fn what_an_author_did_later_than_was_seen_of_it_is_no_past_to_refer_to() {
     });
     // And what is made here under a number of its own is nothing of the other's.
     let foreign = altered(&world, &next, |change| {
-        let mut make = put(ObjectId::Root, "new");
-        make.action = OpType::Make(ObjType::Map);
         let theirs = ObjectId::Id(id(change.start_op.get(), 2));
-        change.operations = vec![make, put(theirs, "x")];
+        change.operations = vec![make("new"), put(theirs, "x")];
     });
     for (forged, rule) in [
         (over, "predecessors"),

@@ -57,6 +57,11 @@ fn in_a_small_mesh_everybody_is_wanted_and_in_a_large_one_a_few() {
     let mut alone = View::new(key(0), 7);
     step(&mut alone, 0, Input::Members(members(1000)));
     assert_eq!(alone.wanted().len(), RING_PENDING + LONG);
+    // Those drawn at random are others than those on the ring.
+    let mut small = View::new(key(0), 7);
+    step(&mut small, 0, Input::Members(members(9)));
+    assert!(small.long.is_disjoint(&small.ring(0)));
+    assert_eq!(small.wanted().len(), 8);
 }
 
 #[test]
@@ -178,6 +183,12 @@ fn partners_are_wanted_and_never_closed() {
     let out = step(&mut view, GRACE_MILLIS, Input::Tick);
     assert!(!closed(&out).is_empty());
     assert!(partners.iter().all(|peer| view.links.contains_key(peer)));
+    let others = view.links.keys().filter(|peer| !partners.contains(peer));
+    assert_eq!(
+        others.count(),
+        MAX_NEIGHBOURS,
+        "partners take no place of others"
+    );
     let many = (0..1000).map(key).collect();
     step(&mut view, 0, Input::Partners(many));
     assert!(view.wanted().len() <= MAX_PARTNERS + RING + RING_PENDING + LONG);

@@ -250,6 +250,10 @@ fn the_largest_frames_fit_and_larger_ones_are_refused() {
         .encode(0)
     };
     assert!(open(MAX_TICKET).is_ok());
+    assert!(
+        open(0).is_ok(),
+        "whether a ticket is any good is not for the frame"
+    );
     assert!(matches!(
         open(MAX_TICKET + 1),
         Err(FrameError::Count { .. })

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::world::{NOW, crowd, found, key, twin};
+use crate::world::{NOW, crowd, found, invite, key, twin};
 use crdt::{Edit, EditError};
 use keys::{MigrationId, Role};
 
@@ -10,6 +10,9 @@ use keys::{MigrationId, Role};
 /// three at least of each kind and author.
 fn holder() -> Replica {
     let (mut op, _) = found(1);
+    for seed in 60..64 {
+        invite(&mut op, seed, 1, 5_000, &mut vec![]);
+    }
     let others = crowd(&mut op, 1, 3, [Role::Operator].into_iter().collect());
     let mut second = twin(others[0].clone(), &op);
     second.write_unheard();
@@ -71,7 +74,7 @@ fn who_holds_all_gets_nothing_and_who_holds_nothing_gets_all_in_order() {
         ..Request::default()
     };
     let page = op.page(&asker, &request);
-    assert_eq!((counts(&page), page.more), ((5, 6, 3), false));
+    assert_eq!((counts(&page), page.more), ((9, 6, 3), false));
     let ranks = page.statements.iter();
     let ranks = ranks.map(|signed| op.ledger.rank(&signed.statement_id()));
     assert!(ranks.is_sorted());
@@ -119,6 +122,19 @@ fn a_log_that_is_another_from_some_number_on_is_answered_from_the_beginning() {
     assert_eq!(page.changes.len(), 2);
 }
 
+#[test]
+fn a_part_of_one_log_says_that_there_is_more_of_it() {
+    let op = holder();
+    for author in op.document.heads().into_keys() {
+        let mut others = op.document.heads();
+        others.remove(&author);
+        let others: Vec<_> = others.into_iter().collect();
+        let mut page = vec![];
+        assert!(op.add_changes(&others, &mut 1, &mut page));
+        assert_eq!(page.len(), 1);
+    }
+}
+
 /// Adds to a page until that many bytes are used up: how many things, and whether there
 /// is more.
 type Add<'a> = dyn Fn(&mut usize) -> (usize, bool) + 'a;
@@ -141,7 +157,7 @@ fn a_page_ends_where_its_bytes_are_used_up_and_says_so() {
         let more = op.add_reports(&nothing(), left, &mut page);
         (page.len(), more)
     };
-    let kinds: [(&Add<'_>, usize); 3] = [(&statements, 5), (&changes, 6), (&reports, 3)];
+    let kinds: [(&Add<'_>, usize); 3] = [(&statements, 9), (&changes, 6), (&reports, 3)];
     for (add, all) in kinds {
         assert_eq!(add(&mut 0), (0, true));
         let mut left = 1;

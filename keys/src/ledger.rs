@@ -519,6 +519,35 @@ impl Ledger {
         self.next_position(signer).0 - 1
     }
 
+    /// The last statement of `signer` that is here with all before it; what follows a gap
+    /// cannot be told from a branch, and counts for nothing where it is to be honoured.
+    pub fn unbroken(&self, signer: &PublicKey) -> Position {
+        let mut last = Position::NONE;
+        let mut before: Vec<Option<StatementId>> = vec![None];
+        for (seq, ids) in self.chains.get(signer).into_iter().flatten() {
+            let follows = |id: &&StatementId| before.contains(&self.entries[id].entry.previous);
+            let next: Vec<&StatementId> = ids.iter().filter(follows).collect();
+            let Some(first) = next.first().filter(|_| *seq == last.seq + 1) else {
+                break;
+            };
+            last = Position {
+                seq: *seq,
+                hash: first.0,
+            };
+            before = next.into_iter().copied().map(Some).collect();
+        }
+        last
+    }
+
+    /// Whether a statement of `signer` is here with all that lead up to it.
+    pub fn is_whole(&self, signer: &PublicKey, last: &Position) -> bool {
+        let chain = match last.seq {
+            0 => return true,
+            _ => self.chain_through(signer, StatementId(last.hash)),
+        };
+        u64::try_from(chain.len()) == Ok(last.seq)
+    }
+
     /// The statements of `signer` that lead up to and include `last`.
     pub(crate) fn chain_through(
         &self,

@@ -579,3 +579,55 @@ fn the_word_of_an_operator_limited_to_sites_covers_both_ends_of_known_grants_the
         assert!(!authority.is_within(&scope, &unknown));
     }
 }
+
+#[test]
+fn what_follows_a_gap_in_an_operators_statements_is_not_to_be_honoured() {
+    let mut world = World::new();
+    let operator = world.operator.clone();
+    let signer = operator.public();
+    let first = world.ledger.head(&signer);
+    let missing = world.sign(&operator, revoke(StatementId([7; 32])));
+    let mut ahead = world.ledger.clone();
+    ahead.insert(missing.clone()).unwrap();
+    let (seq, previous) = ahead.next_position(&signer);
+    let entry = Entry {
+        seq,
+        previous,
+        mesh: Some(world.ledger.mesh()),
+        at: NOW,
+        statement: revoke(StatementId([8; 32])),
+    };
+    let later = Signed::seal(&operator, Domain::Statement, &entry).unwrap();
+    world.ledger.insert(later).unwrap();
+    let head = world.ledger.head(&signer);
+    assert_eq!(head.seq, first.seq + 2);
+    assert_eq!(world.ledger.unbroken(&signer), first);
+    assert!(world.ledger.is_whole(&signer, &first));
+    assert!(!world.ledger.is_whole(&signer, &head));
+    assert!(world.ledger.is_whole(&signer, &Position::NONE));
+
+    let honours = |honoured| {
+        let mut world = World {
+            ledger: world.ledger.clone(),
+            ..World::new()
+        };
+        let revocation = Revocation {
+            target: world.node(&operator).into(),
+            honours: Some(Honoured {
+                key: signer,
+                statements: honoured,
+                changes: Position::NONE,
+            }),
+            reason: String::new(),
+        };
+        let root = world.root.clone();
+        world.state(&root, Statement::Revocation(revocation));
+        world.standing(&world.agent)
+    };
+    // Where the gap is not filled, nobody whom it enrolled stands any more.
+    assert_eq!(honours(head), Standing::Lapsed);
+    assert_eq!(honours(first), Standing::Active);
+    world.ledger.insert(missing).unwrap();
+    assert_eq!(world.ledger.unbroken(&signer), head);
+    assert!(world.ledger.is_whole(&signer, &head));
+}

@@ -248,6 +248,9 @@ impl Engine {
         let document = self.replica.document();
         let head = document.heads().get(&key).copied();
         let statements = through(named, ledger.head(&key), |seq| ledger.at(&key, seq))?;
+        if let Some(last) = statements.filter(|last| !ledger.is_whole(&key, last)) {
+            return Err(unheard(member, ledger.unbroken(&key).seq, last.seq));
+        }
         let edits = through(edits.or(named), head.unwrap_or(Position::NONE), |seq| {
             document.position(&key, seq)
         })?;
@@ -320,6 +323,24 @@ impl Engine {
         });
         open.map(|(id, _)| id.to_string()).collect()
     }
+}
+
+/// An operator's statements are honoured in a chain: with a link missing, nothing before it
+/// would count on any node.
+fn unheard(member: &Member, held: u64, last: u64) -> CallError {
+    let missing = held + 1;
+    let honoured = match held {
+        0 => "none".to_owned(),
+        held => held.to_string(),
+    };
+    CallError::Refused(Refused {
+        action: "honour",
+        what: format!("{} through its statement {last}", member.name),
+        state: format!("not known here what its statement {missing} was"),
+        allowed: format!(
+            "wait until a peer that holds it has passed it on, or leave out what followed: --honour-through {honoured} --honour-edits all"
+        ),
+    })
 }
 
 /// `all`, `none` or a number, as a place in a log whose last entry is `head`.

@@ -3,6 +3,7 @@
 use super::super::rogue::{Rogue, empty_page};
 use super::super::world::{Running, World, confirmed, content, pause, soon, until};
 use super::super::{sealed, wall_clock};
+use crate::api::model::NodeRevoke;
 use crate::engine::{Engine, offences};
 use blocks::{RefusalCode, ToSource};
 use keys::permit::Move;
@@ -224,6 +225,58 @@ async fn what_a_revoked_operator_signs_afterwards_moves_nothing_by_whatever_way_
     refused.await;
     // What it signed while it was trusted stands until it is taken back itself.
     assert!(is_allowed(&world.replicator, &honest, agent).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_is_not_honoured_through_a_statement_before_which_one_is_missing() {
+    let world = World::new().await;
+    let mut second = world.hostile("second", &[Role::Operator]).await;
+    let mallory = world.hostile("mallory", &[Role::Agent]).await;
+    let statements = mallory.statements();
+    let from = mallory.identity.public();
+    let shown = mesh::Input::Shown { from, statements };
+    second.replica.step(wall_clock(), 0, shown, &mut vec![]);
+    let mut granted = |days| {
+        let grant = grant(&second, from, world.replicator.key, days);
+        second.states(Statement::Grant(grant))
+    };
+    // The second of them is shown to nobody yet.
+    let [first, missing, third] = [granted(1), granted(2), granted(3)];
+    let mut page = empty_page();
+    page.statements = vec![first, third.clone()];
+    let id = third.statement_id();
+    second
+        .announce_until(&page, &world.operator, move |engine| {
+            engine.replica.ledger().get(&id).map(|_| ())
+        })
+        .await;
+    let revoke = |through: Option<&str>| {
+        let asked = NodeRevoke {
+            honour_through: through.map(str::to_owned),
+            honour_edits: Some("none".into()),
+            ..NodeRevoke::default()
+        };
+        let which = second.replica.me().unwrap().to_string();
+        let called = world
+            .operator
+            .call(move |engine| engine.node_revoke(&which, &asked));
+        async { called.await.map_err(|error| error.to_string()) }
+    };
+    for through in [None, Some("all"), Some("3")] {
+        let refused = revoke(through).await.unwrap_err();
+        let what = "through its statement 3: it is not known here what its statement 2 was";
+        assert!(refused.contains(what), "{refused}");
+        assert!(refused.contains("--honour-through 1 "), "{refused}");
+    }
+    page.statements = vec![missing.clone()];
+    let id = missing.statement_id();
+    second
+        .announce_until(&page, &world.operator, move |engine| {
+            engine.replica.ledger().get(&id).map(|_| ())
+        })
+        .await;
+    let revoked = revoke(None).await.unwrap();
+    assert_eq!(revoked.honoured_statements, Some(3));
 }
 
 #[tokio::test(flavor = "multi_thread")]

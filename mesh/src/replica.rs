@@ -345,7 +345,7 @@ impl Replica {
             Input::Answered { from, page } => self.answered(wall, mono_millis, from, page, out),
             Input::AskFailed { from } => {
                 self.unanswered(mono_millis, &from);
-                self.introduce(from, out);
+                self.introduce(mono_millis, from, out);
                 self.ask_due(mono_millis, out);
             }
             Input::Enrol {

@@ -12,6 +12,9 @@ use codec::Wire;
 use keys::authority::authority;
 use keys::{PublicKey, Signed, Statement, StatementId, UnixSecs};
 
+/// How soon a node introduces itself again to a peer that still does not answer.
+const INTRODUCE_AGAIN_MILLIS: u64 = 15_000;
+
 /// Whether a decision is not to be made before this node has heard how far its own log
 /// goes: it may not know of an invite that it made itself. To enrol it would have to
 /// write, which is refused until then. Who was enrolled already is answered, or two that
@@ -83,14 +86,18 @@ impl Replica {
         (bytes < EnrolRequest::LIMIT).then_some(EnrolRequest::Introduce { chain })
     }
 
-    /// Makes this node known to a peer that does not answer: once on each connection.
-    pub(super) fn introduce(&mut self, to: PublicKey, out: &mut Vec<Output>) {
+    /// Makes this node known to a peer that does not answer: again after a while, as what
+    /// was said may be lost, or have reached another holder of the peer's key.
+    pub(super) fn introduce(&mut self, now: u64, to: PublicKey, out: &mut Vec<Output>) {
         let Some(peer) = self.peers.get_mut(&to) else {
             return;
         };
-        if !std::mem::replace(&mut peer.introduced, true)
-            && let Some(request) = self.introduction()
-        {
+        let is_due = |at: u64| now >= at + INTRODUCE_AGAIN_MILLIS;
+        if !peer.introduced_at.is_none_or(is_due) {
+            return;
+        }
+        peer.introduced_at = Some(now);
+        if let Some(request) = self.introduction() {
             out.push(Output::Introduce { to, request });
         }
     }

@@ -60,8 +60,8 @@ pub(super) struct Peer {
     /// Buckets in which its ledger differs from ours, as far as it is known.
     ledger_buckets: Vec<u8>,
     report_buckets: Vec<u8>,
-    /// Whether this node made itself known on this connection.
-    pub(super) introduced: bool,
+    /// When this node made itself known on this connection last.
+    pub(super) introduced_at: Option<u64>,
     pub(super) shown: Shown,
 }
 

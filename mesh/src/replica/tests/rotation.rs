@@ -89,6 +89,28 @@ fn a_peer_that_missed_the_change_of_keys_learns_it_from_the_introduction() {
 }
 
 #[test]
+fn a_node_introduces_itself_again_to_a_peer_that_still_does_not_answer() {
+    let (mut op, _) = found(1);
+    let mut node = join(&mut op, 9);
+    let from = op.my_key();
+    node.step(NOW, 0, Input::Connected(from), &mut vec![]);
+    let mut introductions = |mono_millis| {
+        let mut out = vec![];
+        node.step(NOW, mono_millis, Input::AskFailed { from }, &mut out);
+        let is_one = |output: &&Output| matches!(output, Output::Introduce { .. });
+        out.iter().filter(is_one).count()
+    };
+    assert_eq!(introductions(1_000), 1);
+    assert_eq!(
+        introductions(15_999),
+        0,
+        "a peer that is slow is left alone"
+    );
+    assert_eq!(introductions(16_000), 1);
+    assert_eq!(introductions(17_000), 0);
+}
+
+#[test]
 fn an_operator_edits_on_with_its_next_key_and_takes_back_what_it_granted_before() {
     let (mut op, _) = found(1);
     let mut node = join(&mut op, 9);

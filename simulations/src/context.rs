@@ -7,6 +7,7 @@ use crate::chance::{CloudFailure, Rates};
 use crate::invariants::{Invariant, Oracle};
 use crate::network::Network;
 use crate::trace::Trace;
+use crate::twice::Twin;
 use keys::PublicKey;
 use provider::fake::FakeCloud;
 use std::collections::BTreeMap;
@@ -55,6 +56,10 @@ pub enum Flaw {
     KeepsOldKey,
     /// Who recovers a mesh honours nothing of what the lost operator said.
     HonoursNothing,
+    /// Keeps to itself that a key is in two places.
+    HidesCopies,
+    /// Who recovers a mesh honours all that the lost operator said, whatever of it is missing.
+    HonoursPastGaps,
 }
 
 /// Something that must never be, and was.
@@ -136,6 +141,9 @@ counts! {
     changed_keys = "keys of nodes changed";
     cut_changes = "changes of keys cut short";
     recovered = "meshes recovered with the root key";
+    copies_run = "folders that run twice";
+    copies_told = "keys told to be in two places";
+    gaps = "gaps in what is known of a lost operator";
     thefts = "words of a lost operator's thief";
     second_vouchers = "reports of another operator that vouch";
     conflicts = "conflicts between operators told";
@@ -168,6 +176,8 @@ pub struct Context {
     pub keys: BTreeMap<PublicKey, usize>,
     /// The key that each has now.
     pub current: Vec<PublicKey>,
+    /// The two participants with one key, once a folder runs twice.
+    pub twin: Option<Twin>,
     /// What happened.
     pub trace: Trace,
     /// How often it did.

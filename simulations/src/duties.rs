@@ -143,8 +143,8 @@ impl Node {
         let up = self.up.as_ref().expect("only a running node has duties");
         let facts = self.with_situation(now, |situation| {
             let connected = |key: &keys::PublicKey| {
-                ctx.index_of(key)
-                    .is_some_and(|peer| up.connected.contains(&peer))
+                let mut peers = up.connected.iter();
+                peers.any(|peer| ctx.key_of(*peer) == *key)
             };
             let source = match self.sources.contains_key(&job.volume) {
                 true => Ok(()),

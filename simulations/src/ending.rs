@@ -30,15 +30,18 @@ pub fn missing(world: &World) -> Option<(Invariant, String)> {
         return Some((work, "the mesh is still to be recovered".into()));
     }
     if let Some(lost) = &world.ctx.oracle.lost {
+        // Who was revoked may never hear that the lost one was.
         let holds = |node: &&Node| {
-            let replica = node.replica().filter(|_| node.index != 0);
-            let plan = replica.map(|replica| replica.document().plan());
+            let plan = node.replica().map(|replica| replica.document().plan());
             plan.is_some_and(|plan| plan.migrations.contains_key(&lost.stolen))
         };
-        if let Some(node) = world.nodes.iter().find(holds) {
+        if let Some(node) = staying(world).find(holds) {
             let text = format!("node {} holds what a thief planned", node.index);
             return Some((Invariant::OnlyTheHonouredCounts, text));
         }
+    }
+    if world.scenario.twice.is_some() && world.ctx.twin.is_none() {
+        return Some((work, "a folder is still to run twice".into()));
     }
     for migration in &world.scenario.migrations {
         let mut wishes = migration.wishes.iter().chain(&migration.second_wishes);
@@ -61,6 +64,9 @@ pub fn missing(world: &World) -> Option<(Invariant, String)> {
                 return Some((Invariant::ConfirmedIsTrue, format!("{job}: {text}")));
             }
         }
+    }
+    if let Some(text) = unknown_copy(world) {
+        return Some((Invariant::CopiesAreStopped, text));
     }
     disagreement(world).map(|text| (Invariant::HealedNodesAgree, text))
 }
@@ -90,7 +96,7 @@ fn unfinished(world: &World, migration: &Migration, job: &JobId) -> Option<Strin
     let standing = format!("it is {stage}, {step}, {detail:?}");
     let stalled_by = |word: &str| {
         let says = detail.as_ref().is_some_and(|detail| detail.contains(word));
-        stage == Stage::Stalled && says && told(agent, "grant-refused")
+        stage == Stage::Stalled && says && agent.has_told("grant-refused")
     };
     let is_of_job = |key: &VolumeKey| {
         let any = volume_key(job, Epoch(0));
@@ -107,13 +113,19 @@ fn unfinished(world: &World, migration: &Migration, job: &JobId) -> Option<Strin
         Ending::CutOver => finished && in_cloud,
         Ending::DeletedAfterwards => {
             let provisioner = &world.nodes[migration.provisioner];
-            finished && in_cloud && told(provisioner, "volumes-kept")
+            finished && in_cloud && provisioner.has_told("volumes-kept")
         }
         Ending::GrantRevoked => !finished && stalled_by("revoked"),
         Ending::GrantExpired => !finished && stalled_by("expired"),
         Ending::ReplicatorRevoked => !finished && stalled_by("revoked"),
         // It may never hear of it: nobody talks to it any more.
         Ending::AgentRevoked => !finished && !is_sending,
+        Ending::AgentRunsTwice => {
+            let copy = world.ctx.twin.map(|twin| &world.nodes[twin.copy]);
+            let copy = copy.and_then(|copy| copy.up.as_ref());
+            let copy_sends = copy.is_some_and(|up| up.sending.contains_key(job));
+            !finished && stalled_by("two places") && !is_sending && !copy_sends
+        }
         Ending::Deleted => {
             // Whichever of the two came first, both ends and the cloud agree on it.
             let all = finished_of(world, migration);
@@ -173,7 +185,7 @@ fn unconfirmed(world: &World, migration: &Migration, job: &JobId) -> Option<Stri
     }
     match permission(world, provisioner, job) {
         Ok(_) => None,
-        Err(why) if told(provisioner, "copy-differs") => {
+        Err(why) if provisioner.has_told("copy-differs") => {
             Some(format!("{why}; its provisioner found that it differs"))
         }
         Err(why) => Some(why.to_string()),
@@ -205,29 +217,57 @@ fn finished_of(world: &World, migration: &Migration) -> usize {
     .count()
 }
 
-fn told(node: &Node, kind: &str) -> bool {
-    node.store.events.iter().any(|event| event.kind == kind)
+/// The nodes that are to hold the same in the end.
+fn staying(world: &World) -> impl Iterator<Item = &Node> {
+    let outcasts = world.scenario.outcasts();
+    let twin = world.ctx.twin;
+    world.nodes.iter().filter(move |node| {
+        let index = match twin {
+            Some(twin) if twin.copy == node.index => twin.of,
+            _ => node.index,
+        };
+        // A thief may have the machine of a lost operator.
+        let is_stolen = world.recovery.is_some() && index == 0;
+        !outcasts.contains(&index) && node.lost_until.is_none() && !is_stolen
+    })
+}
+
+/// A node that does not know, or has not told, that a folder runs twice.
+fn unknown_copy(world: &World) -> Option<String> {
+    let twin = world.ctx.twin?;
+    // Of who was revoked nothing more is heard.
+    if world.scenario.outcasts().contains(&twin.of) {
+        return None;
+    }
+    let key = world.ctx.key_of(twin.of);
+    staying(world).find_map(|node| {
+        let at = node.index;
+        let replica = node.replica()?;
+        let is_known = replica.authority().is_cloned(&key) && !node.store.evidence.is_empty();
+        let is_told = node.has_told("cloned-key") || world.ctx.oracle.cut_short.contains(&at);
+        match (is_known, is_told) {
+            (false, _) => Some(format!(
+                "node {at} does not know that {key:?} is in two places"
+            )),
+            (_, false) => Some(format!(
+                "node {at} tells nobody that {key:?} is in two places"
+            )),
+            _ => None,
+        }
+    })
 }
 
 /// Two nodes that do not hold the same.
 fn disagreement(world: &World) -> Option<String> {
-    let outcasts = world.scenario.outcasts();
-    let stays =
-        |index: &usize| !outcasts.contains(index) && world.nodes[*index].lost_until.is_none();
-    // A thief may have the machine of a lost operator.
-    let stays = |index: &usize| stays(index) && !(world.recovery.is_some() && *index == 0);
-    let mut staying = (0..world.scenario.nodes).filter(stays);
+    let mut staying = staying(world);
     let first = staying.next().expect("agents are never lost");
-    let heads = world.nodes[first].replica().map(mesh::Replica::heads);
-    for index in staying {
-        let theirs = world.nodes[index].replica().map(mesh::Replica::heads);
-        if theirs != heads {
-            return Some(format!(
-                "nodes {first} and {index} hold {heads:?} and {theirs:?}"
-            ));
-        }
-    }
-    None
+    let heads = first.replica().map(mesh::Replica::heads);
+    let other = staying.find(|node| node.replica().map(mesh::Replica::heads) != heads)?;
+    let theirs = other.replica().map(mesh::Replica::heads);
+    let (first, other) = (first.index, other.index);
+    Some(format!(
+        "nodes {first} and {other} hold {heads:?} and {theirs:?}"
+    ))
 }
 
 /// The last check: the copies are the disks.

@@ -261,7 +261,9 @@ impl Fault {
 
 impl World {
     fn put_old_store_back(&mut self, victim: usize, down_millis: u64) {
-        if self.has_said_all(victim)
+        let runs_twice = self.ctx.twin.is_some_and(|twin| twin.of == victim);
+        if !runs_twice
+            && self.has_said_all(victim)
             && self.everybody_holds_what_is_newest_of(victim)
             && self.nodes[victim].store.put_back()
         {

@@ -8,7 +8,7 @@ mod leases;
 mod trust;
 
 pub use leases::{moved_within_lease, only_the_good_is_vouched_for};
-pub use trust::goes_on_as_itself;
+pub use trust::{goes_on_as_itself, no_copy_moves};
 
 use crate::context::{Context, Flaw};
 use crate::disk::{Disk, flat_root, leaf};
@@ -18,9 +18,10 @@ use crate::recovery::Lost;
 use crate::rotating::Changed;
 use crate::store::{Copy, Store};
 use blocks::{BlockIndex, Extent, Geometry};
-use crdt::SignedChange;
 use crdt::plan::Conflict;
+use crdt::{Forked, SignedChange};
 use keys::lease::Pair;
+use keys::ledger::Recorded;
 use keys::proof::RootProof;
 use keys::statement::{Enrolment, Entry, Grant};
 use keys::{Authority, Domain, Epoch, Ledger, NodeId, PublicKey, Signed, Statement, StatementId};
@@ -75,6 +76,7 @@ invariants! {
     ConflictsAreTold = "INV-26", "what operators decided apart is told on every node, alike on those that hold the same";
     OnlyTheHonouredCounts = "INV-27", "of an operator that was taken back counts what is honoured, and nothing that is said with its key after that";
     ChangedKeysCount = "INV-28", "a node that changed its key goes on as the same node, and the key it had is let in nowhere once that is heard";
+    CopiesAreStopped = "INV-29", "a key that is in two places is known and told to be on every node once nothing fails any more, and no block moves by it at a node that has heard";
     ConfirmedIsTrue = "INV-24", "a copy is confirmed by a node other than its replicator once nothing fails any more, and only if it is the disk that was cut over";
 }
 
@@ -113,6 +115,10 @@ pub struct Oracle {
     roots: BTreeMap<(PublicKey, u64), BTreeSet<StatementId>>,
     /// Grants and enrolments whose revocation an operator has stored.
     revoked: BTreeSet<StatementId>,
+    /// Volumes whose agent's folder runs twice.
+    two_agents: BTreeSet<JobId>,
+    /// Nodes that died as they were to tell of a key in two places.
+    pub cut_short: BTreeSet<usize>,
     /// Streams that were opened without a right to.
     pub forged_streams: BTreeSet<u64>,
     /// Volumes that were cut over in this event.
@@ -229,7 +235,8 @@ pub fn nothing_told_is_forgotten(ctx: &mut Context, node: &Node) {
             change.map(|(author, _)| format!("a change of {author:?}"))
         })
         .or_else(|| {
-            // Of those that left the mesh no report is kept, nor one of a key given up.
+            // Of those that left the mesh no report is kept, nor one of a key given up; and
+            // of a key in two places the two that prove it.
             let reports = replica.reports();
             let mut told = told.reports.iter();
             let older = told.find(|((id, key), version)| {
@@ -238,7 +245,8 @@ pub fn nothing_told_is_forgotten(ctx: &mut Context, node: &Node) {
                     .authority()
                     .member(id)
                     .is_some_and(|member| member.key == *key)
-                    && replica.authority().admits(UnixSecs(0), key);
+                    && replica.authority().admits(UnixSecs(0), key)
+                    && !node.store.evidence.contains_key(&Forked::Reports(*id));
                 stays && held.is_none_or(|held| held < **version)
             });
             older.map(|((id, _), version)| format!("report {version} of {id:?}"))
@@ -263,7 +271,7 @@ fn is_past_the_honoured(
         return false;
     };
     let member = replica.authority().by_key(author);
-    let revoked = revoked_in(replica.ledger());
+    let revoked = revoked_in(replica.ledger(), None);
     let is_revoked = member.is_some_and(|member| revoked.contains(&member.id.into()));
     let honoured = (*author, 0)..=(*author, lost.honoured.changes.seq);
     let mut honoured = node.store.changes.range(honoured);
@@ -316,6 +324,9 @@ pub fn acknowledged_is_durable(
 
 /// INV-04: a target that opens a session is not behind what it acknowledged.
 pub fn acknowledged_survives(ctx: &mut Context, job: JobId, epoch: Epoch, barrier: u64) {
+    if ctx.oracle.two_agents.contains(&job) {
+        return;
+    }
     let acknowledged = ctx.oracle.acknowledged.get(&(job, epoch));
     let acknowledged = acknowledged.copied().unwrap_or(0);
     ctx.require(
@@ -328,8 +339,18 @@ pub fn acknowledged_survives(ctx: &mut Context, job: JobId, epoch: Epoch, barrie
 impl Oracle {
     /// The agent says that its tree is level with the target's.
     pub fn level(&mut self, job: JobId) {
+        if self.two_agents.contains(&job) {
+            return;
+        }
         self.level.insert(job, BTreeSet::new());
         self.to_compare.insert(job);
+    }
+
+    /// Another one with the agent's key sends from another disk, and raises its epochs by
+    /// itself, until both are stopped.
+    pub fn has_two_agents(&mut self, job: JobId) {
+        self.two_agents.insert(job);
+        self.forget(&job);
     }
 
     /// The agent sent an extent.
@@ -481,18 +502,14 @@ pub fn trees_tell_the_truth(ctx: &mut Context, nodes: &[Node], job: JobId) {
 
 /// Why blocks may not move by what stands in a ledger, read from the statements alone.
 fn forbidden(
-    ledger: &Ledger,
+    (ledger, lost): (&Ledger, Option<&Lost>),
     wall: UnixSecs,
     grant: StatementId,
     job: JobId,
     ends: [&PublicKey; 2],
 ) -> Option<String> {
-    let revoked = |target: &StatementId| {
-        ledger.iter().any(|(_, recorded)| {
-            matches!(&recorded.entry.statement,
-                Statement::Revocation(revocation) if revocation.target == *target)
-        })
-    };
+    let revoked = revoked_in(ledger, lost);
+    let revoked = |target: &StatementId| revoked.contains(target);
     let Some(recorded) = ledger.get(&grant) else {
         return Some("the grant is not in the ledger".into());
     };
@@ -537,7 +554,8 @@ pub fn moved_with_permission(
     job: JobId,
     ends: [&PublicKey; 2],
 ) {
-    if let Some(why) = forbidden(ledger, wall, grant, job, ends) {
+    let lost = ctx.oracle.lost.as_ref();
+    if let Some(why) = forbidden((ledger, lost), wall, grant, job, ends) {
         ctx.fail(
             invariant,
             format!("node {node} moved a block of {job}: {why}"),
@@ -545,14 +563,26 @@ pub fn moved_with_permission(
     }
 }
 
-fn revoked_in(ledger: &Ledger) -> BTreeSet<StatementId> {
-    let revocations = ledger.iter();
-    revocations
-        .filter_map(|(_, recorded)| match &recorded.entry.statement {
-            Statement::Revocation(revocation) => Some(revocation.target),
-            _ => None,
-        })
-        .collect()
+/// What is taken back, but for what an operator took back past what is honoured of it.
+fn revoked_in(ledger: &Ledger, lost: Option<&Lost>) -> BTreeSet<StatementId> {
+    let targets = |recorded: &Recorded| match &recorded.entry.statement {
+        Statement::Revocation(revocation) => Some(revocation.target),
+        _ => None,
+    };
+    let statements = ledger.iter().map(|(_, recorded)| recorded);
+    let all: BTreeSet<_> = statements.filter_map(targets).collect();
+    let is_out = |lost: &&Lost| {
+        let mut nodes = ledger.nodes_of(&lost.key).into_iter();
+        nodes.any(|node| all.contains(&node.into()))
+    };
+    let Some(lost) = lost.filter(is_out) else {
+        return all;
+    };
+    let statements = ledger.iter().map(|(_, recorded)| recorded);
+    let counting = statements.filter(|recorded| {
+        recorded.signed.signer != lost.key || recorded.entry.seq <= lost.honoured.statements.seq
+    });
+    counting.filter_map(targets).collect()
 }
 
 fn grant_in<'a>(ledger: &'a Ledger, id: &StatementId) -> Option<&'a Grant> {
@@ -574,6 +604,9 @@ pub fn epochs_rise(ctx: &mut Context, node: usize, job: JobId, epoch: Epoch) {
 
 /// INV-08: the epoch that an agent reports, or opens a stream under.
 pub fn agent_epochs_rise(ctx: &mut Context, job: JobId, epoch: Epoch) {
+    if ctx.oracle.two_agents.contains(&job) {
+        return;
+    }
     let highest = ctx.oracle.agent_epochs.entry(job).or_insert(epoch);
     let before = *highest;
     *highest = epoch.max(before);
@@ -584,6 +617,9 @@ pub fn agent_epochs_rise(ctx: &mut Context, job: JobId, epoch: Epoch) {
 
 /// INV-09: whoever wrote first under an epoch is its only writer.
 pub fn one_writer(ctx: &mut Context, node: usize, job: JobId, epoch: Epoch) {
+    if ctx.oracle.two_agents.contains(&job) {
+        return;
+    }
     let writer = *ctx.oracle.writers.entry((job, epoch)).or_insert(node);
     ctx.require(writer == node, Invariant::OneWriter, || {
         format!("nodes {writer} and {node} both write {job} under epoch {epoch}")
@@ -685,7 +721,7 @@ fn change_verifies(mesh: MeshId, change: &SignedChange) -> bool {
 }
 
 /// Whether a ledger enrols a key and has not revoked it, read from the statements.
-pub fn enrolled(ledger: &Ledger, key: &PublicKey) -> bool {
+pub fn enrolled(ledger: &Ledger, lost: Option<&Lost>, key: &PublicKey) -> bool {
     let rotations = rotations_in(ledger);
     let mut first = *key;
     while let Some((old, _)) = rotations.iter().find(|(_, new)| **new == first) {
@@ -696,7 +732,7 @@ pub fn enrolled(ledger: &Ledger, key: &PublicKey) -> bool {
             Statement::Enrolment(Enrolment { subject, .. }) if *subject == first)
         .then_some(*id)
     });
-    let revoked = revoked_in(ledger);
+    let revoked = revoked_in(ledger, lost);
     ids.any(|id| !revoked.contains(&id))
 }
 

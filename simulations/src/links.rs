@@ -6,7 +6,6 @@
 use crate::rng::{Rng, Stream};
 use crate::world::World;
 use keys::PublicKey;
-use mesh::Input;
 
 /// How long a connection lasts to a peer that takes this node for a stranger: its gate
 /// lets it idle, and it is dialled again.
@@ -105,20 +104,6 @@ impl World {
     }
 
     fn link(&mut self, at: usize, (peer, key): (usize, PublicKey), is_up: bool) {
-        self.live(at, |node, ctx| {
-            let known = match is_up {
-                true => node.up().connected.insert(peer),
-                false => node.up().connected.remove(&peer),
-            };
-            if !known {
-                return Ok(());
-            }
-            node.up().dirty = true;
-            let input = match is_up {
-                true => Input::Connected(key),
-                false => Input::Disconnected(key),
-            };
-            node.replica_input(ctx, input)
-        });
+        self.live(at, |node, ctx| node.linked(ctx, (peer, key), is_up));
     }
 }

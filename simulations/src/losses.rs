@@ -71,19 +71,24 @@ impl World {
     }
 
     /// Whether all have joined who are to, and know each other: a node that is blank had to
-    /// be let in by the one that is lost, and nobody else could tell who they are.
+    /// be let in by the one that is lost, and nobody else could tell who they are. Those that
+    /// are to be revoked are to be known as well, perhaps by a key that they had.
     fn all_know_all(&self, blank: Option<usize>) -> bool {
         let outcasts = self.scenario.outcasts();
-        let invited = |index: &usize| Some(*index) != blank && !outcasts.contains(index);
-        let invited = (0..self.scenario.nodes).filter(invited);
-        let keys: Vec<_> = invited
-            .clone()
-            .map(|index| self.nodes[index].identity.public())
-            .collect();
-        invited.clone().all(|index| {
+        let invited = (0..self.scenario.nodes).filter(|index| Some(*index) != blank);
+        let knows = |authority: &keys::Authority, index: usize| {
+            let key = self.nodes[index].identity.public();
+            let is_it = |member: &keys::Member| self.ctx.keys.get(&member.key) == Some(&index);
+            match outcasts.contains(&index) {
+                true => authority.members().any(is_it),
+                false => authority.by_key(&key).is_some(),
+            }
+        };
+        let mut staying = invited.clone().filter(|index| !outcasts.contains(index));
+        staying.all(|index| {
             let replica = self.nodes[index].replica();
             let authority = replica.map(mesh::Replica::authority);
-            authority.is_some_and(|known| keys.iter().all(|key| known.by_key(key).is_some()))
+            authority.is_some_and(|known| invited.clone().all(|other| knows(known, other)))
         })
     }
 

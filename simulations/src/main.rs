@@ -32,6 +32,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod twice;
 mod world;
 
 use clap::{Parser, Subcommand};

@@ -138,6 +138,9 @@ impl Search<'_> {
             let mut scenario = self.best.clone();
             let at_millis = scenario.quiet_at_millis + 100;
             let migration = &mut scenario.migrations[at];
+            if migration.ending == Ending::AgentRunsTwice {
+                continue;
+            }
             let first = |wish: &At<Wish>| matches!(wish.what, Wish::Create | Wish::Start);
             migration.wishes.append(&mut migration.second_wishes);
             migration.wishes.retain(first);
@@ -218,7 +221,9 @@ impl Search<'_> {
                 fault.what.forget(last);
             }
             let mut named = scenario.faults.iter().flat_map(|fault| fault.what.nodes());
-            let is_named = scenario.role_of(last) != "member" || named.any(|node| node == last);
+            let runs_twice = scenario.twice.is_some_and(|twice| twice.node == last);
+            let is_named =
+                scenario.role_of(last) != "member" || runs_twice || named.any(|node| node == last);
             scenario.nodes = last;
             scenario.clock_secs.truncate(last);
             scenario.invited_at_millis.truncate(last);

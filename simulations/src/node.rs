@@ -57,6 +57,7 @@ pub struct Fuse {
 pub type Lived = Result<(), Died>;
 
 /// A source volume: only the world writes to it.
+#[derive(Clone)]
 pub struct SourceVolume {
     /// Its geometry.
     pub geometry: blocks::Geometry,
@@ -214,6 +215,11 @@ impl Node {
         }
     }
 
+    /// Whether people were told something of this kind.
+    pub fn has_told(&self, kind: &str) -> bool {
+        self.store.events.iter().any(|event| event.kind == kind)
+    }
+
     /// Tells people something.
     pub fn tell(&mut self, ctx: &mut Context, note: Note) {
         let text = &note.text;
@@ -270,6 +276,10 @@ impl Node {
     pub fn die(&mut self, ctx: &mut Context, death: Death) {
         self.up = None;
         self.fuse = None;
+        // What it was about to tell is told no more: it was found before.
+        if !self.store.evidence.is_empty() && !self.has_told("cloned-key") {
+            ctx.oracle.cut_short.insert(self.index);
+        }
         let which = [self.index as u64, u64::from(self.life)];
         let mut rng = Rng::of(ctx.seed, Stream::Deaths, &which);
         ctx.seen.torn_blocks += self.store.die(death, &mut rng);
@@ -314,7 +324,7 @@ impl Node {
                 announcement,
             } => self.gossip(ctx, not_to, &announcement),
             Output::Ask { to, request } => {
-                let Some(peer) = ctx.index_of(&to) else {
+                let Some(peer) = self.way_to(ctx, &to) else {
                     return;
                 };
                 let id = ctx.network.number();
@@ -328,16 +338,17 @@ impl Node {
                 let told = (&page.statements[..], &page.changes[..], &page.reports[..]);
                 invariants::told_is_durable(ctx, at, &self.store, told);
                 let key = ctx.key_of(peer);
+                let lost = ctx.oracle.lost.as_ref();
                 let known = self
                     .replica()
-                    .is_some_and(|replica| invariants::enrolled(replica.ledger(), &key));
+                    .is_some_and(|replica| invariants::enrolled(replica.ledger(), lost, &key));
                 ctx.require(known, Invariant::StrangersGetNothing, || {
                     format!("node {at} answered participant {peer}, who is not enrolled")
                 });
                 ctx.send(at, peer, Packet::Answer(id, Rc::new(encode(&page))));
             }
             Output::Introduce { to, request } => {
-                let Some(peer) = ctx.index_of(&to) else {
+                let Some(peer) = self.way_to(ctx, &to) else {
                     return;
                 };
                 let id = ctx.network.number();
@@ -377,13 +388,9 @@ impl Node {
                     let text = format!("node {at} raises {alarm:?}, and each key was changed once");
                     ctx.fail(Invariant::ChangedKeysCount, text);
                 }
-                let cloned = match alarm {
-                    mesh::Alarm::Cloned { key, fork } => !ctx.oracle.is_forked_root(&key, fork),
-                    _ => false,
-                };
-                ctx.require(!cloned, Invariant::OnlyTheGuiltyAreBlamed, || {
-                    format!("node {at} raises {alarm:?}, and no key is in two places")
-                });
+                if let mesh::Alarm::Cloned { key, fork } = alarm {
+                    self.tell_cloned(ctx, key, fork);
+                }
             }
             Output::Blame { peer, fault } => {
                 let guilty = ctx.oracle.forgers.contains(&peer);
@@ -392,6 +399,23 @@ impl Node {
                 });
             }
         }
+    }
+
+    /// Tells people that a key is in two places.
+    fn tell_cloned(&mut self, ctx: &mut Context, key: PublicKey, fork: mesh::Fork) {
+        let twin = ctx.twin.map(|twin| ctx.key_of(twin.of));
+        let is_so = twin == Some(key) || ctx.oracle.is_forked_root(&key, fork);
+        let at = self.index;
+        ctx.require(is_so, Invariant::OnlyTheGuiltyAreBlamed, || {
+            format!("node {at} raises {fork:?} of {key:?}, which is not in two places")
+        });
+        if ctx.flaw == Some(Flaw::HidesCopies) {
+            return;
+        }
+        ctx.seen.copies_told += 1;
+        let short = key.short();
+        let text = format!("the key {short} is in use in two places: {fork:?}");
+        self.tell(ctx, Note::error("cloned-key", text));
     }
 
     /// Tells of each conflict of the plan once, and once that it is settled.
@@ -443,10 +467,10 @@ impl Node {
         let told = (&news.statements[..], &news.changes[..], &news.reports[..]);
         invariants::told_is_durable(ctx, at, &self.store, told);
         let bytes = Rc::new(encode(news));
-        let not_to = not_to.and_then(|key| ctx.index_of(&key));
         let neighbours: Vec<usize> = self.up().connected.iter().copied().collect();
         for peer in neighbours {
-            if Some(peer) != not_to {
+            let key = ctx.key_of(peer);
+            if Some(key) != not_to && self.way_to(ctx, &key) == Some(peer) {
                 ctx.send(at, peer, Packet::Gossip(bytes.clone()));
             }
         }

@@ -138,9 +138,10 @@ impl Node {
                 self.index, ticket.job
             )
         });
+        let lost = ctx.oracle.lost.as_ref();
         let knows = self
             .replica()
-            .is_some_and(|replica| invariants::enrolled(replica.ledger(), &key));
+            .is_some_and(|replica| invariants::enrolled(replica.ledger(), lost, &key));
         let index = self.index;
         ctx.require(knows, Invariant::StrangersGetNothing, || {
             format!("node {index} admitted a stream of participant {from}, who is not enrolled")
@@ -153,6 +154,10 @@ impl Node {
             self.refuse_stream(ctx, stream, RefusalCode::SizeMismatch);
             return Ok(());
         };
+        if self.is_copy(ctx) {
+            self.refuse_stream(ctx, stream, RefusalCode::NotReady);
+            return Ok(());
+        }
         if busy {
             self.refuse_stream(ctx, stream, RefusalCode::Busy);
             return Ok(());
@@ -474,6 +479,7 @@ impl Node {
                 ends,
             );
         }
+        invariants::no_copy_moves(ctx, self, [&agent, &replicator]);
         self.moved_within_lease(ctx, grant, replicator);
         let writers = self
             .up()

@@ -20,6 +20,8 @@ use std::rc::Rc;
 
 /// How long a question may go unanswered.
 const ANSWER_MILLIS: u64 = 4_000;
+/// How long people wait for what the new operator has not heard of the lost one.
+const GAP_MILLIS: u64 = 20_000;
 /// Most that a thief says.
 const MOST_WORDS: u32 = 12;
 
@@ -29,6 +31,8 @@ pub struct Recovery {
     thief_after_millis: Option<u64>,
     /// Whether the enrolment of the lost one was taken back.
     is_done: bool,
+    /// Since when people wait for what is missing among the lost one's statements.
+    gap_since: Option<u64>,
     thief: Option<Rng>,
     words: u32,
 }
@@ -40,9 +44,15 @@ impl Recovery {
             heir,
             thief_after_millis,
             is_done: false,
+            gap_since: None,
             thief: None,
             words: 0,
         }
+    }
+
+    /// The node that is made an operator.
+    pub fn heir(&self) -> usize {
+        self.heir
     }
 }
 
@@ -116,6 +126,18 @@ impl World {
     /// The new operator takes back the lost one's enrolment, and honours all it has heard.
     fn take_back(&mut self, heir: usize) {
         let lost = self.nodes[0].identity.public();
+        let replica = self.nodes[heir].replica();
+        let ledger = replica.expect("it is an operator").ledger();
+        if ledger.unbroken(&lost) != ledger.head(&lost) {
+            // What is missing may come, or be lost with who said it.
+            let now = self.ctx.now;
+            let recovery = self.recovery.as_mut().expect("it is under way");
+            self.ctx.seen.gaps += u64::from(recovery.gap_since.is_none());
+            let since = *recovery.gap_since.get_or_insert(now);
+            if now < since + GAP_MILLIS && self.ctx.flaw != Some(Flaw::HonoursPastGaps) {
+                return;
+            }
+        }
         let mut taken = None;
         self.live(heir, |node, ctx| {
             taken = node.take_back(ctx, lost)?;
@@ -283,9 +305,14 @@ impl Node {
             return Ok(Some(honoured));
         }
         let head = replica.document().heads().get(&lost).copied();
+        let ledger = replica.ledger();
         let honoured = Honoured {
             key: lost,
-            statements: replica.ledger().head(&lost),
+            // With a gap before it, no statement says who stands.
+            statements: match ctx.flaw {
+                Some(Flaw::HonoursPastGaps) => ledger.head(&lost),
+                _ => ledger.unbroken(&lost),
+            },
             changes: head.unwrap_or(Position::NONE),
         };
         if ctx.flaw == Some(Flaw::SparesTheLost) {

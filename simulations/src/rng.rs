@@ -35,6 +35,10 @@ pub enum Stream {
     Boots,
     /// What a drawn scenario asks of operators beside the first.
     Operators,
+    /// Which folder of a drawn scenario runs twice.
+    Twice,
+    /// Which of two participants with one key is reached, by who speaks and the time.
+    Ways,
 }
 
 /// A stream of numbers.

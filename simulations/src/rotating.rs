@@ -6,6 +6,7 @@
 use crate::context::{Context, Flaw};
 use crate::network::Event;
 use crate::node::{Lived, Node};
+use crate::recovery::Recovery;
 use crate::rng::{Rng, Stream};
 use crate::world::World;
 use blocks::CloseReason;
@@ -31,21 +32,12 @@ impl World {
         // A joiner asks who admits it by the key in its invite.
         let all_joined = self.nodes.iter().all(|node| !node.store.is_blank());
         let is_lost = index == 0 && self.heir.is_some();
-        if is_lost || !all_joined && index == 0 || index == self.forger() {
+        // Another one with its key would be left with one that is no good any more.
+        let is_twice = self.ctx.twin.is_some_and(|twin| twin.of == index);
+        if is_twice || is_lost || !all_joined && index == 0 || index == self.forger() {
             return;
         }
-        // A node that knows its operator alone, and an operator, that change their keys
-        // before either hears of the other's, never find each other again.
-        let is_operator = index == 0 || Some(index) == self.scenario.second_operator;
-        let changes = &self.ctx.oracle.changed_keys;
-        let all_heard = self.nodes.iter().all(|node| {
-            node.replica().is_some_and(|replica| {
-                let authority = replica.authority();
-                let mut changes = changes.iter();
-                changes.all(|change| authority.by_key(&change.new).is_some())
-            })
-        });
-        if is_operator && !changes.is_empty() && !all_heard {
+        if self.loses_touch(index) {
             return;
         }
         for stream in self.ctx.network.streams_of(index) {
@@ -60,6 +52,36 @@ impl World {
                 .schedule(self.ctx.now + HEARD_MILLIS, event);
         }
     }
+}
+
+impl World {
+    /// Whether a node and one that knows nobody else would change their keys before either
+    /// hears of the other's, and never find each other again.
+    fn loses_touch(&self, index: usize) -> bool {
+        let heir = self.recovery.as_ref().map(Recovery::heir);
+        // Who was made an operator with the root key knows one member alone, at first.
+        let is_known = heir.is_none_or(|heir| {
+            let key = self.nodes[heir].identity.public();
+            let mut others = self.nodes.iter().filter(|node| node.index != heir);
+            others.any(|node| knows(node, &key))
+        });
+        let operators = [Some(0), self.scenario.second_operator, heir];
+        let is_operator = |index: usize| operators.contains(&Some(index));
+        let stays = |node: &&Node| node.lost_until != Some(u64::MAX);
+        let mut changes = self.ctx.oracle.changed_keys.iter();
+        !is_known
+            || changes.any(|change| {
+                let changed = self.ctx.keys.get(&change.new).copied();
+                let mut staying = self.nodes.iter().filter(stays);
+                (is_operator(index) || changed.is_some_and(is_operator))
+                    && !staying.all(|node| knows(node, &change.new))
+            })
+    }
+}
+
+fn knows(node: &Node, key: &keys::PublicKey) -> bool {
+    let replica = node.replica();
+    replica.is_some_and(|replica| replica.authority().by_key(key).is_some())
 }
 
 impl Node {

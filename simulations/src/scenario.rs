@@ -38,6 +38,8 @@ pub enum Ending {
     Deleted,
     /// It is deleted after it was cut over.
     DeletedAfterwards,
+    /// Its agent's folder runs twice.
+    AgentRunsTwice,
 }
 
 /// Who is lost on the way, for good or for longer than anybody waits.
@@ -79,6 +81,18 @@ pub enum Loss {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thief_after_millis: Option<u64>,
     },
+}
+
+/// Whose data folder runs twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Twice {
+    /// Which node's.
+    pub node: usize,
+    /// When it is copied; as it starts if that is later.
+    pub copied_at_millis: u64,
+    /// When the copy starts, once the node takes part.
+    pub at_millis: u64,
 }
 
 /// What people want done.
@@ -222,6 +236,9 @@ pub struct Scenario {
     /// Who is lost, until it is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<Loss>,
+    /// Whose data folder somebody copies, and starts beside the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub twice: Option<Twice>,
     /// What happens to messages and calls by chance.
     #[serde(default)]
     pub chance: Rates,
@@ -300,6 +317,11 @@ impl Scenario {
         }
     }
 
+    /// The participant that is never enrolled: behind the nodes, and the copy of one.
+    pub fn stranger(&self) -> usize {
+        self.nodes + usize::from(self.twice.is_some())
+    }
+
     /// What a participant is for, in a word.
     pub fn role_of(&self, index: usize) -> &'static str {
         let mut migrations = self.migrations.iter();
@@ -307,7 +329,8 @@ impl Scenario {
             0 => "operator",
             _ if self.second_operator == Some(index) => "operator",
             _ if self.recovers() == Some(index) => "operator",
-            _ if index >= self.nodes => "stranger",
+            _ if index >= self.stranger() => "stranger",
+            _ if index >= self.nodes => "copy",
             _ if migrations.any(|migration| migration.agent == index) => "agent",
             _ if self.receives(index) => "replicator",
             _ if self

@@ -138,7 +138,7 @@ impl Node {
         let Some(ticket) = self.ticket(job, epoch, &permit) else {
             return;
         };
-        let Some(peer) = ctx.index_of(&permit.replicator()) else {
+        let Some(peer) = self.way_to(ctx, &permit.replicator()) else {
             return;
         };
         let geometry = self.sources[&job.volume].geometry;
@@ -564,6 +564,7 @@ impl Node {
             job,
             [&agent, &replicator],
         );
+        invariants::no_copy_moves(ctx, self, [&agent, &replicator]);
         self.moved_within_lease(ctx, grant, replicator);
     }
 

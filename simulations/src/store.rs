@@ -129,6 +129,21 @@ impl Store {
         });
     }
 
+    /// A copy of the data folder, without what is attached to its machine.
+    pub fn folder(&self) -> Self {
+        Self {
+            statements: self.statements.clone(),
+            ids: self.ids.clone(),
+            changes: self.changes.clone(),
+            reports: self.reports.clone(),
+            evidence: self.evidence.clone(),
+            agents: self.agents.clone(),
+            trees: self.trees.clone(),
+            leases: self.leases.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Somebody puts the copy back; whether it is another than what is there.
     pub fn put_back(&mut self) -> bool {
         let Some(old) = self.old.clone() else {

@@ -38,7 +38,12 @@ fn a_few_seeds_hold_and_reach_everything_they_are_about() {
         seen.add(&outcome.seen);
     }
     // What is seldom drawn, or never.
-    for name in ["first-operator-lost", "root-key-recovers"] {
+    for name in [
+        "first-operator-lost",
+        "root-key-recovers",
+        "operator-lost-with-a-gap",
+        "agent-runs-twice",
+    ] {
         let outcome = world::run(&files::named(name), None, None);
         assert_eq!(outcome.violation, None, "{name}");
         seen.add(&outcome.seen);
@@ -187,6 +192,27 @@ fn a_lost_operator_that_is_not_taken_back_or_not_honoured_is_noticed() {
         let outcome = world::run(&scenario, None, Some(flaw));
         assert_eq!(outcome.violation.unwrap().invariant.id(), "INV-27");
     }
+}
+
+#[test]
+fn a_node_that_tells_nobody_of_a_key_in_two_places_is_noticed() {
+    let scenario = files::named("agent-runs-twice");
+    let outcome = world::run(&scenario, None, Some(Flaw::HidesCopies));
+    assert_eq!(outcome.violation.unwrap().invariant.id(), "INV-29");
+}
+
+#[test]
+fn ends_that_go_on_with_a_key_that_they_know_to_be_in_two_places_are_noticed() {
+    let scenario = files::named("agent-runs-twice");
+    let outcome = world::run(&scenario, None, Some(Flaw::NeverRechecks));
+    assert_eq!(outcome.violation.unwrap().invariant.id(), "INV-29");
+}
+
+#[test]
+fn a_lost_operator_that_is_honoured_past_what_is_missing_of_it_is_noticed() {
+    let scenario = files::named("operator-lost-with-a-gap");
+    let outcome = world::run(&scenario, None, Some(Flaw::HonoursPastGaps));
+    assert_eq!(outcome.violation.unwrap().invariant.id(), "INV-18");
 }
 
 #[test]

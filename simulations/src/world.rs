@@ -17,6 +17,7 @@ use crate::rng::{Rng, Stream};
 use crate::scenario::{At, Scenario, Wish, skew};
 use crate::store::Store;
 use crate::trace::{Trace, View};
+use crate::twice::Copied;
 use blocks::Geometry;
 use keys::lease::Boot;
 use keys::{Identity, Name, Role};
@@ -65,6 +66,8 @@ pub struct World {
     pub heir: Option<usize>,
     /// The making of a new operator with the root key, once the first is lost.
     pub recovery: Option<Recovery>,
+    /// What somebody copied of the folder that is to run twice.
+    pub copied: Option<Copied>,
     /// What the people of the first operator have got of each migration.
     pub done: Vec<Vec<At<Wish>>>,
     forger: usize,
@@ -97,7 +100,7 @@ pub fn run(scenario: &Scenario, view: Option<View>, flaw: Option<Flaw>) -> Outco
 impl World {
     fn new(scenario: Scenario, view: Option<View>, flaw: Option<Flaw>) -> Self {
         let (seed, nodes) = (scenario.seed, scenario.nodes);
-        let names = (0..=nodes)
+        let names = (0..=scenario.stranger())
             .map(|index| format!("n{index} {}", scenario.role_of(index)))
             .collect();
         let ctx = Context {
@@ -113,6 +116,7 @@ impl World {
             flaw,
             keys: BTreeMap::new(),
             current: vec![],
+            twin: None,
             trace: Trace::new(names, view),
             seen: Seen::default(),
             oracle: Oracle::default(),
@@ -120,7 +124,7 @@ impl World {
         };
         let forger = match scenario.role_of(nodes - 1) {
             "member" => nodes - 1,
-            _ => nodes,
+            _ => scenario.stranger(),
         };
         let done = vec![vec![]; scenario.migrations.len()];
         let mut world = Self {
@@ -132,12 +136,13 @@ impl World {
             forger,
             heir: None,
             recovery: None,
+            copied: None,
             done,
             people: Rng::of(seed, Stream::People, &[]),
             writes: Rng::of(seed, Stream::Writes, &[]),
             looks_at: 0,
         };
-        for index in 0..=nodes {
+        for index in 0..=world.stranger() {
             world.add_participant(index);
         }
         world.draw_edges();
@@ -151,9 +156,13 @@ impl World {
         let (seed, number) = (self.scenario.seed, index as u64);
         let mut keys = Rng::of(seed, Stream::Keys, &[number]);
         let identity = Identity::from_seed(&keys.bytes());
-        self.ctx.keys.insert(identity.public(), index);
         self.ctx.current.push(identity.public());
-        if index == self.scenario.nodes {
+        if self.scenario.role_of(index) == "copy" {
+            // It has the key of the node whose folder it is, once it runs.
+            return;
+        }
+        self.ctx.keys.insert(identity.public(), index);
+        if index == self.stranger() {
             self.ctx.oracle.forgers.insert(identity.public());
             return;
         }
@@ -228,7 +237,7 @@ impl World {
 
     /// The participant that is never enrolled.
     pub fn stranger(&self) -> usize {
-        self.scenario.nodes
+        self.scenario.stranger()
     }
 
     /// The enrolled node in whose name forgeries are sent; a stranger where every node
@@ -340,6 +349,7 @@ impl World {
                 self.people();
                 self.losses();
                 self.recover();
+                self.runs_twice();
                 let at = self.ctx.now + self.people.between(300, 1_200);
                 self.ctx.network.schedule(at, Event::People);
             }

@@ -48,7 +48,7 @@ fn enrolled_as_operator(ledger: &Ledger, node: NodeId) -> bool {
 
 fn note_vouched(ctx: &mut Context, replica: &Replica, me: NodeId, renewals: &[Renewal]) {
     let ledger = replica.ledger();
-    let revoked = revoked_in(ledger);
+    let revoked = revoked_in(ledger, ctx.oracle.lost.as_ref());
     for renewal in renewals {
         for pair in &renewal.pairs {
             let agent = grant_in(ledger, &pair.grant).map(|grant| StatementId::from(grant.agent));

@@ -6,6 +6,7 @@
 use super::{Invariant, revoked_in};
 use crate::context::Context;
 use crate::node::Node;
+use crdt::Forked;
 use crdt::plan::Conflict;
 use keys::{Ledger, MigrationId, NodeId, PublicKey, Statement, StatementId, UnixSecs};
 use mesh::Replica;
@@ -74,15 +75,18 @@ pub(super) fn only_the_honoured_counts(ctx: &mut Context, node: &Node) {
     let Some(id) = authority.by_key(&lost.key).map(|member| member.id) else {
         return;
     };
-    let revoked = revoked_in(ledger);
+    let revoked = revoked_in(ledger, Some(&lost));
     if !revoked.contains(&id.into()) {
         return;
     }
+    // Who has not heard of all that leads up to the last one cannot tell it from a branch:
+    // there less may count.
+    let is_whole = ledger.is_whole(&lost.key, &lost.honoured.statements);
     let mut wrong = vec![];
     for (id, state) in authority.grants() {
         if let Some(seq) = place_of(ledger, id, &lost.key) {
             let counts = seq <= lost.honoured.statements.seq && !revoked.contains(id);
-            if state.revoked == counts {
+            if state.revoked == counts && (is_whole || !counts) {
                 wrong.push(format!("grant {id:?}, number {seq}"));
             }
         }
@@ -91,7 +95,8 @@ pub(super) fn only_the_honoured_counts(ctx: &mut Context, node: &Node) {
         let id = StatementId::from(member.id);
         if let Some(seq) = place_of(ledger, &id, &lost.key) {
             let counts = seq <= lost.honoured.statements.seq && !revoked.contains(&id);
-            if (member.standing == keys::Standing::Active) != counts {
+            let stands = member.standing == keys::Standing::Active;
+            if stands != counts && (is_whole || stands) {
                 wrong.push(format!("enrolment {id:?}, number {seq}"));
             }
         }
@@ -104,6 +109,25 @@ pub(super) fn only_the_honoured_counts(ctx: &mut Context, node: &Node) {
         let (at, honoured) = (node.index, lost.honoured.statements.seq);
         format!("node {at} takes for what it is not: {wrong:?}; {honoured} are honoured")
     });
+}
+
+/// INV-29, for a block that moves at a node between two ends.
+pub fn no_copy_moves(ctx: &mut Context, node: &Node, ends: [&PublicKey; 2]) {
+    let Some(replica) = node.replica() else {
+        return;
+    };
+    let mut forked = node.store.evidence.keys();
+    let is_end = |forked: &&Forked| {
+        let key = match forked {
+            Forked::Reports(node) => key_in(replica.ledger(), *node),
+            Forked::Changes(author, _) => Some(*author),
+        };
+        key.is_some_and(|key| ends.contains(&&key))
+    };
+    if let Some(forked) = forked.find(is_end) {
+        let text = format!("node {} moves a block and knows of {forked:?}", node.index);
+        ctx.fail(Invariant::CopiesAreStopped, text);
+    }
 }
 
 /// The number of a statement among those of a key, if it is of that key.

@@ -14,6 +14,7 @@ use keys::statement::MAX_AUTONOMY_SECS;
 use std::collections::VecDeque;
 
 mod operators;
+mod twice;
 
 /// A day: as far as any clock is off.
 const DAY_SECS: u64 = 86_400;
@@ -64,11 +65,13 @@ impl Scenario {
             heal_at_millis: heal_at,
             lost_millis: rng.between(6_000, 14_000),
             loss,
+            twice: None,
             chance: Rates::USUAL,
             migrations,
             faults: vec![],
         };
         operators::draw(&mut scenario);
+        twice::draw(&mut scenario);
         scenario.faults = faults::drawn(&scenario, max_skew_secs);
         scenario.name_all();
         scenario
@@ -184,7 +187,7 @@ fn migration(
     match ending {
         Ending::CutOver => wishes.push((cut_at, cutover)),
         Ending::GrantRevoked => wishes.push((early, Wish::RevokeGrants)),
-        Ending::GrantExpired => {}
+        Ending::GrantExpired | Ending::AgentRunsTwice => {}
         Ending::AgentRevoked => wishes.push((early, Wish::RevokeAgent)),
         Ending::ReplicatorRevoked => wishes.push((early, Wish::RevokeReplicators)),
         Ending::Deleted => {

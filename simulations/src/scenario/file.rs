@@ -4,7 +4,7 @@
 //! Everything in a file is checked against the limits here, so that a world never
 //! meets a node that is not there or a time that never comes.
 
-use super::{At, Loss, Migration, Scenario, Wish};
+use super::{At, Loss, Migration, Scenario, Twice, Wish};
 use crate::context::Seen;
 use crate::faults::Fault;
 use keys::statement::{MAX_AUTONOMY_SECS, MAX_LEASE_SECS, MIN_LEASE_SECS};
@@ -151,6 +151,9 @@ impl Scenario {
             let away = away_millis.unwrap_or(1);
             within("loss.away_millis", away, 1, MAX_MILLIS)?;
         }
+        if let Some(twice) = self.twice {
+            self.check_twice(twice)?;
+        }
         if self.migrations.is_empty() || self.migrations.len() > nodes {
             return Err("give at least one [[migration]], and no more than nodes".into());
         }
@@ -183,6 +186,24 @@ impl Scenario {
                 "node {heir} is not invited, as it recovers the mesh, and has other work to do"
             )),
             false => Ok(()),
+        }
+    }
+
+    /// Nobody else has to take the place of a node whose folder runs twice.
+    fn check_twice(&self, twice: Twice) -> Result<(), String> {
+        let Twice {
+            node,
+            copied_at_millis,
+            at_millis,
+        } = twice;
+        within("twice.node", node as u64, 1, self.nodes as u64 - 1)?;
+        within("twice.copied_at_millis", copied_at_millis, 0, at_millis)?;
+        within("twice.at_millis", at_millis, 0, MAX_MILLIS)?;
+        match self.role_of(node) {
+            "operator" | "provisioner" => Err(format!(
+                "node {node} is needed to the end, and stopped once its folder runs twice"
+            )),
+            _ => Ok(()),
         }
     }
 

@@ -1,8 +1,6 @@
 //! What a drawn scenario asks of operators beside the first: who is one, what they
 //! decide while the first decides something else, and whether the first is lost.
 //!
-//! Recovery with the root key is not drawn: scenario files say it.
-//!
 //! It has chance of its own, so that the rest of a scenario does not depend on it.
 
 use crate::rng::{Rng, Stream};
@@ -18,9 +16,18 @@ pub fn draw(scenario: &mut Scenario) {
     if scenario.nodes < MIN_NODES || strands || rng.below(2) == 0 {
         return;
     }
-    let spare = rng.between(5, scenario.nodes as u64);
-    scenario.second_operator = usize::try_from(spare).ok();
-    lose_the_first(scenario, &mut rng);
+    let last = scenario.nodes - 1;
+    if last > 5 && needs_no_founder(scenario) && rng.below(2) == 0 {
+        recover(scenario, last, &mut rng);
+        scenario.second_operator = (rng.below(2) == 0).then_some(5);
+        if scenario.second_operator.is_none() {
+            return;
+        }
+    } else {
+        let spare = rng.between(5, scenario.nodes as u64);
+        scenario.second_operator = usize::try_from(spare).ok();
+        lose_the_first(scenario, &mut rng);
+    }
     let quiet_at = scenario.quiet_at_millis;
     for migration in &mut scenario.migrations {
         match rng.below(4) {
@@ -54,6 +61,15 @@ fn lose_the_first(scenario: &mut Scenario, rng: &mut Rng) {
 fn needs_no_founder(scenario: &Scenario) -> bool {
     let mut migrations = scenario.migrations.iter();
     scenario.loss != Some(Loss::Revoked) && migrations.all(|all| all.provisioner != 0)
+}
+
+/// The first operator is lost, and a new one made with the root key does all that it did.
+fn recover(scenario: &mut Scenario, heir: usize, rng: &mut Rng) {
+    scenario.loss = Some(Loss::Operator {
+        at_millis: rng.between(10_000, scenario.heal_at_millis + 8_000),
+        recovered_by: Some(heir),
+        thief_after_millis: (rng.below(3) > 0).then(|| rng.between(1, 4_000)),
+    });
 }
 
 /// The second operator grants, and takes back what it granted.

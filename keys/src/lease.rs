@@ -201,9 +201,11 @@ impl Leases {
             (here >= then).then_some(0)
         } else {
             let passed = signed(now.wall.0) - signed(snapshot.wall.0);
-            let charged = passed.saturating_add(signed(REBOOT_CHARGE_SECS));
-            // A moment keeps its distance from the snapshot, which lies `charged` ago.
-            (charged >= 0).then(|| here - then - charged.saturating_mul(1000))
+            let charge = signed(REBOOT_CHARGE_SECS);
+            // A clock that went back says nothing of how long it took. A moment keeps its
+            // distance from the snapshot, which lies `charged` ago.
+            let charged = passed.max(0).saturating_add(charge);
+            (passed >= -charge).then(|| here - then - charged.saturating_mul(1000))
         };
         let Some(moved) = moved else {
             return Self::new();

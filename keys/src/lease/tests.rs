@@ -301,6 +301,26 @@ fn after_a_reboot_neither_the_uptime_nor_a_clock_that_went_far_back_makes_a_leas
 }
 
 #[test]
+fn after_a_reboot_a_clock_that_went_back_by_almost_all_that_is_charged_makes_no_lease_younger() {
+    let mut leases = Leases::new();
+    leases.hold(pair(1), 1_000);
+    let then = Now {
+        wall: UnixSecs(10 * REBOOT_CHARGE_SECS),
+        mono_millis: 1_000,
+    };
+    for back in [1, 60, REBOOT_CHARGE_SECS - 1, REBOOT_CHARGE_SECS] {
+        // It was down for some seconds, whatever the clock says.
+        let now = Now {
+            wall: UnixSecs(then.wall.0 - back),
+            mono_millis: 5_000,
+        };
+        let restored = Leases::restore(leases.snapshot(then, HOME), now, ELSEWHERE);
+        let charge = 1_000 * i128::from(REBOOT_CHARGE_SECS);
+        assert_eq!(age(&restored, now), Some(charge), "back by {back} s");
+    }
+}
+
+#[test]
 fn a_stored_lease_never_counts_from_later_than_it_was_stored() {
     let mut leases = Leases::new();
     leases.hold(pair(1), 9_000);

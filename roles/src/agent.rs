@@ -31,7 +31,7 @@ use blocks::RefusalCode;
 use codec::Wire;
 use crdt::plan::Desired;
 use crdt::report::{PassSummary, Stage};
-use hold::{Hold, WAITING};
+use hold::Hold;
 use keys::{Denied, Epoch, NodeId, Permit, SendBlocks, Signed};
 use serde::{Deserialize, Serialize};
 

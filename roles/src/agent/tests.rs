@@ -3,6 +3,7 @@
 
 mod moving;
 
+use super::hold::WAITING;
 use super::*;
 use crate::world::{AGENT, JOB, NOW, OPERATOR, REPLICATOR, SPAN, World, proof};
 use crdt::report::TargetState;

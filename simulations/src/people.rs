@@ -351,7 +351,16 @@ impl Node {
         ctx: &mut Context,
         indexes: &[usize],
     ) -> Result<Done, crate::node::Died> {
-        let Some(ids) = self.ids_of(ctx, indexes) else {
+        let Some(authority) = self.replica().map(Replica::authority) else {
+            return Ok(Done::NotYet);
+        };
+        // One may have changed its key while it was cut off.
+        let id = |index: &usize| {
+            let is_it = |member: &&keys::Member| ctx.keys.get(&member.key) == Some(index);
+            authority.members().find(is_it).map(|member| member.id)
+        };
+        let ids: Option<Vec<NodeId>> = indexes.iter().map(id).collect();
+        let Some(ids) = ids else {
             return Ok(Done::NotYet);
         };
         self.revoke(ctx, ids.into_iter().map(StatementId::from).collect())

@@ -104,8 +104,10 @@ impl World {
         // From here on it is kept offline, and lent to who recovers.
         self.nodes[0].root = None;
         self.nodes[heir].lent = Some(root.clone());
+        // People ask nobody whom they revoked, who may not have heard of it.
+        let outcasts = self.scenario.outcasts();
         let members: Vec<usize> = (1..self.scenario.nodes)
-            .filter(|index| self.nodes[*index].replica().is_some())
+            .filter(|index| self.nodes[*index].replica().is_some() && !outcasts.contains(index))
             .collect();
         let Some(mesh) = members.iter().find_map(|index| self.nodes[*index].mesh()) else {
             return;

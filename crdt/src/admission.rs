@@ -217,7 +217,8 @@ pub(crate) fn parse_stored(signed: SignedChange) -> Result<Parsed, Refusal> {
     Ok(parsed)
 }
 
-/// The round is the change's message, in decimal; the first has none.
+/// The round is the change's message, in decimal; the first has none. Nothing else can come
+/// with the operations: the survey refuses what follows the columns.
 fn round_of(change: &Change) -> Option<u32> {
     let Some(message) = change.message() else {
         return Some(0);

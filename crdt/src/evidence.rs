@@ -22,7 +22,7 @@ pub enum Evidence {
 
 impl Wire for Evidence {
     const NAME: &'static str = "fork evidence";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const LIMIT: usize = 2 * (Report::LIMIT + 256);
 }
 

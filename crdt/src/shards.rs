@@ -52,8 +52,7 @@ pub(crate) fn name(shard: u8) -> String {
     format!("{shard:02x}")
 }
 
-/// The shard that the entry of this key is in, from 0; the operation of counter one higher
-/// makes it.
+/// The shard that the entry of this key is in, from 0. Operation number shard + 1 makes it.
 pub fn of(key: &str) -> u8 {
     blake3::hash(key.as_bytes()).as_bytes()[0] % SHARDS
 }

@@ -17,7 +17,8 @@ pub use enrol::{
     Admission, DeniedCode, EnrolReply, EnrolRequest, JoinError, JoinStep, Joiner, Recoverer,
 };
 pub use replica::{
-    Alarm, Changed, Fork, Founding, Input, Output, Record, Recovering, Replica, StateError,
+    Alarm, Changed, Fork, Founding, Input, Output, REPORT_BYTES_PER_SEC, Record, Recovering,
+    Replica, StateError,
 };
 pub use sync::{Announcement, Heads, Page, Request, Summary, Yours};
 pub use view::View;

@@ -18,6 +18,7 @@ mod pace;
 pub use asking::{ANSWER_MILLIS, ASK_AGAIN_MILLIS, ASK_MILLIS, MAX_ASKING};
 pub use cloned::Fork;
 pub use local::{Founding, Recovering, StateError};
+pub use pace::BYTES_PER_SEC as REPORT_BYTES_PER_SEC;
 
 use crate::enrol::{Admission, EnrolReply, EnrolRequest};
 use crate::sync::{Announcement, Heads, Page, Request};

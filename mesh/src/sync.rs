@@ -102,7 +102,7 @@ pub struct Request {
 
 impl Wire for Request {
     const NAME: &'static str = "sync request";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const LIMIT: usize = 512 * 1024;
 }
 
@@ -172,7 +172,7 @@ pub struct Page {
 
 impl Wire for Page {
     const NAME: &'static str = "sync page";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const LIMIT: usize = MAX_PAGE;
 }
 
@@ -195,7 +195,7 @@ pub struct Announcement {
 
 impl Wire for Announcement {
     const NAME: &'static str = "announcement";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const LIMIT: usize = MAX_ANNOUNCEMENT;
 }
 

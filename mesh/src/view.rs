@@ -232,7 +232,7 @@ impl View {
         let mut long = std::mem::take(&mut self.long);
         long.retain(|key| self.is_eligible(now, key) && !ring.contains(key));
         if now >= self.redraw_at {
-            // None in the first step, and where there are few there is nobody else.
+            // Not while there is room: in the first step, or in a small mesh.
             if long.len() == LONG {
                 let at = self.below(long.len());
                 if let Some(key) = long.iter().nth(at).copied() {

@@ -158,8 +158,8 @@ pub struct Engine {
     lengths: BTreeMap<VolumeId, u64>,
     proofs: Vec<keys::Signed>,
     events: VecDeque<Event>,
-    /// Number of the newest event that was told before this start.
-    told_before: u64,
+    /// What was told before this start, and is not to be told again because of it.
+    told_before: events::ToldBefore,
     conflicts: crdt::Conflicts,
     binding: Option<crate::machine::Binding>,
     live: BTreeMap<JobId, Live>,
@@ -200,7 +200,7 @@ impl Engine {
         let (net, net_events) = parts.net;
         let store = parts.store;
         let events: VecDeque<Event> = store.newest_events(RECENT_EVENTS, None)?.into();
-        let told_before = events.back().map_or(0, |event| event.seq);
+        let told_before = events::told_before(&events);
         let boot = clock::boot()?;
         let leases = store.leases()?;
         let leases = leases.map(|stored| Leases::restore(stored, clock::now(), boot));

@@ -315,8 +315,8 @@ impl Situation<'_> {
         plan.desired == Desired::Deleted || plan.volumes.iter().all(cut_over)
     }
 
-    /// The keys of all with whom this node has work in common that goes on, to be
-    /// connected to them whoever else is.
+    /// The keys of all with whom this node has work in common that goes on: to them it stays
+    /// connected, however many others there are.
     pub fn partners(&self) -> BTreeSet<PublicKey> {
         let mut partners = BTreeSet::new();
         for plan in self.plan.migrations.values() {

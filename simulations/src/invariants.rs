@@ -215,11 +215,15 @@ pub fn nothing_told_is_forgotten(ctx: &mut Context, node: &Node) {
     let (Some(replica), Some(told)) = (node.replica(), ctx.oracle.told.get(&node.index)) else {
         return;
     };
-    let held: BTreeSet<_> = replica
-        .document()
-        .heads()
+    let document = replica.document();
+    let authors = document.heads();
+    let counts = authors
         .keys()
-        .flat_map(|author| replica.document().entries_after(author, 0, usize::MAX))
+        .flat_map(|author| document.entries_after(author, 0, usize::MAX));
+    // What does not count now, as its author's word is not whole yet, is kept for when it does.
+    let kept = node.store.changes.values().cloned();
+    let held: BTreeSet<_> = counts
+        .chain(kept)
         .map(|change| (change.author, change_id(&change)))
         .collect();
     let missing = told

@@ -26,7 +26,7 @@ pub struct Snapshot {
 
 impl Wire for Snapshot {
     const NAME: &'static str = "document snapshot";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     /// Some 500,000 servers; a larger document is loaded from its logs.
     const LIMIT: usize = 16 * 1024 * 1024;
 }

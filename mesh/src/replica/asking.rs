@@ -330,8 +330,13 @@ impl Replica {
         if theirs.reports != ours.reports {
             let list = |bucket| {
                 let held = self.reports.bucket(bucket);
-                held.map(|(node, version, hash)| HeldReport::new(node, version, hash))
-                    .collect()
+                held.map(|(node, version, hash)| {
+                    // Of who reports too fast nothing is taken now, whatever it is.
+                    let allowed = self.pace.allows(node);
+                    let version = if allowed { version } else { u64::MAX };
+                    HeldReport::new(node, version, hash)
+                })
+                .collect()
             };
             let summary = summary(self.reports.buckets(), &peer.report_buckets, list);
             asking.report_buckets = listed(&summary);

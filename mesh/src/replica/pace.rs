@@ -1,6 +1,6 @@
 //! How fast the reports of one member are taken in: every node stores and passes on each
-//! of them, so that one member that never stops reporting must not keep all the others
-//! busy. What comes too fast is left out; the newest of it is asked for later.
+//! of them, and one that never stops would keep all others busy. What comes too fast is
+//! left out; the newest of it is asked for later.
 //!
 //! A leaking bucket for each member: what was taken in fills it, and time empties it.
 
@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 
 /// Bytes of reports that are taken in of a member at once.
 const BURST_BYTES: u64 = 1024 * 1024;
-/// And from then on, each second: four reports, or what a long one has each four seconds.
-const BYTES_PER_SEC: u64 = 64 * 1024;
+/// And from then on, each second: four short reports, or a quarter of the longest. An honest
+/// node makes no more than that.
+pub const BYTES_PER_SEC: u64 = 64 * 1024;
 /// What storing a report costs however short it is, in bytes.
 const LEAST_BYTES: u64 = 16 * 1024;
 

@@ -9,7 +9,7 @@ use codec::Wire;
 use keys::{Domain, MigrationId, PublicKey, Role, Signed, UnixSecs};
 use roles::{JobId, Note};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How often figures are measured.
 const SAMPLE_MILLIS: u64 = 500;
@@ -79,20 +79,27 @@ impl Progress {
     }
 }
 
+/// About which migration, of which kind, in which words.
+pub(super) type ToldBefore = BTreeSet<(Option<MigrationId>, String, String)>;
+
+pub(super) fn told_before<'a>(events: impl IntoIterator<Item = &'a crdt::Event>) -> ToldBefore {
+    let told = events.into_iter();
+    told.map(|event| (event.migration, event.kind.clone(), event.text.clone()))
+        .collect()
+}
+
 impl Engine {
     pub(super) fn tell(&mut self, migration: Option<MigrationId>, note: Note) {
         self.tell_here(migration, note);
         self.report.soon();
     }
 
-    /// Tells what is found again after each start, unless it was told before this one and
-    /// nothing else of its kind about the migration since.
+    /// Tells what is found again after each start, unless it was told before this one.
     pub(super) fn tell_once(&mut self, migration: Option<MigrationId>, note: Note) {
-        let mut told = self.events.iter().rev();
-        let last = told.find(|event| event.kind == note.kind && event.migration == migration);
-        let is_known = |last: &crdt::Event| last.seq <= self.told_before && last.text == note.text;
-        if !last.is_some_and(is_known) {
-            self.tell(migration, note);
+        let key = (migration, note.kind.to_owned(), note.text);
+        if !self.told_before.remove(&key) {
+            let (migration, _, text) = key;
+            self.tell(migration, Note { text, ..note });
         }
     }
 

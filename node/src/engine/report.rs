@@ -15,7 +15,8 @@ const EVENTS: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     wanted: bool,
-    published_millis: Option<u64>,
+    /// When the last one is far enough behind.
+    rested_millis: u64,
 }
 
 impl Draft {
@@ -27,7 +28,7 @@ impl Draft {
     /// Somebody waits for it: do not rest.
     pub(super) fn publish_now(&mut self) {
         self.wanted = true;
-        self.published_millis = None;
+        self.rested_millis = 0;
     }
 }
 
@@ -48,16 +49,13 @@ impl Engine {
 
     pub(super) fn publish_if_due(&mut self) {
         let now = self.now();
-        let rested = self
-            .report
-            .published_millis
-            .is_none_or(|last| now.mono_millis >= last + MIN_GAP_MILLIS);
+        let rested = now.mono_millis >= self.report.rested_millis;
         let may = self.replica.may_write() && self.replica.me().is_some();
         if !self.report.wanted || !rested || !may {
             return;
         }
         self.report.wanted = false;
-        self.report.published_millis = Some(now.mono_millis);
+        self.report.rested_millis = now.mono_millis + MIN_GAP_MILLIS;
         let Some(me) = self.replica.me() else { return };
         let mut report = Report::new(me, 0, now.wall);
         report.hostname = crate::inventory::hostname();
@@ -84,6 +82,11 @@ impl Engine {
         let mut out = vec![];
         let published = self.replica.publish(now.wall, report, &mut out);
         self.carry(out);
+        // Others take in no more than this of one node.
+        let made = self.replica.reports().signed(&me);
+        let bytes = made.map_or(0, |signed| signed.body.len() as u64);
+        let taken_millis = bytes * 1000 / mesh::REPORT_BYTES_PER_SEC;
+        self.report.rested_millis = now.mono_millis + taken_millis.max(MIN_GAP_MILLIS);
         if let Err(error) = published {
             tracing::error!("this node's report was not made: {error}");
         }

@@ -20,7 +20,7 @@ use mesh::{Founding, Replica};
 use roles::{JobId, Ticket};
 use std::fs;
 use std::os::unix::fs::FileExt;
-use world::{Taken, World, answer, content, extent, soon, until};
+use world::{Running, Taken, World, answer, content, extent, soon, until};
 
 /// One ticket that must not be accepted, and what is to be said about it.
 struct Forgery {
@@ -452,4 +452,32 @@ async fn a_revoked_agent_and_its_replicator_both_stop() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_replicator_and_its_agent_both_stop() {
     both_ends_stop(Withdrawn::Replicator).await;
+}
+
+/// A provisioner finds after each start that it keeps the volumes of what was deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_found_again_after_a_start_is_told_once() {
+    let world = World::new().await;
+    let folder = world.folder.path().join("agent");
+    let tell = |engine: &mut super::Engine, text: &'static str| {
+        let note = roles::Note::warn("volumes-kept", text);
+        engine.tell_once(Some(MigrationId([1; 16])), note);
+        let events = engine.events.iter();
+        events.filter(|event| event.kind == "volumes-kept").count()
+    };
+    assert_eq!(
+        world.agent.call(move |engine| tell(engine, "of a")).await,
+        1
+    );
+    assert_eq!(
+        world.agent.call(move |engine| tell(engine, "of b")).await,
+        2
+    );
+    world.agent.stop().await;
+    let agent = soon("the agent again", Running::start(&folder)).await;
+    assert_eq!(agent.call(move |engine| tell(engine, "of a")).await, 2);
+    assert_eq!(agent.call(move |engine| tell(engine, "of b")).await, 2);
+    // What happens again is told again.
+    assert_eq!(agent.call(move |engine| tell(engine, "of a")).await, 3);
+    agent.stop().await;
 }

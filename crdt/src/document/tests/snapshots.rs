@@ -67,8 +67,8 @@ fn the_bytes_of_a_snapshot_do_not_change() {
     let mut node = Node::new(&world, 1);
     node.edit(&world, |edit| edit.create_migration(&migration(M1)));
     let bytes = codec::encode(&node.document.save().finish()).unwrap();
-    assert_eq!(bytes[0], 1);
-    assert_eq!(&blake3::hash(&bytes).to_hex()[..16], "a4437b4d71d1351c");
+    assert_eq!(bytes[0], 2);
+    assert_eq!(&blake3::hash(&bytes).to_hex()[..16], "e6a6063ac179a121");
 }
 
 proptest! {

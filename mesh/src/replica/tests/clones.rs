@@ -69,7 +69,7 @@ fn passed(out: &[Output]) -> usize {
 }
 
 /// A second running copy of a node.
-fn copy_of(node: &Replica) -> Replica {
+pub(super) fn copy_of(node: &Replica) -> Replica {
     let identity = node.identity.clone();
     let mut copy = restored(identity, &records(node));
     copy.write_unheard();

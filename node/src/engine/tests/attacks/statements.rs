@@ -315,7 +315,7 @@ async fn a_member_that_withholds_a_revocation_undoes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_whose_enrolment_ends_is_parted_from_when_it_does() {
     let world = World::new().await;
-    let end = UnixSecs(wall_clock().0 + 12);
+    let end = UnixSecs(wall_clock().0 + 15);
     let late = world.hostile_until("late", &[Role::Agent], Some(end)).await;
     assert!(late.is_let_in().await, "its time is not over");
     soon("the end of its connection", async {

@@ -474,7 +474,7 @@ async fn what_is_found_again_after_a_start_is_told_once() {
         2
     );
     world.agent.stop().await;
-    let agent = soon("the agent again", Running::start(&folder)).await;
+    let agent = Box::pin(Running::start(&folder)).await;
     assert_eq!(agent.call(move |engine| tell(engine, "of a")).await, 2);
     assert_eq!(agent.call(move |engine| tell(engine, "of b")).await, 2);
     // What happens again is told again.

@@ -95,6 +95,9 @@ impl Kept {
 pub struct Reports {
     /// Of a forked node, one of its pair.
     kept: BTreeMap<NodeId, Arc<Kept>>,
+    /// Those of nodes that do not stand now and may stand again: what is said of them is
+    /// not whole yet.
+    aside: BTreeMap<NodeId, Arc<Kept>>,
     /// The two reports that show each fork: a fork beats all versions.
     forks: BTreeMap<NodeId, Box<[Signed; 2]>>,
     /// Of what is not forked.
@@ -107,6 +110,7 @@ impl Default for Reports {
     fn default() -> Self {
         Self {
             kept: BTreeMap::new(),
+            aside: BTreeMap::new(),
             forks: BTreeMap::new(),
             buckets: vec![[0; 32]; BUCKETS],
             digest: OnceLock::new(),
@@ -240,23 +244,29 @@ impl Reports {
 
     /// Leaves out the reports of nodes that are no longer in the mesh, or that were
     /// signed with a key which the node has given up, so that all nodes keep the same
-    /// ones, and names them.
+    /// ones, and names them. Takes back those of nodes that are in the mesh again: an older
+    /// one that some peer still holds must not take their place.
     pub fn drop_departed(&mut self, authority: &Authority, now: UnixSecs) -> Vec<NodeId> {
-        let gone: Vec<NodeId> = self
-            .kept
-            .iter()
-            .filter(|(node, kept)| {
-                authority.member(node).is_none_or(|member| {
-                    member.key != kept.signed.signer
-                        || !stands(&member.standing, member.not_after, now)
-                })
+        let is_gone = |node: &NodeId, kept: &Kept| {
+            authority.member(node).is_none_or(|member| {
+                member.key != kept.signed.signer || !stands(&member.standing, member.not_after, now)
             })
-            .map(|(node, _)| *node)
-            .collect();
+        };
+        let (aside, back): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.aside)
+            .into_iter()
+            .partition(|(node, kept)| is_gone(node, kept));
+        self.aside = aside;
+        let gone = self.kept.iter().filter(|(node, kept)| is_gone(node, kept));
+        let gone: Vec<NodeId> = gone.map(|(node, _)| *node).collect();
         for node in &gone {
-            self.kept.remove(node);
+            if let Some(kept) = self.kept.remove(node) {
+                self.aside.insert(*node, kept);
+            }
             self.forks.remove(node);
             self.changed(node);
+        }
+        for kept in back.into_values() {
+            self.keep(Arc::unwrap_or_clone(kept));
         }
         gone
     }

@@ -277,14 +277,13 @@ impl<D: Engine> Drop for Closing<D> {
 fn read_header(txn: &ReadTransaction) -> Result<Header, StoreError> {
     let stored = table::raw(txn, HEADER, HEADER_KEY)?;
     let stored = stored.ok_or_else(|| StoreError::corrupt("it has no header"))?;
-    if let Some(&found) = stored.first()
-        && found > FORMAT
-    {
-        return Err(StoreError::NewerFormat {
-            what: StoredHeader::NAME,
-            found,
-            known: FORMAT,
-        });
+    let (what, known) = (StoredHeader::NAME, FORMAT);
+    match stored.first() {
+        Some(&found) if found > known => {
+            return Err(StoreError::NewerFormat { what, found, known });
+        }
+        Some(&found) if found < known => return Err(StoreError::OlderFormat { found, known }),
+        _ => {}
     }
     let StoredHeader { mesh, key } = table::unseal(HEADER.name(), HEADER_KEY, &stored)?;
     Ok(Header {

@@ -221,6 +221,28 @@ fn the_report_of_a_revoked_node_is_refused_and_dropped() {
     assert!(reports.get(&node).is_none());
 }
 
+/// As where a node hears of a change of keys before it hears all that the old key said.
+#[test]
+fn the_report_of_a_node_that_stands_again_is_back_and_no_older_one_takes_its_place() {
+    let (mut world, node) = world();
+    let stands = world.authority();
+    let mut reports = Reports::new();
+    let newest = report(node, 2, "newest");
+    reports.offer(newest.clone(), &stands, NOW);
+    let digest = reports.digest();
+    world.revoke(5, None);
+    let gone = world.authority();
+    assert_eq!(reports.drop_departed(&gone, NOW), [node]);
+    assert_eq!(reports.digest(), Reports::new().digest());
+    assert!(reports.drop_departed(&gone, NOW).is_empty());
+    assert!(reports.get(&node).is_none());
+    assert!(reports.drop_departed(&stands, NOW).is_empty());
+    assert_eq!(reports.digest(), digest);
+    let older = reports.offer(report(node, 1, "older"), &stands, NOW);
+    assert_eq!(older, ReportOutcome::Stale);
+    assert_eq!(reports.signed(&node), Some(&newest));
+}
+
 #[test]
 fn a_report_signed_with_a_key_that_was_given_up_is_refused_and_dropped() {
     let (mut world, node) = world();

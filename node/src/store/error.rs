@@ -47,6 +47,16 @@ pub enum StoreError {
         /// The newest format that this program reads.
         known: u8,
     },
+    /// Written by a program of before the format changed.
+    #[error(
+        "the stored state has format {found} and this dunlin reads format {known} only: use the dunlin that wrote it, or move the data folder away and join the mesh again with a new invite (source disks are not touched by this)"
+    )]
+    OlderFormat {
+        /// Its format.
+        found: u8,
+        /// The format that this program reads.
+        known: u8,
+    },
     /// What is stored is not what was written.
     #[error(
         "the stored state is damaged: {what}; restore the data folder from a backup, or move it away and join the mesh again with a new invite (source disks are not touched by this)"

@@ -342,29 +342,32 @@ fn an_absent_store_is_told_from_a_damaged_one() {
 }
 
 #[test]
-fn a_newer_format_is_refused_with_what_to_do() {
-    let folder = TempDir::new().unwrap();
-    let (path, store) = create(&folder);
-    store
-        .write(|txn| {
-            let newer = [FORMAT + 1, 0xff, 0xff];
-            txn.open_table(HEADER)?
-                .insert(HEADER_KEY, newer.as_slice())?;
-            Ok(())
-        })
-        .unwrap();
-    drop(store);
-    let Err(refused) = Store::open(&path) else {
-        panic!("a newer format was opened");
-    };
-    assert_eq!(
-        refused.to_string(),
-        format!(
-            "the stored state has format {} and this dunlin knows formats up to {FORMAT}: use \
-             the dunlin that wrote it, or a newer one",
-            FORMAT + 1
-        )
+fn another_format_is_refused_with_what_to_do() {
+    let newer = format!(
+        "format {} and this dunlin knows formats up to {FORMAT}: use the dunlin that wrote it",
+        FORMAT + 1
     );
+    let older = format!(
+        "format {} and this dunlin reads format {FORMAT} only: use",
+        FORMAT - 1
+    );
+    for (format, words) in [(FORMAT + 1, newer), (FORMAT - 1, older)] {
+        let folder = TempDir::new().unwrap();
+        let (path, store) = create(&folder);
+        store
+            .write(|txn| {
+                let other = [format, 0xff, 0xff];
+                txn.open_table(HEADER)?
+                    .insert(HEADER_KEY, other.as_slice())?;
+                Ok(())
+            })
+            .unwrap();
+        drop(store);
+        let Err(refused) = Store::open(&path) else {
+            panic!("format {format} was opened");
+        };
+        assert!(refused.to_string().contains(&words), "{refused}");
+    }
 }
 
 #[test]

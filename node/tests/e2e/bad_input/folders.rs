@@ -72,13 +72,13 @@ fn a_store_of_a_newer_format_is_refused_and_kept() {
     let lab = Lab::new();
     let mut node = lab.founder("node");
     let path = node.folder.join("dunlin.redb");
-    assert_eq!(reformatted(&path, 4), 3);
-    let words = ["format 4", "knows formats up to 3", "or a newer one"];
+    assert_eq!(reformatted(&path, 5), 4);
+    let words = ["format 5", "knows formats up to 4", "or a newer one"];
     run(&node).fails(1, &words);
     node.run(&["status"]).fails(1, &words);
     assert_eq!(
-        reformatted(&path, 3),
-        4,
+        reformatted(&path, 4),
+        5,
         "it is as the newer program left it"
     );
     node.start();

@@ -14,7 +14,7 @@ use keys::permit::Move;
 use keys::proof::{End, RootProof};
 use keys::{
     Authority, Denied, Epoch, Grant, Leases, Member, MigrationId, NodeId, Permit, PublicKey,
-    ReceiveBlocks, Role, SendBlocks, Signed, StatementId, VolumeId,
+    ReceiveBlocks, Role, SendBlocks, Signed, Standing, StatementId, VolumeId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -449,10 +449,15 @@ impl Situation<'_> {
     /// its cutover or the end of the plan, so it has to say so: that it lists no job may be
     /// a word from before it began.
     pub fn agent_word(&self, plan: &MigrationPlan) -> Word {
+        // Only what stands for good: of a node that is not known yet, or of which what was said
+        // is not whole yet, more may come.
+        let is_gone = |member: &Member| {
+            let is_over = member.not_after.is_some_and(|end| end <= self.now.wall);
+            is_over || matches!(member.standing, Standing::Revoked(_))
+        };
         let member = self.authority.member(&plan.source);
-        let belongs = |key: &PublicKey| self.authority.admits(self.now.wall, key);
         match self.reports.get(&plan.source) {
-            _ if !member.is_some_and(|member| belongs(&member.key)) => Word::Gone,
+            _ if member.is_some_and(is_gone) => Word::Gone,
             Some(report) if report.let_go.contains(&plan.id) => Word::LetGo,
             // Without a report: it may be on its way, or it has yet to make its first.
             _ => Word::HoldsOn,

@@ -227,3 +227,20 @@ fn partners_are_those_of_work_that_goes_on_whichever_part_in_it_one_has() {
         assert!(world.situation(AGENT, NOW).partners().is_empty());
     }
 }
+
+/// The plan may come before the enrolment of a node that it names.
+#[test]
+fn an_agent_that_is_not_known_yet_has_not_left() {
+    let mut world = World::new();
+    let unknown = |situation: &Situation<'_>| MigrationPlan {
+        source: NodeId([99; 32]),
+        ..situation.migration(&JOB).unwrap().clone()
+    };
+    let situation = world.situation(OPERATOR, NOW);
+    assert_eq!(situation.agent_word(&unknown(&situation)), Word::HoldsOn);
+    let agent = world.id(AGENT);
+    world.revoke(1, agent.into());
+    let situation = world.situation(OPERATOR, NOW);
+    let plan = situation.migration(&JOB).unwrap();
+    assert_eq!(situation.agent_word(plan), Word::Gone);
+}

@@ -90,14 +90,31 @@ impl Kept {
     }
 }
 
+/// Of a node that does not stand now.
+#[derive(Debug, Clone)]
+enum Aside {
+    Report(Arc<Kept>),
+    /// The two reports that show its fork.
+    Fork(Box<[Signed; 2]>),
+}
+
+impl Aside {
+    fn signer(&self) -> &PublicKey {
+        match self {
+            Self::Report(kept) => &kept.signed.signer,
+            Self::Fork(pair) => &pair[0].signer,
+        }
+    }
+}
+
 /// The newest report of each node. A clone shares what it holds with the original.
 #[derive(Debug, Clone)]
 pub struct Reports {
     /// Of a forked node, one of its pair.
     kept: BTreeMap<NodeId, Arc<Kept>>,
-    /// Those of nodes that do not stand now and may stand again: what is said of them is
-    /// not whole yet.
-    aside: BTreeMap<NodeId, Arc<Kept>>,
+    /// What is known of nodes that do not stand now and may stand again: what is said of
+    /// them is not whole yet.
+    aside: BTreeMap<NodeId, Aside>,
     /// The two reports that show each fork: a fork beats all versions.
     forks: BTreeMap<NodeId, Box<[Signed; 2]>>,
     /// Of what is not forked.
@@ -247,26 +264,32 @@ impl Reports {
     /// ones, and names them. Takes back those of nodes that are in the mesh again: an older
     /// one that some peer still holds must not take their place.
     pub fn drop_departed(&mut self, authority: &Authority, now: UnixSecs) -> Vec<NodeId> {
-        let is_gone = |node: &NodeId, kept: &Kept| {
+        let is_gone = |node: &NodeId, signer: &PublicKey| {
             authority.member(node).is_none_or(|member| {
-                member.key != kept.signed.signer || !stands(&member.standing, member.not_after, now)
+                member.key != *signer || !stands(&member.standing, member.not_after, now)
             })
         };
         let (aside, back): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.aside)
             .into_iter()
-            .partition(|(node, kept)| is_gone(node, kept));
+            .partition(|(node, aside)| is_gone(node, aside.signer()));
         self.aside = aside;
-        let gone = self.kept.iter().filter(|(node, kept)| is_gone(node, kept));
+        let kept = self.kept.iter();
+        let gone = kept.filter(|(node, kept)| is_gone(node, &kept.signed.signer));
         let gone: Vec<NodeId> = gone.map(|(node, _)| *node).collect();
         for node in &gone {
-            if let Some(kept) = self.kept.remove(node) {
-                self.aside.insert(*node, kept);
+            let kept = self.kept.remove(node).map(Aside::Report);
+            let fork = self.forks.remove(node).map(Aside::Fork);
+            if let Some(aside) = fork.or(kept) {
+                self.aside.insert(*node, aside);
             }
-            self.forks.remove(node);
             self.changed(node);
         }
-        for kept in back.into_values() {
-            self.keep(Arc::unwrap_or_clone(kept));
+        for aside in back.into_values() {
+            match aside {
+                Aside::Report(kept) => drop(self.keep(Arc::unwrap_or_clone(kept))),
+                // It was read before.
+                Aside::Fork(pair) => drop(self.restore_fork(pair)),
+            }
         }
         gone
     }

@@ -244,6 +244,26 @@ fn the_report_of_a_node_that_stands_again_is_back_and_no_older_one_takes_its_pla
 }
 
 #[test]
+fn the_fork_of_a_node_that_stands_again_is_back_as_one() {
+    let (mut world, node) = world();
+    let stands = world.authority();
+    let mut reports = Reports::new();
+    for hostname in ["x", "y"] {
+        reports.offer(report(node, 1, hostname), &stands, NOW);
+    }
+    assert!(reports.is_forked(&node));
+    let shown = reports.signed(&node).cloned();
+    world.revoke(5, None);
+    assert_eq!(reports.drop_departed(&world.authority(), NOW), [node]);
+    assert!(!reports.is_forked(&node) && reports.get(&node).is_none());
+    reports.drop_departed(&stands, NOW);
+    assert!(reports.is_forked(&node));
+    assert_eq!(reports.signed(&node).cloned(), shown);
+    let later = reports.offer(report(node, 2, "z"), &stands, NOW);
+    assert_eq!(later, ReportOutcome::Stale);
+}
+
+#[test]
 fn a_report_signed_with_a_key_that_was_given_up_is_refused_and_dropped() {
     let (mut world, node) = world();
     let mut reports = Reports::new();

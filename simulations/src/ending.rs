@@ -295,7 +295,7 @@ fn check_copy(world: &mut World, migration: &Migration, job: &JobId) {
         .filter_map(|node| node.store.disks.get(&path));
     let same_bytes = disks
         .next()
-        .is_some_and(|disk| disk.sound() == volume.contents);
+        .is_some_and(|disk| flat_root(volume.geometry, &disk.sound()) == root);
     let nodes = world.nodes.iter();
     let is_confirmed = |node: &Node| permission(world, node, job).is_ok();
     let believers: Vec<usize> = nodes

@@ -425,30 +425,25 @@ fn shown(value: &ScalarValue) -> String {
 /// equal on all nodes that have admitted the same changes.
 pub(crate) fn content_hash(doc: &Automerge) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    let mut text = |text: &str| {
-        hasher.update(&(text.len() as u64).to_le_bytes());
-        hasher.update(text.as_bytes());
-    };
-    for shard in doc.values(ROOT).map(|(_, shard)| shard) {
-        for key in doc.keys(&shard) {
-            text(&key);
-            for (value, object) in doc.get_all(&shard, key.as_str()).unwrap_or_default() {
-                text(&object.to_string());
-                if let automerge::Value::Scalar(scalar) = &value {
-                    text(&shown(scalar));
-                    continue;
-                }
-                for field in doc.keys(&object) {
-                    text(&field);
-                    for (value, id) in doc.get_all(&object, field.as_str()).unwrap_or_default() {
-                        text(&id.to_string());
-                        if let automerge::Value::Scalar(scalar) = &value {
-                            text(&shown(scalar));
-                        }
-                    }
-                }
+    hash_map(doc, &ROOT, &mut hasher);
+    *hasher.finalize().as_bytes()
+}
+
+/// As deep as admission lets maps be: shards, entries, fields.
+fn hash_map(doc: &Automerge, map: &ObjId, hasher: &mut blake3::Hasher) {
+    for key in doc.keys(map) {
+        hash_text(&key, hasher);
+        for (value, id) in doc.get_all(map, key.as_str()).unwrap_or_default() {
+            hash_text(&id.to_string(), hasher);
+            match value {
+                automerge::Value::Scalar(scalar) => hash_text(&shown(&scalar), hasher),
+                automerge::Value::Object(_) => hash_map(doc, &id, hasher),
             }
         }
     }
-    *hasher.finalize().as_bytes()
+}
+
+fn hash_text(text: &str, hasher: &mut blake3::Hasher) {
+    hasher.update(&(text.len() as u64).to_le_bytes());
+    hasher.update(text.as_bytes());
 }

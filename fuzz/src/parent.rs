@@ -99,6 +99,7 @@ fn wait(child: &mut Child, limit: Duration) -> Result<bool, Failed> {
         if child.try_wait()?.is_some() {
             return Ok(true);
         }
+        // The standard library waits for a child for ever or not at all.
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(false)

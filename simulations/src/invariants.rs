@@ -20,6 +20,7 @@ use crate::store::{Copy, Store};
 use blocks::{BlockIndex, Extent, Geometry};
 use crdt::plan::Conflict;
 use crdt::{Forked, SignedChange};
+use keys::authority::Authorship;
 use keys::lease::Pair;
 use keys::ledger::Recorded;
 use keys::proof::RootProof;
@@ -220,8 +221,13 @@ pub fn nothing_told_is_forgotten(ctx: &mut Context, node: &Node) {
     let counts = authors
         .keys()
         .flat_map(|author| document.entries_after(author, 0, usize::MAX));
-    // What does not count now, as its author's word is not whole yet, is kept for when it does.
-    let kept = node.store.changes.values().cloned();
+    // While somebody's word is not whole here, what rests on it is kept for when it counts.
+    let changes = || node.store.changes.values();
+    let counts_in_full = |change: &SignedChange| {
+        replica.authority().authorship(&change.author) == Some(Authorship::Full)
+    };
+    let is_whole = changes().all(counts_in_full);
+    let kept = changes().filter(|_| !is_whole).cloned();
     let held: BTreeSet<_> = counts
         .chain(kept)
         .map(|change| (change.author, change_id(&change)))

@@ -140,6 +140,9 @@ impl World {
                 return;
             }
         }
+        if !self.knows_what_is_planned(heir) {
+            return;
+        }
         let mut taken = None;
         self.live(heir, |node, ctx| {
             taken = node.take_back(ctx, lost)?;
@@ -165,6 +168,21 @@ impl World {
                 .network
                 .schedule(now + after, Event::Start { node: 0 });
         }
+    }
+
+    /// Whether a node has heard of every migration that others show: what it does not honour
+    /// people would have to plan anew.
+    fn knows_what_is_planned(&self, heir: usize) -> bool {
+        let outcasts = self.scenario.outcasts();
+        let knows = |index: usize, id: &MigrationId| {
+            let replica = self.nodes[index].replica();
+            replica.is_some_and(|one| one.document().plan().migrations.contains_key(id))
+        };
+        let mut migrations = self.scenario.migrations.iter();
+        migrations.all(|migration| {
+            let mut others = (1..self.scenario.nodes).filter(|index| !outcasts.contains(index));
+            knows(heir, &migration.id) || !others.any(|other| knows(other, &migration.id))
+        })
     }
 
     /// Whoever has the lost machine says something more with its key.

@@ -337,6 +337,7 @@ async fn connect_when_taken(socket: &Path) -> io::Result<UnixStream> {
     loop {
         match UnixStream::connect(socket).await {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // Nothing tells when the other end has taken one in.
                 tokio::time::sleep(TRY_AGAIN).await;
             }
             connected => return connected,

@@ -158,6 +158,7 @@ async fn rotate_key(client: &Client, screen: &mut Screen) -> Result<(), CommandE
                 "the key was changed, but the node has not come back with it: look at its log, and start it again with `dunlin run`",
             ));
         }
+        // Its socket is made anew, which nothing tells.
         tokio::time::sleep(LOOK).await;
     }
     screen.result(&rotated, |rotated, _| {

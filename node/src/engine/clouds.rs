@@ -23,7 +23,11 @@ impl Engine {
                 Action::Retire(old) => self.retire(old),
                 Action::ReadBack(reading) => self.read_back(reading),
                 Action::Witness(reading) => self.witness(&reading),
-                Action::Tell(migration, note) => self.tell_once(migration, note),
+                Action::Tell(migration, note) => match note.kind {
+                    // What it finds again after each start; a failure is always news.
+                    "volumes-kept" | "removal-waits" => self.tell_once(migration, note),
+                    _ => self.tell(migration, note),
+                },
             }
         }
     }
@@ -104,7 +108,7 @@ impl Engine {
         self.keep_provisioned_proofs();
         if self.stated(&migration) {
             let text = "the volumes are kept: they may have been cut over, and be in use; remove them by hand if they are not";
-            self.tell(Some(migration), Note::warn("volumes-kept", text));
+            self.tell_once(Some(migration), Note::warn("volumes-kept", text));
             return self.cloud_answered(Input::Kept(migration));
         }
         let providers: Vec<Arc<dyn Provider>> = self.providers.values().cloned().collect();

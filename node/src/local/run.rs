@@ -103,6 +103,7 @@ async fn open_store(dir: &DataDir) -> Result<(Store, Header), StoreError> {
     loop {
         match Store::open(&dir.store()) {
             Err(StoreError::Locked { .. }) if Instant::now() < until => {
+                // The lock is another process's, and cannot be waited for with a limit.
                 tokio::time::sleep(LOOK).await;
             }
             opened => return opened,

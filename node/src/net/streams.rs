@@ -233,6 +233,7 @@ async fn try_open(
             Ok(()) => return Err(StreamError::Refused(peer)),
             Err(error) => reason = error.to_string(),
         }
+        // The peer's queue was full, and it does not say when it has room.
         tokio::time::sleep(PAUSE).await;
     }
     Err(StreamError::Broken { peer, reason })

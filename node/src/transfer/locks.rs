@@ -20,6 +20,7 @@ pub(super) fn while_busy<T, E>(
     let deadline = Instant::now() + BUSY;
     loop {
         match open() {
+            // A lock on a file cannot be waited for with a limit.
             Err(error) if is_busy(&error) && Instant::now() < deadline => thread::sleep(LOOK),
             opened => return opened,
         }

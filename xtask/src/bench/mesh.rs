@@ -177,6 +177,7 @@ fn wait_until_level(nodes: &[Node], before: Option<&str>) -> Result<()> {
         if Instant::now() > until {
             bail!("{} nodes do not hold what the founder holds", behind.len());
         }
+        // Other processes: they are asked again and again.
         std::thread::sleep(PAUSE);
     }
 }

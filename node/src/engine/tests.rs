@@ -20,7 +20,7 @@ use mesh::{Founding, Replica};
 use roles::{JobId, Ticket};
 use std::fs;
 use std::os::unix::fs::FileExt;
-use world::{Running, Taken, World, answer, content, extent, soon, until};
+use world::{Running, Taken, World, answer, content, extent, pause, soon, until};
 
 /// One ticket that must not be accepted, and what is to be said about it.
 struct Forgery {
@@ -373,15 +373,20 @@ async fn a_deaf_agent_is_stopped(withdrawn: Withdrawn) {
     // Nobody takes what it still has to say.
     sending.abort();
     match withdrawn {
-        Withdrawn::Grant => {
+        // It lets members in until they part from it, but takes nothing of them.
+        Withdrawn::Grant | Withdrawn::Replicator => {
             let code = RefusalCode::Revoked;
             taken
                 .refuses_with("it comes again", &ticket, code, "was revoked")
                 .await;
         }
-        Withdrawn::Agent | Withdrawn::Replicator => {
-            let comes_in = async { while taken.rogue.is_let_in().await {} };
-            soon("the connection's end", comes_in).await;
+        Withdrawn::Agent => {
+            soon("the connection's end", async {
+                while taken.rogue.is_let_in().await {
+                    pause().await;
+                }
+            })
+            .await;
         }
     }
     assert!(fs::read(&taken.copy).unwrap() == then, "it wrote on");

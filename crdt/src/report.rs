@@ -44,6 +44,9 @@ pub struct Report {
     pub node: NodeId,
     /// Raised by one with every report; stored before the report is announced.
     pub version: u64,
+    /// BLAKE3 of the body of the report before, as its node held it: one that follows a
+    /// report which a node made, and is not the node's, is another's with its key.
+    pub previous: Option<[u8; 32]>,
     /// When, by the node's wall clock.
     pub at: UnixSecs,
     /// Name of the host.
@@ -80,7 +83,7 @@ pub struct Report {
 
 impl Wire for Report {
     const NAME: &'static str = "report";
-    const VERSION: u8 = 3;
+    const VERSION: u8 = 4;
     const LIMIT: usize = 256 * 1024;
 }
 
@@ -315,6 +318,7 @@ impl Report {
         Self {
             node,
             version,
+            previous: None,
             at,
             hostname: String::new(),
             program_version: String::new(),

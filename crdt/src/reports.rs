@@ -304,6 +304,11 @@ impl Reports {
         self.kept.get(node).map(|kept| &kept.signed)
     }
 
+    /// BLAKE3 of the body of a node's newest report.
+    pub fn hash(&self, node: &NodeId) -> Option<[u8; 32]> {
+        self.kept.get(node).map(|kept| kept.hash)
+    }
+
     /// All reports, in order of their nodes.
     pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &Report)> {
         self.kept.iter().map(|(node, kept)| (node, &kept.report))

@@ -39,9 +39,17 @@ pub(super) struct Own {
     /// When it began, by its wall clock.
     pub(super) since: Option<UnixSecs>,
     /// The last report that it made since.
-    pub(super) last: Option<Report>,
+    pub(super) last: Option<Made>,
     /// Its own changes that lost what they depend on, to be made again.
     pub(super) orphans: Vec<Orphan>,
+}
+
+/// A report that this node made.
+#[derive(Debug, Clone)]
+pub(super) struct Made {
+    pub(super) report: Report,
+    /// BLAKE3 of its body.
+    pub(super) hash: [u8; 32],
 }
 
 impl Replica {
@@ -113,13 +121,16 @@ impl Replica {
         records: &mut Vec<Record>,
         found: &mut Vec<Evidence>,
     ) {
-        let (Some(me), Some(mine)) = (self.me(), self.own.last.clone()) else {
+        let (Some(me), Some(made)) = (self.me(), self.own.last.clone()) else {
             return;
         };
         let Some(theirs) = self.reports.get(&me) else {
             return;
         };
-        let made_meanwhile = self.own.since.is_some_and(|since| theirs.at > since);
+        let mine = made.report;
+        // By the clock it is found sooner; by what it follows, whatever the clocks say.
+        let made_meanwhile = theirs.previous == Some(made.hash)
+            || self.own.since.is_some_and(|since| theirs.at > since);
         // An older one may be its own: it forgets its reports while it seems not to belong.
         if !made_meanwhile || theirs.version < mine.version || *theirs == mine {
             return;

@@ -40,6 +40,7 @@ impl Engine {
         known.is_some_and(|known| {
             let as_before = Report {
                 version: known.version,
+                previous: known.previous,
                 at: known.at,
                 ..report.clone()
             };

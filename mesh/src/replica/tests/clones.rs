@@ -314,6 +314,29 @@ fn a_node_that_hears_a_report_of_itself_which_it_did_not_make_proves_the_clone()
     assert_eq!([&*one.hostname, &*other.hostname], ["web1", "copy"]);
 }
 
+/// Each of the two hears of the other's report before it makes its own, so that no two
+/// have one version; and the clock of one was set back.
+#[test]
+fn a_copy_that_goes_on_after_this_nodes_report_is_found_whatever_its_clock_says() {
+    let (mut op, _) = found(1);
+    let mut node = join(&mut op, 9);
+    let key = node.my_key();
+    talk(&mut op, &mut node, 100);
+    let mut twin = copy_of(&node);
+    publish(&mut node, "web1");
+    talk(&mut op, &mut node, 100);
+    talk(&mut op, &mut twin, 100);
+    let day_before = UnixSecs(NOW.0.saturating_sub(86_400));
+    let mut report = Report::new(NodeId([0; 32]), 0, UnixSecs(0));
+    report.hostname = "copy".into();
+    let mut out = vec![];
+    twin.publish(day_before, report, &mut out).unwrap();
+    let via = op.my_key();
+    assert!(alarms(&step(&mut op, announced(key, &out))).is_empty());
+    let found = step(&mut node, announced(via, &out));
+    assert_eq!(alarms(&found), [(key, Fork::Reports)]);
+}
+
 #[test]
 fn an_own_report_from_before_the_start_is_no_clone() {
     let (mut op, _) = found(1);
@@ -324,7 +347,7 @@ fn an_own_report_from_before_the_start_is_no_clone() {
     let out = publish(&mut node, "web1 again");
     let mut back = restored(key(9), &old);
     back.write_unheard();
-    publish(&mut back, "web1");
+    publish(&mut back, "web1, from a copy");
     let via = op.my_key();
     assert!(alarms(&step(&mut back, announced(via, &out))).is_empty());
     assert!(back.cloned().is_empty());

@@ -83,6 +83,7 @@ fn an_old_copy_goes_on_after_its_own_newest_entries_and_forks_nothing() {
     publish(&mut back, "back");
     talk(&mut node, &mut back, 100);
     // Even beside what it had written before.
+    let mut op = restored(key(1), &records(&op));
     talk(&mut op, &mut back, 100);
     assert!(node.cloned().is_empty() && back.cloned().is_empty() && op.cloned().is_empty());
     assert_eq!(node.heads(), back.heads());

@@ -135,7 +135,9 @@ pub struct Oracle {
 #[derive(Default)]
 struct Telling {
     statements: BTreeSet<StatementId>,
-    changes: BTreeSet<(PublicKey, SignedChangeId)>,
+    /// Of each author by their numbers; of one number there may be one more that was made
+    /// again.
+    changes: BTreeSet<(PublicKey, u64, SignedChangeId)>,
     reports: BTreeMap<(NodeId, PublicKey), u64>,
 }
 
@@ -164,16 +166,15 @@ pub fn told_is_durable(
         told.statements.insert(id);
     }
     for change in changes {
-        let id = (change.author, change_id(change));
-        let mut stored = store.changes.values();
-        let held = stored.any(|stored| stored.author == id.0 && stored.raw == change.raw);
-        ctx.require(held, Invariant::ToldIsDurable, || {
-            format!(
-                "node {node} told a change of {:?}, which it has not stored",
-                id.0
-            )
+        let author = change.author;
+        let mut stored = store.changes.iter();
+        let held = stored.find(|((by, _), stored)| *by == author && stored.raw == change.raw);
+        ctx.require(held.is_some(), Invariant::ToldIsDurable, || {
+            format!("node {node} told a change of {author:?}, which it has not stored")
         });
-        ctx.oracle.told.entry(node).or_default().changes.insert(id);
+        let told = ctx.oracle.told.entry(node).or_default();
+        let number = held.map(|((_, number), _)| (author, *number, change_id(change)));
+        told.changes.extend(number);
     }
     for signed in reports {
         let held = store.reports.values().any(|held| held == signed);
@@ -240,9 +241,16 @@ pub fn nothing_told_is_forgotten(ctx: &mut Context, node: &Node) {
         .or_else(|| {
             let lost = ctx.oracle.lost.as_ref();
             let mut changes = told.changes.iter();
-            let change = changes
-                .find(|id| !held.contains(id) && !is_past_the_honoured(lost, node, replica, id));
-            change.map(|(author, _)| format!("a change of {author:?}"))
+            let change = changes.find(|(author, number, id)| {
+                // What lost what it rests on is made again under its number.
+                let again = document.entries_after(author, number - 1, 1);
+                let is_made_again = again.first().is_some_and(|again| change_id(again) != *id);
+                let id = (*author, *id);
+                !held.contains(&id)
+                    && !is_made_again
+                    && !is_past_the_honoured(lost, node, replica, &id)
+            });
+            change.map(|(author, number, _)| format!("change {number} of {author:?}"))
         })
         .or_else(|| {
             // Of those that left the mesh no report is kept, nor one of a key given up; and

@@ -230,7 +230,16 @@ fn run(out: &mut impl Write, options: &Run) -> Result<ExitCode, String> {
         let (done, broken) = (so_far.seeds, so_far.broken.len());
         if done % every == 0 {
             let rate = so_far.rate();
-            let _ = writeln!(out, "{done} seeds done, {broken} broken, {rate:.1} seeds/s");
+            let seeds: Vec<String> = so_far.broken.keys().map(u64::to_string).collect();
+            let seeds = if seeds.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", seeds.join(", "))
+            };
+            let _ = writeln!(
+                out,
+                "{done} seeds done, {broken} broken{seeds}, {rate:.1} seeds/s"
+            );
         }
     });
     for (seed, violation) in &summary.broken {

@@ -83,14 +83,10 @@ impl World {
         self.ctx
             .note(copy, format_args!("is a copy of n{}", twin.of));
         self.forget_jobs_of(twin.of);
-        let edges = self.edges.iter().filter_map(|(a, b)| match twin.of {
-            of if of == *a => Some(*b),
-            of if of == *b => Some(*a),
-            _ => None,
-        });
-        let edges: Vec<usize> = edges.collect();
-        self.edges
-            .extend(edges.into_iter().map(|peer| (peer, copy)));
+        // It dials whoever is in its folder: the neighbours of the node may have changed
+        // their keys since, or be out.
+        let others = (0..copy).filter(|peer| *peer != twin.of);
+        self.edges.extend(others.map(|peer| (peer, copy)));
         self.ctx.network.schedule(now, Event::Start { node: copy });
     }
 

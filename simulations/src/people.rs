@@ -259,6 +259,11 @@ impl Node {
             wish,
             Wish::Pause | Wish::Resume | Wish::Cutover { .. } | Wish::NameReplicator { .. }
         );
+        if goes && !may_go && ctx.calm && planned.is_some() && self.has_good_grant(&id) {
+            // Two operators created it apart, and the one that counts was not started.
+            self.start(ctx, migration, Wish::Start)?;
+            return Ok(Done::NotYet);
+        }
         if goes && !may_go {
             // Another operator is to start it, and this one has not heard that it did.
             return Ok(Done::NotYet);

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod sample;
+mod transfer;
 
 use crate::datadir::{DataDir, KeyFile};
 use crate::local;

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 mod behaviour;
+mod direct;
 mod driver;
 mod event;
 mod frame;
@@ -29,6 +30,7 @@ mod redial;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use event::{Event, Protocol, Refusal, Reply, TooLong};
 pub use frame::FrameError;

@@ -47,6 +47,9 @@ pub use send::{SendCommand, SendEvent, SendJob, send};
 /// between two threads and the delay of a fast link.
 const PIECES: usize = 16;
 
+/// How much is sent between two barriers, in bytes.
+pub const BARRIER_BYTES: u64 = 256 << 20;
+
 /// Live figures of one session, read by whoever shows them.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -71,4 +74,4 @@ fn add(to: &AtomicU64, count: u64) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

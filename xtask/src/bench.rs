@@ -5,6 +5,7 @@
 
 mod document;
 mod mesh;
+mod transfer;
 
 use anyhow::Result;
 use std::path::Path;
@@ -15,6 +16,7 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Option<Result<bool>> {
     match arguments {
         ["document"] => Some(document::run(root, "1000", "100000")),
         ["document", nodes, servers] => Some(document::run(root, nodes, servers)),
+        ["transfer", rest @ ..] => Some(transfer::Transfer::read(rest)?.run(root)),
         ["mesh", rest @ ..] => Some(mesh::Mesh::read(rest)?.run(root)),
         _ => None,
     }

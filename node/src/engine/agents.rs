@@ -324,6 +324,7 @@ impl Engine {
             tree: self.dir.tree(&job, epoch),
             tag: tag(&job, epoch),
             barrier: slot.machine.record().barrier,
+            barrier_bytes: transfer::BARRIER_BYTES,
             progress,
             compression: self.config.compression,
             permit: given,

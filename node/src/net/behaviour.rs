@@ -3,15 +3,23 @@
 
 use std::time::Duration;
 
+use futures::io::BufReader;
 use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::core::ConnectedPoint;
+use libp2p::core::Transport;
+use libp2p::core::upgrade::Version;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{StreamProtocol, Swarm, SwarmBuilder, mdns, ping, quic, tcp, tls, yamux};
+use libp2p::{PeerId, StreamProtocol, Swarm, SwarmBuilder, mdns, ping, quic, tcp, yamux};
 
+use tokio::sync::mpsc;
+
+use super::direct::{self, Handed, Purpose};
 use super::frame::Frames;
 use super::gate::{Gated, MAX_STRANGERS};
 use super::redial::MAX_PEERS;
+use super::tls::Tls;
 use super::{Config, ENROL_LIMIT, SYNC_LIMIT, StartError};
 
 /// An enrolment is answered within this, or it failed.
@@ -71,6 +79,8 @@ pub(super) struct Members {
 pub(super) struct Names {
     prefix: String,
     pub(super) blocks: StreamProtocol,
+    /// Of connections that carry a block stream and nothing else.
+    pub(super) direct: StreamProtocol,
     pub(super) gossip: StreamProtocol,
 }
 
@@ -79,6 +89,7 @@ impl Names {
         let prefix = format!("/dunlin/{}", hex::encode(&mesh_tag[..4]));
         Names {
             blocks: protocol(&prefix, "blocks/1"),
+            direct: protocol(&prefix, "blocks-direct/1"),
             gossip: protocol(&prefix, "gossip/2"),
             prefix,
         }
@@ -90,13 +101,29 @@ fn protocol(prefix: &str, name: &str) -> StreamProtocol {
         .expect("the name begins with a slash")
 }
 
-/// A swarm that listens nowhere yet.
-pub(super) fn swarm(config: &Config, names: &Names) -> Result<Swarm<Behaviour>, StartError> {
+/// A swarm that listens nowhere yet. Connections that are for a block stream alone are
+/// handed over.
+pub(super) fn swarm(
+    config: &Config,
+    names: &Names,
+    tls: Tls,
+    hand_over: mpsc::Sender<Handed>,
+) -> Result<Swarm<Behaviour>, StartError> {
     let behaviour = behaviour(config, names)?;
+    let direct = names.direct.clone();
+    let purpose = move |peer: &PeerId, _: &ConnectedPoint| Purpose {
+        peer: *peer,
+        yamux: muxer(),
+        direct,
+        hand_over,
+    };
+    let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
+        .map(|stream, _| BufReader::with_capacity(direct::READ_AHEAD, stream))
+        .upgrade(Version::V1Lazy)
+        .authenticate(tls)
+        .multiplex_ext(purpose);
     let swarm = SwarmBuilder::with_existing_identity(config.keypair.clone())
         .with_tokio()
-        .with_tcp(tcp::Config::new().nodelay(true), tls::Config::new, muxer)
-        .map_err(StartError::Tls)?
         .with_quic_config(|mut quic: quic::Config| {
             quic.max_stream_data = QUIC_STREAM_WINDOW;
             quic.max_connection_data = QUIC_CONNECTION_WINDOW;
@@ -104,6 +131,8 @@ pub(super) fn swarm(config: &Config, names: &Names) -> Result<Swarm<Behaviour>, 
             quic.max_idle_timeout = QUIC_SILENCE_MS;
             quic
         })
+        .with_other_transport(|_| tcp)
+        .unwrap_or_else(|never| match never {})
         .with_behaviour(|_| behaviour)
         .unwrap_or_else(|never| match never {})
         .with_swarm_config(|swarm| {

@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use keys::PublicKey;
+use libp2p::core::ConnectedPoint;
 use libp2p::request_response::{self, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{DialError, SwarmEvent};
@@ -18,13 +19,15 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{sleep_until, timeout};
 
 use super::behaviour::{self, Behaviour, BehaviourEvent, MembersEvent, Names};
+use super::direct::{self, Cuts, Dialler};
 use super::event::Refusal;
 use super::frame::{Frame, FrameError};
 use super::gossip::{self, Gossip, Heard};
 use super::outbox::Outbox;
 use super::peer::{PeerKey, id_of, key_of};
 use super::redial::{MAX_ADDRESSES, Redial};
-use super::streams::{self, Arrival, BlockStream, StreamError};
+use super::streams::{self, Arrival, BlockStream, Opening, StreamError};
+use super::tls::Tls;
 use super::{
     Answer, Command, Config, ENROL_LIMIT, Event, Protocol, Reply, RequestError, SHUTDOWN,
     SYNC_LIMIT, StartError, gate,
@@ -83,6 +86,10 @@ pub(super) struct Driver {
     gossip: Gossip,
     heard: mpsc::Receiver<Heard>,
     control: libp2p_stream::Control,
+    dialler: Dialler,
+    cuts: Cuts,
+    /// Where a peer was last dialled with success.
+    reached: HashMap<PeerKey, Multiaddr>,
     arrivals: mpsc::Receiver<Arrival>,
     opening: Arc<Semaphore>,
 }
@@ -90,14 +97,19 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(config: &Config, inputs: Inputs) -> Result<Self, StartError> {
         let names = Names::new(&config.mesh_tag);
-        let mut swarm = behaviour::swarm(config, &names)?;
+        let tls = Tls::new(&config.keypair).map_err(StartError::Tls)?;
+        let (hand_over, handed) = mpsc::channel(ARRIVALS);
+        let mut swarm = behaviour::swarm(config, &names, tls.clone(), hand_over)?;
+        let direct = names.direct.clone();
+        let (dialler, cuts) = (Dialler { tls, direct }, Cuts::default());
         let me = key_of(swarm.local_peer_id()).expect("our own key is an ed25519 key");
         let mut control = swarm.behaviour_mut().gated.inner().streams.new_control();
         let incoming = control
             .accept(names.blocks.clone())
             .expect("nobody else accepts streams of this new swarm");
         let (arrival_sender, arrivals) = mpsc::channel(ARRIVALS);
-        tokio::spawn(streams::accept(incoming, arrival_sender));
+        let allowed = (inputs.allowed.clone(), cuts.clone());
+        tokio::spawn(streams::accept(incoming, handed, allowed, arrival_sender));
         let incoming = control
             .accept(names.gossip.clone())
             .expect("nobody else accepts streams of this new swarm");
@@ -122,6 +134,9 @@ impl Driver {
             gossip,
             heard,
             control,
+            dialler,
+            cuts,
+            reached: HashMap::new(),
             arrivals,
             opening: Arc::new(Semaphore::new(MAX_OPENING)),
         })
@@ -181,6 +196,7 @@ impl Driver {
 
     fn allowed_changed(&mut self) {
         let allowed = self.inputs.allowed.borrow_and_update().clone();
+        self.cuts.keep_only(|peer| allowed.contains(peer));
         self.swarm
             .behaviour_mut()
             .gated
@@ -375,15 +391,17 @@ impl Driver {
         };
         match ready {
             Ok(permit) => {
-                let open = streams::open(
-                    self.control.clone(),
+                let opening = Opening {
                     peer,
-                    id_of(&peer),
-                    self.names.blocks.clone(),
-                );
+                    addresses: self.tcp_addresses(&peer),
+                    dialler: self.dialler.clone(),
+                    cuts: self.cuts.clone(),
+                    control: self.control.clone(),
+                    protocol: self.names.blocks.clone(),
+                };
                 tokio::spawn(async move {
                     // Nobody waiting any more: the stream is dropped, and reset.
-                    let _ = opened.send(open.await);
+                    let _ = opened.send(opening.open().await);
                     drop(permit);
                 });
             }
@@ -391,6 +409,19 @@ impl Driver {
                 let _ = opened.send(Err(error));
             }
         }
+    }
+
+    /// Where a peer may be dialled for a block stream: there where it was reached, else
+    /// wherever it says it listens.
+    fn tcp_addresses(&self, peer: &PeerKey) -> Vec<Multiaddr> {
+        let reached = self.reached.get(peer);
+        if let Some(address) = reached.filter(|address| direct::socket_of(address).is_some()) {
+            return vec![address.clone()];
+        }
+        let mut known = self.known_addresses().remove(peer).unwrap_or_default();
+        known.retain(|address| direct::socket_of(address).is_some());
+        known.truncate(MAX_ADDRESSES);
+        known
     }
 
     fn on_arrival(&mut self, arrival: Arrival) {
@@ -435,9 +466,14 @@ impl Driver {
         let now = Instant::now();
         match event {
             SwarmEvent::NewListenAddr { address, .. } => self.outbox.listening(address),
-            SwarmEvent::ConnectionEstablished { peer_id, .. } => {
+            SwarmEvent::ConnectionEstablished {
+                peer_id, endpoint, ..
+            } => {
                 let Some(key) = key_of(&peer_id) else { return };
                 if self.swarm.behaviour().gated.is_live(&key) {
+                    if let ConnectedPoint::Dialer { address, .. } = endpoint {
+                        self.reached.insert(key, address);
+                    }
                     self.redial.connected(now, &key);
                 } else {
                     self.redial.failed(now, &key);
@@ -475,6 +511,9 @@ impl Driver {
             }
             gate::Event::Closed(peer) => {
                 self.redial.lost(now, &peer);
+                // What carries its streams is as dead, and may take minutes to say so.
+                self.cuts.keep_only(|other| *other != peer);
+                self.reached.remove(&peer);
                 self.gossip.closed(&peer);
                 self.outbox.disconnected(peer);
                 self.step_view(view::Input::Disconnected(PublicKey(peer)));

@@ -5,7 +5,8 @@
 //! an inbound stream without notice when another one is already waiting, and
 //! because the opener should know when it is refused.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,13 +14,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
-use libp2p::{PeerId, Stream, StreamProtocol};
+use libp2p::{Multiaddr, StreamProtocol};
 use libp2p_stream::{Control, IncomingStreams, OpenStreamError};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::select;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
+use super::direct::{Cuts, Dialler, Handed, Io};
 use super::event::Refusal;
-use super::peer::{PeerKey, key_of};
+use super::peer::{PeerKey, id_of, key_of};
 
 /// Inbound block streams of one peer at once: one for each disk being migrated, as a
 /// session stays open between its passes, and room for one to be taken over.
@@ -28,6 +31,8 @@ pub const MAX_STREAMS_PER_PEER: usize = 16;
 const MAX_REFUSALS: usize = 32;
 /// How long opening may take, with all its tries.
 const OPEN: Duration = Duration::from_secs(10);
+/// How long a connection of its own may take: a firewall may swallow every packet.
+const DIRECT: Duration = Duration::from_secs(3);
 /// How long the greeting may take to be written.
 const GREET: Duration = Duration::from_secs(5);
 /// A stream dropped without a greeting met a full queue: try again.
@@ -72,11 +77,28 @@ pub enum StreamError {
 }
 
 /// A stream of bytes with one peer, with backpressure.
-#[derive(Debug)]
 pub struct BlockStream {
-    stream: Stream,
+    stream: Box<dyn Io>,
+    is_direct: bool,
     /// Inbound streams hold one of their peer's places.
     _place: Option<Place>,
+}
+
+impl BlockStream {
+    /// Whether it has a connection of its own.
+    #[cfg(test)]
+    pub fn is_direct(&self) -> bool {
+        self.is_direct
+    }
+}
+
+impl fmt::Debug for BlockStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_direct = self.is_direct;
+        f.debug_struct("BlockStream")
+            .field("is_direct", &is_direct)
+            .finish_non_exhaustive()
+    }
 }
 
 impl AsyncRead for BlockStream {
@@ -150,14 +172,33 @@ pub(super) enum Arrival {
 }
 
 /// Takes inbound streams as fast as they come, for as long as the swarm lives.
-pub(super) async fn accept(mut incoming: IncomingStreams, arrivals: mpsc::Sender<Arrival>) {
+pub(super) async fn accept(
+    mut incoming: IncomingStreams,
+    mut handed: mpsc::Receiver<Handed>,
+    (allowed, cuts): (watch::Receiver<BTreeSet<PeerKey>>, Cuts),
+    arrivals: mpsc::Sender<Arrival>,
+) {
     let places = Places::default();
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
-    while let Some((peer, stream)) = incoming.next().await {
-        let Some(peer) = key_of(&peer) else { continue };
+    loop {
+        let (peer, stream, is_direct): (_, Box<dyn Io>, _) = select! {
+            Some((peer, stream)) = incoming.next() => match key_of(&peer) {
+                Some(peer) => (peer, Box::new(stream), false),
+                None => continue,
+            },
+            Some(Handed { peer, io }) = handed.recv() => {
+                // The gate, which keeps strangers from all else, does not see these.
+                if !allowed.borrow().contains(&peer) {
+                    continue;
+                }
+                (peer, Box::new(cuts.guard(peer, io)), true)
+            }
+            else => return,
+        };
         if let Some(place) = places.take(peer) {
             let stream = BlockStream {
                 stream,
+                is_direct,
                 _place: Some(place),
             };
             tokio::spawn(welcome(peer, stream, arrivals.clone()));
@@ -194,49 +235,80 @@ async fn greet<S: AsyncWrite + Unpin>(mut stream: S, byte: u8) -> Option<S> {
     }
 }
 
-/// Opens a stream to a connected peer and waits until it was accepted.
-pub(super) async fn open(
-    control: Control,
-    peer: PeerKey,
-    id: PeerId,
-    protocol: StreamProtocol,
-) -> Result<BlockStream, StreamError> {
-    timeout(OPEN, try_open(control, peer, id, protocol))
-        .await
-        .unwrap_or(Err(StreamError::Timeout(peer)))
+/// How a stream to a connected peer may be opened.
+pub(super) struct Opening {
+    pub(super) peer: PeerKey,
+    /// Where the peer may be reached, for a connection of its own.
+    pub(super) addresses: Vec<Multiaddr>,
+    pub(super) dialler: Dialler,
+    pub(super) cuts: Cuts,
+    /// Otherwise over the connection that there is.
+    pub(super) control: Control,
+    pub(super) protocol: StreamProtocol,
 }
 
-async fn try_open(
-    mut control: Control,
-    peer: PeerKey,
-    id: PeerId,
-    protocol: StreamProtocol,
-) -> Result<BlockStream, StreamError> {
-    let mut reason = String::new();
-    for _ in 0..TRIES {
-        let mut stream = match control.open_stream(id, protocol.clone()).await {
-            Ok(stream) => stream,
-            Err(OpenStreamError::UnsupportedProtocol(_)) => {
-                return Err(StreamError::Unsupported(peer));
-            }
-            Err(error) => {
-                let reason = error.to_string();
-                return Err(StreamError::Broken { peer, reason });
-            }
-        };
-        let mut greeting = [0];
-        match stream.read_exact(&mut greeting).await {
-            Ok(()) if greeting == [ACCEPTED] => {
-                let _place = None;
-                return Ok(BlockStream { stream, _place });
-            }
-            Ok(()) => return Err(StreamError::Refused(peer)),
-            Err(error) => reason = error.to_string(),
+impl Opening {
+    /// Opens the stream and waits until it was accepted.
+    pub(super) async fn open(self) -> Result<BlockStream, StreamError> {
+        let peer = self.peer;
+        match timeout(DIRECT, self.open_direct()).await {
+            Ok(Some(opened)) => return opened,
+            Ok(None) | Err(_) => {}
         }
-        // The peer's queue was full, and it does not say when it has room.
-        tokio::time::sleep(PAUSE).await;
+        timeout(OPEN, self.open_shared())
+            .await
+            .unwrap_or(Err(StreamError::Timeout(peer)))
     }
-    Err(StreamError::Broken { peer, reason })
+
+    /// None where the peer cannot be dialled, or does not answer there.
+    async fn open_direct(&self) -> Option<Result<BlockStream, StreamError>> {
+        let peer = self.peer;
+        let dialled = self.dialler.dial(peer, self.addresses.clone()).await?;
+        let mut stream: Box<dyn Io> = Box::new(self.cuts.guard(peer, dialled));
+        let mut greeting = [0];
+        stream.read_exact(&mut greeting).await.ok()?;
+        Some(match greeting {
+            [ACCEPTED] => Ok(BlockStream {
+                stream,
+                is_direct: true,
+                _place: None,
+            }),
+            _ => Err(StreamError::Refused(peer)),
+        })
+    }
+
+    async fn open_shared(mut self) -> Result<BlockStream, StreamError> {
+        let (peer, id) = (self.peer, id_of(&self.peer));
+        let mut reason = String::new();
+        for _ in 0..TRIES {
+            let opened = self.control.open_stream(id, self.protocol.clone()).await;
+            let mut stream = match opened {
+                Ok(stream) => stream,
+                Err(OpenStreamError::UnsupportedProtocol(_)) => {
+                    return Err(StreamError::Unsupported(peer));
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    return Err(StreamError::Broken { peer, reason });
+                }
+            };
+            let mut greeting = [0];
+            match stream.read_exact(&mut greeting).await {
+                Ok(()) if greeting == [ACCEPTED] => {
+                    return Ok(BlockStream {
+                        stream: Box::new(stream),
+                        is_direct: false,
+                        _place: None,
+                    });
+                }
+                Ok(()) => return Err(StreamError::Refused(peer)),
+                Err(error) => reason = error.to_string(),
+            }
+            // The peer's queue was full, and it does not say when it has room.
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(StreamError::Broken { peer, reason })
+    }
 }
 
 #[cfg(test)]

@@ -13,8 +13,10 @@ use super::peer::id_of;
 
 use super::*;
 
+mod direct;
 mod floods;
 mod gossip;
+
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 const MESH: [u8; 32] = [0xab; 32];

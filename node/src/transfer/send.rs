@@ -36,6 +36,9 @@ pub struct SendJob {
     pub tag: [u8; 16],
     /// The last barrier known to be durable at the replicator.
     pub barrier: u64,
+    /// A barrier is due once this many bytes were sent since the one before: what a crash
+    /// costs at most to send again. [`super::BARRIER_BYTES`] but where disks are small.
+    pub barrier_bytes: u64,
     /// Where the live figures go.
     pub progress: Arc<Progress>,
     /// Whether to compress.
@@ -180,7 +183,13 @@ where
         activity,
         events: events.clone(),
     };
-    let session = Session::new(source, length, job.progress, (disk, job.permit), wires);
+    let session = Session::new(
+        source,
+        (length, job.barrier_bytes),
+        job.progress,
+        (disk, job.permit),
+        wires,
+    );
     let broken = session.broken();
     let mut session = Box::pin(session.run(commands));
     let (mut is_read, mut is_written) = (false, false);

@@ -29,10 +29,6 @@ use keys::{Permit, SendBlocks};
 /// for at once.
 pub(super) const FRAMES: usize = 128;
 
-/// A barrier is due once this many bytes were sent since the one before: what
-/// a crash costs at most to send again. Less in tests, whose disks are small.
-const BARRIER_BYTES: u64 = if cfg!(test) { 8 << 20 } else { 256 << 20 };
-
 /// Or once the first of them has waited this long.
 const BARRIER_AGE: Duration = Duration::from_secs(5);
 
@@ -78,6 +74,7 @@ pub(super) struct Wires {
 pub(super) struct Session {
     machine: Source,
     length: u64,
+    barrier_bytes: u64,
     disk: Disk,
     permit: watch::Receiver<Permit<SendBlocks>>,
     frames: mpsc::Receiver<Result<ToSource, CloseReason>>,
@@ -104,10 +101,10 @@ struct Unsettled {
 }
 
 impl Session {
-    /// A session for a source of `length` bytes.
+    /// A session for a source of `length` bytes, with a barrier after `barrier_bytes`.
     pub(super) fn new(
         machine: Source,
-        length: u64,
+        (length, barrier_bytes): (u64, u64),
         progress: Arc<Progress>,
         (disk, permit): (Disk, watch::Receiver<Permit<SendBlocks>>),
         wires: Wires,
@@ -121,6 +118,7 @@ impl Session {
         Self {
             machine,
             length,
+            barrier_bytes,
             disk,
             permit,
             frames,
@@ -315,7 +313,7 @@ impl Session {
                         payload_bytes,
                     })
                     .await;
-                    if self.unsettled.bytes >= BARRIER_BYTES {
+                    if self.unsettled.bytes >= self.barrier_bytes {
                         self.unsettled.bytes = 0;
                         self.step(Input::BarrierDue).await;
                     }

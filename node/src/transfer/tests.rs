@@ -3,7 +3,7 @@
 
 mod kills;
 mod out_of_turn;
-mod world;
+pub(crate) mod world;
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;

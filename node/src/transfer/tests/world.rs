@@ -231,6 +231,7 @@ pub struct World {
     pub dir: PathBuf,
     pub length: u64,
     pub compression: Compression,
+    pub barrier_bytes: u64,
 }
 
 impl World {
@@ -242,6 +243,7 @@ impl World {
             _dir: Some(dir),
             length: length as u64,
             compression: Compression::Off,
+            barrier_bytes: 8 << 20,
         };
         fs::write(world.source(), noise(1, length)).unwrap();
         File::create(world.target())
@@ -258,6 +260,7 @@ impl World {
             dir: dir.to_owned(),
             length,
             compression: Compression::Off,
+            barrier_bytes: 8 << 20,
         }
     }
 
@@ -319,6 +322,7 @@ impl World {
             tree: self.source_tree(),
             tag: [3; 16],
             barrier: self.durable().0,
+            barrier_bytes: self.barrier_bytes,
             progress: Arc::default(),
             compression: self.compression,
         }
@@ -388,13 +392,18 @@ impl World {
         self.start_jobs(pair().await, job, (given, 1), |_| {}).await
     }
 
-    async fn start_jobs(
+    /// Starts both ends over any stream, with as many of the replicator's events waiting
+    /// as `queue`.
+    pub async fn start_jobs<S>(
         &self,
-        (near, mut far): (Wire, Wire),
+        (near, mut far): (S, S),
         job: SendJob,
         (given, queue): (watch::Receiver<Leave>, usize),
         change: impl FnOnce(&mut ReceiveJob),
-    ) -> Running {
+    ) -> Running
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (commands, orders) = mpsc::channel(8);
         let (tell, sent) = mpsc::channel(64);
         let sending = job.progress.clone();

@@ -1,0 +1,162 @@
+//! Block streams with connections of their own, over loopback.
+
+use super::{MESH, Node, QUIC, TCP, key, node, pair, soon};
+use crate::net::behaviour::Names;
+use crate::net::direct::{Dialler, socket_of};
+use crate::net::peer::id_of;
+use crate::net::tls::Tls;
+use crate::net::{BlockStream, StreamError};
+use futures::{AsyncReadExt, AsyncWriteExt, poll};
+use libp2p::Multiaddr;
+use libp2p::identity::Keypair;
+use tokio::net::TcpListener;
+
+/// Whoever has this key dials as a node does.
+fn dialler(seed: u8) -> Dialler {
+    let keypair = Keypair::ed25519_from_bytes([seed; 32]).unwrap();
+    Dialler {
+        tls: Tls::new(&keypair).unwrap(),
+        direct: Names::new(&MESH).direct,
+    }
+}
+
+/// Has bytes carried there and back.
+async fn carries(near: &mut BlockStream, far: &mut BlockStream) {
+    let bytes: Vec<u8> = (0..200_000u32).map(|at| (at % 251) as u8).collect();
+    let (mut there, mut back) = (vec![0; bytes.len()], vec![0; bytes.len()]);
+    soon("bytes to be carried", async {
+        let write = async {
+            near.write_all(&bytes).await.unwrap();
+            near.flush().await.unwrap();
+        };
+        let read = async { far.read_exact(&mut there).await.unwrap() };
+        tokio::join!(write, read);
+        let write = async {
+            far.write_all(&there).await.unwrap();
+            far.flush().await.unwrap();
+        };
+        let read = async { near.read_exact(&mut back).await.unwrap() };
+        tokio::join!(write, read);
+    })
+    .await;
+    assert!(there == bytes && back == bytes);
+}
+
+async fn opened(near: &Node, far: &mut Node) -> (BlockStream, BlockStream) {
+    let stream = soon("a stream", near.net.open_stream(far.key))
+        .await
+        .unwrap();
+    (stream, far.stream().await.1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_has_a_connection_of_its_own_over_tcp_and_shares_one_over_quic() {
+    for (listen, is_direct) in [(TCP, true), (QUIC, false)] {
+        let (a, mut b) = pair(listen).await;
+        let (mut near, mut far) = opened(&a, &mut b).await;
+        assert_eq!((near.is_direct(), far.is_direct()), (is_direct, is_direct));
+        carries(&mut near, &mut far).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_dialled_opens_a_stream_where_the_other_says_it_listens_or_shares_the_connection() {
+    let (mut a, b) = pair(TCP).await;
+    let (mut near, mut far) = opened(&b, &mut a).await;
+    assert!(!near.is_direct(), "nobody said where the other listens");
+    carries(&mut near, &mut far).await;
+    b.dials(&a);
+    // It takes effect at some point after the command.
+    let (mut near, mut far) = soon("a connection of its own", async {
+        loop {
+            let (near, far) = opened(&b, &mut a).await;
+            if near.is_direct() {
+                return (near, far);
+            }
+        }
+    })
+    .await;
+    carries(&mut near, &mut far).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_leads_nowhere_or_to_somebody_else_is_passed_over() {
+    let (a, other) = (node(1, TCP).await, node(2, TCP).await);
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nowhere = gone.local_addr().unwrap();
+    drop(gone);
+    let nowhere: Multiaddr = format!("/ip4/127.0.0.1/tcp/{}", nowhere.port())
+        .parse()
+        .unwrap();
+    let dialler = dialler(9);
+    let known = [nowhere, other.address.clone()];
+    let dialled = dialler.dial(a.key, known.clone());
+    assert!(soon("dials to fail", dialled).await.is_none());
+    let known = known.into_iter().chain([a.address.clone()]);
+    assert!(soon("a dial", dialler.dial(a.key, known)).await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_gets_no_word_over_a_connection_of_its_own() {
+    let a = node(1, TCP).await;
+    let dialler = dialler(9);
+    let dialled = dialler.dial(a.key, [a.address.clone()]);
+    let mut io = soon("a dial", dialled).await.unwrap();
+    let mut said = Vec::new();
+    let read = soon("the end", io.read_to_end(&mut said)).await;
+    assert!(said.is_empty(), "{read:?} {said:?}");
+    a.allow([key(9)]);
+    let mut io = soon("a greeting", async {
+        loop {
+            let mut io = dialler.dial(a.key, [a.address.clone()]).await.unwrap();
+            if io.read_exact(&mut [0]).await.is_ok() {
+                return io;
+            }
+        }
+    })
+    .await;
+    a.allow([]);
+    let read = soon("the cut", io.read_to_end(&mut said)).await;
+    assert!(said.is_empty(), "{read:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_waits_ends_with_the_peer_at_both_ends() {
+    let (mut a, mut b) = pair(TCP).await;
+    let (mut near, mut far) = opened(&a, &mut b).await;
+    assert!(near.is_direct());
+    let (mut one, mut other) = ([0], [0]);
+    let ends = async { tokio::join!(near.read(&mut one), far.read(&mut other)) };
+    let mut ends = std::pin::pin!(ends);
+    assert!(poll!(&mut ends).is_pending());
+    b.allow([]);
+    b.disconnected(a.key).await;
+    let (near, far) = soon("the end of both", ends).await;
+    assert!(matches!(near, Ok(0) | Err(_)), "{near:?}");
+    assert!(far.is_err(), "{far:?}");
+    a.disconnected(b.key).await;
+    let again = a.net.open_stream(b.key).await;
+    assert!(
+        matches!(
+            again,
+            Err(StreamError::NotConnected(_) | StreamError::Unsupported(_))
+        ),
+        "{again:?}"
+    );
+}
+
+#[test]
+fn only_an_address_of_tcp_is_a_socket() {
+    let is_one = |text: &str| socket_of(&text.parse().unwrap()).is_some();
+    let peer = id_of(&key(1));
+    assert!(is_one("/ip4/10.0.0.1/tcp/7432"));
+    assert!(is_one(&format!("/ip6/::1/tcp/7432/p2p/{peer}")));
+    for other in [
+        "/ip4/10.0.0.1/udp/7432/quic-v1",
+        "/ip4/10.0.0.1/udp/7432",
+        "/dns4/example.com/tcp/7432",
+        "/ip4/10.0.0.1/tcp/7432/ws",
+    ] {
+        assert!(!is_one(other), "{other}");
+    }
+}

@@ -18,7 +18,7 @@ pub use enrol::{
 };
 pub use replica::{
     Alarm, Changed, Fork, Founding, Input, Output, REPORT_BYTES_PER_SEC, Record, Recovering,
-    Replica, StateError,
+    Replica, StateError, Supposed,
 };
 pub use sync::{Announcement, Heads, Page, Request, Summary, Yours};
 pub use view::View;

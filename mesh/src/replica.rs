@@ -14,11 +14,13 @@ mod cloned;
 mod local;
 mod own;
 mod pace;
+mod supposing;
 
 pub use asking::{ANSWER_MILLIS, ASK_AGAIN_MILLIS, ASK_MILLIS, MAX_ASKING};
 pub use cloned::Fork;
 pub use local::{Founding, Recovering, StateError};
 pub use pace::BYTES_PER_SEC as REPORT_BYTES_PER_SEC;
+pub use supposing::Supposed;
 
 use crate::enrol::{Admission, EnrolReply, EnrolRequest};
 use crate::sync::{Announcement, Heads, Page, Request};
@@ -84,10 +86,13 @@ pub enum Alarm {
         /// The node.
         node: NodeId,
     },
-    /// Changes of other authors that counted no longer do; their authors make them again.
+    /// Changes of other authors that counted no longer do; their authors make them again,
+    /// those that still can.
     Orphaned {
         /// How many.
         changes: usize,
+        /// How many of them have an author that is no operator any more.
+        lost: usize,
     },
     /// Edits of this node lost what they depend on, and were made again where they
     /// still apply.

@@ -254,6 +254,10 @@ pub enum NodeCommand {
     /// Show a node
     Show(OneId),
     /// Expel a node from the mesh, for good
+    ///
+    /// Who may: the operator whose invite the node joined with, on its own node; for any
+    /// other node, and for every operator, who has the mesh's root key (--root-key FILE, or
+    /// on the founder's node, where it lies in the folder).
     Revoke(NodeRevokeArgs),
     /// Give this node a new key; the old one is worth nothing from then on
     RotateKey,
@@ -275,7 +279,11 @@ pub struct NodeRevokeArgs {
     /// The same for its edits of the plan [default: as for its statements]
     #[arg(long, value_name = "all|none|NUMBER")]
     pub honour_edits: Option<String>,
-    /// The mesh's root key, to expel an operator, where the folder does not hold it
+    /// Show what would no longer count, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The mesh's root key, to expel an operator or a node that another operator enrolled,
+    /// where the folder does not hold it
     #[arg(long, value_name = "FILE")]
     pub root_key: Option<PathBuf>,
 }
@@ -391,7 +399,8 @@ pub struct MigrationCreateArgs {
     /// Node that makes the volumes [default: the only one that can]
     #[arg(long, value_name = "NODE", value_parser = NonEmptyStringValueParser::new())]
     pub provisioner: Option<String>,
-    /// Replicator, by name or id; repeat for more, in order of preference
+    /// Replicator, by name or id; repeat for more, in order of preference [default: every one
+    /// of the site; for `local` the provisioner itself, or those on its machine]
     #[arg(long, value_name = "NODE", value_parser = NonEmptyStringValueParser::new())]
     pub replicator: Vec<String>,
     /// Disk, by name or id; may be repeated [default: every disk the server offers]
@@ -473,6 +482,23 @@ pub struct DemoArgs {
 fn role() -> impl TypedValueParser<Value = Role> {
     clap::builder::PossibleValuesParser::new(["operator", "agent", "replicator", "provisioner"])
         .try_map(|name| name.parse::<Role>())
+}
+
+impl Globals {
+    /// The command `dunlin WORDS` on the data folder that was given for this one, as a
+    /// shell takes it.
+    pub fn again(&self, words: &str) -> String {
+        let Some(folder) = &self.data_dir else {
+            return format!("dunlin {words}");
+        };
+        let folder = folder.display().to_string();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
+        let folder = match !folder.is_empty() && folder.chars().all(plain) {
+            true => folder,
+            false => format!("'{}'", folder.replace('\'', "'\\''")),
+        };
+        format!("dunlin --data-dir {folder} {words}")
+    }
 }
 
 impl Cli {

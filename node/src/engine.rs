@@ -58,6 +58,8 @@ const RECENT_EVENTS: usize = 2_000;
 
 /// Something for the engine to take in.
 pub(crate) enum Message {
+    /// A peer to which this node introduced itself says that its key was revoked.
+    SaidRevoked(PublicKey),
     /// A call of the local API, to be run on the engine's own state.
     Call(Box<dyn FnOnce(&mut Engine) + Send>),
     /// A peer answered a sync question, or did not.
@@ -147,6 +149,8 @@ pub struct Engine {
     offences: offences::Offences,
     repeats: repeats::Repeats,
     listening: Vec<String>,
+    /// The member that says that this node was revoked, while nothing of it is known here.
+    said_revoked: Option<PublicKey>,
     replies: BTreeMap<u64, net::Reply>,
     next_number: u64,
     agents: BTreeMap<JobId, AgentSlot>,
@@ -228,6 +232,7 @@ impl Engine {
             offences: offences::Offences::default(),
             repeats: repeats::Repeats::default(),
             listening: vec![],
+            said_revoked: None,
             replies: BTreeMap::new(),
             next_number: 0,
             agents: BTreeMap::new(),
@@ -332,6 +337,7 @@ impl Engine {
 
     fn message(&mut self, message: Message) {
         match message {
+            Message::SaidRevoked(by) => self.said_revoked(by),
             Message::Call(call) => call(self),
             Message::Answered(from, answer) => self.answered(from, answer),
             Message::SendOpened(job, session, opened) => self.send_opened(job, session, opened),
@@ -392,6 +398,7 @@ impl Engine {
             listening: &self.listening,
             events,
             binding: self.binding.as_ref(),
+            said_revoked: self.said_revoked,
             now: wall_clock(),
         }
     }

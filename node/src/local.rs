@@ -12,7 +12,7 @@ mod snapshot;
 pub(crate) use snapshot::write_snapshot;
 
 pub use answering::{Answering, answering};
-pub use join::{Joining, join};
+pub use join::{InviteExpired, Joining, join};
 pub use offline::Offline;
 pub use recover::{Recovery, recover};
 pub use root::read_root_key;

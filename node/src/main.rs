@@ -29,7 +29,6 @@ use cli::{Cli, Globals, MeshInit, MeshRecover};
 use datadir::DataDirError;
 use keys::invite::Token;
 use keys::{Name, Roles};
-use std::path::Path;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -104,11 +103,12 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
             let enrolled = local::init(&folder, init(args)?).map_err(failed)?;
             screen.result(&enrolled, |done, _| {
                 format!(
-                    "mesh {} founded; this node is {} ({})\nfolder {}\nnext: dunlin run\n",
+                    "mesh {} founded; this node is {} ({})\nfolder {}\nnext: {}\n",
                     done.mesh_name,
                     done.node_name,
                     done.roles.join(","),
-                    done.folder
+                    done.folder,
+                    globals.again("run")
                 )
             })?;
             let file = enrolled.root_key.as_deref().unwrap_or_default();
@@ -117,11 +117,11 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
                 false => "put a copy away offline",
             };
             screen.warn(format!(
-                "the root key is in {file} and nowhere else: {todo}; it makes operators and takes them back, and recovers the mesh when this machine is lost (`dunlin mesh recover --root-key FILE`)"
+                "the root key is in {file} and nowhere else: {todo}; it makes operators and takes them back, and recovers the mesh when this machine is lost (`dunlin mesh recover --root-key FILE --peer MULTIADDR/p2p/PEERID`)"
             ));
             Ok(())
         }
-        Here::MeshRecover(args) => mesh_recover(args, &globals.folder()?, screen).await,
+        Here::MeshRecover(args) => mesh_recover(args, globals, screen).await,
         Here::Join(args) => {
             let folder = globals.folder()?;
             let text = args.invite.resolve(std::io::stdin())?;
@@ -138,11 +138,12 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
                 .map_err(failed)?;
             screen.result(&enrolled, |done, _| {
                 format!(
-                    "joined mesh {} as {} ({})\nfolder {}\nnext: dunlin run\n",
+                    "joined mesh {} as {} ({})\nfolder {}\nnext: {}\n",
                     done.mesh_name,
                     done.node_name,
                     done.roles.join(","),
-                    done.folder
+                    done.folder,
+                    globals.again("run")
                 )
             })
         }
@@ -168,33 +169,48 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
 
 async fn mesh_recover(
     args: MeshRecover,
-    folder: &Path,
+    globals: &Globals,
     screen: &mut Screen,
 ) -> Result<(), CommandError> {
     let optional = |text: Option<String>| text.map(|text| sound_name(&text)).transpose();
-    let peer = args.peer.0.parse();
     let recovery = local::Recovery {
         root_key: args.root_key,
-        peer: peer.map_err(|error| CommandError::usage(format!("`{}`: {error}", args.peer.0)))?,
+        peer: peer_address(&args.peer.0)?,
         name: optional(args.name)?.unwrap_or_else(local::host_name),
         roles: args.role.into_iter().collect(),
         site: optional(args.site)?,
     };
-    let recovered = Box::pin(local::recover(folder, recovery)).await;
+    let recovered = Box::pin(local::recover(&globals.folder()?, recovery)).await;
     let (enrolled, known) = recovered.map_err(failed)?;
     screen.result(&enrolled, |done, _| {
         format!(
-            "mesh {} recovered; this node is {} ({})\nfolder {}\nnext: dunlin run, then `dunlin node list`, and for each operator that is lost `dunlin node revoke NODE --root-key FILE`\n",
+            "mesh {} recovered; this node is {} ({})\nfolder {}\nnext: {}, then `{}`, and for each operator that is lost `{}`\n",
             done.mesh_name,
             done.node_name,
             done.roles.join(","),
-            done.folder
+            done.folder,
+            globals.again("run"),
+            globals.again("node list"),
+            globals.again("node revoke NODE --root-key FILE")
         )
     })?;
     if !known {
         screen.warn("warning: the other node has not taken note of this one yet; it will when this node runs");
     }
     Ok(())
+}
+
+/// An address that names the node at it.
+fn peer_address(text: &str) -> Result<libp2p::Multiaddr, CommandError> {
+    let address: libp2p::Multiaddr = text
+        .parse()
+        .map_err(|error| CommandError::usage(format!("--peer `{text}`: {error}")))?;
+    if net::split_peer(&address).is_none() {
+        return Err(CommandError::usage(format!(
+            "--peer `{text}` does not name a node: it must end in /p2p/PEERID; `dunlin node show` on that node prints its addresses and peer id"
+        )));
+    }
+    Ok(address)
 }
 
 fn sound_name(text: &str) -> Result<Name, CommandError> {
@@ -220,9 +236,17 @@ fn not_run(error: anyhow::Error) -> CommandError {
 }
 
 fn failed(error: anyhow::Error) -> CommandError {
-    let used = error.downcast_ref::<DataDirError>();
-    if let Some(DataDirError::InUse { .. }) = used {
-        return CommandError::refused(format!("{error:#}"));
+    let folder = error.downcast_ref::<DataDirError>();
+    let held = matches!(
+        folder,
+        Some(DataDirError::InUse { .. } | DataDirError::Locked { .. })
+    );
+    let closed = error.downcast_ref::<mesh::JoinError>();
+    let closed = closed.is_some_and(mesh::JoinError::is_of_the_invites_state);
+    let ended = error.is::<local::InviteExpired>();
+    let text = format!("{error:#}");
+    match held || closed || ended {
+        true => CommandError::refused(text),
+        false => CommandError::failed(text),
     }
-    CommandError::failed(format!("{error:#}"))
 }

@@ -50,6 +50,8 @@ pub struct State<'a> {
     pub events: &'a [Event],
     /// The machine that the data folder is bound to.
     pub binding: Option<&'a crate::machine::Binding>,
+    /// The member that says that this node was revoked.
+    pub said_revoked: Option<PublicKey>,
     /// The time.
     pub now: UnixSecs,
 }
@@ -61,6 +63,17 @@ impl State<'_> {
 
     fn plan(&self) -> &Plan {
         self.replica.document().plan()
+    }
+
+    /// What a node told, as far as it is known here, oldest first.
+    fn told_by(&self, node: &NodeId) -> &[Event] {
+        let report = self.replica.reports().get(node);
+        match self.me() == Some(*node) {
+            true => self.events,
+            false => report
+                .map(|report| report.events.as_slice())
+                .unwrap_or_default(),
+        }
     }
 
     fn name_of(&self, node: &NodeId) -> String {

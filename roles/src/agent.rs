@@ -89,7 +89,8 @@ pub struct Record {
     pub replicator: Option<NodeId>,
     /// Last durable barrier heard of.
     pub barrier: u64,
-    /// Passes completed under this epoch, with what they sent; the newest few.
+    /// Passes completed under this epoch, with what they sent: the first, and the newest
+    /// of those that sent something or came last.
     pub passes: Vec<PassSummary>,
     /// Replicators left since a pass was last completed.
     pub moves: u32,
@@ -406,15 +407,15 @@ impl Agent {
         self.record.moves = 0;
         let clean = summary.blocks == 0;
         let rest = MIN_REST_MILLIS.max(summary.millis);
-        let text = format!(
-            "pass {} sent {} blocks, {} bytes in {} ms",
-            summary.pass, summary.blocks, summary.bytes_sent, summary.millis
-        );
-        out.push(Action::Tell(Note::info("pass-done", text)));
-        self.record.passes.push(summary);
-        if self.record.passes.len() > MAX_SUMMARIES {
-            self.record.passes.remove(0);
+        let is_first = self.record.passes.is_empty();
+        if is_first || !clean || for_cutover {
+            let text = format!(
+                "pass {} sent {} blocks, {} bytes in {} ms",
+                summary.pass, summary.blocks, summary.bytes_sent, summary.millis
+            );
+            out.push(Action::Tell(Note::info("pass-done", text)));
         }
+        self.keep(summary);
         out.push(Action::Store(self.record.clone()));
         match self.cutover_wanted() {
             Some(read_back) if for_cutover && clean => {
@@ -435,6 +436,20 @@ impl Agent {
                     until_millis: now.mono_millis + rest,
                 };
             }
+        }
+    }
+
+    /// Keeps the first pass, and the newest of the others: of such as sent nothing one
+    /// after the other, the last.
+    fn keep(&mut self, summary: PassSummary) {
+        let passes = &mut self.record.passes;
+        let is_idle = |pass: &PassSummary| pass.blocks == 0;
+        if passes.len() > 1 && is_idle(&summary) && passes.last().is_some_and(is_idle) {
+            passes.pop();
+        }
+        passes.push(summary);
+        if passes.len() > MAX_SUMMARIES {
+            passes.remove(1);
         }
     }
 

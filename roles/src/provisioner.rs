@@ -10,7 +10,7 @@ mod superseded;
 mod witness;
 
 pub use superseded::Superseded;
-pub use witness::{READ_RETRY_MILLIS, Reading};
+pub use witness::{READ_BACK_FAILED, READ_RETRY_MILLIS, Reading};
 
 use crate::note::Note;
 use crate::situation::{Situation, Word};

@@ -20,7 +20,7 @@ pub use intents::{IntentError, Intents, OpenIntentsError};
 pub use rehash::{ReadBlocks, RehashError, RootReader, read_entries, rehash_group};
 pub use rescan::{Changed, RescanTracker, ScanCounts, ScanError, Scanned};
 pub use source::{OpenSourceError, ReadError, SourceChanged, SourceIdentity, SourceVolume};
-pub use target::{OpenTargetError, SyncFailed, TargetVolume, WriteError};
+pub use target::{OpenTargetError, SyncFailed, TargetMoved, TargetVolume, WriteError};
 pub use tree_file::{OpenTreeError, TreeError, TreeFile, VolumeTag, ZERO_ENTRY};
 
 /// Blocks read at once: 1 MiB, which stays in the second-level cache of the

@@ -202,6 +202,31 @@ impl SourceIdentity {
     }
 }
 
+/// How a path does not lead to a volume that was opened there.
+#[derive(Debug)]
+pub(crate) enum Astray {
+    /// It leads nowhere.
+    Gone,
+    /// It leads to something else.
+    Another(SourceIdentity),
+    /// It could not be looked at.
+    Unseen(io::Error),
+}
+
+impl SourceIdentity {
+    /// Whether `path` leads to this, for sources and targets alike.
+    pub(crate) fn is_at(self, path: &Path) -> Result<(), Astray> {
+        match path.metadata() {
+            Ok(metadata) => match Self::of(&metadata) {
+                now if now == self => Ok(()),
+                now => Err(Astray::Another(now)),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Astray::Gone),
+            Err(error) => Err(Astray::Unseen(error)),
+        }
+    }
+}
+
 impl fmt::Display for SourceIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -306,16 +331,12 @@ impl SourceVolume {
     /// The way it changed.
     pub fn check_unchanged(&self) -> Result<(), SourceChanged> {
         let path = self.path.clone();
-        let metadata = match path.metadata() {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(SourceChanged::Disappeared { path });
-            }
-            Err(source) => return Err(SourceChanged::Io { path, source }),
-        };
-        let (was, now) = (self.identity, SourceIdentity::of(&metadata));
-        if was != now {
-            return Err(SourceChanged::Replaced { path, was, now });
+        let was = self.identity;
+        match was.is_at(&path) {
+            Ok(()) => {}
+            Err(Astray::Gone) => return Err(SourceChanged::Disappeared { path }),
+            Err(Astray::Another(now)) => return Err(SourceChanged::Replaced { path, was, now }),
+            Err(Astray::Unseen(source)) => return Err(SourceChanged::Io { path, source }),
         }
         let was = self.length();
         match length_of(&self.file) {

@@ -16,7 +16,7 @@ use blocks::{BLOCK_SIZE, BlockIndex, Geometry, GeometryError};
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock};
 use rustix::io::Errno;
 
-use crate::source::{SourceIdentity, length_of, read_exactly, read_run};
+use crate::source::{Astray, SourceIdentity, length_of, read_exactly, read_run};
 use crate::{AlignedBuf, ReadBlocks, ReadError, kernel};
 
 /// Written again and again where no hole can be punched: 1 MiB.
@@ -26,7 +26,9 @@ const ZEROS: &[u8] = &[0; 16 * BLOCK_SIZE];
 #[derive(Debug, thiserror::Error)]
 pub enum OpenTargetError {
     /// Nothing is there.
-    #[error("target {path} does not exist")]
+    #[error(
+        "target {path} does not exist: put it back where it was moved to another place; where it is lost, delete the migration and create it again"
+    )]
     Missing {
         /// The path.
         path: PathBuf,
@@ -99,6 +101,40 @@ pub struct SyncFailed {
     pub why: String,
 }
 
+/// How a target is no longer what its path leads to: what was written cannot be
+/// found there.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetMoved {
+    /// The path leads nowhere.
+    #[error(
+        "target {path} is gone, it was deleted or moved while it was being written: put it back where it was only moved; where it is lost, delete the migration and create it again"
+    )]
+    Gone {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The path leads to something else.
+    #[error(
+        "target {path} is now {now}, it was {was} when it was opened: put the first one back; where it is lost, delete the migration and create it again"
+    )]
+    Replaced {
+        /// The path.
+        path: PathBuf,
+        /// What was opened.
+        was: SourceIdentity,
+        /// What is there now.
+        now: SourceIdentity,
+    },
+    /// It could not be looked at.
+    #[error("cannot look at target {path}: {source}; mend that, and it goes on by itself")]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
 /// Why blocks could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
@@ -141,6 +177,7 @@ pub struct TargetVolume {
     path: PathBuf,
     file: File,
     geometry: Geometry,
+    identity: SourceIdentity,
     poisoned: OnceLock<SyncFailed>,
 }
 
@@ -194,6 +231,7 @@ impl TargetVolume {
             path: owned(),
             file,
             geometry,
+            identity,
             poisoned: OnceLock::new(),
         })
     }
@@ -206,6 +244,20 @@ impl TargetVolume {
     /// The volume's length in bytes; the device may be longer.
     pub fn length(&self) -> u64 {
         self.geometry.length()
+    }
+
+    /// Checks that the path still leads to this volume: what was deleted or replaced
+    /// goes on taking writes, which nobody will ever find.
+    ///
+    /// # Errors
+    /// Where it leads instead.
+    pub fn check_in_place(&self) -> Result<(), TargetMoved> {
+        let (path, was) = (self.path.clone(), self.identity);
+        was.is_at(&self.path).map_err(|astray| match astray {
+            Astray::Gone => TargetMoved::Gone { path },
+            Astray::Another(now) => TargetMoved::Replaced { path, was, now },
+            Astray::Unseen(source) => TargetMoved::Io { path, source },
+        })
     }
 
     /// Writes `data` at `offset`; durable after the next [`Self::sync`].

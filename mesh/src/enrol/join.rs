@@ -38,6 +38,15 @@ pub enum JoinError {
     Untrusted,
 }
 
+impl JoinError {
+    /// Whether the invite is one that admits nobody any more: it was used, has expired or
+    /// was revoked.
+    pub fn is_of_the_invites_state(&self) -> bool {
+        use DeniedCode::{Expired, Revoked, Used};
+        matches!(self, Self::Denied(Expired | Revoked | Used))
+    }
+}
+
 impl Joiner {
     /// Prepares to join with `token` as `identity`.
     pub fn new(token: Token, identity: Identity, name: Name) -> Self {

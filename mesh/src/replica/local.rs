@@ -249,9 +249,19 @@ impl Replica {
         if !self.own.heard {
             return Err(StateError::Unheard);
         }
-        let root_alone = self.root_alone_states(&statement);
+        let signer = self.signer_of(wall, &statement)?;
+        self.make(&signer, wall, statement, out)
+    }
+
+    /// With which key this operator makes a statement, if it may.
+    pub(super) fn signer_of(
+        &self,
+        wall: UnixSecs,
+        statement: &Statement,
+    ) -> Result<Identity, StateError> {
+        let root_alone = self.root_alone_states(statement);
         if root_alone && let Some(root) = self.root.clone() {
-            return self.make(&root, wall, statement, out);
+            return Ok(root);
         }
         let me = self.my_key();
         let takes_back = matches!(statement, Statement::Revocation(_));
@@ -265,9 +275,8 @@ impl Replica {
         if root_alone {
             return Err(StateError::NeedsRoot);
         }
-        self.within_scope(&statement)?;
-        let identity = self.identity.clone();
-        self.make(&identity, wall, statement, out)
+        self.within_scope(statement)?;
+        Ok(self.identity.clone())
     }
 
     /// Makes, stores and announces a statement signed by a root key that is lent for it.
@@ -400,16 +409,7 @@ impl Replica {
         wall: UnixSecs,
         statement: Statement,
     ) -> Result<(StatementId, Signed), StateError> {
-        let (seq, previous) = self.ledger.next_position(&signer.public());
-        let entry = Entry {
-            seq,
-            previous,
-            mesh: Some(self.ledger.mesh()),
-            at: wall,
-            statement,
-        };
-        let signed = Signed::seal(signer, Domain::Statement, &entry)?;
-        self.ledger.insert(signed.clone())?;
+        let signed = append(&mut self.ledger, signer, wall, statement)?;
         Ok((signed.statement_id(), signed))
     }
 
@@ -493,4 +493,24 @@ impl Replica {
         };
         out.push(Output::Announce(announcement.cut()));
     }
+}
+
+/// Adds a statement to the end of its signer's log.
+pub(super) fn append(
+    ledger: &mut Ledger,
+    signer: &Identity,
+    wall: UnixSecs,
+    statement: Statement,
+) -> Result<Signed, StateError> {
+    let (seq, previous) = ledger.next_position(&signer.public());
+    let entry = Entry {
+        seq,
+        previous,
+        mesh: Some(ledger.mesh()),
+        at: wall,
+        statement,
+    };
+    let signed = Signed::seal(signer, Domain::Statement, &entry)?;
+    ledger.insert(signed.clone())?;
+    Ok(signed)
 }

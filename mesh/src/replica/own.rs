@@ -10,7 +10,7 @@ use super::cloned::Fork;
 use super::{Alarm, Changed, Output, Record, Replica};
 use crate::sync::Yours;
 use crdt::{Evidence, Forked, Orphan, PairOutcome, Report};
-use keys::{PublicKey, Standing, UnixSecs};
+use keys::{PublicKey, Role, Standing, UnixSecs};
 use std::collections::BTreeMap;
 
 /// How long a peer may take to show all that it says it holds of this node's own logs:
@@ -158,9 +158,23 @@ impl Replica {
             orphans.into_iter().partition(|orphan| orphan.author == me);
         self.own.orphans.extend(mine);
         if !others.is_empty() {
-            let changes = others.len();
-            alarms.push(Alarm::Orphaned { changes });
+            let gone = others.iter().filter(|orphan| !self.edits(&orphan.author));
+            alarms.push(Alarm::Orphaned {
+                changes: others.len(),
+                lost: gone.count(),
+            });
         }
+    }
+
+    /// Whether who has this key may edit the plan, as far as the ledger says.
+    fn edits(&self, author: &PublicKey) -> bool {
+        let member = self.authority.by_key(author);
+        member.is_some_and(|member| {
+            member.key == *author
+                && member.standing == Standing::Active
+                && member.roles.has(Role::Operator)
+                && !self.authority.is_cloned(author)
+        })
     }
 
     /// Makes again what this node's own edits said that no longer count because what

@@ -623,6 +623,7 @@ mod clones;
 mod gossip;
 mod own_head;
 mod pace;
+mod supposing;
 mod any_order {
     use super::*;
     use proptest::prelude::*;

@@ -134,6 +134,9 @@ pub struct NodeRevoke {
     /// The same for its edits of the plan.
     #[serde(default)]
     pub honour_edits: Option<String>,
+    /// Say what would come of it, and do nothing.
+    #[serde(default)]
+    pub dry_run: bool,
     /// The text of a root key file, where only that may do it.
     #[serde(default)]
     pub root_key: Option<Secret>,
@@ -146,6 +149,8 @@ pub struct NodeRevoked {
     pub id: String,
     /// Its name.
     pub name: String,
+    /// Whether nothing was done: the rest is what would be.
+    pub dry_run: bool,
     /// Of an operator: the last of its statements that counts.
     pub honoured_statements: Option<u64>,
     /// Of an operator: the last of its edits that counts.
@@ -163,8 +168,14 @@ pub struct Lapsed {
     pub invites: Vec<String>,
     /// Grants, by id.
     pub grants: Vec<String>,
+    /// Names of the migrations that these grants let blocks move for.
+    pub granted: Vec<String>,
     /// How many edits of the plan.
     pub edits: u64,
+    /// Names of migrations that are planned otherwise without these edits, or not at all.
+    pub migrations: Vec<String>,
+    /// The same of servers.
+    pub servers: Vec<String>,
 }
 
 /// This node's next key.
@@ -279,8 +290,15 @@ pub struct NodeView {
     pub peer_id: String,
     /// `active`, `cloned`, `contested`, `key-contested`, `revoked`, `lapsed` or `expired`.
     pub state: String,
+    /// Who took it back, when and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<RevokedView>,
     /// Whether it is this node.
     pub this_node: bool,
+    /// Of this node: name of a member that says that it was revoked, where nothing is
+    /// known of it here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said_revoked: Option<String>,
     /// Whether it is connected now; none when the node that answers is not running.
     pub connected: Option<bool>,
     /// When it was enrolled.
@@ -297,14 +315,28 @@ pub struct NodeView {
     pub providers: Vec<String>,
 }
 
-/// A source that an agent reported.
+/// How a node was expelled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedView {
+    /// Name of the operator, or `the root key`.
+    pub by: String,
+    /// When, by the clock of who did.
+    pub at: String,
+    /// The reason that was given.
+    pub reason: String,
+}
+
+/// A source: an agent that reported, or a server that is only planned.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ServerView {
-    /// Id of its node.
+    /// Id of its node, or of its plan where it has none.
     pub id: String,
-    /// Name of its node.
+    /// Name of its node, or that it is planned under.
     pub name: String,
-    /// Its host name.
+    /// What the plan says of a server of this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned: Option<PlannedServer>,
+    /// Its host name; this and what follows is empty where no agent reported.
     pub hostname: String,
     /// Operating system.
     pub os: String,
@@ -318,8 +350,8 @@ pub struct ServerView {
     pub machine: String,
     /// Whether it is connected now.
     pub connected: Option<bool>,
-    /// When its newest report was made.
-    pub reported_at: String,
+    /// When its newest report was made; none where no agent reported.
+    pub reported_at: Option<String>,
     /// Disks it offers.
     pub disks: Vec<VolumeView>,
 }
@@ -548,6 +580,9 @@ pub struct VolumeProof {
     pub confirmed: bool,
     /// Why it may not be launched, when it may not.
     pub unconfirmed: Option<String>,
+    /// What is wrong with the copy's volume now, as its provisioner says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_problem: Option<String>,
 }
 
 /// One end's signed root.

@@ -138,6 +138,7 @@ async fn node_revoke(
         reason: args.reason,
         honour_through: args.honour_through,
         honour_edits: args.honour_edits,
+        dry_run: args.dry_run,
         root_key: lent(args.root_key.as_deref())?,
     };
     let revoked: NodeRevoked = client.post(&route, &asked).await?;

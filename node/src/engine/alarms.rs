@@ -19,12 +19,9 @@ impl Engine {
                     self.node_name(node)
                 ),
             ),
-            Alarm::Orphaned { changes } => Note::warn(
-                "edits-orphaned",
-                format!(
-                    "{changes} edits of the plan no longer count, because they rest on edits of an operator that was revoked or cloned; their authors' nodes make them again where they still apply"
-                ),
-            ),
+            Alarm::Orphaned { changes, lost } => {
+                Note::warn("edits-orphaned", orphaned(*changes, *lost))
+            }
             Alarm::MadeAgain { made, lost } => {
                 Note::warn("edits-made-again", self.made_again(made, lost))
             }
@@ -138,6 +135,20 @@ impl Engine {
     }
 }
 
+/// Who is no operator any more makes nothing again.
+fn orphaned(changes: usize, lost: usize) -> String {
+    let what = format!(
+        "{changes} edits of the plan no longer count, because they rest on edits of an operator that was revoked or cloned"
+    );
+    let again = "the authors' nodes make them again where they still apply";
+    let anew = "the authors are no operators any more: plan anew what is still wanted";
+    match changes.saturating_sub(lost) {
+        left if left == changes => format!("{what}; {again}"),
+        0 => format!("{what}; {anew}"),
+        left => format!("{what}; of {lost} of them {anew}; of the other {left}, {again}"),
+    }
+}
+
 /// A value of a field for people: ids of nodes as their names.
 pub fn shown_value(text: &str, name: impl Fn(&NodeId) -> String) -> String {
     let words = text.split(',').map(|word| match word.parse::<NodeId>() {
@@ -145,4 +156,20 @@ pub fn shown_value(text: &str, name: impl Fn(&NodeId) -> String) -> String {
         Err(_) => word.to_owned(),
     });
     words.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::orphaned;
+
+    #[test]
+    fn edits_are_made_again_only_where_somebody_is_left_who_may() {
+        let (again, anew) = ("make them again", "plan anew");
+        for (lost, has_again, has_anew) in [(0, true, false), (3, false, true), (1, true, true)] {
+            let text = orphaned(3, lost);
+            let found = (text.contains(again), text.contains(anew));
+            assert_eq!(found, (has_again, has_anew), "{text}");
+        }
+        assert!(orphaned(3, 1).contains("of 1 of them"));
+    }
 }

@@ -3,7 +3,9 @@
 
 mod delete;
 mod disk_path;
+mod lapsing;
 mod members;
+mod pool;
 mod start;
 
 use super::Engine;
@@ -25,6 +27,9 @@ use roles::JobId;
 
 /// Disks of one migration: each has a stream, and one is left to take over another.
 const MAX_DISKS: usize = crate::net::MAX_STREAMS_PER_PEER - 1;
+/// What can be done with a migration that is cut over.
+const IS_CUT_OVER: &str =
+    "verify it, or delete it, which keeps the copy; to copy the disk again, create a new one";
 /// Events of this node that one answer may hold.
 const MAX_EVENTS: usize = 20_000;
 
@@ -39,6 +44,9 @@ pub enum CallError {
         "no node offers the cloud `{0}`: `dunlin node show` shows what a provisioner offers, and only one that runs does"
     )]
     NoCloud(String),
+    /// Nobody could receive.
+    #[error("{0}")]
+    NoReplicator(String),
     /// Not by this node.
     #[error("only an operator may do this, and this node is not one: run it on an operator's node")]
     NotOperator,
@@ -85,7 +93,9 @@ impl CallError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Lookup(LookupError::Ambiguous { .. }) | Self::Usage(_) => ErrorKind::Usage,
-            Self::Lookup(LookupError::NotFound { .. }) | Self::NoCloud(_) => ErrorKind::NotFound,
+            Self::Lookup(LookupError::NotFound { .. })
+            | Self::NoCloud(_)
+            | Self::NoReplicator(_) => ErrorKind::NotFound,
             Self::Lookup(LookupError::NotEnrolled) | Self::Failed(_) => ErrorKind::Failed,
             Self::NotOperator | Self::NotAuthorised(_) => ErrorKind::NotAuthorised,
             Self::Cloned | Self::Unheard | Self::Refused(_) => ErrorKind::Refused,
@@ -149,11 +159,19 @@ impl Engine {
         }
     }
 
-    fn state(&mut self, statement: Statement) -> Result<StatementId, CallError> {
+    /// Makes a statement; where it takes something back, `target` is what.
+    fn state(
+        &mut self,
+        statement: Statement,
+        target: Option<StatementId>,
+    ) -> Result<StatementId, CallError> {
         let mut out: Vec<Output> = vec![];
         let stated = self.replica.state(self.now().wall, statement, &mut out);
         self.carry(out);
-        let id = stated?;
+        let id = stated.map_err(|error| match target {
+            Some(target) => self.not_stated(error, target),
+            None => error.into(),
+        })?;
         self.stored()?;
         Ok(id)
     }
@@ -180,11 +198,12 @@ impl Engine {
     }
 
     fn revoke(&mut self, target: StatementId, reason: &str) -> Result<(), CallError> {
-        self.state(Statement::Revocation(Revocation {
+        let revocation = Statement::Revocation(Revocation {
             target,
             honours: None,
             reason: members::short_reason(reason),
-        }))?;
+        });
+        self.state(revocation, Some(target))?;
         Ok(())
     }
 
@@ -381,14 +400,15 @@ impl Engine {
                 volumes.len()
             )));
         }
+        let provisioner = self.choose_provisioner(asked)?;
         Ok(MigrationPlan {
             id: MigrationId(random()?),
             name,
             source: server.id,
             volumes,
             provider: asked.to.clone(),
-            provisioner: self.choose_provisioner(asked)?,
-            replicators: self.choose_replicators(asked, server)?,
+            provisioner,
+            replicators: self.choose_replicators(asked, server, provisioner)?,
             site: asked.site.clone(),
             desired: Desired::Created,
             grants: vec![],
@@ -408,9 +428,7 @@ impl Engine {
             Some(name) => {
                 Name::new(name).map_err(usage)?;
                 if taken(name) {
-                    return Err(usage(format!(
-                        "there is a migration named `{name}` already"
-                    )));
+                    return Err(name_taken(name));
                 }
                 Ok(name.clone())
             }
@@ -460,58 +478,6 @@ impl Engine {
         }
     }
 
-    pub(super) fn choose_replicators(
-        &self,
-        asked: &MigrationCreate,
-        server: &Member,
-    ) -> Result<Vec<NodeId>, CallError> {
-        let authority = self.replica.authority();
-        if !asked.replicators.is_empty() {
-            let mut pool = vec![];
-            for wanted in &asked.replicators {
-                let member = find_member(authority, wanted)?;
-                active_in(member, Role::Replicator)?;
-                if member.key == server.key {
-                    return Err(usage(format!(
-                        "{} is the source: a node cannot send to itself, name another replicator",
-                        member.name
-                    )));
-                }
-                if !pool.contains(&member.id) {
-                    pool.push(member.id);
-                }
-            }
-            return Ok(pool);
-        }
-        let at_site = |member: &&Member| {
-            let site = member.site.as_ref().map(Name::as_str);
-            asked.site.is_none() || site == asked.site.as_deref()
-        };
-        let mut pool: Vec<&Member> = authority
-            .members()
-            .filter(|member| active_in(member, Role::Replicator).is_ok())
-            .filter(|member| member.key != server.key)
-            .filter(at_site)
-            .collect();
-        // Those that are connected now come first; then by name, so that it can be foretold.
-        pool.sort_by_key(|member| {
-            let here = member.key == self.replica.my_key();
-            (
-                !(here || self.connected.contains(&member.key)),
-                member.name.clone(),
-            )
-        });
-        pool.truncate(keys::statement::MAX_POOL);
-        if pool.is_empty() {
-            let place = asked.site.as_ref().map(|site| format!(" at site {site}"));
-            return Err(CallError::Failed(format!(
-                "the mesh has no replicator{} beside the source: invite one with `dunlin invite create --role replicator`, or name one with --replicator",
-                place.unwrap_or_default()
-            )));
-        }
-        Ok(pool.into_iter().map(|member| member.id).collect())
-    }
-
     fn view(&mut self, id: &MigrationId) -> Result<MigrationView, CallError> {
         let id = id.to_string();
         Ok(self.with_state(|state| state.migration_by(&id))?)
@@ -535,12 +501,7 @@ impl Engine {
                 return Err(refused("pause", &plan, "not started", "start it first"));
             }
             Desired::Cutover { .. } if view.stage == Stage::CutOver.to_string() => {
-                return Err(refused(
-                    "pause",
-                    &plan,
-                    "cut over",
-                    "verify it, or delete its record",
-                ));
+                return Err(refused("pause", &plan, "cut over", IS_CUT_OVER));
             }
             Desired::Cutover { .. } => refuse_if_final("pause", &plan, &view)?,
             _ => {}
@@ -623,6 +584,19 @@ fn refused(action: &'static str, plan: &MigrationPlan, state: &str, allowed: &st
         what: format!("migration {}", plan.name),
         state: state.into(),
         allowed: allowed.into(),
+    })
+}
+
+/// Another migration has the name.
+pub(super) fn name_taken(name: &str) -> CallError {
+    CallError::Refused(Refused {
+        action: "name",
+        what: format!(
+            "a migration `{}`",
+            name.chars().take(80).collect::<String>()
+        ),
+        state: "the name of another one already".into(),
+        allowed: "choose another, or delete that one".into(),
     })
 }
 

@@ -9,7 +9,7 @@ use codec::{DecodeError, Wire};
 use keys::signed::Rejected;
 use keys::{PublicKey, Signed, UnixSecs};
 use libp2p::Multiaddr;
-use mesh::{Announcement, EnrolReply, EnrolRequest, Input, Output, Page, Request};
+use mesh::{Announcement, DeniedCode, EnrolReply, EnrolRequest, Input, Output, Page, Request};
 use roles::Note;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -130,7 +130,7 @@ impl Engine {
         let Ok(bytes) = codec::encode(request) else {
             return;
         };
-        let net = self.net.clone();
+        let (net, inbox) = (self.net.clone(), self.inbox.clone());
         tokio::spawn(async move {
             let answer = net.enrol(vec![], to.0, bytes).await;
             let answer = answer.map_err(|error| error.to_string());
@@ -138,13 +138,39 @@ impl Engine {
                 codec::decode::<EnrolReply>(&bytes).map_err(|error| error.to_string())
             });
             tracing::debug!("introduced to {}: {reply:?}", to.short());
+            let code = DeniedCode::KeyRevoked;
+            if reply == Ok(EnrolReply::Denied { code }) {
+                // A closed inbox means the node is stopping.
+                let _ = inbox.send(Message::SaidRevoked(to)).await;
+            }
         });
+    }
+
+    /// Who was away when it was revoked does not hear of it by itself: nobody talks to it.
+    /// What one peer says proves nothing, and is for people alone.
+    pub(super) fn said_revoked(&mut self, by: PublicKey) {
+        let admitted = self
+            .replica
+            .authority()
+            .admits(self.now().wall, &self.replica.my_key());
+        if !admitted || self.said_revoked.replace(by).is_some() {
+            return;
+        }
+        let text = format!(
+            "{} says that this node was revoked, and does not talk to it any more: ask an operator; a node that was revoked joins again in a new folder",
+            self.name_of(&by)
+        );
+        self.tell(None, Note::warn("said-revoked", text));
     }
 
     pub(super) fn answered(&mut self, from: PublicKey, answer: Result<Vec<u8>, RequestError>) {
         let (why, is_malformed) = match answer {
             Ok(bytes) => match codec::decode::<Page>(&bytes) {
-                Ok(page) => return self.step_replica(Input::Answered { from, page }),
+                Ok(page) => {
+                    // Nobody answers a node that was revoked.
+                    self.said_revoked = None;
+                    return self.step_replica(Input::Answered { from, page });
+                }
                 Err(error) => (error.to_string(), is_malformed(&error)),
             },
             Err(error) => (error.to_string(), is_oversized(&error)),
@@ -312,15 +338,39 @@ impl Engine {
         }
         if !before && self.replica.authority().admits(self.now().wall, &from) {
             let name = self.name_of(&from);
-            let (kind, text) = if introduced {
-                (
-                    "node-introduced",
-                    format!("{name} showed that it is a node"),
-                )
+            let note = if introduced {
+                let text = format!("{name} showed that it is a node");
+                Note::info("node-introduced", text)
             } else {
-                ("node-enrolled", format!("{name} joined with an invite"))
+                self.enrolled_note(&from)
             };
-            self.tell(None, Note::info(kind, text));
+            self.tell(None, note);
+        }
+    }
+
+    /// What is told of a joiner. Names need not differ: only ids tell two of one name
+    /// apart, which people should know before they mean one of them.
+    fn enrolled_note(&self, joiner: &PublicKey) -> Note {
+        let authority = self.replica.authority();
+        let text = format!("{} joined with an invite", self.name_of(joiner));
+        let namesake = authority.by_key(joiner).and_then(|joined| {
+            let mut members = authority.members();
+            members.find(|member| {
+                member.name == joined.name
+                    && member.id != joined.id
+                    && member.standing == keys::Standing::Active
+            })
+        });
+        match (namesake, authority.by_key(joiner)) {
+            (Some(namesake), Some(joined)) => {
+                let text = format!(
+                    "{text} under the name that node {} has as well: mean them by their ids, this one is {}; or revoke one of the two, and let it join again under another",
+                    namesake.id.short(),
+                    joined.id.short()
+                );
+                Note::warn("node-enrolled", text)
+            }
+            _ => Note::info("node-enrolled", text),
         }
     }
 

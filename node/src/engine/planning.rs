@@ -4,7 +4,7 @@
 //! Not here: what to edit (`planfile`).
 
 use super::Engine;
-use super::calls::{CallError, usage};
+use super::calls::{CallError, name_taken, usage};
 use crate::api::model::{MigrationCreate, PlanEdit, PlannedMigration, PlannedServer};
 use crdt::{Desired, Edit, EditError, EntryId, MigrationPlan, Plan, ServerPlan};
 use keys::{MigrationId, Name, NodeId, ServerId};
@@ -43,9 +43,7 @@ impl Drafted {
         Name::new(name).map_err(usage)?;
         let mut others = self.names.iter().filter(|(other, _)| **other != id);
         if others.any(|(_, taken)| taken == name) {
-            return Err(usage(format!(
-                "there is a migration named `{name}` already"
-            )));
+            return Err(name_taken(name));
         }
         self.names.insert(id, name.to_owned());
         Ok(())
@@ -161,7 +159,7 @@ impl Engine {
                 held.name
             ))
         })?;
-        let pool = self.choose_replicators(&asked(wanted), source)?;
+        let pool = self.choose_replicators(&asked(wanted), source, held.provisioner)?;
         if pool == held.replicators {
             return Ok(());
         }

@@ -8,7 +8,7 @@ use crate::net;
 use crate::store::Store;
 use anyhow::{Context, bail};
 use keys::invite::Token;
-use keys::{Identity, Ledger, MeshId, Name, PublicKey};
+use keys::{Identity, Ledger, MeshId, Name, PublicKey, UnixSecs};
 use libp2p::Multiaddr;
 use mesh::replica::Record;
 use mesh::{EnrolReply, EnrolRequest, JoinError, JoinStep, Joiner, Replica};
@@ -25,16 +25,20 @@ pub struct Joining {
     pub name: Name,
 }
 
+/// The invite is over, by this machine's clock.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the invite expired at {0}: ask for a new one (or set this machine's clock, which says {1})"
+)]
+pub struct InviteExpired(UnixSecs, UnixSecs);
+
 /// Enrols this node. Asking again after a failure is safe: the admitter gives the
 /// same enrolment to the same key.
 pub async fn join(folder: &Path, joining: Joining) -> anyhow::Result<Enrolled> {
     let token = joining.token;
-    if wall_clock() >= token.not_after {
-        bail!(
-            "the invite expired at {}: ask for a new one (or set this machine's clock, which says {})",
-            token.not_after,
-            wall_clock()
-        );
+    let now = wall_clock();
+    if now >= token.not_after {
+        return Err(InviteExpired(token.not_after, now).into());
     }
     let dir = open_folder(folder)?;
     let _lock = dir.lock()?;

@@ -54,6 +54,7 @@ impl Offline {
             listening: &[],
             events: &self.events,
             binding: self.binding.as_ref(),
+            said_revoked: None,
             now: wall_clock(),
         };
         make(&state).map_err(|error| {

@@ -119,10 +119,7 @@ impl Keeper {
                     Ok(Some(root)) => Ok(ToDesk::ReadBack { root }),
                     Err(trouble) => Err(trouble),
                 },
-                Job::Prove { root, read_back } => {
-                    let proof = (self.prove)(root, read_back).map_err(Trouble::failed);
-                    proof.map(|proof| ToDesk::Proved { proof })
-                }
+                Job::Prove { root, read_back } => self.state(root, read_back),
             };
             let answer = answer.unwrap_or_else(|trouble| {
                 failed = Some(trouble.clone());
@@ -131,6 +128,12 @@ impl Keeper {
             // A desk that is over needs no answer.
             let _ = self.desk.send(answer);
         }
+    }
+
+    fn state(&self, root: Root, read_back: bool) -> Result<ToDesk, Trouble> {
+        self.volume.check_in_place()?;
+        let proof = (self.prove)(root, read_back).map_err(Trouble::failed)?;
+        Ok(ToDesk::Proved { proof })
     }
 
     fn flush(&mut self, barrier: u64, extents: &[Extent]) -> Result<ToDesk, Trouble> {
@@ -157,6 +160,8 @@ impl Keeper {
             tree.sync()?;
             root
         };
+        // A file that was deleted takes every write, and is a copy for nobody.
+        self.volume.check_in_place()?;
         (self.commit)(barrier, root).map_err(Trouble::failed)?;
         self.barrier = barrier;
         Ok(root)
@@ -172,6 +177,7 @@ impl Keeper {
     /// The root of what the disk holds, or none when the session was over
     /// before all was read.
     fn read_back(&self, is_over: &AtomicBool) -> Result<Option<Root>, Trouble> {
+        self.volume.check_in_place()?;
         self.volume.drop_cache();
         let mut reader = RootReader::new(&*self.volume);
         let mut done = 0;

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use blocks::{Geometry, GroupIndex, RefusalCode};
 use volumes::{
     AlignedBuf, IntentError, OpenIntentsError, OpenTargetError, OpenTreeError, READ_BLOCKS,
-    ReadError, RehashError, SyncFailed, TargetVolume, TreeError, TreeFile, VolumeTag, WriteError,
-    rehash_group,
+    ReadError, RehashError, SyncFailed, TargetMoved, TargetVolume, TreeError, TreeFile, VolumeTag,
+    WriteError, rehash_group,
 };
 
 use super::locks::while_busy;
@@ -118,6 +118,12 @@ impl From<IntentError> for Trouble {
 impl From<ReadError> for Trouble {
     fn from(error: ReadError) -> Self {
         Self::failed(format!("{error}{CHECK}"))
+    }
+}
+
+impl From<TargetMoved> for Trouble {
+    fn from(error: TargetMoved) -> Self {
+        Self::failed(error.to_string())
     }
 }
 

@@ -560,6 +560,38 @@ async fn a_replicator_that_sends_garbage_is_dropped() {
 }
 
 #[tokio::test]
+async fn a_copy_that_is_deleted_while_it_is_written_is_neither_committed_nor_proven() {
+    for then in [
+        SendCommand::BeginPass { pass: 2 },
+        SendCommand::Finish { read_back: false },
+        SendCommand::Finish { read_back: true },
+    ] {
+        let world = World::new(2 * MIB);
+        let mut running = world.start().await;
+        running.pass(1).await;
+        let committed = world.durable();
+        let aside = world.dir.join("aside");
+        fs::rename(world.target(), &aside).unwrap();
+        world.write_source(3, &noise(2, BLOCK));
+        running.command(then).await;
+        let last = running.last_sent().await;
+        assert_eq!(last, SendEvent::Refused(RefusalCode::StorageFailed));
+        let ReceiveEvent::StorageFailed(why) = running.last_received().await else {
+            panic!("the session goes on without a file");
+        };
+        assert!(
+            why.contains("is gone") && why.contains("put it back"),
+            "{why}"
+        );
+        assert_eq!(world.durable(), committed);
+        // Put back, it goes on.
+        fs::rename(&aside, world.target()).unwrap();
+        world.copy().await;
+        world.assert_equal();
+    }
+}
+
+#[tokio::test]
 async fn a_commit_that_fails_is_not_acknowledged() {
     let world = World::new(2 * MIB);
     let (near, far) = pair().await;

@@ -2,7 +2,7 @@
 //!
 //! Not here: the views themselves.
 
-use crdt::{MigrationPlan, Plan, Reports, VolumeInfo};
+use crdt::{MigrationPlan, Plan, Reports, ServerPlan, VolumeInfo};
 use keys::{Authority, Member, NodeId, Standing};
 
 /// Why nothing, or more than one thing, was found.
@@ -92,6 +92,13 @@ pub fn find_migration<'a>(plan: &'a Plan, wanted: &str) -> Result<&'a MigrationP
         Err(LookupError::NotFound { .. }) => find("migration", list, wanted, items(false)),
         found => found,
     }
+}
+
+/// A planned server by name or id.
+pub fn find_server<'a>(plan: &'a Plan, wanted: &str) -> Result<&'a ServerPlan, LookupError> {
+    let planned = plan.servers.values();
+    let items = planned.map(|server| (server.id.to_string(), server.name.as_str(), server));
+    find("server", "dunlin server list", wanted, items)
 }
 
 /// A disk of one server by name or id.

@@ -8,12 +8,13 @@ use crate::api::model::{
 };
 use crate::engine::shown_value;
 use crdt::{
-    Desired, JobReport, JobRole, MigrationPlan, Stage, TargetVolume, VolumeInfo, VolumeKind,
+    Desired, JobReport, JobRole, MigrationPlan, Stage, TargetState, TargetVolume, VolumeInfo,
+    VolumeKind,
 };
 use keys::proof::End;
 use keys::{Denied, Standing, VolumeId};
 use roles::JobId;
-use roles::launch::{Evidence, Stated};
+use roles::launch::{Evidence, Stated, Unconfirmed};
 
 /// The stage of a volume of which nothing is known any more.
 const UNKNOWN: &str = "unknown";
@@ -55,6 +56,15 @@ impl State<'_> {
         } else {
             stage.to_string()
         };
+        let doubled = match plan.desired {
+            Desired::Started | Desired::Cutover { .. } => self.moved_elsewhere(plan),
+            Desired::Created | Desired::Paused | Desired::Deleted => vec![],
+        };
+        let doubled = doubled.into_iter().map(|(disk, other)| {
+            format!(
+                "disk {disk} is moved by migration {other} as well: pause or delete one of the two"
+            )
+        });
         MigrationView {
             id: plan.id.to_string(),
             name: plan.name.clone(),
@@ -91,8 +101,36 @@ impl State<'_> {
                         holds.unwrap_or_default()
                     )
                 })
+                .chain(doubled)
                 .collect(),
         }
+    }
+
+    /// Disks of a migration that another one moves now, by the names of both: operators
+    /// may have started them apart from each other.
+    pub fn moved_elsewhere(&self, plan: &MigrationPlan) -> Vec<(String, String)> {
+        let moves = |other: &&MigrationPlan| {
+            other.id != plan.id
+                && other.source == plan.source
+                && matches!(other.desired, Desired::Started | Desired::Cutover { .. })
+        };
+        let is_over = |of: &MigrationPlan, volume| self.stage(of, volume) == Stage::CutOver;
+        let others = self.plan().migrations.values().filter(moves);
+        others
+            .flat_map(|other| {
+                let shared = plan.volumes.iter().filter(|volume| {
+                    other.volumes.contains(volume)
+                        && !is_over(other, volume)
+                        && !is_over(plan, volume)
+                });
+                shared.map(|volume| (self.disk_name(plan, volume), other.name.clone()))
+            })
+            .collect()
+    }
+
+    fn disk_name(&self, plan: &MigrationPlan, volume: &VolumeId) -> String {
+        let info = self.volume_info(plan, volume);
+        info.map_or_else(|| volume.short(), |info| info.name.clone())
     }
 
     /// Of the good grants that which exposes most.
@@ -236,7 +274,7 @@ impl State<'_> {
                 .filter(|path| !path.is_empty()),
             barrier: report.map_or(0, |job| job.barrier),
             confirmed_by: witness.map(|confirmed| self.name_of(&confirmed.witness())),
-            unconfirmed: unconfirmed.map(|why| why.to_string()),
+            unconfirmed: unconfirmed.map(|why| self.why_unconfirmed(&job, why)),
             passes: passes
                 .iter()
                 .map(|pass| PassView {
@@ -257,6 +295,35 @@ impl State<'_> {
                     sent_bytes: live.sent_bytes,
                     bytes_per_sec: live.bytes_per_sec,
                 }),
+        }
+    }
+
+    /// Why a copy may not be launched: with what its provisioner says, where that one has
+    /// tried to read it back.
+    fn why_unconfirmed(&self, job: &JobId, why: Unconfirmed) -> String {
+        let Some(plan) = self.plan().migrations.get(&job.migration) else {
+            return why.to_string();
+        };
+        let about = job.to_string();
+        let mut told = self.told_by(&plan.provisioner).iter().rev();
+        let failed = told.find(|event| {
+            event.migration == Some(job.migration)
+                && event.kind == roles::provisioner::READ_BACK_FAILED
+                && event.text.contains(&about)
+        });
+        match (why, failed) {
+            (Unconfirmed::NotWitnessed(_), Some(failed)) => {
+                format!("not confirmed by another node: {}", failed.text)
+            }
+            (why, _) => why.to_string(),
+        }
+    }
+
+    /// What is wrong with the volume of a copy, as its provisioner reports it.
+    fn volume_problem(&self, plan: &MigrationPlan, volume: &VolumeId) -> Option<String> {
+        match &self.target(plan, volume)?.state {
+            TargetState::Failed(why) => Some(why.clone()),
+            TargetState::Ready => None,
         }
     }
 
@@ -284,7 +351,14 @@ impl State<'_> {
                 let info = self.volume_info(plan, volume);
                 let source_path = info.map(|info| info.path.clone());
                 let is_device = info.is_some_and(|info| info.kind == VolumeKind::Device);
-                let target_path = self.target(plan, volume).map(|target| target.path.clone());
+                let target_path = self
+                    .target(plan, volume)
+                    .map(|target| target.path.clone())
+                    .filter(|path| !path.is_empty());
+                let job = JobId {
+                    migration: plan.id,
+                    volume: *volume,
+                };
                 VolumeProof {
                     volume: volume.to_string(),
                     name: info.map_or_else(|| volume.short(), |info| info.name.clone()),
@@ -298,7 +372,8 @@ impl State<'_> {
                     witness: of(End::Witness).map(|found| self.proof(found, target_path, false)),
                     equal,
                     confirmed: permission.is_ok(),
-                    unconfirmed: permission.err().map(|why| why.to_string()),
+                    unconfirmed: permission.err().map(|why| self.why_unconfirmed(&job, why)),
+                    volume_problem: self.volume_problem(plan, volume),
                 }
             })
             .collect();
@@ -334,7 +409,11 @@ impl State<'_> {
         path: Option<String>,
         is_device: bool,
     ) -> ProofView {
-        let path = path.unwrap_or_else(|| "DISK".into());
+        let unknown = match proof.end {
+            End::Source => "DISK",
+            End::Target | End::Witness => "COPY",
+        };
+        let path = path.unwrap_or_else(|| unknown.into());
         let quoted = format!("'{}'", path.replace('\'', "'\\''"));
         // Of a mounted device the page cache also shows what the file system has
         // changed in memory alone: read the disk itself.
@@ -375,6 +454,9 @@ fn advance(stage: &Stage) -> u8 {
 
 fn next_step(plan: &MigrationPlan, stage: Stage, volumes: &[JobView]) -> Option<String> {
     let name = &plan.name;
+    if plan.desired == Desired::Deleted {
+        return None;
+    }
     if let Some(why) = volumes.iter().find_map(|volume| volume.detail.as_ref()) {
         return Some(why.clone());
     }

@@ -1,10 +1,12 @@
 //! Views of nodes, invites, servers and their disks.
 
 use super::State;
-use super::lookup::{LookupError, find_member};
-use crate::api::model::{InviteView, NodeView, ServerView, VolumeView};
-use crdt::{Report, VolumeInfo, VolumeKind};
+use super::lookup::{LookupError, find_member, find_server};
+use super::plan::planned_server;
+use crate::api::model::{InviteView, NodeView, RevokedView, ServerView, VolumeView};
+use crdt::{Report, ServerPlan, VolumeInfo, VolumeKind};
 use keys::{Member, Role, Roles, Scope, Standing, Statement};
+use std::collections::{BTreeMap, BTreeSet};
 
 impl State<'_> {
     pub(super) fn mesh_name(&self) -> String {
@@ -64,7 +66,12 @@ impl State<'_> {
             key: key.to_string(),
             peer_id: crate::net::peer_id_text(&key.0),
             state: state.into(),
+            revoked: self.revoked(member),
             this_node,
+            said_revoked: self
+                .said_revoked
+                .filter(|_| this_node && member.standing == Standing::Active)
+                .map(|key| self.name_of_key(&key)),
             connected: self
                 .connected
                 .map(|connected| this_node || connected.contains(&member.key)),
@@ -82,6 +89,25 @@ impl State<'_> {
                 })
                 .unwrap_or_default(),
         }
+    }
+
+    fn revoked(&self, member: &Member) -> Option<RevokedView> {
+        let Standing::Revoked(by) = member.standing else {
+            return None;
+        };
+        let found = self.replica.ledger().get(&by)?;
+        let Statement::Revocation(revocation) = &found.entry.statement else {
+            return None;
+        };
+        let signer = found.signed.signer;
+        Some(RevokedView {
+            by: match self.replica.authority().is_root(&signer) {
+                true => "the root key".into(),
+                false => self.name_of_key(&signer),
+            },
+            at: found.entry.at.to_string(),
+            reason: revocation.reason.clone(),
+        })
     }
 
     /// Every invite, the newest end last.
@@ -123,41 +149,58 @@ impl State<'_> {
         member.is_some_and(|member| member.key == *admitter && member.standing == Standing::Active)
     }
 
-    /// Every agent that has reported, by name.
+    /// Every agent that has reported, and every server that is planned, by name. A planned
+    /// one and an agent of its name are one.
     pub fn servers(&self) -> Vec<ServerView> {
         let agents =
             self.replica.authority().members().filter(|member| {
                 member.roles.has(Role::Agent) && member.standing == Standing::Active
             });
+        // Of several with one name the one with the lowest id.
+        let planned = self.plan().servers.values().rev();
+        let planned: BTreeMap<&str, &ServerPlan> =
+            planned.map(|plan| (plan.name.as_str(), plan)).collect();
         let mut servers: Vec<ServerView> = agents
             .filter_map(|member| {
                 let report = self.replica.reports().get(&member.id)?;
-                Some(self.server(member, report))
+                let plan = planned.get(member.name.as_str()).copied();
+                Some(self.server(member, report, plan))
             })
             .collect();
+        let named: BTreeSet<String> = servers.iter().map(|server| server.name.clone()).collect();
+        let planned = self.plan().servers.values();
+        let alone = planned.filter(|plan| !named.contains(&plan.name));
+        servers.extend(alone.map(planned_alone));
         servers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         servers
     }
 
     /// One source, by name or id.
     pub fn server_by(&self, wanted: &str) -> Result<ServerView, LookupError> {
-        let member = find_member(self.replica.authority(), wanted)?;
-        let report = self.replica.reports().get(&member.id);
-        match report.filter(|_| member.roles.has(Role::Agent)) {
-            Some(report) => Ok(self.server(member, report)),
-            None => Err(LookupError::NotFound {
-                kind: "server",
-                wanted: wanted.chars().take(80).collect(),
-                list: "dunlin server list",
-            }),
+        let member = match find_member(self.replica.authority(), wanted) {
+            Ok(member) => Some(member),
+            Err(LookupError::NotFound { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let agent = member.filter(|member| member.roles.has(Role::Agent));
+        let reported = agent.and_then(|member| {
+            let report = self.replica.reports().get(&member.id)?;
+            let mut planned = self.plan().servers.values();
+            let plan = planned.find(|plan| plan.name == member.name.as_str());
+            Some(self.server(member, report, plan))
+        });
+        match reported {
+            Some(server) => Ok(server),
+            None => find_server(self.plan(), wanted).map(planned_alone),
         }
     }
 
-    fn server(&self, member: &Member, report: &Report) -> ServerView {
+    fn server(&self, member: &Member, report: &Report, plan: Option<&ServerPlan>) -> ServerView {
         let this_node = self.me() == Some(member.id);
         ServerView {
             id: member.id.to_string(),
             name: member.name.to_string(),
+            planned: plan.map(planned_server),
             hostname: report.hostname.clone(),
             os: report.inventory.os.clone(),
             kernel: report.inventory.kernel.clone(),
@@ -167,7 +210,7 @@ impl State<'_> {
             connected: self
                 .connected
                 .map(|connected| this_node || connected.contains(&member.key)),
-            reported_at: report.at.to_string(),
+            reported_at: Some(report.at.to_string()),
             disks: report
                 .volumes
                 .iter()
@@ -187,6 +230,24 @@ impl State<'_> {
                 volumes.map(|volume| volume_view(&name, volume)).collect()
             })
             .unwrap_or_default()
+    }
+}
+
+/// A server of which there is nothing but its plan.
+fn planned_alone(plan: &ServerPlan) -> ServerView {
+    ServerView {
+        id: plan.id.to_string(),
+        name: plan.name.clone(),
+        planned: Some(planned_server(plan)),
+        hostname: String::new(),
+        os: String::new(),
+        kernel: String::new(),
+        cpus: 0,
+        memory_bytes: 0,
+        machine: String::new(),
+        connected: None,
+        reported_at: None,
+        disks: vec![],
     }
 }
 

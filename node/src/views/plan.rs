@@ -79,7 +79,7 @@ impl State<'_> {
     }
 }
 
-fn planned_server(server: &ServerPlan) -> PlannedServer {
+pub(super) fn planned_server(server: &ServerPlan) -> PlannedServer {
     PlannedServer {
         id: Some(server.id.to_string()),
         name: server.name.clone(),

@@ -201,6 +201,50 @@ fn another_operator_deletes_a_migration_and_is_told_which_grants_stay() {
 }
 
 #[test]
+fn a_disk_that_two_operators_set_moving_apart_from_each_other_is_shown_as_a_conflict() {
+    let lab = Lab::new();
+    let root_key = lab.path("root-key");
+    let root_key = root_key.to_str().unwrap();
+    let (mut founder, mut target, mut agent) = mesh_without_root_key(&lab, root_key);
+    let line = founder.invite(&["--role", "operator", "--root-key", root_key]);
+    let mut second = lab.node("second");
+    second.join(&line).ok();
+    second.start();
+    let disk = lab.disk("disk.raw", 1, 5);
+    let path = disk.to_str().unwrap();
+    agent.run(&["volume", "add", path, "--name", "disk"]).ok();
+    eventually("the founder knows the disk", || {
+        let servers = founder.run(&["server", "list"]).ok();
+        (!servers[0]["disks"].as_array()?.is_empty()).then_some(())
+    });
+    for name in ["one", "two"] {
+        let create = ["migration", "create", "--server", "agent", "--to", "local"];
+        founder.run(&[&create[..], &["--name", name]].concat()).ok();
+    }
+    eventually("the second operator knows both", || {
+        let list = second.run(&["migration", "list"]).ok();
+        (list.as_array()?.len() == 2 && second.status()["may_write"] == true).then_some(())
+    });
+    for node in [&mut founder, &mut target, &mut agent] {
+        node.stop();
+    }
+    second.run(&["migration", "start", "two"]).ok();
+    second.stop();
+    founder.extra = vec!["--alone".into()];
+    founder.start();
+    founder.run(&["migration", "start", "one"]).ok();
+    second.start();
+    for (name, other) in [("one", "two"), ("two", "one")] {
+        eventually("the conflict is shown", || {
+            let view = founder.run(&["migration", "show", name]).ok();
+            let told = view["conflicts"].to_string();
+            let words = format!("disk is moved by migration {other} as well");
+            told.contains(&words).then_some(())
+        });
+    }
+}
+
+#[test]
 fn a_copy_of_the_root_key_in_the_founders_folder_recovers_the_mesh() {
     let lab = Lab::new();
     let mut founder = lab.node("founder");

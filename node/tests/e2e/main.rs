@@ -15,4 +15,5 @@ mod leases;
 mod live_load;
 mod losses;
 mod plan_file;
+mod revocations;
 mod writing;

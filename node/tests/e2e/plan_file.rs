@@ -71,8 +71,8 @@ fn a_dry_run_refuses_all_that_applying_would_and_nothing_of_a_wrong_file_is_appl
         (
             text.replace("name = \"m\"", "name = \"n\"")
                 + &entry("n", "agent", "local", "")[text.len()..],
-            2,
-            "a migration named `n` already",
+            6,
+            "a migration `n`: it is the name of another one already",
         ),
     ] {
         apply(&text, &["--dry-run"]).fails(status, &[word]);
@@ -104,6 +104,12 @@ fn a_file_is_replaced_only_by_force_and_without_a_base_deletes_nothing() {
     done(node.run(&["plan", "export", path, "--force"]));
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.contains("berlin"), "{text}");
+    // What is planned is seen where its agent will be.
+    let listed = node.run(&["server", "list"]).ok();
+    let shown = node.run(&["server", "show", "db"]).ok();
+    assert_eq!(listed[0], shown);
+    assert_eq!(shown["planned"]["site"], "berlin", "{shown:#}");
+    assert!(shown["reported_at"].is_null(), "{shown:#}");
 }
 
 #[test]

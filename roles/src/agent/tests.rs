@@ -455,7 +455,36 @@ fn the_record_keeps_a_bounded_number_of_passes() {
     let passes = &bench.agent.record().passes;
     assert_eq!(passes.len(), MAX_SUMMARIES);
     assert_eq!(passes.last().unwrap().pass as usize, MAX_SUMMARIES + 5);
+    assert_eq!(passes.first().unwrap().pass, 1, "what the first one sent");
     assert!(codec::encode(bench.agent.record()).is_ok());
+}
+
+#[test]
+fn passes_that_send_nothing_are_not_told_and_push_no_others_out() {
+    let mut bench = Bench::passing();
+    let idle = |bench: &mut Bench, times: usize| {
+        for _ in 0..times {
+            assert_eq!(names(&bench.pass_done(0)), ["store"]);
+            bench.later(MIN_REST_MILLIS);
+        }
+    };
+    let kept = |bench: &Bench| -> Vec<(u32, u64)> {
+        let passes = bench.agent.record().passes.iter();
+        passes.map(|pass| (pass.pass, pass.blocks)).collect()
+    };
+    let first = names(&bench.pass_done(0));
+    assert_eq!(
+        first,
+        ["pass-done", "store"],
+        "the first is told in any case"
+    );
+    bench.later(MIN_REST_MILLIS);
+    idle(&mut bench, 30);
+    assert_eq!(kept(&bench), [(1, 0), (31, 0)]);
+    assert_eq!(names(&bench.pass_done(7)), ["pass-done", "store"]);
+    bench.later(MIN_REST_MILLIS);
+    idle(&mut bench, 3);
+    assert_eq!(kept(&bench), [(1, 0), (31, 0), (32, 7), (35, 0)]);
 }
 
 /// The lease and the autonomy of the grants here.

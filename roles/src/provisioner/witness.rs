@@ -11,6 +11,8 @@ use crate::{JobId, Now};
 
 /// Wait before a copy that could not be read is read again: it may be a large one.
 pub const READ_RETRY_MILLIS: u64 = 30_000;
+/// Kind of the event that a copy could not be read back; its text names the job.
+pub const READ_BACK_FAILED: &str = "read-back-failed";
 
 /// A copy that is read back, and what both of its ends state about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,7 +141,7 @@ impl Provisioner {
         progress.told = Some(why);
         out.push(Action::Tell(
             Some(reading.job.migration),
-            Note::warn("read-back-failed", text),
+            Note::warn(READ_BACK_FAILED, text),
         ));
     }
 

@@ -92,6 +92,24 @@ fn a_target_of_the_wrong_length_is_refused() {
 }
 
 #[test]
+fn a_target_that_is_deleted_moved_or_replaced_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = image(folder.path(), BLOCK);
+    let target = TargetVolume::open(&path, BLOCK).unwrap();
+    target.check_in_place().unwrap();
+    let aside = folder.path().join("aside");
+    fs::rename(&path, &aside).unwrap();
+    let gone = target.check_in_place().unwrap_err();
+    assert!(matches!(gone, TargetMoved::Gone { .. }));
+    assert!(gone.to_string().contains("put it back"), "{gone}");
+    image(folder.path(), BLOCK);
+    let replaced = target.check_in_place().unwrap_err();
+    assert!(matches!(replaced, TargetMoved::Replaced { .. }));
+    fs::rename(&aside, &path).unwrap();
+    target.check_in_place().unwrap();
+}
+
+#[test]
 fn a_second_writer_is_refused_until_the_first_is_gone() {
     let folder = tempfile::tempdir().unwrap();
     let path = image(folder.path(), BLOCK);
@@ -149,6 +167,7 @@ fn a_full_disk_is_told_apart_from_a_broken_one() {
         path: path.to_owned(),
         file: OpenOptions::new().write(true).open(path).unwrap(),
         geometry: Geometry::new(4 * BLOCK).unwrap(),
+        identity: SourceIdentity::Other,
         poisoned: OnceLock::new(),
     };
     let full = target.write_at(BLOCK, &[1]).unwrap_err();

@@ -2,11 +2,11 @@
 //!
 //! Not here: what a node offers as a source (`servers`).
 
-use crate::api::model::{NodeRevoked, NodeView};
+use crate::api::model::{NodeRevoked, NodeView, RevokedView};
 use crate::cli::figures::{age, short_id};
 use crate::cli::page::{Look, Page, Paint, Piece, Table};
 
-use super::{connection, listed, or_unknown};
+use super::{connection, listed, or_unknown, plural};
 
 fn state(state: &str) -> Piece {
     let paint = match state {
@@ -49,6 +49,8 @@ pub fn list(nodes: &[NodeView], look: &Look) -> String {
 pub fn page(node: &NodeView, look: &Look) -> String {
     let ago = |at: &str| -> Piece { format!("{at} ({})", age(at, look.now_secs)).into() };
     let mut page = Page::new(look);
+    let reason = node.revoked.as_ref().map(|it| it.reason.as_str());
+    let reason = reason.filter(|reason| !reason.is_empty());
     let mut values = vec![
         ("name", Some((&node.name).into())),
         ("id", Some((&node.id).into())),
@@ -56,6 +58,11 @@ pub fn page(node: &NodeView, look: &Look) -> String {
         ("site", node.site.as_ref().map(Into::into)),
         ("scope", node.scope.as_ref().map(Into::into)),
         ("state", Some(state(&node.state))),
+        (
+            "revoked",
+            node.revoked.as_ref().map(|it| revocation(it).into()),
+        ),
+        ("reason", reason.map(Into::into)),
         ("link", Some(connection(node.connected, node.this_node))),
         ("enrolled", Some(ago(&node.enrolled_at))),
         ("ends", node.ends_at.as_ref().map(Into::into)),
@@ -72,31 +79,57 @@ pub fn page(node: &NodeView, look: &Look) -> String {
     page.finish()
 }
 
-/// What expelling a node came to.
+fn revocation(it: &RevokedView) -> String {
+    format!("by {}, {}", it.by, it.at)
+}
+
+/// What expelling a node came to, or would come to.
 pub fn revoked(done: &NodeRevoked, look: &Look) -> String {
     let mut page = Page::new(look);
-    page.line(format!("node {} revoked", done.name));
+    let (now, counts, gone) = match done.dry_run {
+        false => ("revoked", "counts", "no longer counts:"),
+        true => (
+            "would be revoked; nothing was changed",
+            "would count",
+            "would no longer count:",
+        ),
+    };
+    page.line(format!("node {} {now}", done.name));
     if let (Some(statements), Some(edits)) = (done.honoured_statements, done.honoured_edits) {
         page.line(format!(
-            "its word counts through statement {statements} and edit {edits}"
+            "its word {counts} through statement {statements} and edit {edits}"
         ));
     }
     let lapsed = &done.lapsed;
-    let mut gone = vec![];
+    let named = |what: &str, names: &[String]| format!("  {what}: {}", names.join(", "));
+    let mut lines = vec![];
     if !lapsed.nodes.is_empty() {
-        gone.push(format!("nodes {}", lapsed.nodes.join(", ")));
+        lines.push(named("nodes", &lapsed.nodes));
     }
-    for (what, count) in [
-        ("invites", lapsed.invites.len() as u64),
-        ("grants", lapsed.grants.len() as u64),
-        ("edits of the plan", lapsed.edits),
-    ] {
-        if count > 0 {
-            gone.push(format!("{count} {what}"));
-        }
+    if !lapsed.invites.is_empty() {
+        let ids: Vec<String> = lapsed.invites.iter().map(|id| short_id(id)).collect();
+        lines.push(named("open invites", &ids));
     }
-    if !gone.is_empty() {
-        page.line(format!("no longer counts: {}", gone.join("; ")));
+    if !lapsed.grants.is_empty() {
+        let count = plural(lapsed.grants.len(), "grant", "grants");
+        lines.push(named(&format!("{count}, of migrations"), &lapsed.granted));
+    }
+    if lapsed.edits > 0 {
+        lines.push(format!("  {} of its edits of the plan", lapsed.edits));
+    }
+    if !lapsed.migrations.is_empty() {
+        let what = "edits of migrations, which are as they were before or gone";
+        lines.push(named(what, &lapsed.migrations));
+    }
+    if !lapsed.servers.is_empty() {
+        let what = "edits of planned servers, which are as they were before or gone";
+        lines.push(named(what, &lapsed.servers));
+    }
+    if !lines.is_empty() {
+        page.line(gone);
+        lines.into_iter().for_each(|line| {
+            page.line(line);
+        });
     }
     page.finish()
 }

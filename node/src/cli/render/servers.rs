@@ -2,11 +2,11 @@
 //!
 //! Not here: how far their copies are (`migrations`).
 
-use crate::api::model::{ServerView, VolumeView};
+use crate::api::model::{PlannedServer, ServerView, VolumeView};
 use crate::cli::figures::{age, short_id, size};
 use crate::cli::page::{Look, Page, Table};
 
-use super::{connection, or_unknown, plural};
+use super::{UNKNOWN, connection, or_unknown, plural};
 
 /// All sources.
 pub fn list(servers: &[ServerView], look: &Look) -> String {
@@ -21,6 +21,20 @@ pub fn list(servers: &[ServerView], look: &Look) -> String {
         "ID", "~NAME", "~HOST", "~SYSTEM", ">CPUS", ">MEMORY", ">DISKS", ">BYTES", "LINK",
     ]);
     for server in servers {
+        if let (Some(planned), None) = (&server.planned, &server.reported_at) {
+            table.row([
+                short_id(&server.id).into(),
+                (&server.name).into(),
+                or_unknown(planned.address.as_deref()),
+                format!("planned, {}", whereabouts(planned)).into(),
+                UNKNOWN.into(),
+                UNKNOWN.into(),
+                UNKNOWN.into(),
+                UNKNOWN.into(),
+                "planned".into(),
+            ]);
+            continue;
+        }
         let bytes = server.disks.iter().map(|disk| disk.length);
         table.row([
             short_id(&server.id).into(),
@@ -38,13 +52,33 @@ pub fn list(servers: &[ServerView], look: &Look) -> String {
     page.finish()
 }
 
+/// Site and wave.
+fn whereabouts(planned: &PlannedServer) -> String {
+    let wave = planned.wave.as_ref().map(|wave| format!(", wave {wave}"));
+    format!("site {}{}", planned.site, wave.unwrap_or_default())
+}
+
 /// One source with its disks.
 pub fn page(server: &ServerView, look: &Look) -> String {
-    let report = format!(
-        "{} ({})",
-        server.reported_at,
-        age(&server.reported_at, look.now_secs)
-    );
+    let planned = server.planned.as_ref();
+    let whereabouts = planned.map(|planned| whereabouts(planned).into());
+    let address = planned.and_then(|planned| planned.address.as_ref());
+    let note = planned.and_then(|planned| planned.note.as_ref());
+    let Some(reported_at) = &server.reported_at else {
+        let mut page = Page::new(look);
+        page.labelled([
+            ("name", Some((&server.name).into())),
+            ("id", Some((&server.id).into())),
+            ("planned", whereabouts),
+            ("address", address.map(Into::into)),
+            ("note", note.map(Into::into)),
+        ]);
+        page.space().line(
+            "no agent of this name has reported; make one with `dunlin invite create --role agent --name NAME` and `dunlin join -` on the server",
+        );
+        return page.finish();
+    };
+    let report = format!("{reported_at} ({})", age(reported_at, look.now_secs));
     let hardware = format!(
         "{}, {} of memory",
         plural(server.cpus as usize, "processor", "processors"),
@@ -61,6 +95,9 @@ pub fn page(server: &ServerView, look: &Look) -> String {
         ("hardware", Some(hardware.into())),
         ("link", Some(connection(server.connected, false))),
         ("report", Some(report.into())),
+        ("planned", whereabouts),
+        ("address", address.map(Into::into)),
+        ("note", note.map(Into::into)),
     ]);
     page.heading("disks");
     if server.disks.is_empty() {

@@ -59,14 +59,18 @@ fn running(status: &StatusView) -> Piece {
             Paint::Warn,
         );
     }
-    let paint = if status.node.state == "active" && status.may_write {
+    let in_order = status.may_write && status.node.said_revoked.is_none();
+    let paint = if status.node.state == "active" && in_order {
         Paint::Good
     } else {
         Paint::Warn
     };
-    let waits = match status.may_write {
-        true => "",
-        false => "; changes nothing before it has heard from a peer",
+    let waits = match (&status.node.said_revoked, status.may_write) {
+        (Some(by), _) => format!(
+            "; but {by} says that it was revoked: ask an operator, and if so join again in a new folder"
+        ),
+        (None, true) => String::new(),
+        (None, false) => "; changes nothing before it has heard from a peer".to_owned(),
     };
     let text = format!(
         "running, version {}, enrolment {}{waits}",
@@ -88,7 +92,9 @@ fn links(status: &StatusView) -> Option<Piece> {
     if !status.running {
         return None;
     }
-    let others = status.nodes.saturating_sub(1);
+    // One that does not count itself is not among those that do.
+    let counts = status.node.state == "active";
+    let others = status.nodes.saturating_sub(usize::from(counts));
     if others == 0 {
         return Some(
             "no other node yet; invite one with `dunlin invite create --role ROLE`".into(),

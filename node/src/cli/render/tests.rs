@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::api::model::ExposureView;
+use crate::api::model::{
+    ExposureView, Lapsed, NodeRevoked, PlannedServer, RevokedView, ServerView,
+};
 use crate::cli::page::{Look, Page, Table};
 use crate::cli::task::Verb;
 use crate::cli::tests::*;
@@ -53,6 +55,89 @@ fn a_node_shows_all_that_is_known_of_it() {
     );
     let page = nodes::page(&agent(), &look());
     assert!(!page.contains("host"), "{page}");
+}
+
+#[test]
+fn a_node_that_was_revoked_shows_by_whom_when_and_why() {
+    let mut gone = agent();
+    gone.state = "revoked".into();
+    gone.revoked = Some(RevokedView {
+        by: "office".into(),
+        at: "2026-01-31T07:00:00Z".into(),
+        reason: "sold".into(),
+    });
+    let page = nodes::page(&gone, &look());
+    let lines = shown(&page);
+    assert!(
+        lines.contains(&"revoked   by office, 2026-01-31T07:00:00Z"),
+        "{page}"
+    );
+    assert!(lines.contains(&"reason    sold"), "{page}");
+}
+
+#[test]
+fn a_revocation_that_is_only_looked_at_says_so() {
+    let done = NodeRevoked {
+        id: agent().id,
+        name: "web".into(),
+        dry_run: true,
+        honoured_statements: None,
+        honoured_edits: None,
+        lapsed: Lapsed {
+            servers: vec!["db1".into()],
+            ..Lapsed::default()
+        },
+    };
+    assert_eq!(
+        shown(&nodes::revoked(&done, &look())),
+        [
+            "node web would be revoked; nothing was changed",
+            "would no longer count:",
+            "  edits of planned servers, which are as they were before or gone: db1"
+        ]
+    );
+}
+
+#[test]
+fn a_planned_server_is_shown_as_planned_with_and_without_an_agent() {
+    let planned = PlannedServer {
+        name: "db1".into(),
+        site: "berlin".into(),
+        address: Some("10.0.0.7".into()),
+        wave: Some("first".into()),
+        note: Some("ask Ann".into()),
+        ..PlannedServer::default()
+    };
+    let alone = ServerView {
+        id: "cc00112233445566778899aabbccddee".into(),
+        name: "db1".into(),
+        planned: Some(planned.clone()),
+        reported_at: None,
+        disks: vec![],
+        ..server()
+    };
+    let list = servers::list(&[server(), alone.clone()], &look());
+    assert_eq!(
+        shown(&list)[2],
+        "cc001122  db1   10.0.0.7     planned, site berlin, wave first     -        -      -        -  planned"
+    );
+    assert_eq!(
+        shown(&servers::page(&alone, &look()))[..5],
+        [
+            "name     db1",
+            "id       cc00112233445566778899aabbccddee",
+            "planned  site berlin, wave first",
+            "address  10.0.0.7",
+            "note     ask Ann"
+        ]
+    );
+    let both = ServerView {
+        planned: Some(planned),
+        ..server()
+    };
+    let page = servers::page(&both, &look());
+    let whereabouts = "planned   site berlin, wave first";
+    assert!(shown(&page).contains(&whereabouts), "{page}");
 }
 
 #[test]
@@ -209,6 +294,30 @@ fn a_glance_at_a_stopped_node_says_so_and_shows_no_links() {
     let page = status::page(&view, &look());
     assert!(page.contains("start it with `dunlin run`"), "{page}");
     assert!(!page.contains("connected"), "{page}");
+}
+
+#[test]
+fn who_does_not_count_is_not_taken_from_the_others_and_hears_what_is_said_of_it() {
+    let mut view = status();
+    view.node.state = "revoked".into();
+    view.nodes = 2;
+    let page = status::page(&view, &look());
+    assert!(page.contains("2 of 2 others connected"), "{page}");
+    let mut view = status();
+    view.may_write = false;
+    view.node.said_revoked = Some("web".into());
+    let page = status::page(&view, &look());
+    assert!(page.contains("web says that it was revoked"), "{page}");
+    assert!(!page.contains("heard from a peer"), "{page}");
+}
+
+#[test]
+fn a_copy_whose_volume_is_gone_is_not_only_called_equal() {
+    let mut view = proven(Some("aaaa"), Some("aaaa"));
+    view.volumes[0].volume_problem = Some("/cloud/x.raw is missing".into());
+    let page = verify::page(&view, &look());
+    let problem = "the copy's volume is not in order now: /cloud/x.raw is missing";
+    assert!(shown(&page).contains(&problem), "{page}");
 }
 
 #[test]

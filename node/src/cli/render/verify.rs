@@ -44,6 +44,10 @@ fn put(volume: &VolumeProof, page: &mut Page) {
     if volume.equal {
         page.pieces([confirmation(volume)]);
     }
+    if let Some(problem) = &volume.volume_problem {
+        let text = format!("the copy's volume is not in order now: {problem}");
+        page.pieces([Piece::new(text, Paint::Bad)]);
+    }
     let proofs = [volume.source.as_ref(), volume.target.as_ref()];
     for proof in proofs.into_iter().flatten() {
         page.line(format!(

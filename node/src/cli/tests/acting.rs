@@ -52,8 +52,8 @@ fn routes(asked: &Asked, invite_addresses: &[&str]) -> Router {
                 "revoke",
                 value!({
                     "id": "01", "name": "web",
-                    "honoured_statements": 7, "honoured_edits": 2,
-                    "lapsed": {"nodes": ["a", "b"], "invites": [], "grants": ["05"], "edits": 3},
+                    "dry_run": false, "honoured_statements": 7, "honoured_edits": 2,
+                    "lapsed": {"nodes": ["a", "b"], "invites": [], "grants": ["05"], "granted": ["m1"], "edits": 3, "migrations": ["m1", "m2"], "servers": []},
                 }),
             ),
         )
@@ -167,13 +167,14 @@ async fn a_node_is_revoked_with_the_reason() {
         [(
             "revoke".to_owned(),
             value!({
-                "reason": "lost", "honour_through": null, "honour_edits": null, "root_key": null,
+                "reason": "lost", "honour_through": null, "honour_edits": null,
+                "dry_run": false, "root_key": null,
             })
         )]
     );
     assert_eq!(
         ran.out,
-        "node web revoked\nits word counts through statement 7 and edit 2\nno longer counts: nodes a, b; 1 grants; 3 edits of the plan\n"
+        "node web revoked\nits word counts through statement 7 and edit 2\nno longer counts:\n  nodes: a, b\n  1 grant, of migrations: m1\n  3 of its edits of the plan\n  edits of migrations, which are as they were before or gone: m1, m2\n"
     );
 }
 

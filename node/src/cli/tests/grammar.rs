@@ -26,6 +26,7 @@ fn the_grammar_is_sound() {
 fn every_command_of_the_contract_is_taken() {
     for line in [
         "mesh init",
+        "node revoke web --dry-run",
         "mesh init --name acme --role provisioner,replicator --site hq --node-name office",
         "invite create --role agent",
         "invite create --role agent,replicator --name web --site hq --expires 30m --uses 3",
@@ -190,6 +191,21 @@ fn options_reach_the_task() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_next_command_names_the_data_folder_that_was_given() {
+    let again = |folder: Option<&str>| {
+        let globals = Globals {
+            data_dir: folder.map(Into::into),
+            ..Globals::default()
+        };
+        globals.again("run")
+    };
+    assert_eq!(again(None), "dunlin run");
+    assert_eq!(again(Some("/srv/a")), "dunlin --data-dir /srv/a run");
+    let odd = "dunlin --data-dir '/srv/it'\\''s; here' run";
+    assert_eq!(again(Some("/srv/it's; here")), odd);
 }
 
 #[test]

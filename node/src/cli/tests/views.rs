@@ -9,6 +9,8 @@ pub const GIB: u64 = 1 << 30;
 
 pub fn node() -> NodeView {
     NodeView {
+        revoked: None,
+        said_revoked: None,
         id: NODE_ID.into(),
         name: "office".into(),
         roles: vec!["operator".into(), "provisioner".into()],
@@ -60,6 +62,7 @@ pub fn disk() -> VolumeView {
 
 pub fn server() -> ServerView {
     ServerView {
+        planned: None,
         id: agent().id,
         name: "web".into(),
         hostname: "web.example".into(),
@@ -69,7 +72,7 @@ pub fn server() -> ServerView {
         memory_bytes: 2 * GIB,
         machine: "QEMU Standard PC".into(),
         connected: Some(true),
-        reported_at: "2026-01-31T07:58:00Z".into(),
+        reported_at: Some("2026-01-31T07:58:00Z".into()),
         disks: vec![disk()],
     }
 }
@@ -199,6 +202,7 @@ pub fn proven(source: Option<&str>, target: Option<&str>) -> VerifyView {
         verified: equal,
         confirmed: false,
         volumes: vec![VolumeProof {
+            volume_problem: None,
             volume: VOLUME_ID.into(),
             name: "vda".into(),
             length: 4 * GIB,

@@ -22,6 +22,11 @@ impl Engine {
         self.require_operator()?;
         let root = self.lent_root(asked.root_key.as_ref())?;
         let plan = find_migration(self.replica.document().plan(), wanted)?.clone();
+        // First, so that both ends end for this reason and not for a grant that is gone.
+        if plan.desired != Desired::Deleted {
+            let id = plan.id;
+            self.edit(move |edit| edit.set_desired(id, Desired::Deleted))?;
+        }
         for grant in &plan.grants {
             let state = self.replica.authority().grant(grant);
             if state.is_none_or(|state| state.revoked) {
@@ -36,10 +41,6 @@ impl Engine {
                 Ok(_) | Err(CallError::NotAuthorised(_)) => {}
                 Err(error) => return Err(error),
             }
-        }
-        if plan.desired != Desired::Deleted {
-            let id = plan.id;
-            self.edit(move |edit| edit.set_desired(id, Desired::Deleted))?;
         }
         self.view(&plan.id)
     }

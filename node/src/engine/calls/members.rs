@@ -3,21 +3,23 @@
 //! Not here: who is admitted with an invite (`mesh`), and how a node begins again with
 //! its next key (`local`).
 
+use super::lapsing::Counted;
 use super::{CallError, Refused, parse_roles, random, usage};
 use crate::api::model::{
-    InviteCreate, InviteCreated, InviteRevoke, KeyRotated, Lapsed, NodeRevoke, NodeRevoked,
+    InviteCreate, InviteCreated, InviteRevoke, KeyRotated, NodeRevoke, NodeRevoked,
 };
 use crate::api::secret::Secret;
 use crate::engine::Engine;
 use crate::views::{LookupError, find_member};
-use crdt::MigrationPlan;
+use crdt::{Document, MigrationPlan};
 use keys::authority::Authority;
 use keys::invite::Token;
 use keys::statement::{Honoured, Invite, MIN_LEASE_SECS, Position};
 use keys::{
-    Identity, Member, Name, NodeId, Revocation, Role, RootKey, Scope, Standing, Statement,
-    StatementId, UnixSecs,
+    Identity, Member, Name, NodeId, PublicKey, Revocation, Role, RootKey, Scope, Standing,
+    Statement, StatementId, UnixSecs,
 };
+use mesh::StateError;
 use mesh::replica::Output;
 use roles::Note;
 use zeroize::Zeroizing;
@@ -61,8 +63,12 @@ impl Engine {
         statement: Statement,
         root: Option<&Identity>,
     ) -> Result<StatementId, CallError> {
+        let target = match &statement {
+            Statement::Revocation(revocation) => Some(revocation.target),
+            _ => None,
+        };
         match root.filter(|_| self.replica.root_alone_states(&statement)) {
-            None => self.state(statement),
+            None => self.state(statement, target),
             Some(root) => {
                 let mut out: Vec<Output> = vec![];
                 let wall = self.now().wall;
@@ -188,40 +194,85 @@ impl Engine {
             }));
         }
         let honours = self.honours(&member, asked)?;
-        let before = Counted::of(self.replica.authority(), self.now().wall);
-        let edits = self.edits_of(&member);
-        if !matches!(member.standing, Standing::Revoked(_)) {
-            let reason = asked.reason.as_deref().unwrap_or("revoked by an operator");
-            let revocation = Revocation {
-                target: member.id.into(),
-                honours,
-                reason: short_reason(reason),
-            };
-            self.state_lent(Statement::Revocation(revocation), root.as_ref())?;
-        }
-        let after = Counted::of(self.replica.authority(), self.now().wall);
-        let left = self.edits_of(&member);
-        let lapsed = before.without(&after, &member.id);
+        let wall = self.now().wall;
+        let counted = |authority: &Authority, document: &Document| {
+            Counted::of(authority, document, &member.id, wall)
+        };
+        let before = counted(self.replica.authority(), self.replica.document());
+        let reason = asked.reason.as_deref().unwrap_or("revoked by an operator");
+        let reason = short_reason(reason);
+        let revocation = Statement::Revocation(Revocation {
+            target: member.id.into(),
+            honours,
+            reason: reason.clone(),
+        });
+        let is_revoked = matches!(member.standing, Standing::Revoked(_));
+        let after = if asked.dry_run && !is_revoked {
+            let supposed = self.replica.suppose(root.as_ref(), wall, revocation);
+            let supposed = supposed.map_err(|error| self.not_stated(error, member.id.into()))?;
+            counted(&supposed.authority, &supposed.document)
+        } else {
+            if !is_revoked {
+                self.state_lent(revocation, root.as_ref())?;
+                let text = format!("node {} ({}): {reason}", member.name, member.id.short());
+                self.tell(None, Note::info("node-revoked", text));
+            }
+            counted(self.replica.authority(), self.replica.document())
+        };
         Ok(NodeRevoked {
             id: member.id.to_string(),
             name: member.name.to_string(),
+            dry_run: asked.dry_run,
             honoured_statements: honours.map(|honours| honours.statements.seq),
             honoured_edits: honours.map(|honours| honours.changes.seq),
-            lapsed: Lapsed {
-                edits: edits.saturating_sub(left),
-                ..lapsed
-            },
+            lapsed: before.without(&after, &member.id),
         })
     }
 
-    /// How many edits of the plan by this node count, with all keys that it had.
-    fn edits_of(&self, member: &Member) -> u64 {
+    /// Why something was not stated that takes `target` back: who may, where this node
+    /// may not.
+    pub(super) fn not_stated(&self, error: StateError, target: StatementId) -> CallError {
         let authority = self.replica.authority();
-        let heads = self.replica.document().heads();
-        let its = heads
-            .iter()
-            .filter(|(author, _)| authority.is_node(member.id, **author));
-        its.map(|(_, head)| head.seq).sum()
+        let by = |signer: &PublicKey| match authority.by_key(signer) {
+            Some(member) if member.standing == Standing::Active => Some(member.name.to_string()),
+            _ => None,
+        };
+        const ROOT: &str = "with --root-key FILE (`root.key` of the founder's folder, or its copy)";
+        let text = match (error, authority.member(&NodeId(target.0))) {
+            (StateError::NeedsRoot, Some(member)) if member.roles.has(Role::Operator) => {
+                format!(
+                    "{} is an operator, and only the mesh's root key takes back an operator: run this {ROOT}",
+                    member.name
+                )
+            }
+            (StateError::NeedsRoot, Some(member)) => match by(&member.enrolled_by) {
+                Some(operator) => format!(
+                    "{} was enrolled by operator {operator}, and only that one or the mesh's root key takes it back: run this on {operator}, or here {ROOT}",
+                    member.name
+                ),
+                None => format!(
+                    "{} was not enrolled by this operator, and who enrolled it is no operator any more: only the mesh's root key takes it back, so run this {ROOT}",
+                    member.name
+                ),
+            },
+            (StateError::NeedsRoot, None) => {
+                let grant = authority.grant(&target).map(|state| state.signer);
+                let invite = authority.invite(&target).map(|state| state.signer);
+                let what = match grant {
+                    Some(_) => "grant",
+                    None => "invite",
+                };
+                let Some(operator) = grant.or(invite).and_then(|signer| by(&signer)) else {
+                    return StateError::NeedsRoot.into();
+                };
+                format!(
+                    "{what} {} is of operator {operator}, and only that one or the mesh's root key takes it back: run this on {operator}, or here {ROOT}",
+                    target.short()
+                )
+            }
+            (error, _) => return error.into(),
+        };
+        CallError::NotAuthorised(text)
     }
 
     /// What a revocation is to honour of an operator's word: what is held here, unless
@@ -379,50 +430,4 @@ fn parse_scope(sites: &[String]) -> Result<Scope, CallError> {
     }
     let names: Result<Vec<Name>, _> = sites.iter().map(|site| Name::new(site)).collect();
     Ok(Scope::Sites(names.map_err(usage)?))
-}
-
-/// What counts at one moment, by the words in which a person knows it.
-struct Counted {
-    nodes: Vec<(NodeId, String)>,
-    invites: Vec<String>,
-    grants: Vec<String>,
-}
-
-impl Counted {
-    fn of(authority: &Authority, now: UnixSecs) -> Self {
-        let nodes = authority
-            .members()
-            .filter(|member| !matches!(member.standing, Standing::Revoked(_) | Standing::Lapsed));
-        let invites = authority
-            .invites()
-            .filter(|(_, state)| !state.revoked && now < state.invite.not_after);
-        let grants = authority
-            .grants()
-            .filter(|(_, state)| !state.revoked && now < state.not_after);
-        Self {
-            nodes: nodes
-                .map(|member| (member.id, member.name.to_string()))
-                .collect(),
-            invites: invites.map(|(id, _)| id.to_string()).collect(),
-            grants: grants.map(|(id, _)| id.to_string()).collect(),
-        }
-    }
-
-    /// What counted and does not any more, beside `target` itself.
-    fn without(&self, after: &Self, target: &NodeId) -> Lapsed {
-        let gone = |before: &[String], after: &[String]| {
-            let gone = before.iter().filter(|one| !after.contains(one));
-            gone.cloned().collect()
-        };
-        let nodes = self.nodes.iter().filter(|node| !after.nodes.contains(node));
-        Lapsed {
-            nodes: nodes
-                .filter(|(id, _)| id != target)
-                .map(|(_, name)| name.clone())
-                .collect(),
-            invites: gone(&self.invites, &after.invites),
-            grants: gone(&self.grants, &after.grants),
-            edits: 0,
-        }
-    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Not here: who confirms a grant to its ends, and when (`roles::vouching`).
 
-use super::{CallError, Engine, refuse_if_final, refused, usage};
+use super::{CallError, Engine, IS_CUT_OVER, refuse_if_final, refused, usage};
 use crate::api::model::{ActionOptions, MigrationView};
 use crate::views::find_migration;
 use crdt::{Desired, MigrationPlan, Stage};
@@ -32,13 +32,14 @@ impl Engine {
             Desired::Deleted => return Err(refused(action, &plan, "deleted", "create a new one")),
             Desired::Cutover { .. } => {
                 let view = self.view(&plan.id)?;
-                if view.stage != Stage::CutOver.to_string() {
-                    refuse_if_final(action, &plan, &view)?;
+                if view.stage == Stage::CutOver.to_string() {
+                    return Err(refused(action, &plan, "cut over", IS_CUT_OVER));
                 }
+                refuse_if_final(action, &plan, &view)?;
                 return Err(refused(
                     action,
                     &plan,
-                    "cutting over or cut over",
+                    "cutting over",
                     "pause it first to take the cutover back, as long as it is not cut over",
                 ));
             }
@@ -47,6 +48,7 @@ impl Engine {
             }
             Desired::Created | Desired::Paused | Desired::Started => {}
         }
+        self.refuse_if_moved_elsewhere(action, &plan)?;
         let good = self.good_grants(&plan);
         let grant = match good.iter().all(|(_, span)| is_as_asked(*span, options)) {
             true if !good.is_empty() => None,
@@ -68,6 +70,23 @@ impl Engine {
         self.view(&plan.id)
     }
 
+    /// One disk has one copy at a time: two would each take half of the source's reading,
+    /// and only one can be cut over for good.
+    fn refuse_if_moved_elsewhere(
+        &mut self,
+        action: &'static str,
+        plan: &MigrationPlan,
+    ) -> Result<(), CallError> {
+        let other = self.with_state(|state| state.moved_elsewhere(plan).into_iter().next());
+        let Some((disk, other)) = other else {
+            return Ok(());
+        };
+        let state = format!("of disk {disk}, which migration {other} moves already");
+        let allowed =
+            format!("cut {other} over, pause it or delete it first: a disk has one copy at a time");
+        Err(refused(action, plan, &state, &allowed))
+    }
+
     fn sign_grant(
         &mut self,
         plan: &MigrationPlan,
@@ -84,7 +103,7 @@ impl Engine {
             autonomy_secs: options.autonomy_secs.unwrap_or(kept.autonomy_secs),
         };
         check_leases(&grant)?;
-        self.state(Statement::Grant(grant))
+        self.state(Statement::Grant(grant), None)
     }
 
     /// What a new grant has where nothing else is asked for: what the present one has,

@@ -2,7 +2,7 @@
 //! wrongly, 3 for who may not, 4 without a node, 5 for what does not exist, 6 for what
 //! the state does not allow.
 
-use crate::harness::{Lab, Output};
+use crate::harness::{Lab, Output, eventually};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -48,6 +48,28 @@ fn wrong_usage_is_status_2() {
         (&["demo", "--size", "big"], "size"),
         (&["mesh", "init", "--role", "king"], "king"),
         (&["mesh", "init", "--name", "a/b"], "name"),
+        (
+            &[
+                "mesh",
+                "recover",
+                "--root-key",
+                "k",
+                "--peer",
+                "/ip4/1.2.3.4/tcp/1",
+            ],
+            "/p2p/PEERID",
+        ),
+        (
+            &[
+                "mesh",
+                "recover",
+                "--root-key",
+                "k",
+                "--peer",
+                "/ip4/300/tcp/1",
+            ],
+            "--peer",
+        ),
     ] {
         let output = node.run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
@@ -125,12 +147,18 @@ fn what_does_not_exist_is_status_5_and_what_is_ambiguous_status_2() {
             .fails(5, &["nope", list][usize::from(args[0] == "invite")..]);
     }
     agent.run(&["volume", "remove", "nope"]).fails(5, &["nope"]);
-    // Two nodes may bear one name: only their ids tell them apart.
+    // Two nodes may bear one name: only their ids tell them apart, and that is told.
     for folder in ["one", "two"] {
         let mut twin = lab.node(folder);
         twin.name = "twin".into();
         twin.join(&operator.invite(&["--role", "agent"])).ok();
     }
+    operator.until_event(
+        "node-enrolled",
+        &["twin joined", "under the name that node"],
+    );
+    let warnings = operator.status()["warnings"].to_string();
+    assert!(warnings.contains("under the name that node"), "{warnings}");
     let nodes = operator.run(&["node", "list"]).ok();
     assert_eq!(nodes.as_array().unwrap().len(), 4);
     let twins = nodes.as_array().unwrap().iter();
@@ -194,7 +222,7 @@ fn what_the_state_does_not_allow_is_status_6_and_says_what_is_allowed() {
     create(&["--to", "local", "--replicator", "agent"]).fails(2, &["not enrolled as replicator"]);
     create(&["--to", "local", "--provisioner", "agent"]).fails(2, &["not enrolled as provisioner"]);
     create(&["--to", "local"]).ok();
-    create(&["--to", "local"]).fails(2, &["already"]);
+    create(&["--to", "local"]).fails(6, &["already", "choose another"]);
 
     on("pause").fails(6, &["not started", "start it first"]);
     on("resume").fails(6, &["not started", "start it instead"]);
@@ -208,14 +236,102 @@ fn what_the_state_does_not_allow_is_status_6_and_says_what_is_allowed() {
         .run(&["volume", "remove", "disk"])
         .fails(6, &["part of migration m"]);
     mesh.cut_over(&disk);
-    on("start").fails(6, &["cut over"]);
-    on("pause").fails(6, &["cut over"]);
+    for verb in ["start", "resume", "pause"] {
+        let refused = on(verb);
+        refused.fails(6, &["it is cut over; verify it", "create a new one"]);
+        assert!(!refused.stderr.contains("pause it"), "{refused:?}");
+    }
     on("cutover").ok();
     mesh.operator
         .run(&["node", "revoke", "operator"])
         .fails(6, &["operator"]);
-    on("delete").ok();
+    let deleted = on("delete").ok();
+    assert!(deleted["next"].is_null(), "{deleted:#}");
     on("start").fails(6, &["deleted", "create a new one"]);
+}
+
+#[test]
+fn after_a_delete_nobody_is_told_to_start_the_migration_again() {
+    let lab = Lab::new();
+    let disk = lab.disk("disk.raw", 8, 1);
+    let mesh = lab.mesh_of_three();
+    mesh.plan(&disk);
+    mesh.act("start");
+    mesh.until_passes(1);
+    let id = mesh.migration()["id"].as_str().unwrap().to_owned();
+    let deleted = mesh.act("delete");
+    assert!(deleted["next"].is_null(), "{deleted:#}");
+    for node in [&mesh.operator, &mesh.replicator, &mesh.agent] {
+        eventually("it is deleted", || {
+            let view = node.run(&["migration", "show", &id]).ok();
+            (view["stage"] == "deleted").then_some(())
+        });
+        let events = node.events();
+        let wrong = events.iter().find(|event| {
+            let text = event["text"].as_str().unwrap();
+            event["kind"] == "grant-refused" || text.contains("start the migration again")
+        });
+        assert_eq!(wrong, None, "{events:#?}");
+    }
+}
+
+#[test]
+fn a_disk_that_one_migration_moves_is_not_moved_by_another() {
+    let lab = Lab::new();
+    let disk = lab.disk("disk.raw", 8, 1);
+    let mesh = lab.mesh_of_three();
+    mesh.plan(&disk);
+    let other = ["migration", "create", "--server", "agent", "--to", "local"];
+    let other = [&other[..], &["--name", "other"]].concat();
+    mesh.operator.run(&other).ok();
+    let on = |verb: &str, which: &str| mesh.operator.run(&["migration", verb, which]);
+    on("start", "m").ok();
+    on("start", "other").fails(6, &["disk disk", "migration m moves already", "delete it"]);
+    on("pause", "m").ok();
+    on("start", "other").ok();
+    on("resume", "m").fails(6, &["migration other moves already"]);
+    on("pause", "other").ok();
+    on("resume", "m").ok();
+    mesh.until_passes(1);
+    mesh.cut_over(&disk);
+    on("resume", "other").ok();
+}
+
+#[test]
+fn without_a_replicator_at_the_volumes_nothing_is_planned_and_the_status_is_5() {
+    let lab = Lab::new();
+    let mut operator = lab.founder("operator");
+    operator.start();
+    let mut agent = lab.joiner(&operator, "agent", "agent");
+    agent.start();
+    let disk = lab.disk("disk.raw", 1, 1);
+    agent.run(&["volume", "add", disk.to_str().unwrap()]).ok();
+    let create = || {
+        let create = ["migration", "create", "--server", "agent", "--to", "local"];
+        operator.run(&create)
+    };
+    eventually("the disk is known", || {
+        let servers = operator.run(&["server", "list"]).ok();
+        (!servers[0]["disks"].as_array()?.is_empty()).then_some(())
+    });
+    create().fails(5, &["the mesh has no replicator", "invite create"]);
+    // Of several on the provisioner's machine all are taken, in the order of their names.
+    let others = ["zeta", "alpha"].map(|name| {
+        let mut node = lab.joiner(&operator, name, "replicator");
+        node.start();
+        node
+    });
+    eventually("both have reported", || {
+        let reported = |node: &crate::harness::Node| {
+            let shown = operator.run(&["node", "show", &node.name]).ok();
+            shown["reported_at"].is_string()
+        };
+        others.iter().all(reported).then_some(())
+    });
+    for _ in 0..2 {
+        let pool = create().ok()["replicators"].clone();
+        assert_eq!(pool, serde_json::json!(["alpha", "zeta"]));
+    }
 }
 
 #[test]

@@ -72,13 +72,13 @@ fn a_store_of_a_newer_format_is_refused_and_kept() {
     let lab = Lab::new();
     let mut node = lab.founder("node");
     let path = node.folder.join("dunlin.redb");
-    assert_eq!(reformatted(&path, 5), 4);
-    let words = ["format 5", "knows formats up to 4", "or a newer one"];
+    assert_eq!(reformatted(&path, 6), 5);
+    let words = ["format 6", "knows formats up to 5", "or a newer one"];
     run(&node).fails(1, &words);
     node.run(&["status"]).fails(1, &words);
     assert_eq!(
-        reformatted(&path, 4),
-        5,
+        reformatted(&path, 5),
+        6,
         "it is as the newer program left it"
     );
     node.start();
@@ -167,7 +167,7 @@ fn a_folder_in_use_and_a_port_in_use_are_named() {
     let mut node = lab.founder("node");
     node.start();
     let folder = node.folder.to_str().unwrap();
-    run(&node).fails(1, &[folder, "in use by process", "stop it first"]);
+    run(&node).fails(6, &[folder, "in use by process", "stop it first"]);
     let mut other = lab.founder("other");
     let port = format!("tcp/{}", node.port);
     let own = std::mem::replace(&mut other.port, node.port);

@@ -68,19 +68,19 @@ fn an_expired_a_used_and_a_revoked_invite_enrol_nobody() {
     });
     joiner
         .join(&expired)
-        .fails(1, &["expired", "ask for a new one"]);
+        .fails(6, &["expired", "ask for a new one"]);
 
     let (revoked, id) = create(&[]);
     operator.run(&["invite", "revoke", &id[..12]]).ok();
     assert_eq!(state_of(&id), "revoked");
     joiner
         .join(&revoked)
-        .fails(1, &["revoked", "ask for a new one"]);
+        .fails(6, &["revoked", "ask for a new one"]);
 
     let (used, id) = create(&[]);
     lab.node("first").join(&used).ok();
     assert_eq!(state_of(&id), "used");
-    joiner.join(&used).fails(1, &["has been used", "node list"]);
+    joiner.join(&used).fails(6, &["has been used", "node list"]);
 
     assert_eq!(nodes(&operator), 2);
     let (good, _) = create(&[]);

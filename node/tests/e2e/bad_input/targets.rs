@@ -1,6 +1,7 @@
 //! Targets that are full, too small or gone.
 
-use crate::harness::{Lab, Mesh, is_root};
+use crate::harness::{Lab, Mesh, eventually, is_root};
+use crate::writing::Writer;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -116,4 +117,73 @@ fn a_target_that_is_gone_is_named() {
     stalled(&mesh, &["refused by the replicator"]);
     fs::rename(&away, copy).unwrap();
     mesh.cut_over(&disk);
+}
+
+#[test]
+fn a_copy_that_is_deleted_while_it_is_written_is_not_cut_over_and_is_named() {
+    let lab = Lab::new();
+    let disk = lab.disk("disk.raw", 8, 1);
+    let mesh = lab.mesh_of_three();
+    mesh.plan(&disk);
+    mesh.act("start");
+    let view = mesh.until_passes(1);
+    let copy = view["volumes"][0]["target_path"].as_str().unwrap();
+    let away = lab.path("away.raw");
+    fs::rename(copy, &away).unwrap();
+    mesh.operator
+        .run(&["migration", "cutover", "m", "--prove", "full"])
+        .ok();
+    mesh.replicator
+        .until_event("storage-failed", &[copy, "is gone", "put it back"]);
+    stalled(&mesh, &["refused by the replicator"]);
+    let verify = mesh.operator.run(&["verify", "m"]);
+    assert_eq!(verify.status.code(), Some(6), "{verify:?}");
+    assert!(verify.stdout.contains("\"equal\":false"), "{verify:?}");
+    fs::rename(&away, copy).unwrap();
+    mesh.until_stage("cut-over");
+    // After the cutover it is the witness that misses it.
+    let verify = || mesh.operator.run(&["verify", "m"]).ok();
+    eventually("the witness", || {
+        (verify()["confirmed"] == true).then_some(())
+    });
+}
+
+#[test]
+fn a_copy_that_is_gone_when_the_witness_comes_is_told_by_verify() {
+    let lab = Lab::new();
+    let disk = lab.disk("disk.raw", 8, 1);
+    let mut mesh = lab.mesh_of_three();
+    mesh.plan(&disk);
+    mesh.act("start");
+    let view = mesh.until_passes(1);
+    let copy = view["volumes"][0]["target_path"].as_str().unwrap();
+    // The cutover ends while the provisioner, who would read the copy back, is away.
+    let writer = Writer::start(&disk);
+    mesh.act("cutover");
+    mesh.agent.until_event("source-not-quiet", &[]);
+    mesh.operator.stop();
+    drop(writer);
+    eventually("the cutover", || {
+        let view = mesh.agent.run(&["migration", "show", "m"]).ok();
+        (view["stage"] == "cut-over").then_some(())
+    });
+    fs::remove_file(copy).unwrap();
+    mesh.operator.start();
+    mesh.operator
+        .until_event("read-back-failed", &[copy, "is missing"]);
+    let verify = eventually("the provisioner says that it is missing", || {
+        let verify = mesh.operator.run(&["verify", "m"]).ok();
+        let volume = &verify["volumes"][0];
+        (volume["equal"] == true && volume["volume_problem"].is_string()).then_some(verify)
+    });
+    let volume = &verify["volumes"][0];
+    let said = |field: &str| volume[field].as_str().unwrap().to_owned();
+    assert!(said("volume_problem").contains("is missing"), "{verify:#}");
+    let unconfirmed = said("unconfirmed");
+    assert!(
+        unconfirmed.contains("could not be read back"),
+        "{unconfirmed}"
+    );
+    let command = volume["target"]["command"].as_str().unwrap();
+    assert!(command.contains("'COPY'"), "{command}");
 }

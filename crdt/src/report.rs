@@ -44,9 +44,10 @@ pub struct Report {
     pub node: NodeId,
     /// Raised by one with every report; stored before the report is announced.
     pub version: u64,
-    /// BLAKE3 of the body of the report before, as its node held it: one that follows a
-    /// report which a node made, and is not the node's, is another's with its key.
-    pub previous: Option<[u8; 32]>,
+    /// BLAKE3 of the body of the newest report of this node that the process which made
+    /// this one did not make itself. Where a process that still runs made it, two have the
+    /// node's key.
+    pub follows: Option<[u8; 32]>,
     /// When, by the node's wall clock.
     pub at: UnixSecs,
     /// Name of the host.
@@ -318,7 +319,7 @@ impl Report {
         Self {
             node,
             version,
-            previous: None,
+            follows: None,
             at,
             hostname: String::new(),
             program_version: String::new(),

@@ -666,7 +666,7 @@ impl Node {
         let published = replica.reports().get(&report.node);
         let said = published.map(|published| crdt::Report {
             version: 0,
-            previous: None,
+            follows: None,
             at: UnixSecs(0),
             ..published.clone()
         });

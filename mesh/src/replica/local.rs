@@ -4,7 +4,7 @@
 //! Everything here ends in a `Store` followed by an announcement.
 
 use super::absorb::News;
-use super::own::{Made, Own};
+use super::own::Own;
 use super::pace::Pace;
 use super::{Changed, Output, Record, Replica};
 use crate::enrol::Admission as Challenges;
@@ -457,7 +457,7 @@ impl Replica {
         report.at = wall;
         let shown = self.reports.get(&me).map_or(0, |old| old.version);
         report.version = self.published.max(shown) + 1;
-        report.previous = self.reports.hash(&me);
+        report.follows = self.own.follows(self.reports.hash(&me));
         let signed = report.seal(&self.identity)?;
         let offered = self.reports.offer(signed.clone(), &self.authority, wall);
         // A node that was revoked or has expired has nothing to say any more.
@@ -465,8 +465,8 @@ impl Replica {
             return Ok(());
         }
         self.published = self.reports.get(&me).map_or(0, |new| new.version);
-        let made = signed.open_stored().ok().zip(self.reports.hash(&me));
-        self.own.last = made.map(|(report, hash)| Made { report, hash });
+        self.own.last = signed.open_stored().ok();
+        self.own.made(self.reports.hash(&me));
         out.push(Output::Store(vec![Record::Report(me, signed.clone())]));
         self.announce(News::reports(vec![signed]), out);
         out.push(Output::Changed(Changed {

@@ -11,11 +11,14 @@ use super::{Alarm, Changed, Output, Record, Replica};
 use crate::sync::Yours;
 use crdt::{Evidence, Forked, Orphan, PairOutcome, Report};
 use keys::{PublicKey, Role, Standing, UnixSecs};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// How long a peer may take to show all that it says it holds of this node's own logs:
 /// two answers that are waited for to the end.
 const PATIENCE_MILLIS: u64 = 2 * super::ANSWER_MILLIS;
+
+/// So many of its newest reports a node knows again as what another one followed.
+const MADE: usize = 256;
 
 /// Whether a peer has shown what it holds of this node's logs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,17 +42,31 @@ pub(super) struct Own {
     /// When it began, by its wall clock.
     pub(super) since: Option<UnixSecs>,
     /// The last report that it made since.
-    pub(super) last: Option<Made>,
+    pub(super) last: Option<Report>,
+    /// The hashes of those that it made since, newest last.
+    hashes: VecDeque<[u8; 32]>,
+    /// That of the newest one which it did not make.
+    follows: Option<[u8; 32]>,
     /// Its own changes that lost what they depend on, to be made again.
     pub(super) orphans: Vec<Orphan>,
 }
 
-/// A report that this node made.
-#[derive(Debug, Clone)]
-pub(super) struct Made {
-    pub(super) report: Report,
-    /// BLAKE3 of its body.
-    pub(super) hash: [u8; 32],
+impl Own {
+    /// What a report that is made now follows, where `held` is the newest one.
+    pub(super) fn follows(&mut self, held: Option<[u8; 32]>) -> Option<[u8; 32]> {
+        if held.is_some_and(|held| !self.hashes.contains(&held)) {
+            self.follows = held;
+        }
+        self.follows
+    }
+
+    /// Notes one that it made.
+    pub(super) fn made(&mut self, hash: Option<[u8; 32]>) {
+        self.hashes.extend(hash);
+        if self.hashes.len() > MADE {
+            self.hashes.pop_front();
+        }
+    }
 }
 
 impl Replica {
@@ -121,15 +138,15 @@ impl Replica {
         records: &mut Vec<Record>,
         found: &mut Vec<Evidence>,
     ) {
-        let (Some(me), Some(made)) = (self.me(), self.own.last.clone()) else {
+        let (Some(me), Some(mine)) = (self.me(), self.own.last.clone()) else {
             return;
         };
         let Some(theirs) = self.reports.get(&me) else {
             return;
         };
-        let mine = made.report;
+        let follows = theirs.follows;
         // By the clock it is found sooner; by what it follows, whatever the clocks say.
-        let made_meanwhile = theirs.previous == Some(made.hash)
+        let made_meanwhile = follows.is_some_and(|hash| self.own.hashes.contains(&hash))
             || self.own.since.is_some_and(|since| theirs.at > since);
         // An older one may be its own: it forgets its reports while it seems not to belong.
         if !made_meanwhile || theirs.version < mine.version || *theirs == mine {

@@ -40,7 +40,7 @@ impl Engine {
         known.is_some_and(|known| {
             let as_before = Report {
                 version: known.version,
-                previous: known.previous,
+                follows: known.follows,
                 at: known.at,
                 ..report.clone()
             };

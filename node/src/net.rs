@@ -345,7 +345,7 @@ impl Net {
     }
 
     /// Opens a block stream to an enrolled, connected peer; it is open when the
-    /// peer has accepted it. Takes ten seconds at most.
+    /// peer has accepted it. Takes twenty seconds at most.
     pub async fn open_stream(&self, peer: PeerKey) -> Result<BlockStream, StreamError> {
         let (opened, open) = oneshot::channel();
         let sent = self.commands.send(Command::OpenStream { peer, opened });

@@ -70,7 +70,9 @@ async fn stream(near: &End, far: &mut End) -> (BlockStream, BlockStream) {
         _ => None,
     });
     let (opened, taken) = tokio::join!(opening, taken);
-    (opened.unwrap(), taken)
+    let opened = opened.unwrap();
+    println!("direct={}", opened.is_direct());
+    (opened, taken)
 }
 
 /// Processor time that the machine has given so far, in seconds: as what this is compared

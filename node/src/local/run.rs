@@ -10,6 +10,7 @@ use crate::store::{Header, Store, StoreError};
 use anyhow::Context;
 use provider::Provider;
 use provider_local::LocalCloud;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -32,6 +33,7 @@ pub async fn run(
     mut config: Config,
     ready: impl FnOnce(&str),
 ) -> anyhow::Result<()> {
+    allow_more_files();
     let dir = DataDir::open(folder)?;
     let lock = dir.lock()?;
     let (store, header) = open_store(&dir).await?;
@@ -94,6 +96,19 @@ pub async fn run(
     match ended? {
         Ended::Stopped => Ok(()),
         Ended::KeyChanged => Err(begin_again()),
+    }
+}
+
+/// Every connection and every disk takes a file descriptor. The soft limit, often 1,024, is
+/// for programs that cannot count further.
+fn allow_more_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!("the limit on open files stays as it is: {error}");
     }
 }
 

@@ -13,9 +13,7 @@ use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{PeerId, StreamProtocol, Swarm, SwarmBuilder, mdns, ping, quic, tcp, yamux};
 
-use tokio::sync::mpsc;
-
-use super::direct::{self, Handed, Purpose};
+use super::direct::{self, Purpose, Welcome};
 use super::frame::Frames;
 use super::gate::{Gated, MAX_STRANGERS};
 use super::redial::MAX_PEERS;
@@ -107,18 +105,16 @@ pub(super) fn swarm(
     config: &Config,
     names: &Names,
     tls: Tls,
-    hand_over: mpsc::Sender<Handed>,
+    welcome: Welcome,
 ) -> Result<Swarm<Behaviour>, StartError> {
     let behaviour = behaviour(config, names)?;
-    let direct = names.direct.clone();
-    let purpose = move |peer: &PeerId, _: &ConnectedPoint| Purpose {
-        peer: *peer,
-        yamux: muxer(),
-        direct,
-        hand_over,
-    };
+    let purpose =
+        move |peer: &PeerId, end: &ConnectedPoint| Purpose::new(muxer(), welcome, (peer, end));
     let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
-        .map(|stream, _| BufReader::with_capacity(direct::READ_AHEAD, stream))
+        .map(|stream, _| {
+            direct::keep_alive(&stream.0);
+            BufReader::with_capacity(direct::READ_AHEAD, stream)
+        })
         .upgrade(Version::V1Lazy)
         .authenticate(tls)
         .multiplex_ext(purpose);

@@ -7,31 +7,50 @@
 //! hands the latter over and tells the swarm that the connection came to nothing.
 //! See `docs/decisions/0020-block-streams-have-connections-of-their-own.md`.
 
-use std::collections::HashMap;
+use std::array::IntoIter;
+use std::collections::{BTreeSet, HashMap};
 use std::future::{Ready, ready};
 use std::io;
-use std::net::SocketAddr;
+use std::iter::Flatten;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use futures::io::BufReader;
 use futures::stream::FuturesUnordered;
 use futures::task::AtomicWaker;
 use futures::{AsyncRead, AsyncWrite, StreamExt};
-use libp2p::core::UpgradeInfo;
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade};
+use libp2p::core::{ConnectedPoint, UpgradeInfo};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, tcp, yamux};
 use multistream_select::{Version, dialer_select_proto};
+use rustix::net::sockopt;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
 
 use super::peer::{PeerKey, id_of, key_of};
 use super::tls::Tls;
 
 /// TLS asks for 4 KiB at a time; so much is taken from the kernel at once.
 pub(super) const READ_AHEAD: usize = 64 * 1024;
+/// Streams with connections of their own at once, both ways, of all peers: each takes a
+/// file descriptor. Beyond it they share the connection that there is.
+const MAX_DIRECT: usize = 256;
+/// Addresses of one peer that are dialled for a stream.
+const MAX_SOCKETS: usize = 4;
+/// How long a dial may take: a firewall may swallow every packet.
+const DIAL: Duration = Duration::from_secs(3);
+/// A peer that could not be dialled is not tried again for so long.
+const AGAIN: Duration = Duration::from_secs(60);
+/// A connection on which nothing moves is asked so often whether it is still there, and
+/// gone after so many questions without an answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const KEEP_ALIVES: u32 = 4;
+const USER_TIMEOUT_MILLIS: u32 = 60_000;
 
 const YAMUX_NAME: &str = "/yamux/1.0.0";
 const YAMUX: StreamProtocol = StreamProtocol::new(YAMUX_NAME);
@@ -47,13 +66,31 @@ pub(super) struct Handed {
     pub(super) io: Box<dyn Io>,
 }
 
+/// What the connections that others open may be for.
+#[derive(Clone)]
+pub(super) struct Welcome {
+    pub(super) direct: StreamProtocol,
+    pub(super) usable: Usable,
+    pub(super) hand_over: mpsc::Sender<Handed>,
+}
+
 /// What a connection is for, once its peer is known.
 #[derive(Clone)]
 pub(super) struct Purpose {
-    pub(super) peer: PeerId,
-    pub(super) yamux: yamux::Config,
-    pub(super) direct: StreamProtocol,
-    pub(super) hand_over: mpsc::Sender<Handed>,
+    yamux: yamux::Config,
+    /// Where it was opened by the peer.
+    welcome: Option<(PeerId, Welcome)>,
+}
+
+impl Purpose {
+    pub(super) fn new(
+        yamux: yamux::Config,
+        welcome: Welcome,
+        (peer, end): (&PeerId, &ConnectedPoint),
+    ) -> Self {
+        let welcome = end.is_listener().then_some((*peer, welcome));
+        Self { yamux, welcome }
+    }
 }
 
 /// A connection that is none of the swarm's.
@@ -63,6 +100,8 @@ pub(super) enum NotMuxed {
     HandedOver,
     #[error("too many block streams are being opened")]
     Full,
+    #[error("its peer is no member that is connected here")]
+    Stranger,
     #[error("its other end speaks no multiplexer")]
     Unsupported,
     #[error(transparent)]
@@ -71,10 +110,11 @@ pub(super) enum NotMuxed {
 
 impl UpgradeInfo for Purpose {
     type Info = StreamProtocol;
-    type InfoIter = [StreamProtocol; 2];
+    type InfoIter = Flatten<IntoIter<Option<StreamProtocol>, 2>>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        [YAMUX, self.direct.clone()]
+        let direct = self.welcome.as_ref().map(|(_, welcome)| &welcome.direct);
+        [Some(YAMUX), direct.cloned()].into_iter().flatten()
     }
 }
 
@@ -87,16 +127,29 @@ where
     type Future = Ready<Result<Self::Output, Self::Error>>;
 
     fn upgrade_inbound(self, io: C, purpose: Self::Info) -> Self::Future {
-        if purpose == YAMUX {
-            let muxed = self.yamux.upgrade_inbound(io, YAMUX_NAME).into_inner();
-            return ready(muxed.map_err(NotMuxed::from));
-        }
-        let Some(peer) = key_of(&self.peer) else {
-            return ready(Err(NotMuxed::Unsupported));
+        ready(match self.welcome {
+            Some((peer, welcome)) if purpose == welcome.direct => {
+                Err(welcome.take(&peer, Box::new(io)))
+            }
+            _ => {
+                let muxed = self.yamux.upgrade_inbound(io, YAMUX_NAME).into_inner();
+                muxed.map_err(NotMuxed::from)
+            }
+        })
+    }
+}
+
+impl Welcome {
+    /// Hands a connection over; why it is none of the swarm's.
+    fn take(&self, peer: &PeerId, io: Box<dyn Io>) -> NotMuxed {
+        // Who is nobody here fills no place in the queue either.
+        let Some(peer) = key_of(peer).filter(|peer| self.usable.has(peer)) else {
+            return NotMuxed::Stranger;
         };
-        let io: Box<dyn Io> = Box::new(io);
-        let handed = self.hand_over.try_send(Handed { peer, io });
-        ready(Err(handed.map_or(NotMuxed::Full, |()| NotMuxed::HandedOver)))
+        match self.hand_over.try_send(Handed { peer, io }) {
+            Ok(()) => NotMuxed::HandedOver,
+            Err(_) => NotMuxed::Full,
+        }
     }
 }
 
@@ -117,35 +170,100 @@ where
     }
 }
 
+/// What every TCP connection is set to: an end that is gone is noticed, and what remembers
+/// connections on the way does not forget one that is quiet between two passes.
+pub(super) fn keep_alive(stream: &TcpStream) {
+    let settings = [
+        sockopt::set_socket_keepalive(stream, true),
+        sockopt::set_tcp_keepidle(stream, KEEP_ALIVE),
+        sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE),
+        sockopt::set_tcp_keepcnt(stream, KEEP_ALIVES),
+        // Also for what was written and is not taken.
+        sockopt::set_tcp_user_timeout(stream, USER_TIMEOUT_MILLIS),
+    ];
+    for error in settings.into_iter().filter_map(Result::err) {
+        tracing::debug!("a connection is not kept alive: {error}");
+    }
+}
+
 /// The dialling end.
 #[derive(Clone)]
 pub(super) struct Dialler {
-    pub(super) tls: Tls,
-    pub(super) direct: StreamProtocol,
+    tls: Tls,
+    direct: StreamProtocol,
+    /// Peers that could not be dialled, and until when they are not tried again.
+    failed: Arc<Mutex<HashMap<PeerKey, Instant>>>,
 }
 
 impl Dialler {
-    /// Connects to a peer at whichever of these addresses answers first.
+    pub(super) fn new(tls: Tls, direct: StreamProtocol) -> Self {
+        let failed = Arc::default();
+        Self {
+            tls,
+            direct,
+            failed,
+        }
+    }
+
+    /// Connects to a peer at whichever of these addresses answers first. None where it
+    /// cannot be dialled, which is told and remembered for a while.
     pub(super) async fn dial(
         &self,
         peer: PeerKey,
         addresses: impl IntoIterator<Item = Multiaddr>,
     ) -> Option<Box<dyn Io>> {
         let sockets = addresses.into_iter().filter_map(|a| socket_of(&a));
-        let mut tries: FuturesUnordered<_> =
-            sockets.map(|socket| self.try_dial(peer, socket)).collect();
-        while let Some(tried) = tries.next().await {
-            match tried {
-                Ok(io) => return Some(io),
-                Err(error) => tracing::debug!("no connection for a block stream: {error}"),
+        let sockets: Vec<SocketAddr> = sockets.take(MAX_SOCKETS).collect();
+        if sockets.is_empty() || self.has_failed(&peer) {
+            return None;
+        }
+        let dialled = timeout(DIAL, self.first_of(peer, sockets)).await;
+        match dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(io) => Some(io),
+            Err(error) => {
+                let text = hex::encode(peer);
+                tracing::info!("blocks to or from {text} share its connection: {error}");
+                let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                let now = Instant::now();
+                failed.retain(|_, until| *until > now);
+                failed.insert(peer, now + AGAIN);
+                None
             }
         }
-        None
     }
 
-    async fn try_dial(&self, peer: PeerKey, socket: SocketAddr) -> io::Result<Box<dyn Io>> {
+    fn has_failed(&self, peer: &PeerKey) -> bool {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed
+            .get(peer)
+            .is_some_and(|until| *until > Instant::now())
+    }
+
+    async fn first_of(&self, peer: PeerKey, sockets: Vec<SocketAddr>) -> io::Result<Box<dyn Io>> {
+        let mut tries: FuturesUnordered<_> = sockets
+            .into_iter()
+            .map(|socket| self.secure(peer, socket))
+            .collect();
+        let mut failed = io::Error::from(io::ErrorKind::NotFound);
+        while let Some(tried) = tries.next().await {
+            match tried {
+                // Only the first one is more to the other end than a handshake.
+                Ok(stream) => {
+                    let names = [self.direct.clone()];
+                    let named = dialer_select_proto(stream, names, Version::V1).await;
+                    let (_, stream) = named.map_err(io::Error::other)?;
+                    return Ok(Box::new(stream));
+                }
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    async fn secure(&self, peer: PeerKey, socket: SocketAddr) -> io::Result<impl Io + use<>> {
         let stream = TcpStream::connect(socket).await?;
         stream.set_nodelay(true)?;
+        keep_alive(&stream);
         let stream = BufReader::with_capacity(READ_AHEAD, tcp::tokio::TcpStream(stream));
         let names = self.tls.protocol_info();
         let negotiated = dialer_select_proto(stream, names, Version::V1).await;
@@ -155,70 +273,105 @@ impl Dialler {
         if found != id_of(&peer) {
             return Err(io::Error::other(format!("{socket} is another peer")));
         }
-        let names = [self.direct.clone()];
-        let negotiated = dialer_select_proto(stream, names, Version::V1).await;
-        let (_, stream) = negotiated.map_err(io::Error::other)?;
-        Ok(Box::new(stream))
+        Ok(stream)
+    }
+}
+
+/// The host of an address, where it is named by its number.
+pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
     }
 }
 
 /// The socket of a TCP address; none of another.
 pub(super) fn socket_of(address: &Multiaddr) -> Option<SocketAddr> {
-    let mut parts = address.iter();
-    let ip = match parts.next()? {
-        Protocol::Ip4(ip) => ip.into(),
-        Protocol::Ip6(ip) => ip.into(),
-        _ => return None,
-    };
+    let ip = ip_of(address)?;
+    let mut parts = address.iter().skip(1);
     match (parts.next()?, parts.next()) {
         (Protocol::Tcp(port), None | Some(Protocol::P2p(_))) => Some(SocketAddr::new(ip, port)),
         _ => None,
     }
 }
 
-/// Ends the connections of peers that may have none any more: the swarm knows nothing of
-/// them.
-#[derive(Clone, Default)]
-pub(super) struct Cuts(Arc<Mutex<HashMap<PeerKey, Vec<Weak<Cut>>>>>);
+/// Who may have block streams: members with a connection of the swarm's. It alone makes
+/// streams of connections, and ends them with that.
+#[derive(Clone)]
+pub(super) struct Usable(Arc<Mutex<Peers>>);
 
-struct Cut {
+struct Peers {
+    usable: BTreeSet<PeerKey>,
+    open: HashMap<PeerKey, Vec<Weak<Open>>>,
+    places: Arc<Semaphore>,
+}
+
+/// One connection.
+struct Open {
     /// None once it is cut, which closes the connection whoever holds the other end of it.
     io: Mutex<Option<Box<dyn Io>>>,
     reader: AtomicWaker,
     writer: AtomicWaker,
+    _place: OwnedSemaphorePermit,
 }
 
-impl Cuts {
-    /// A connection that can be cut.
-    pub(super) fn guard(&self, peer: PeerKey, io: Box<dyn Io>) -> Guarded {
-        let cut = Arc::new(Cut {
+impl Default for Usable {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Peers {
+            usable: BTreeSet::new(),
+            open: HashMap::new(),
+            places: Arc::new(Semaphore::new(MAX_DIRECT)),
+        })))
+    }
+}
+
+impl Usable {
+    fn peers(&self) -> MutexGuard<'_, Peers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the peer may have one.
+    pub(super) fn has(&self, peer: &PeerKey) -> bool {
+        self.peers().usable.contains(peer)
+    }
+
+    /// A stream, unless its peer may have none or there are too many of all.
+    pub(super) fn open(&self, peer: PeerKey, io: Box<dyn Io>) -> Option<Direct> {
+        let mut peers = self.peers();
+        if !peers.usable.contains(&peer) {
+            return None;
+        }
+        let place = peers.places.clone().try_acquire_owned().ok()?;
+        let open = Arc::new(Open {
             io: Mutex::new(Some(io)),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
+            _place: place,
         });
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_peer = all.entry(peer).or_default();
-        of_peer.retain(|cut| cut.strong_count() > 0);
-        of_peer.push(Arc::downgrade(&cut));
-        Guarded(cut)
+        let of_peer = peers.open.entry(peer).or_default();
+        of_peer.retain(|open| open.strong_count() > 0);
+        of_peer.push(Arc::downgrade(&open));
+        Some(Direct(open))
     }
 
-    /// Cuts those of all peers but these.
-    pub(super) fn keep_only(&self, keeps: impl Fn(&PeerKey) -> bool) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|peer, cuts| {
-            let keep = keeps(peer);
-            let cuts = cuts.iter().filter(|_| !keep).filter_map(Weak::upgrade);
-            cuts.for_each(|cut| cut.cut());
+    /// Replaces the set. What its peer may not have any more is closed.
+    pub(super) fn set(&self, usable: BTreeSet<PeerKey>) {
+        let mut peers = self.peers();
+        peers.open.retain(|peer, open| {
+            let keep = usable.contains(peer);
+            let open = open.iter().filter(|_| !keep).filter_map(Weak::upgrade);
+            open.for_each(|open| open.cut());
             keep
         });
+        peers.usable = usable;
     }
 }
 
-/// A connection until it is cut.
-pub(super) struct Guarded(Arc<Cut>);
+/// A stream with a connection of its own.
+pub(super) struct Direct(Arc<Open>);
 
-impl Cut {
+impl Open {
     fn cut(&self) {
         let io = self
             .io
@@ -245,34 +398,34 @@ impl Cut {
     }
 }
 
-impl AsyncRead for Guarded {
+impl AsyncRead for Direct {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let cut = &self.0;
-        cut.with(&cut.reader, cx, |io, cx| io.poll_read(cx, buf))
+        let open = &self.0;
+        open.with(&open.reader, cx, |io, cx| io.poll_read(cx, buf))
     }
 }
 
-impl AsyncWrite for Guarded {
+impl AsyncWrite for Direct {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let cut = &self.0;
-        cut.with(&cut.writer, cx, |io, cx| io.poll_write(cx, buf))
+        let open = &self.0;
+        open.with(&open.writer, cx, |io, cx| io.poll_write(cx, buf))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let cut = &self.0;
-        cut.with(&cut.writer, cx, |io, cx| io.poll_flush(cx))
+        let open = &self.0;
+        open.with(&open.writer, cx, |io, cx| io.poll_flush(cx))
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let cut = &self.0;
-        cut.with(&cut.writer, cx, |io, cx| io.poll_close(cx))
+        let open = &self.0;
+        open.with(&open.writer, cx, |io, cx| io.poll_close(cx))
     }
 }

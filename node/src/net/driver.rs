@@ -2,6 +2,7 @@
 //! goes on. Not where limits and names are set.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,6 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use keys::PublicKey;
-use libp2p::core::ConnectedPoint;
 use libp2p::request_response::{self, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{DialError, SwarmEvent};
@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{sleep_until, timeout};
 
 use super::behaviour::{self, Behaviour, BehaviourEvent, MembersEvent, Names};
-use super::direct::{self, Cuts, Dialler};
+use super::direct::{self, Dialler, Usable, Welcome};
 use super::event::Refusal;
 use super::frame::{Frame, FrameError};
 use super::gossip::{self, Gossip, Heard};
@@ -87,9 +87,11 @@ pub(super) struct Driver {
     heard: mpsc::Receiver<Heard>,
     control: libp2p_stream::Control,
     dialler: Dialler,
-    cuts: Cuts,
+    usable: Usable,
     /// Where a peer was last dialled with success.
     reached: HashMap<PeerKey, Multiaddr>,
+    /// The host at the other end of its last connection.
+    remote: HashMap<PeerKey, IpAddr>,
     arrivals: mpsc::Receiver<Arrival>,
     opening: Arc<Semaphore>,
 }
@@ -99,17 +101,22 @@ impl Driver {
         let names = Names::new(&config.mesh_tag);
         let tls = Tls::new(&config.keypair).map_err(StartError::Tls)?;
         let (hand_over, handed) = mpsc::channel(ARRIVALS);
-        let mut swarm = behaviour::swarm(config, &names, tls.clone(), hand_over)?;
-        let direct = names.direct.clone();
-        let (dialler, cuts) = (Dialler { tls, direct }, Cuts::default());
+        let usable = Usable::default();
+        let welcome = Welcome {
+            direct: names.direct.clone(),
+            usable: usable.clone(),
+            hand_over,
+        };
+        let mut swarm = behaviour::swarm(config, &names, tls.clone(), welcome)?;
+        let dialler = Dialler::new(tls, names.direct.clone());
         let me = key_of(swarm.local_peer_id()).expect("our own key is an ed25519 key");
         let mut control = swarm.behaviour_mut().gated.inner().streams.new_control();
         let incoming = control
             .accept(names.blocks.clone())
             .expect("nobody else accepts streams of this new swarm");
         let (arrival_sender, arrivals) = mpsc::channel(ARRIVALS);
-        let allowed = (inputs.allowed.clone(), cuts.clone());
-        tokio::spawn(streams::accept(incoming, handed, allowed, arrival_sender));
+        let of_ours = usable.clone();
+        tokio::spawn(streams::accept(incoming, handed, of_ours, arrival_sender));
         let incoming = control
             .accept(names.gossip.clone())
             .expect("nobody else accepts streams of this new swarm");
@@ -135,8 +142,9 @@ impl Driver {
             heard,
             control,
             dialler,
-            cuts,
+            usable,
             reached: HashMap::new(),
+            remote: HashMap::new(),
             arrivals,
             opening: Arc::new(Semaphore::new(MAX_OPENING)),
         })
@@ -196,12 +204,20 @@ impl Driver {
 
     fn allowed_changed(&mut self) {
         let allowed = self.inputs.allowed.borrow_and_update().clone();
-        self.cuts.keep_only(|peer| allowed.contains(peer));
         self.swarm
             .behaviour_mut()
             .gated
             .allow(Instant::now(), allowed);
+        self.live_changed();
         self.want();
+    }
+
+    /// Block streams go with what is live.
+    fn live_changed(&mut self) {
+        let live = self.swarm.behaviour().gated.live_keys();
+        self.reached.retain(|peer, _| live.contains(peer));
+        self.remote.retain(|peer, _| live.contains(peer));
+        self.usable.set(live);
     }
 
     /// Tells the view who there is, and dials whom it wants.
@@ -395,7 +411,7 @@ impl Driver {
                     peer,
                     addresses: self.tcp_addresses(&peer),
                     dialler: self.dialler.clone(),
-                    cuts: self.cuts.clone(),
+                    usable: self.usable.clone(),
                     control: self.control.clone(),
                     protocol: self.names.blocks.clone(),
                 };
@@ -412,16 +428,19 @@ impl Driver {
     }
 
     /// Where a peer may be dialled for a block stream: there where it was reached, else
-    /// wherever it says it listens.
+    /// where it says that it listens, on the host that its connection comes from.
     fn tcp_addresses(&self, peer: &PeerKey) -> Vec<Multiaddr> {
         let reached = self.reached.get(peer);
         if let Some(address) = reached.filter(|address| direct::socket_of(address).is_some()) {
             return vec![address.clone()];
         }
-        let mut known = self.known_addresses().remove(peer).unwrap_or_default();
-        known.retain(|address| direct::socket_of(address).is_some());
-        known.truncate(MAX_ADDRESSES);
-        known
+        let told = self.known_addresses().remove(peer).unwrap_or_default();
+        let remote = self.remote.get(peer);
+        let is_there = |address: &Multiaddr| {
+            let socket = direct::socket_of(address);
+            socket.is_some_and(|socket| Some(&socket.ip()) == remote)
+        };
+        told.into_iter().filter(is_there).collect()
     }
 
     fn on_arrival(&mut self, arrival: Arrival) {
@@ -471,8 +490,12 @@ impl Driver {
             } => {
                 let Some(key) = key_of(&peer_id) else { return };
                 if self.swarm.behaviour().gated.is_live(&key) {
-                    if let ConnectedPoint::Dialer { address, .. } = endpoint {
-                        self.reached.insert(key, address);
+                    let remote = endpoint.get_remote_address();
+                    if let Some(ip) = direct::ip_of(remote) {
+                        self.remote.insert(key, ip);
+                    }
+                    if endpoint.is_dialer() {
+                        self.reached.insert(key, remote.clone());
                     }
                     self.redial.connected(now, &key);
                 } else {
@@ -503,6 +526,7 @@ impl Driver {
     fn on_gate(&mut self, now: Instant, event: gate::Event<MembersEvent>) {
         match event {
             gate::Event::Opened { peer, is_inbound } => {
+                self.live_changed();
                 self.redial.connected(now, &peer);
                 self.gossip.opened(peer);
                 self.outbox.connected(peer);
@@ -511,9 +535,7 @@ impl Driver {
             }
             gate::Event::Closed(peer) => {
                 self.redial.lost(now, &peer);
-                // What carries its streams is as dead, and may take minutes to say so.
-                self.cuts.keep_only(|other| *other != peer);
-                self.reached.remove(&peer);
+                self.live_changed();
                 self.gossip.closed(&peer);
                 self.outbox.disconnected(peer);
                 self.step_view(view::Input::Disconnected(PublicKey(peer)));
@@ -684,6 +706,13 @@ impl Driver {
         let _ = timeout(SHUTDOWN, closing).await;
         drop(self);
         let _ = done.send(());
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // The streams that others hold go with the network.
+        self.usable.set(BTreeSet::new());
     }
 }
 

@@ -7,7 +7,7 @@
 //! closes connections: those of peers dropped from it at once, and those made
 //! by peers before they were in it, so that they dial again.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -156,10 +156,15 @@ impl<B: NetworkBehaviour> Gated<B> {
             .any(|link| link.key == *key && link.is_live())
     }
 
+    /// The peers that are live.
+    pub(super) fn live_keys(&self) -> BTreeSet<PeerKey> {
+        let live = self.links.values().filter(|link| link.is_live());
+        live.map(|link| link.key).collect()
+    }
+
     /// How many peers are live.
     pub(super) fn live(&self) -> usize {
-        let live = self.links.values().filter(|link| link.is_live());
-        live.map(|link| link.key).collect::<HashSet<_>>().len()
+        self.live_keys().len()
     }
 
     /// Replaces the enrolled set.

@@ -5,7 +5,7 @@
 //! an inbound stream without notice when another one is already waiting, and
 //! because the opener should know when it is refused.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
@@ -17,10 +17,10 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
 use libp2p::{Multiaddr, StreamProtocol};
 use libp2p_stream::{Control, IncomingStreams, OpenStreamError};
 use tokio::select;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::direct::{Cuts, Dialler, Handed, Io};
+use super::direct::{Dialler, Handed, Io, Usable};
 use super::event::Refusal;
 use super::peer::{PeerKey, id_of, key_of};
 
@@ -29,11 +29,9 @@ use super::peer::{PeerKey, id_of, key_of};
 pub const MAX_STREAMS_PER_PEER: usize = 16;
 /// Refusals being written at once; beyond it streams are just dropped.
 const MAX_REFUSALS: usize = 32;
-/// How long opening may take, with all its tries.
+/// How long opening over a shared connection may take, with all its tries.
 const OPEN: Duration = Duration::from_secs(10);
-/// How long a connection of its own may take: a firewall may swallow every packet.
-const DIRECT: Duration = Duration::from_secs(3);
-/// How long the greeting may take to be written.
+/// How long the greeting may take to be written, and to come on a connection of its own.
 const GREET: Duration = Duration::from_secs(5);
 /// A stream dropped without a greeting met a full queue: try again.
 const TRIES: usize = 5;
@@ -175,7 +173,7 @@ pub(super) enum Arrival {
 pub(super) async fn accept(
     mut incoming: IncomingStreams,
     mut handed: mpsc::Receiver<Handed>,
-    (allowed, cuts): (watch::Receiver<BTreeSet<PeerKey>>, Cuts),
+    usable: Usable,
     arrivals: mpsc::Sender<Arrival>,
 ) {
     let places = Places::default();
@@ -186,13 +184,11 @@ pub(super) async fn accept(
                 Some(peer) => (peer, Box::new(stream), false),
                 None => continue,
             },
-            Some(Handed { peer, io }) = handed.recv() => {
-                // The gate, which keeps strangers from all else, does not see these.
-                if !allowed.borrow().contains(&peer) {
-                    continue;
-                }
-                (peer, Box::new(cuts.guard(peer, io)), true)
-            }
+            // Who gets no greeting shares the connection that there is, if there is one.
+            Some(Handed { peer, io }) = handed.recv() => match usable.open(peer, io) {
+                Some(direct) => (peer, Box::new(direct), true),
+                None => continue,
+            },
             else => return,
         };
         if let Some(place) = places.take(peer) {
@@ -241,7 +237,7 @@ pub(super) struct Opening {
     /// Where the peer may be reached, for a connection of its own.
     pub(super) addresses: Vec<Multiaddr>,
     pub(super) dialler: Dialler,
-    pub(super) cuts: Cuts,
+    pub(super) usable: Usable,
     /// Otherwise over the connection that there is.
     pub(super) control: Control,
     pub(super) protocol: StreamProtocol,
@@ -251,22 +247,23 @@ impl Opening {
     /// Opens the stream and waits until it was accepted.
     pub(super) async fn open(self) -> Result<BlockStream, StreamError> {
         let peer = self.peer;
-        match timeout(DIRECT, self.open_direct()).await {
-            Ok(Some(opened)) => return opened,
-            Ok(None) | Err(_) => {}
+        if let Some(opened) = self.open_direct().await {
+            return opened;
         }
         timeout(OPEN, self.open_shared())
             .await
             .unwrap_or(Err(StreamError::Timeout(peer)))
     }
 
-    /// None where the peer cannot be dialled, or does not answer there.
+    /// None where the peer cannot be dialled, or says nothing there.
     async fn open_direct(&self) -> Option<Result<BlockStream, StreamError>> {
         let peer = self.peer;
         let dialled = self.dialler.dial(peer, self.addresses.clone()).await?;
-        let mut stream: Box<dyn Io> = Box::new(self.cuts.guard(peer, dialled));
+        // It may have left meanwhile.
+        let mut stream: Box<dyn Io> = Box::new(self.usable.open(peer, dialled)?);
         let mut greeting = [0];
-        stream.read_exact(&mut greeting).await.ok()?;
+        let greeted = timeout(GREET, stream.read_exact(&mut greeting)).await;
+        greeted.ok()?.ok()?;
         Some(match greeting {
             [ACCEPTED] => Ok(BlockStream {
                 stream,

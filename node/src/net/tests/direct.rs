@@ -1,8 +1,8 @@
 //! Block streams with connections of their own, over loopback.
 
-use super::{MESH, Node, QUIC, TCP, key, node, pair, soon};
+use super::{MESH, Node, QUIC, Raw, TCP, key, node, pair, soon};
 use crate::net::behaviour::Names;
-use crate::net::direct::{Dialler, socket_of};
+use crate::net::direct::{Dialler, Io, Usable, socket_of};
 use crate::net::peer::id_of;
 use crate::net::tls::Tls;
 use crate::net::{BlockStream, StreamError};
@@ -14,10 +14,7 @@ use tokio::net::TcpListener;
 /// Whoever has this key dials as a node does.
 fn dialler(seed: u8) -> Dialler {
     let keypair = Keypair::ed25519_from_bytes([seed; 32]).unwrap();
-    Dialler {
-        tls: Tls::new(&keypair).unwrap(),
-        direct: Names::new(&MESH).direct,
-    }
+    Dialler::new(Tls::new(&keypair).unwrap(), Names::new(&MESH).direct)
 }
 
 /// Has bytes carried there and back.
@@ -88,36 +85,79 @@ async fn an_address_that_leads_nowhere_or_to_somebody_else_is_passed_over() {
     let nowhere: Multiaddr = format!("/ip4/127.0.0.1/tcp/{}", nowhere.port())
         .parse()
         .unwrap();
+    let wrong = [nowhere, other.address.clone()];
     let dialler = dialler(9);
-    let known = [nowhere, other.address.clone()];
-    let dialled = dialler.dial(a.key, known.clone());
+    let all = wrong.clone().into_iter().chain([a.address.clone()]);
+    assert!(soon("a dial", dialler.dial(a.key, all)).await.is_some());
+    let dialled = dialler.dial(a.key, wrong);
     assert!(soon("dials to fail", dialled).await.is_none());
-    let known = known.into_iter().chain([a.address.clone()]);
-    assert!(soon("a dial", dialler.dial(a.key, known)).await.is_some());
+    // It is not tried again at once.
+    let right = dialler.dial(a.key, [a.address.clone()]);
+    assert!(soon("no dial", right).await.is_none());
+}
+
+/// Dials, and gives the connection if it is greeted.
+async fn greeted(a: &Node, seed: u8) -> Option<Box<dyn Io>> {
+    let dialler = dialler(seed);
+    let dialled = dialler.dial(a.key, [a.address.clone()]);
+    let mut io = soon("a dial", dialled).await?;
+    let mut greeting = [0];
+    let read = soon("a greeting", io.read_exact(&mut greeting)).await;
+    read.is_ok().then_some(io)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stranger_gets_no_word_over_a_connection_of_its_own() {
-    let a = node(1, TCP).await;
-    let dialler = dialler(9);
-    let dialled = dialler.dial(a.key, [a.address.clone()]);
-    let mut io = soon("a dial", dialled).await.unwrap();
-    let mut said = Vec::new();
-    let read = soon("the end", io.read_to_end(&mut said)).await;
-    assert!(said.is_empty(), "{read:?} {said:?}");
+async fn only_a_member_that_is_connected_is_greeted_and_only_as_long_as_it_is() {
+    let mut a = node(1, TCP).await;
+    assert!(greeted(&a, 9).await.is_none(), "a stranger");
     a.allow([key(9)]);
-    let mut io = soon("a greeting", async {
-        loop {
-            let mut io = dialler.dial(a.key, [a.address.clone()]).await.unwrap();
-            if io.read_exact(&mut [0]).await.is_ok() {
-                return io;
-            }
+    assert!(greeted(&a, 9).await.is_none(), "a member out of sight");
+    // Whoever leaves last: the member, or its connection.
+    for is_parted in [true, false] {
+        a.allow([key(9)]);
+        let raw = Raw::new(9);
+        raw.dials(&a).await;
+        a.connected(key(9)).await;
+        let mut io = greeted(&a, 9).await.expect("a member that is connected");
+        match is_parted {
+            true => a.allow([]),
+            false => drop(raw),
         }
-    })
-    .await;
-    a.allow([]);
-    let read = soon("the cut", io.read_to_end(&mut said)).await;
-    assert!(said.is_empty(), "{read:?}");
+        a.disconnected(key(9)).await;
+        let mut said = Vec::new();
+        let read = soon("the end", io.read_to_end(&mut said)).await;
+        assert!(said.is_empty(), "{read:?}");
+        assert!(greeted(&a, 9).await.is_none(), "one that was connected");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_late_or_one_too_many_is_no_stream() {
+    let usable = Usable::default();
+    let io = || -> Box<dyn Io> { Box::new(futures::io::Cursor::new(Vec::new())) };
+    assert!(usable.open(key(1), io()).is_none());
+    usable.set([key(1), key(2)].into());
+    let mut first = usable.open(key(1), io()).unwrap();
+    let others: Vec<_> = (0..).map_while(|_| usable.open(key(2), io())).collect();
+    assert_eq!(others.len(), 255);
+    assert!(usable.open(key(1), io()).is_none());
+    // The last one of the other peer makes room, and a peer that left has none.
+    drop(others);
+    assert!(usable.open(key(1), io()).is_some());
+    usable.set([key(2)].into());
+    assert!(first.write(b"late").await.is_err());
+    assert!(usable.open(key(1), io()).is_none());
+    assert!(usable.open(key(2), io()).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_end_with_the_network() {
+    let (a, mut b) = pair(TCP).await;
+    let (mut near, _far) = opened(&a, &mut b).await;
+    assert!(near.is_direct());
+    soon("a shutdown", a.net.shutdown()).await;
+    let read = soon("the end", near.read(&mut [0])).await;
+    assert!(read.is_err(), "{read:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

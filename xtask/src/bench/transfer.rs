@@ -215,7 +215,7 @@ fn build(root: &Path) -> Result<PathBuf> {
         .context("building the test")?;
     let said = String::from_utf8_lossy(&built.stderr);
     let line = said.lines().rev().find(|line| line.contains("Executable"));
-    let path = line.and_then(|line| Some(line.rsplit_once('(')?.1.strip_suffix(')')?));
+    let path = line.and_then(|line| line.rsplit_once('(')?.1.strip_suffix(')'));
     match path {
         Some(path) if built.status.success() => Ok(root.join(path)),
         _ => bail!("building the test failed: {said}"),

@@ -175,23 +175,16 @@ impl Replica {
             orphans.into_iter().partition(|orphan| orphan.author == me);
         self.own.orphans.extend(mine);
         if !others.is_empty() {
-            let gone = others.iter().filter(|orphan| !self.edits(&orphan.author));
+            // At no time in particular: whether an enrolment has run out is not asked here.
+            let edits = |author| self.authority.standing(UnixSecs(0), author, Role::Operator);
+            let gone = others
+                .iter()
+                .filter(|orphan| edits(&orphan.author).is_err());
             alarms.push(Alarm::Orphaned {
                 changes: others.len(),
                 lost: gone.count(),
             });
         }
-    }
-
-    /// Whether who has this key may edit the plan, as far as the ledger says.
-    fn edits(&self, author: &PublicKey) -> bool {
-        let member = self.authority.by_key(author);
-        member.is_some_and(|member| {
-            member.key == *author
-                && member.standing == Standing::Active
-                && member.roles.has(Role::Operator)
-                && !self.authority.is_cloned(author)
-        })
     }
 
     /// Makes again what this node's own edits said that no longer count because what

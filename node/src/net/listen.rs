@@ -3,7 +3,7 @@
 
 use std::error::Error;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -14,6 +14,7 @@ use libp2p::swarm::SwarmEvent;
 use tokio::time::{Instant, timeout_at};
 
 use super::StartError;
+use super::direct;
 use super::driver::Driver;
 
 /// How long the system may take to say on which addresses we listen.
@@ -79,12 +80,8 @@ enum Kind {
 }
 
 fn socket_of(address: &Multiaddr) -> Option<(Kind, SocketAddr)> {
-    let mut parts = address.iter();
-    let ip: IpAddr = match parts.next()? {
-        Protocol::Ip4(ip) => ip.into(),
-        Protocol::Ip6(ip) => ip.into(),
-        _ => return None,
-    };
+    let ip = direct::ip_of(address)?;
+    let mut parts = address.iter().skip(1);
     match parts.next()? {
         Protocol::Tcp(port) => Some((Kind::Tcp, SocketAddr::new(ip, port))),
         Protocol::Udp(port) => Some((Kind::Udp, SocketAddr::new(ip, port))),

@@ -255,6 +255,7 @@ fn dunlin(
     });
     let same = || disks::same(&folder.join("source"), &folder.join("target"));
     match run {
+        Some(_) if !said.contains("direct=true") => bail!("the stream shares a connection"),
         Some(run) if same()? => Ok(run),
         Some(_) => bail!("the target is not the source"),
         None => bail!("{said}{}", String::from_utf8_lossy(&ran.stderr)),

@@ -21,12 +21,12 @@ use thiserror::Error;
 
 use crate::extent::{MAX_EXTENT_BLOCKS, MAX_ZERO_BLOCKS};
 use crate::geometry::{BLOCK_SIZE, BlockIndex, GROUP_BLOCKS, GroupIndex};
-use crate::hash::{Leaf, Node, Root};
+use crate::hash::{Leaf, Mark, Root};
 
 /// Bytes of a frame before its header.
 pub const PREFIX_LEN: usize = 8;
 
-/// The longest header, in bytes: a page of nodes or a ticket, twice over.
+/// The longest header, in bytes: a page of marks or a ticket, twice over.
 pub const MAX_HEADER: usize = 64 * 1024;
 
 /// The longest payload, in bytes: a full extent and room for what zstd adds
@@ -39,7 +39,7 @@ pub const MAX_TICKET: usize = 32 * 1024;
 /// The longest proof, in bytes.
 pub const MAX_PROOF: usize = 32 * 1024;
 
-/// Group nodes asked for, or given, in one frame at most: 32 KiB of them.
+/// Marks of groups asked for, or given, in one frame at most: 32 KiB of them.
 pub const MAX_GROUPS_PER_FRAME: u32 = 1024;
 
 /// How the payload of a data extent is stored.
@@ -62,17 +62,17 @@ pub enum ToTarget {
         length: u64,
         /// The last barrier the source knows to be durable.
         barrier: u64,
-        /// The root of the source's stored tree.
-        root: Root,
+        /// The mark of the source's stored tree.
+        mark: Mark,
     },
-    /// Asks for group nodes.
+    /// Asks for the marks of groups.
     AskGroups {
         /// The first group.
         first: GroupIndex,
         /// How many, 1 to [`MAX_GROUPS_PER_FRAME`].
         count: u32,
     },
-    /// Asks for the leaves of one group.
+    /// Asks for the entries of one group.
     AskLeaves {
         /// The group.
         group: GroupIndex,
@@ -123,34 +123,35 @@ pub enum ToSource {
     Opened {
         /// The target's last durable barrier.
         barrier: u64,
-        /// The root of what the target durably holds.
-        root: Root,
+        /// The mark of what the target durably holds.
+        mark: Mark,
     },
     /// The session is over.
     Refused {
         /// Why.
         code: RefusalCode,
     },
-    /// Group nodes asked for.
+    /// Marks of groups asked for.
     Groups {
         /// The first group.
         first: GroupIndex,
-        /// The nodes in order, 1 to [`MAX_GROUPS_PER_FRAME`].
-        nodes: Vec<Node>,
+        /// The marks in order, 1 to [`MAX_GROUPS_PER_FRAME`].
+        marks: Vec<Mark>,
     },
-    /// Leaves asked for.
+    /// Entries asked for.
     Leaves {
         /// The group.
         group: GroupIndex,
-        /// One for each block of the group.
-        leaves: Vec<Leaf>,
+        /// One for each block of the group: its leaf, or
+        /// [`ZERO_ENTRY`](crate::ZERO_ENTRY) for a block of zeros.
+        entries: Vec<Leaf>,
     },
     /// Every extent before this barrier is durable.
     Durable {
         /// The barrier.
         barrier: u64,
-        /// The root of what the target durably holds at this barrier.
-        root: Root,
+        /// The mark of what the target durably holds at this barrier.
+        mark: Mark,
     },
     /// The statement asked for.
     Finished {
@@ -328,13 +329,13 @@ impl FramePrefix {
 
 impl Wire for ToTarget {
     const NAME: &'static str = "frame to a target";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const LIMIT: usize = MAX_HEADER;
 }
 
 impl Wire for ToSource {
     const NAME: &'static str = "frame to a source";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const LIMIT: usize = MAX_HEADER;
 }
 
@@ -434,11 +435,11 @@ impl ToSource {
 
     fn check(&self, payload: usize) -> Result<(), FrameError> {
         match self {
-            Self::Groups { nodes, .. } => {
-                counted("groups", nodes.len() as u64, MAX_GROUPS_PER_FRAME.into())?;
+            Self::Groups { marks, .. } => {
+                counted("groups", marks.len() as u64, MAX_GROUPS_PER_FRAME.into())?;
             }
-            Self::Leaves { leaves, .. } => {
-                counted("group leaves", leaves.len() as u64, GROUP_BLOCKS)?;
+            Self::Leaves { entries, .. } => {
+                counted("group leaves", entries.len() as u64, GROUP_BLOCKS)?;
             }
             Self::Finished { proof, .. } => at_most("proof bytes", proof.len(), MAX_PROOF)?,
             Self::Opened { .. } | Self::Refused { .. } | Self::Durable { .. } => {}

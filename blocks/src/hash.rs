@@ -1,8 +1,8 @@
-//! The three hashes of a volume's tree, each its own type: a block's leaf, a
-//! group's node and the root. Shown and parsed as lower-case hex; stored and
+//! The hashes of a volume's tree, each its own type: a block's leaf, a group's
+//! node, the root, and the marks by which two trees are compared. Shown and parsed as lower-case hex; stored and
 //! sent as 32 plain bytes.
 //!
-//! Not here: how they are computed (see `tree`).
+//! Not here: how they are computed (see `tree` and `mark`).
 
 use std::fmt;
 use std::str::FromStr;
@@ -82,6 +82,13 @@ hash_newtype! {
     /// The BLAKE3 hash of a whole volume: what
     /// `head -c LENGTH DISK | b3sum` prints.
     Root
+}
+
+hash_newtype! {
+    /// Stands for what a stored tree holds, of one group or of the whole
+    /// volume, when two ends compare their trees. It is no hash of the bytes,
+    /// and is never shown as one.
+    Mark
 }
 
 fn parse(text: &str) -> Result<[u8; 32], ParseHashError> {

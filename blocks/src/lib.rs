@@ -12,6 +12,7 @@ pub mod extent;
 pub mod frame;
 pub mod geometry;
 pub mod hash;
+pub mod mark;
 pub mod source;
 pub mod target;
 pub mod tree;
@@ -25,7 +26,8 @@ pub use frame::{CloseReason, Encoding, FrameError, FramePrefix, RefusalCode, ToS
 pub use geometry::{
     BLOCK_SIZE, BlockIndex, GROUP_BLOCKS, Geometry, GeometryError, GroupIndex, MAX_LENGTH,
 };
-pub use hash::{Leaf, Node, ParseHashError, Root};
+pub use hash::{Leaf, Mark, Node, ParseHashError, Root};
+pub use mark::{BLANK_MARK, MarkBuilder, ZERO_ENTRY, group_mark, tree_mark};
 pub use source::Source;
 pub use target::Target;
-pub use tree::{RootBuilder, group_node, is_zero, leaf, root, zero_group_node, zero_leaf};
+pub use tree::{RootBuilder, group_node, is_zero, leaf, root, zero_leaf};

@@ -8,10 +8,10 @@
 //! barrier is due by the clock it says [`Input::BarrierDue`].
 //!
 //! ```text
-//!          Start          Opened, another root           all adopted
+//!          Start          Opened, another mark           all adopted
 //! Waiting ──────▶ Opening ────────────────────▶ Comparing ───────────▶ Ready
 //!                 Opening ─────────────────────────────────────────▶ Ready
-//!                          Opened, the same root
+//!                          Opened, the same mark
 //!
 //!        BeginPass          all read and committed
 //! Ready ───────────▶ Passing ────────────────────▶ Ready
@@ -26,11 +26,13 @@
 //! - Carry out the outputs of one step in order, before the next input.
 //! - Put an extent's frame on the wire and report it before the next one: a
 //!   barrier covers exactly the extents reported before it.
-//! - The root given to [`Source::new`] is computed from the stored tree, never
+//! - The mark given to [`Source::new`] is computed from the stored tree, never
 //!   remembered beside it: a tree half adopted or half committed by a crash
-//!   then has another root than the target, and is compared again.
+//!   then has another mark than the target, and is compared again.
 //! - Leaves enter the stored tree by [`Output::Adopt`] and [`Output::Commit`]
 //!   only, so that it never holds what the target may still lose.
+//! - What the ends compare are marks; the root is computed once, for the
+//!   statement, and the target compares it with its own.
 
 mod comparing;
 mod fault;
@@ -45,7 +47,7 @@ use self::passing::{PassEnd, Passing};
 use crate::extent::Extent;
 use crate::frame::{CloseReason, ToSource, ToTarget};
 use crate::geometry::{Geometry, GroupIndex};
-use crate::hash::{Leaf, Node, Root};
+use crate::hash::{Leaf, Mark, Root};
 
 /// What the shell saw or wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,12 +56,12 @@ pub enum Input {
     Start,
     /// A frame came.
     Received(ToSource),
-    /// The nodes of the stored tree that [`Output::LoadGroups`] asked for.
+    /// The marks of the stored tree that [`Output::LoadGroups`] asked for.
     OurGroups {
         /// The first group.
         first: GroupIndex,
-        /// Its node and those after it.
-        nodes: Vec<Node>,
+        /// Its mark and those after it.
+        marks: Vec<Mark>,
     },
     /// Reading for the next pass begins. Only when ready.
     BeginPass {
@@ -81,12 +83,12 @@ pub enum Input {
     Committed {
         /// Its barrier.
         barrier: u64,
-        /// The root of the stored tree after it.
-        root: Root,
+        /// The mark of the stored tree after it.
+        mark: Mark,
     },
     /// Ask for the target's signed statement. Only when ready.
     Finish {
-        /// The root of the source, by the caller's reckoning.
+        /// The root of the stored tree, computed from it now.
         root: Root,
         /// Whether the target is to read its volume back in full.
         read_back: bool,
@@ -109,20 +111,20 @@ pub enum Output {
         /// How many.
         count: u32,
     },
-    /// Replace the stored leaves of a group: this is what the target holds.
+    /// Replace the stored entries of a group: this is what the target holds.
     Adopt {
         /// The group.
         group: GroupIndex,
         /// One for each of its blocks.
-        leaves: Vec<Leaf>,
+        entries: Vec<Leaf>,
     },
     /// The stored tree is level with the target; passes may begin.
     Ready {
         /// The target's durable barrier. When it is below the one given to
         /// [`Source::new`] the target lost something it had acknowledged.
         barrier: u64,
-        /// The root of both trees.
-        root: Root,
+        /// The mark of both trees.
+        mark: Mark,
         /// Groups that had to be adopted.
         adopted_groups: u64,
     },
@@ -131,8 +133,8 @@ pub enum Output {
     Commit {
         /// The barrier.
         barrier: u64,
-        /// The target's root at that barrier.
-        root: Root,
+        /// The target's mark at that barrier.
+        mark: Mark,
         /// What was sent between the barrier before and this one.
         extents: Vec<Extent>,
     },
@@ -165,7 +167,7 @@ pub enum Output {
 pub struct Source {
     geometry: Geometry,
     durable: u64,
-    root: Root,
+    mark: Mark,
     ticket: Vec<u8>,
     stage: Stage,
 }
@@ -183,12 +185,12 @@ enum Stage {
 
 impl Source {
     /// A session not yet started, over a stored tree that was at `barrier` and
-    /// whose leaves make `root`. The ticket is opaque here.
-    pub fn new(geometry: Geometry, barrier: u64, root: Root, ticket: Vec<u8>) -> Self {
+    /// whose entries make `mark`. The ticket is opaque here.
+    pub fn new(geometry: Geometry, barrier: u64, mark: Mark, ticket: Vec<u8>) -> Self {
         Self {
             geometry,
             durable: barrier,
-            root,
+            mark,
             ticket,
             stage: Stage::Waiting,
         }
@@ -204,9 +206,9 @@ impl Source {
         }
     }
 
-    /// The last durable barrier and the root at it, as far as is known here.
-    pub fn durable(&self) -> (u64, Root) {
-        (self.durable, self.root)
+    /// The last durable barrier and the mark at it, as far as is known here.
+    pub fn durable(&self) -> (u64, Mark) {
+        (self.durable, self.mark)
     }
 
     /// Whether nothing more can happen.
@@ -241,29 +243,31 @@ impl Source {
             (_, Input::Closed(reason)) => Err(SessionError::Closed { reason }),
             (_, Input::Received(ToSource::Refused { code })) => Err(SessionError::Refused { code }),
             (Stage::Waiting, Input::Start) => Ok(self.open(out)),
-            (Stage::Opening, Input::Received(ToSource::Opened { barrier, root })) => {
-                Ok(self.opened(barrier, root, out))
+            (Stage::Opening, Input::Received(ToSource::Opened { barrier, mark })) => {
+                Ok(self.opened(barrier, mark, out))
             }
-            (Stage::Comparing(mut compare), Input::OurGroups { first, nodes }) => {
-                compare.load(first, nodes)?;
+            (Stage::Comparing(mut compare), Input::OurGroups { first, marks }) => {
+                compare.load(first, marks)?;
                 self.compare(compare, out)
             }
-            (Stage::Comparing(mut compare), Input::Received(ToSource::Groups { first, nodes })) => {
-                compare.receive(self.geometry, first, nodes)?;
+            (Stage::Comparing(mut compare), Input::Received(ToSource::Groups { first, marks })) => {
+                compare.receive(self.geometry, first, marks)?;
                 self.compare(compare, out)
             }
             (
                 Stage::Comparing(mut compare),
-                Input::Received(ToSource::Leaves { group, leaves }),
+                Input::Received(ToSource::Leaves { group, entries }),
             ) => {
-                compare.adopt(self.geometry, group, leaves, out)?;
+                compare.adopt(self.geometry, group, entries, out)?;
                 self.compare(compare, out)
             }
             (Stage::Ready, Input::BeginPass { pass }) => {
                 out.push(Output::Send(ToTarget::BeginPass { pass }));
                 Ok(Stage::Passing(Passing::new(pass)))
             }
-            (Stage::Ready, Input::Finish { root, read_back }) => self.finish(root, read_back, out),
+            (Stage::Ready, Input::Finish { root, read_back }) => {
+                Ok(self.finish(root, read_back, out))
+            }
             (Stage::Passing(pass), input) => self.pass(pass, input, out),
             (Stage::Finishing { root, read_back }, Input::Received(frame)) => {
                 finished(root, read_back, frame, out)
@@ -280,16 +284,16 @@ impl Source {
             ticket: mem::take(&mut self.ticket),
             length: self.geometry.length(),
             barrier: self.durable,
-            root: self.root,
+            mark: self.mark,
         }));
         Stage::Opening
     }
 
-    fn opened(&mut self, barrier: u64, root: Root, out: &mut Vec<Output>) -> Stage {
-        if root == self.root {
-            return self.ready(barrier, root, 0, out);
+    fn opened(&mut self, barrier: u64, mark: Mark, out: &mut Vec<Output>) -> Stage {
+        if mark == self.mark {
+            return self.ready(barrier, mark, 0, out);
         }
-        let compare = Comparing::new(self.geometry, barrier, root);
+        let compare = Comparing::new(self.geometry, barrier, mark);
         compare.ask_page(self.geometry, out);
         Stage::Comparing(compare)
     }
@@ -297,15 +301,15 @@ impl Source {
     fn ready(
         &mut self,
         barrier: u64,
-        root: Root,
+        mark: Mark,
         adopted_groups: u64,
         out: &mut Vec<Output>,
     ) -> Stage {
         self.durable = barrier;
-        self.root = root;
+        self.mark = mark;
         out.push(Output::Ready {
             barrier,
-            root,
+            mark,
             adopted_groups,
         });
         Stage::Ready
@@ -328,11 +332,11 @@ impl Source {
             compare.ask_page(self.geometry, out);
             return Ok(Stage::Comparing(compare));
         }
-        if compare.builder.finish() != Some(compare.root) {
+        if compare.builder.finish() != Some(compare.mark) {
             let first = compare.first;
             return Err(SessionError::BadGroups { first });
         }
-        Ok(self.ready(compare.barrier, compare.root, compare.adopted, out))
+        Ok(self.ready(compare.barrier, compare.mark, compare.adopted, out))
     }
 
     fn pass(
@@ -353,17 +357,17 @@ impl Source {
             Input::BarrierDue => pass.barrier_due = true,
             Input::PassRead if pass.end == PassEnd::NotYet => pass.end = PassEnd::Read,
             Input::Stop => pass.stop(),
-            Input::Received(ToSource::Durable { barrier, root }) => {
-                let extents = pass.acknowledged(self.durable, barrier, root)?;
+            Input::Received(ToSource::Durable { barrier, mark }) => {
+                let extents = pass.acknowledged(self.durable, barrier, mark)?;
                 self.durable = barrier;
-                self.root = root;
+                self.mark = mark;
                 out.push(Output::Commit {
                     barrier,
-                    root,
+                    mark,
                     extents,
                 });
             }
-            Input::Committed { barrier, root } => pass.committed(barrier, root)?,
+            Input::Committed { barrier, mark } => pass.committed(barrier, mark)?,
             input => return Err(misplaced(&input, stage)),
         }
         pass.send_barrier(self.durable, out)?;
@@ -373,26 +377,13 @@ impl Source {
         Ok(end_pass(&pass, out))
     }
 
-    fn finish(
-        &self,
-        root: Root,
-        read_back: bool,
-        out: &mut Vec<Output>,
-    ) -> Result<Stage, SessionError> {
-        let barrier = self.durable;
-        if root != self.root {
-            return Err(SessionError::RootMismatch {
-                barrier,
-                ours: root,
-                theirs: self.root,
-            });
-        }
+    fn finish(&self, root: Root, read_back: bool, out: &mut Vec<Output>) -> Stage {
         out.push(Output::Send(ToTarget::Finish {
-            barrier,
+            barrier: self.durable,
             root,
             read_back,
         }));
-        Ok(Stage::Finishing { root, read_back })
+        Stage::Finishing { root, read_back }
     }
 }
 
@@ -466,7 +457,7 @@ fn misplaced(input: &Input, stage: &'static str) -> SessionError {
             return SessionError::Unexpected { frame, stage };
         }
         Input::Start => "a start",
-        Input::OurGroups { .. } => "a page of nodes",
+        Input::OurGroups { .. } => "a page of marks",
         Input::BeginPass { .. } => "a pass",
         Input::ExtentSent { .. } => "an extent",
         Input::BarrierDue => "a barrier",

@@ -9,11 +9,14 @@
 //! hands in what that made; all other frames go in as they come.
 //!
 //! ```text
-//!            Open                 Finish               ReadBack, Proved
-//! Waiting ──────────▶ Serving ──────────▶ Finishing ──────────────────▶ Serving
-//!                     │  ▲ │
-//!                     └──┘ └─ Close ──▶ Over ◀── any: Closed, fault, Refuse
-//!   questions, passes, extents, barriers
+//!            Open             Finish                      equal            Proved
+//! Waiting ─────────▶ Serving ────────▶ computing its root ───────▶ proving ───────▶ Serving
+//!                    │  ▲ │   Finish                       equal    ▲
+//!                    │  │ │ ─────────▶ reading back ────────────────┘
+//!                    │  │ │            (another: computing its root, to say which
+//!                    └──┘ │             of the two is wrong) ──▶ Over
+//!   questions, passes,    └─ Close ──▶ Over ◀── any: Closed, fault, Refuse
+//!   extents, barriers
 //! ```
 //!
 //! Rules for the shell, on which a crash at any moment loses nothing that was
@@ -42,7 +45,7 @@ use crate::extent::{
 };
 use crate::frame::{CloseReason, MAX_GROUPS_PER_FRAME, RefusalCode, ToSource, ToTarget};
 use crate::geometry::{BlockIndex, Geometry, GroupIndex};
-use crate::hash::Root;
+use crate::hash::{Mark, Root};
 
 /// What may wait for one barrier. A source asks for one as soon as it reaches
 /// [`BARRIER_BLOCKS`]; its last extent may overshoot.
@@ -62,7 +65,12 @@ pub enum Input {
     Flushed {
         /// Its barrier.
         barrier: u64,
-        /// The root of the stored tree after it.
+        /// The mark of the stored tree after it.
+        mark: Mark,
+    },
+    /// An [`Output::ComputeRoot`] was carried out.
+    RootComputed {
+        /// The root of the stored tree.
         root: Root,
     },
     /// An [`Output::ReadBack`] was carried out.
@@ -92,14 +100,14 @@ pub enum Input {
 pub enum Output {
     /// Send this frame.
     Send(ToSource),
-    /// Send a [`ToSource::Groups`] with these nodes of the stored tree.
+    /// Send a [`ToSource::Groups`] with these marks of the stored tree.
     SendGroups {
         /// The first group.
         first: GroupIndex,
         /// How many; all in the volume.
         count: u32,
     },
-    /// Send a [`ToSource::Leaves`] with the stored leaves of this group.
+    /// Send a [`ToSource::Leaves`] with the stored entries of this group.
     SendLeaves {
         /// The group; in the volume.
         group: GroupIndex,
@@ -132,7 +140,7 @@ pub enum Output {
         count: u32,
     },
     /// Make durable: fsync the data, store these leaves in this order and
-    /// fsync the tree, store the barrier's number and root, forget the notes
+    /// fsync the tree, store the barrier's number, forget the notes
     /// made for it; then answer with [`Input::Flushed`].
     Flush {
         /// The barrier.
@@ -147,6 +155,9 @@ pub enum Output {
         /// What was written since the last flush.
         extents: Vec<Extent>,
     },
+    /// Compute the root of the stored tree; then answer with
+    /// [`Input::RootComputed`].
+    ComputeRoot,
     /// Read the whole volume back from the disk and hash it; then answer with
     /// [`Input::ReadBack`].
     ReadBack,
@@ -170,7 +181,7 @@ pub enum Output {
 pub struct Target {
     geometry: Geometry,
     durable: u64,
-    root: Root,
+    mark: Mark,
     pass: Option<u32>,
     written: Written,
     stage: Stage,
@@ -180,29 +191,41 @@ pub struct Target {
 enum Stage {
     Waiting,
     Serving,
-    ReadingBack,
-    Proving { read_back: bool },
+    /// The root that the source asked to be stated. `read` is that of a volume
+    /// which was read back and has another: then the root of the tree decides
+    /// who is wrong.
+    ComputingRoot {
+        asked: Root,
+        read: Option<Root>,
+    },
+    ReadingBack {
+        asked: Root,
+    },
+    Proving {
+        root: Root,
+        read_back: bool,
+    },
     Over,
 }
 
 impl Target {
     /// A session not yet opened over a recovered volume: `barrier` is its last
-    /// durable one and `root` that of its stored tree, which holds what the
+    /// durable one and `mark` that of its stored tree, which holds what the
     /// volume durably holds.
-    pub fn new(geometry: Geometry, barrier: u64, root: Root) -> Self {
+    pub fn new(geometry: Geometry, barrier: u64, mark: Mark) -> Self {
         Self {
             geometry,
             durable: barrier,
-            root,
+            mark,
             pass: None,
             written: Written::default(),
             stage: Stage::Waiting,
         }
     }
 
-    /// The last durable barrier and the root at it.
-    pub fn durable(&self) -> (u64, Root) {
-        (self.durable, self.root)
+    /// The last durable barrier and the mark at it.
+    pub fn durable(&self) -> (u64, Mark) {
+        (self.durable, self.mark)
     }
 
     /// Whether nothing more can happen.
@@ -242,10 +265,14 @@ impl Target {
             }
             (Stage::Serving, Input::Received(frame)) => self.serve(frame, out),
             (Stage::Serving, Input::ExtentChecked(extent)) => self.extent(extent, out),
-            (Stage::Serving, Input::Flushed { barrier, root }) => self.flushed(barrier, root, out),
-            (Stage::ReadingBack, Input::ReadBack { root }) => self.read_back(root, out),
-            (Stage::Proving { read_back }, Input::Proved { proof }) => {
-                let root = self.root;
+            (Stage::Serving, Input::Flushed { barrier, mark }) => self.flushed(barrier, mark, out),
+            (Stage::ComputingRoot { asked, read }, Input::RootComputed { root }) => {
+                self.root_computed(asked, read, root, out)
+            }
+            (Stage::ReadingBack { asked }, Input::ReadBack { root }) => {
+                Ok(self.read_back(asked, root, out))
+            }
+            (Stage::Proving { root, read_back }, Input::Proved { proof }) => {
                 out.push(Output::Send(ToSource::Finished {
                     root,
                     read_back,
@@ -282,7 +309,7 @@ impl Target {
         }
         out.push(Output::Send(ToSource::Opened {
             barrier: self.durable,
-            root: self.root,
+            mark: self.mark,
         }));
         Ok(Stage::Serving)
     }
@@ -396,7 +423,7 @@ impl Target {
     fn flushed(
         &mut self,
         barrier: u64,
-        root: Root,
+        mark: Mark,
         out: &mut Vec<Output>,
     ) -> Result<Stage, TargetError> {
         let oldest = self.written.flushing.pop_front();
@@ -405,15 +432,15 @@ impl Target {
             return Err(TargetError::OutOfTurn { input, stage });
         }
         self.durable = barrier;
-        self.root = root;
-        out.push(Output::Send(ToSource::Durable { barrier, root }));
+        self.mark = mark;
+        out.push(Output::Send(ToSource::Durable { barrier, mark }));
         Ok(Stage::Serving)
     }
 
     fn finish(
         &self,
         barrier: u64,
-        root: Root,
+        asked: Root,
         read_back: bool,
         out: &mut Vec<Output>,
     ) -> Result<Stage, TargetError> {
@@ -421,35 +448,54 @@ impl Target {
             let (got, expected) = (barrier, self.durable);
             return Err(TargetError::Barrier { got, expected });
         }
-        if root != self.root {
-            return Err(TargetError::RootDiffers {
-                barrier,
-                ours: self.root,
-                theirs: root,
-            });
-        }
         if read_back {
             out.push(Output::ReadBack);
-            return Ok(Stage::ReadingBack);
+            return Ok(Stage::ReadingBack { asked });
         }
-        Ok(self.prove(false, out))
+        out.push(Output::ComputeRoot);
+        let read = None;
+        Ok(Stage::ComputingRoot { asked, read })
     }
 
-    fn read_back(&self, read: Root, out: &mut Vec<Output>) -> Result<Stage, TargetError> {
-        if read != self.root {
-            let written = self.root;
-            return Err(TargetError::ReadBackDiffers { written, read });
+    fn read_back(&self, asked: Root, read: Root, out: &mut Vec<Output>) -> Stage {
+        if read == asked {
+            return self.prove(read, true, out);
         }
-        Ok(self.prove(true, out))
+        out.push(Output::ComputeRoot);
+        let read = Some(read);
+        Stage::ComputingRoot { asked, read }
     }
 
-    fn prove(&self, read_back: bool, out: &mut Vec<Output>) -> Stage {
+    fn root_computed(
+        &self,
+        asked: Root,
+        read: Option<Root>,
+        root: Root,
+        out: &mut Vec<Output>,
+    ) -> Result<Stage, TargetError> {
+        if root != asked {
+            return Err(TargetError::RootDiffers {
+                barrier: self.durable,
+                ours: root,
+                theirs: asked,
+            });
+        }
+        match read {
+            Some(read) => Err(TargetError::ReadBackDiffers {
+                written: root,
+                read,
+            }),
+            None => Ok(self.prove(root, false, out)),
+        }
+    }
+
+    fn prove(&self, root: Root, read_back: bool, out: &mut Vec<Output>) -> Stage {
         out.push(Output::Prove {
             barrier: self.durable,
-            root: self.root,
+            root,
             read_back,
         });
-        Stage::Proving { read_back }
+        Stage::Proving { root, read_back }
     }
 }
 
@@ -458,7 +504,8 @@ impl Stage {
         match self {
             Self::Waiting => "waiting",
             Self::Serving => "serving",
-            Self::ReadingBack => "reading back",
+            Self::ComputingRoot { .. } => "computing its root",
+            Self::ReadingBack { .. } => "reading back",
             Self::Proving { .. } => "proving",
             Self::Over => "over",
         }
@@ -479,6 +526,7 @@ fn misplaced(input: &Input, stage: &'static str) -> TargetError {
         }
         Input::ExtentRefused(_) => "a refused extent",
         Input::Flushed { .. } => "a flush",
+        Input::RootComputed { .. } => "a root",
         Input::ReadBack { .. } => "a read-back",
         Input::Proved { .. } => "a statement",
         Input::StorageFailed { .. } => "a storage failure",

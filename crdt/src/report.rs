@@ -206,7 +206,8 @@ pub struct JobReport {
     pub barrier: u64,
     /// The last passes that ended, oldest first.
     pub passes: Vec<PassSummary>,
-    /// Root at the last durable barrier.
+    /// Root at the last durable barrier, once it is known: one is computed for the
+    /// signed statements only.
     pub root: Option<[u8; 32]>,
 }
 

@@ -50,6 +50,10 @@ const PIECES: usize = 16;
 /// How much is sent between two barriers, in bytes.
 pub const BARRIER_BYTES: u64 = 256 << 20;
 
+/// Groups whose nodes are computed at once by a thread that has nothing else to
+/// do: 30 ms where all of them are zero, which is what a request may wait.
+const WARM_GROUPS: usize = 8;
+
 /// Live figures of one session, read by whoever shows them.
 #[derive(Debug, Default)]
 pub struct Progress {

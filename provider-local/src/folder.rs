@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// In every folder that is a local cloud.
 const MARKER: &str = "dunlin-cloud.json";
 
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// The largest record or marker that is read, in bytes: ours are far smaller.
 const MAX_FILE_LEN: u64 = 64 * 1024;

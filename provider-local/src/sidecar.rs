@@ -59,7 +59,7 @@ struct StoredHolder {
 struct StoredState {
     epoch: u64,
     barrier: u64,
-    root: String,
+    root: Option<String>,
 }
 
 impl Sidecar {
@@ -86,7 +86,7 @@ impl Sidecar {
             state: state.map(|state| StoredState {
                 epoch: state.epoch,
                 barrier: state.barrier,
-                root: state.root.to_string(),
+                root: state.root.map(|root| root.to_string()),
             }),
         };
         let mut bytes =
@@ -107,7 +107,8 @@ impl Sidecar {
             Ok(AttachTo { holder, epoch })
         });
         let state = stored.state.map(|state| {
-            let root: Root = state.root.parse().map_err(|error| corrupt(&error))?;
+            let root = state.root.map(|root| root.parse::<Root>());
+            let root = root.transpose().map_err(|error| corrupt(&error))?;
             Ok(VolumeState {
                 epoch: state.epoch,
                 barrier: state.barrier,
@@ -158,7 +159,7 @@ mod tests {
                 state: Some(VolumeState {
                     epoch: 3,
                     barrier: 4,
-                    root: Root([0x12; 32]),
+                    root: Some(Root([0x12; 32])),
                 }),
             },
         }
@@ -168,7 +169,7 @@ mod tests {
     fn a_record_is_this_text() {
         let expected = format!(
             r#"{{
-  "format": 2,
+  "format": 3,
   "phase": "ready",
   "migration": "{}",
   "volume": "{}",
@@ -207,9 +208,9 @@ mod tests {
     #[test]
     fn what_is_newer_is_told_apart_from_what_is_damaged() {
         let text = String::from_utf8(sidecar().encode()).unwrap();
-        let newer = text.replace(r#""format": 2"#, r#""format": 3, "more": []"#);
+        let newer = text.replace(r#""format": 3"#, r#""format": 4, "more": []"#);
         let newer = Sidecar::decode(newer.as_bytes());
-        assert_eq!(newer, Err(BadSidecar::Newer(3)));
+        assert_eq!(newer, Err(BadSidecar::Newer(4)));
         let damaged = [
             String::new(),
             text[..text.len() / 2].to_owned(),

@@ -199,8 +199,13 @@ pub fn a_state_is_kept_and_never_goes_back(cloud: &dyn Provider) {
     tag(cloud, &spec.key, &state(1, 1, 1)).expect_err("nobody is attached");
     attach(cloud, &spec.key, &holder(1, 1)).expect("a free volume");
     for barrier in [1, 2, 2, 7] {
-        tag(cloud, &spec.key, &state(1, barrier, 1)).expect("barriers rise");
+        tag(cloud, &spec.key, &rootless(1, barrier)).expect("barriers rise");
     }
+    for _ in 0..2 {
+        tag(cloud, &spec.key, &state(1, 7, 1)).expect("the root becomes known");
+    }
+    let forgotten = tag(cloud, &spec.key, &rootless(1, 7));
+    forgotten.expect_err("a root is not forgotten");
     for (barrier, root) in [(6, 1), (7, 2)] {
         let stale = CloudError::StaleBarrier {
             key: spec.key,
@@ -332,10 +337,17 @@ fn holder(number: u8, epoch: u64) -> AttachTo {
     }
 }
 
+fn rootless(epoch: u64, barrier: u64) -> VolumeState {
+    VolumeState {
+        root: None,
+        ..state(epoch, barrier, 0)
+    }
+}
+
 fn state(epoch: u64, barrier: u64, root: u8) -> VolumeState {
     VolumeState {
         epoch,
         barrier,
-        root: Root([root; 32]),
+        root: Some(Root([root; 32])),
     }
 }

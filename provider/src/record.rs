@@ -17,6 +17,14 @@ impl VolumeSpec {
     }
 }
 
+impl VolumeState {
+    /// Whether the other is this state with its root, which was not known.
+    fn becomes(&self, other: &Self) -> bool {
+        let root = other.root;
+        self.root.is_none() && Self { root, ..*self } == *other
+    }
+}
+
 impl VolumeRecord {
     /// The record of a volume that was just made.
     pub fn new(spec: &VolumeSpec) -> Self {
@@ -118,6 +126,7 @@ impl VolumeRecord {
             && have != *state
             && have.epoch == state.epoch
             && have.barrier >= state.barrier
+            && !have.becomes(state)
         {
             return Err(CloudError::StaleBarrier {
                 key,

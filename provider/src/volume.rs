@@ -123,8 +123,9 @@ pub struct VolumeState {
     pub epoch: u64,
     /// The last durable barrier of that epoch.
     pub barrier: u64,
-    /// The root of the volume's hash tree at that barrier.
-    pub root: Root,
+    /// The root of the volume's bytes at that barrier, once it is known: it is
+    /// computed for a signed statement, not at every barrier.
+    pub root: Option<Root>,
 }
 
 impl fmt::Display for HolderId {

@@ -29,13 +29,14 @@ pub struct Record {
     pub length: u64,
     /// Last durable barrier.
     pub barrier: u64,
-    /// Root of what is durable at that barrier.
-    pub root: [u8; 32],
+    /// Root of what is durable at that barrier, once it was stated: no barrier
+    /// needs one.
+    pub root: Option<[u8; 32]>,
 }
 
 impl Wire for Record {
     const NAME: &'static str = "replicator's record of a volume";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const LIMIT: usize = 16 * 1024;
 }
 
@@ -191,7 +192,7 @@ impl Replicator {
             path,
             length,
             barrier: 0,
-            root: [0; 32],
+            root: None,
         });
         let text = format!(
             "{job}: agent {} sends under epoch {}, from durable barrier {}",

@@ -161,7 +161,7 @@ fn to_source(frame: ToSource) -> String {
     match frame {
         ToSource::Opened { barrier, .. } => format!("opened, at barrier {barrier}"),
         ToSource::Refused { code } => format!("refused: {code}"),
-        ToSource::Groups { first, nodes } => format!("{} groups from {first}", nodes.len()),
+        ToSource::Groups { first, marks } => format!("{} groups from {first}", marks.len()),
         ToSource::Leaves { group, .. } => format!("leaves of {group}"),
         ToSource::Durable { barrier, .. } => format!("durable up to barrier {barrier}"),
         ToSource::Finished { read_back, .. } => match read_back {

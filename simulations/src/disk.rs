@@ -4,7 +4,7 @@
 //! Bytes are kept as one number for each 4 KiB page, from which the page is made;
 //! 0 is a page of zeros. So a volume costs next to nothing and every hash is real.
 
-use blocks::{BLOCK_SIZE, BlockIndex, Geometry, GroupIndex, Leaf, Node, Root};
+use blocks::{BLOCK_SIZE, BlockIndex, Geometry, GroupIndex, Leaf, Mark, Root, ZERO_ENTRY};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -65,8 +65,9 @@ thread_local! {
     static LEAVES: RefCell<HashMap<(u64, u64, Content), Leaf>> = RefCell::default();
 }
 
-/// The leaf of a block of this content, remembered.
-pub fn leaf(geometry: Geometry, block: u64, content: &Content) -> Leaf {
+/// What a stored tree holds of a block of this content, remembered: its leaf, or that it
+/// is zero.
+pub fn entry(geometry: Geometry, block: u64, content: &Content) -> Leaf {
     LEAVES.with_borrow_mut(|leaves| {
         if leaves.len() > MAX_LEAVES {
             leaves.clear();
@@ -75,7 +76,10 @@ pub fn leaf(geometry: Geometry, block: u64, content: &Content) -> Leaf {
             .entry((geometry.length(), block, *content))
             .or_insert_with(|| {
                 let bytes = bytes(geometry, block, content);
-                blocks::leaf(geometry, BlockIndex(block), &bytes)
+                match blocks::is_zero(&bytes) {
+                    true => ZERO_ENTRY,
+                    false => blocks::leaf(geometry, BlockIndex(block), &bytes),
+                }
             })
     })
 }
@@ -183,7 +187,7 @@ impl Disk {
     }
 }
 
-/// The leaves of a volume behind a cache.
+/// The entries of a volume behind a cache.
 #[derive(Debug, Clone)]
 pub struct StoredTree {
     geometry: Geometry,
@@ -198,14 +202,14 @@ pub struct StoredTree {
 impl StoredTree {
     /// The tree of these contents.
     pub fn of(geometry: Geometry, contents: &[Content]) -> Self {
-        let leaves: Vec<Leaf> = (0..)
+        let entries: Vec<Leaf> = (0..)
             .zip(contents)
-            .map(|(block, content)| leaf(geometry, block, content))
+            .map(|(block, content)| entry(geometry, block, content))
             .collect();
         Self {
             geometry,
-            durable: leaves.clone(),
-            cached: leaves,
+            durable: entries.clone(),
+            cached: entries,
             damaged: BTreeSet::new(),
         }
     }
@@ -246,20 +250,20 @@ impl StoredTree {
         self.geometry
     }
 
-    /// Changes one leaf in the cache.
-    pub fn set(&mut self, block: u64, leaf: Leaf) {
-        self.cached[block as usize] = leaf;
+    /// Changes one entry in the cache.
+    pub fn set(&mut self, block: u64, entry: Leaf) {
+        self.cached[block as usize] = entry;
     }
 
-    /// Changes the leaves of an extent in the cache.
+    /// Changes the entries of an extent in the cache.
     pub fn store(&mut self, extent: &blocks::Extent) {
         let first = extent.first().0;
         for at in 0..extent.count() {
-            let leaf = match extent {
-                blocks::Extent::Zero { .. } => leaf(self.geometry, first + at, &ZEROS),
+            let entry = match extent {
+                blocks::Extent::Zero { .. } => ZERO_ENTRY,
                 blocks::Extent::Data { leaves, .. } => leaves[at as usize],
             };
-            self.set(first + at, leaf);
+            self.set(first + at, entry);
         }
     }
 
@@ -281,23 +285,30 @@ impl StoredTree {
         }
     }
 
-    /// The leaves of a group.
-    pub fn leaves(&self, group: GroupIndex) -> Vec<Leaf> {
+    /// The entries of a group.
+    pub fn entries(&self, group: GroupIndex) -> &[Leaf] {
         let blocks = self.geometry.group_blocks(group);
-        self.cached[blocks.start as usize..blocks.end as usize].to_vec()
+        &self.cached[blocks.start as usize..blocks.end as usize]
     }
 
-    /// The nodes of some groups.
-    pub fn nodes(&self, first: GroupIndex, count: u32) -> Vec<Node> {
+    /// The marks of some groups.
+    pub fn marks(&self, first: GroupIndex, count: u32) -> Vec<Mark> {
         (first.0..first.0 + u64::from(count))
-            .map(GroupIndex)
-            .map(|group| blocks::group_node(self.geometry, group, &self.leaves(group)))
+            .map(|group| blocks::group_mark(self.entries(GroupIndex(group))))
             .collect()
+    }
+
+    /// The mark of what reads return.
+    pub fn mark(&self) -> Mark {
+        let groups = u32::try_from(self.geometry.groups()).expect("the world's volumes are small");
+        blocks::tree_mark(self.geometry, self.marks(GroupIndex(0), groups))
     }
 
     /// The root of what reads return.
     pub fn root(&self) -> Root {
-        let groups = u32::try_from(self.geometry.groups()).expect("the world's volumes are small");
-        blocks::root(self.geometry, self.nodes(GroupIndex(0), groups))
+        let groups = (0..self.geometry.groups()).map(GroupIndex);
+        let nodes =
+            groups.map(|group| blocks::group_node(self.geometry, group, self.entries(group)));
+        blocks::root(self.geometry, nodes)
     }
 }

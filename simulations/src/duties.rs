@@ -351,7 +351,7 @@ impl Node {
                 pass: 0,
                 barrier: record.barrier,
                 passes: vec![],
-                root: Some(record.root),
+                root: record.root,
             });
             let copy = self.store.copies.get(&record.job);
             report

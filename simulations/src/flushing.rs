@@ -78,8 +78,8 @@ impl Node {
                 match flush.barrier {
                     None => Ok(()),
                     Some(barrier) => {
-                        let root = self.copy(job).tree.root();
-                        self.target_input(ctx, stream, Input::Flushed { barrier, root })
+                        let mark = self.copy(job).tree.mark();
+                        self.target_input(ctx, stream, Input::Flushed { barrier, mark })
                     }
                 }
             }
@@ -131,7 +131,7 @@ impl Node {
             step if step == stored + 2 => {
                 let copy = self.copy(job);
                 copy.record.barrier = flush.barrier.unwrap_or(copy.record.barrier);
-                copy.record.root = copy.tree.root().0;
+                copy.record.root = None;
                 let record = copy.record.clone();
                 let what = format_args!("commits barrier {} of {job}", record.barrier);
                 ctx.note(self.index, what);

@@ -11,7 +11,7 @@ pub use leases::{moved_within_lease, only_the_good_is_vouched_for};
 pub use trust::{goes_on_as_itself, no_copy_moves};
 
 use crate::context::{Context, Flaw};
-use crate::disk::{Disk, flat_root, leaf};
+use crate::disk::{Disk, entry, flat_root};
 use crate::duties::volume_key;
 use crate::node::Node;
 use crate::recovery::Lost;
@@ -323,13 +323,13 @@ pub fn acknowledged_is_durable(
         return;
     };
     let geometry = copy.tree.geometry();
-    let false_leaf = (0..geometry.blocks()).find(|block| {
+    let false_entry = (0..geometry.blocks()).find(|block| {
         let at = *block as usize;
         !copy.notes.contains_key(&BlockIndex(*block).group())
             && !disk.is_rotten(*block)
-            && copy.tree.durable[at] != leaf(geometry, *block, &disk.durable[at])
+            && copy.tree.durable[at] != entry(geometry, *block, &disk.durable[at])
     });
-    if let Some(block) = false_leaf {
+    if let Some(block) = false_entry {
         let text = format!(
             "{job}: at barrier {barrier} block {block} is stored as what it durably is not"
         );
@@ -508,7 +508,7 @@ pub fn trees_tell_the_truth(ctx: &mut Context, nodes: &[Node], job: JobId) {
         if excused {
             return false;
         }
-        let truth = leaf(geometry, *block, &disk.durable[at]);
+        let truth = entry(geometry, *block, &disk.durable[at]);
         tree.cached[at] != truth || tree.durable[at] != truth
     });
     if let Some(block) = wrong {

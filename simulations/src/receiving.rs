@@ -5,7 +5,7 @@
 //! (`blocks::target`).
 
 use crate::context::{Context, Flaw};
-use crate::disk::{Content, Disk, StoredTree, ZEROS, content, flat_root, leaf};
+use crate::disk::{Content, Disk, StoredTree, ZEROS, content, entry, flat_root};
 use crate::flushing::{Flush, Outcome};
 use crate::invariants::{self, Invariant};
 use crate::node::{Died, Lived, Node};
@@ -199,8 +199,6 @@ impl Node {
                 .expect("it was made above");
             disk.sync();
             let tree = StoredTree::of(geometry, &disk.cached);
-            let mut record = record;
-            record.root = tree.root().0;
             self.up().replicator.stored(record.clone());
             let notes = BTreeMap::new();
             self.store.copies.insert(
@@ -223,7 +221,7 @@ impl Node {
         self.deed(ctx)?;
         self.recover(ctx, job)?;
         let copy = &self.store.copies[&job];
-        let machine = Target::new(geometry, copy.record.barrier, copy.tree.root());
+        let machine = Target::new(geometry, copy.record.barrier, copy.tree.mark());
         invariants::acknowledged_survives(ctx, job, copy.record.epoch, copy.record.barrier);
         let session = Receiving {
             job,
@@ -272,7 +270,7 @@ impl Node {
                 .into_iter()
                 .flat_map(|group| geometry.group_blocks(group))
             {
-                let truth = leaf(
+                let truth = entry(
                     geometry,
                     block,
                     &self.store.disks[&path].cached[block as usize],
@@ -388,12 +386,12 @@ impl Node {
                 self.send_to_source(ctx, stream, &frame);
             }
             Output::SendGroups { first, count } => {
-                let nodes = self.copy(job).tree.nodes(first, count);
-                self.send_to_source(ctx, stream, &ToSource::Groups { first, nodes });
+                let marks = self.copy(job).tree.marks(first, count);
+                self.send_to_source(ctx, stream, &ToSource::Groups { first, marks });
             }
             Output::SendLeaves { group } => {
-                let leaves = self.copy(job).tree.leaves(group);
-                self.send_to_source(ctx, stream, &ToSource::Leaves { group, leaves });
+                let entries = self.copy(job).tree.entries(group).to_vec();
+                self.send_to_source(ctx, stream, &ToSource::Leaves { group, entries });
             }
             Output::PassBegun { .. } => {}
             Output::NoteRegions { barrier, groups } => {
@@ -423,6 +421,12 @@ impl Node {
             Output::Settle { extents } => {
                 self.queue(stream, None, extents);
                 return self.flush_all(ctx, stream);
+            }
+            Output::ComputeRoot => {
+                let root = self.copy(job).tree.root();
+                self.session(stream)
+                    .inputs
+                    .push_back(Input::RootComputed { root });
             }
             Output::ReadBack => {
                 let root = match ctx.flaw {
@@ -528,6 +532,9 @@ impl Node {
         let signed = proof::sign(&self.identity, &subject, End::Target, method, now.wall);
         let copy = self.copy(job);
         copy.proof = Some(signed.clone());
+        copy.record.root = Some(root.0);
+        let record = copy.record.clone();
+        self.up().replicator.stored(record);
         self.deed(ctx)?;
         if let Some(away) = ctx.dies_proving.take() {
             self.lost_until = Some(ctx.now.saturating_add(away));

@@ -5,7 +5,7 @@
 //! (`blocks::source`).
 
 use crate::context::{Context, Flaw};
-use crate::disk::{StoredTree, ZEROS, bytes, leaf};
+use crate::disk::{StoredTree, bytes, entry};
 use crate::invariants::{self, Invariant};
 use crate::network::Event;
 use crate::node::{Died, Lived, Node, encode};
@@ -13,6 +13,7 @@ use blocks::source::{Input, Output, SessionError, Source};
 use blocks::{BLOCK_SIZE, BlockIndex, CloseReason, frame::PREFIX_LEN};
 use blocks::{
     Encoding, Extent, FramePrefix, MAX_EXTENT_BLOCKS, MAX_ZERO_BLOCKS, ToSource, ToTarget,
+    ZERO_ENTRY,
 };
 use crdt::PassSummary;
 use keys::proof::{End, Method};
@@ -154,7 +155,7 @@ impl Node {
             let blocks = damaged
                 .iter()
                 .flat_map(|group| geometry.group_blocks(*group));
-            blocks.for_each(|block| tree.set(block, leaf(geometry, block, &ZEROS)));
+            blocks.for_each(|block| tree.set(block, ZERO_ENTRY));
             tree.sync();
             ctx.oracle.forget(&job);
         }
@@ -163,7 +164,7 @@ impl Node {
             .agents
             .get(&job)
             .map_or(0, |record| record.barrier);
-        let machine = Source::new(geometry, barrier, tree.root(), encode(&ticket));
+        let machine = Source::new(geometry, barrier, tree.mark(), encode(&ticket));
         let stream = ctx.open_stream(self.index, peer);
         let what = format_args!("opens stream {stream} to n{peer} for {job}");
         ctx.note(self.index, what);
@@ -252,14 +253,14 @@ impl Node {
             }
             Output::LoadGroups { first, count } => {
                 let tree = self.tree_of(job).expect("a session has a tree");
-                let nodes = tree.nodes(first, count);
-                self.source_later(job, Input::OurGroups { first, nodes });
+                let marks = tree.marks(first, count);
+                self.source_later(job, Input::OurGroups { first, marks });
             }
-            Output::Adopt { group, leaves } => {
+            Output::Adopt { group, entries } => {
                 ctx.seen.adopted_groups += 1;
                 let tree = self.tree_of(job).expect("a session has a tree");
-                for (block, leaf) in tree.geometry().group_blocks(group).zip(leaves) {
-                    tree.set(block, leaf);
+                for (block, entry) in tree.geometry().group_blocks(group).zip(entries) {
+                    tree.set(block, entry);
                 }
             }
             Output::Ready {
@@ -342,8 +343,8 @@ impl Node {
         }
         self.deed(ctx)?;
         let tree = self.tree_of(job).expect("a session has a tree");
-        let root = tree.root();
-        self.source_later(job, Input::Committed { barrier, root });
+        let mark = tree.mark();
+        self.source_later(job, Input::Committed { barrier, mark });
         self.agent_input(ctx, job, agent::Input::BarrierReached(barrier))
     }
 
@@ -467,9 +468,9 @@ impl Node {
         let tree = &self.store.trees[&(job, epoch)];
         let (geometry, contents) = (volume.geometry, &volume.contents);
         let differs = |block: u64| {
-            leaf(geometry, block, &contents[block as usize]) != tree.cached[block as usize]
+            entry(geometry, block, &contents[block as usize]) != tree.cached[block as usize]
         };
-        let is_zero = |block: u64| contents[block as usize] == ZEROS;
+        let is_zero = |block: u64| entry(geometry, block, &contents[block as usize]) == ZERO_ENTRY;
         let first = (cursor..geometry.blocks()).find(|block| differs(*block))?;
         let zeros = is_zero(first);
         let longest = match zeros {
@@ -490,7 +491,7 @@ impl Node {
             false => Extent::Data {
                 first: BlockIndex(first),
                 leaves: (first..end)
-                    .map(|block| leaf(geometry, block, &contents[block as usize]))
+                    .map(|block| entry(geometry, block, &contents[block as usize]))
                     .collect(),
             },
         })

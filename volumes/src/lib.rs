@@ -21,7 +21,7 @@ pub use rehash::{ReadBlocks, RehashError, RootReader, read_entries, rehash_group
 pub use rescan::{Changed, RescanTracker, ScanCounts, ScanError, Scanned};
 pub use source::{OpenSourceError, ReadError, SourceChanged, SourceIdentity, SourceVolume};
 pub use target::{OpenTargetError, SyncFailed, TargetMoved, TargetVolume, WriteError};
-pub use tree_file::{OpenTreeError, TreeError, TreeFile, VolumeTag, ZERO_ENTRY};
+pub use tree_file::{OpenTreeError, ROOT_BATCH, TreeError, TreeFile, VolumeTag};
 
 /// Blocks read at once: 1 MiB, which stays in the second-level cache of the
 /// core that reads and hashes it.

@@ -3,11 +3,11 @@
 //! caller asks to have replaced.
 
 use blocks::{
-    BlockIndex, Geometry, GroupIndex, Leaf, Root, RootBuilder, group_node, is_zero, leaf,
+    BlockIndex, Geometry, GroupIndex, Leaf, Root, RootBuilder, ZERO_ENTRY, group_node, is_zero,
+    leaf,
 };
 
-use crate::tree_file::resolve;
-use crate::{AlignedBuf, READ_BLOCKS, ReadError, TreeError, TreeFile, ZERO_ENTRY};
+use crate::{AlignedBuf, READ_BLOCKS, ReadError, TreeError, TreeFile};
 
 /// A volume that can be read block by block: a source or a target.
 pub trait ReadBlocks {
@@ -116,8 +116,7 @@ impl RootReader {
         let group = GroupIndex(self.nodes.pushed());
         if self.geometry.contains_group(group) {
             let entries = read_entries(volume, group, &mut self.buf)?;
-            let leaves = resolve(self.geometry, group, &entries);
-            self.nodes.push(group_node(self.geometry, group, &leaves));
+            self.nodes.push(group_node(self.geometry, group, &entries));
         }
         Ok(self.nodes.clone().finish())
     }

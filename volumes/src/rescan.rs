@@ -8,11 +8,11 @@
 
 use std::ops::Range;
 
-use blocks::{BLOCK_SIZE, BlockIndex, Geometry, GroupIndex, Leaf, is_zero, leaf};
+use blocks::{BLOCK_SIZE, BlockIndex, Geometry, GroupIndex, Leaf, ZERO_ENTRY, is_zero, leaf};
 
 use crate::{
     AlignedBuf, READ_BLOCKS, ReadBlocks, ReadError, SourceChanged, SourceVolume, TreeError,
-    TreeFile, ZERO_ENTRY,
+    TreeFile,
 };
 
 /// The longest run of zero blocks given as one extent.

@@ -1,42 +1,41 @@
-//! The hash tree of one volume, stored on disk: every block's leaf, one node
-//! for each group, the root on demand. Memory stays bounded: the nodes, and a
-//! small cache of groups' leaves.
+//! The hash tree of one volume, stored on disk: every block's leaf, one mark and
+//! one node for each group, the root on demand. Memory stays bounded: marks and
+//! nodes, and a small cache of groups' leaves.
 //!
 //! It does not know which leaves are right. Its caller sets only those of
 //! blocks that are durable at the other end (a source) or on the disk below
 //! (a target), and settles what a crash left torn.
 //!
-//! A zero block is stored as an all-zero entry, not as its leaf, so that the
-//! tree of an untouched volume is a file of holes. The leaf of a zero block
-//! differs from place to place and is computed when it is asked for.
+//! A zero block is stored as [`ZERO_ENTRY`], not as its leaf, so that the tree of
+//! an untouched volume is a file of holes. Marks are made of entries, and cost
+//! zeros nothing. The leaf of a zero block differs from place to place, and is
+//! computed for nodes and root alone: by those who ask for them, or before by
+//! [`TreeFile::warm`].
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::path::PathBuf;
 
 use blocks::{
-    BlockIndex, GROUP_BLOCKS, Geometry, GroupIndex, Leaf, Node, Root, group_node, root, zero_leaf,
+    BlockIndex, GROUP_BLOCKS, Geometry, GroupIndex, Leaf, Mark, Node, Root, ZERO_ENTRY, root,
+    tree_mark,
 };
 
 mod error;
 mod layout;
+mod nodes;
 mod open;
 mod pages;
-mod zeros;
 
 pub use error::{OpenTreeError, TreeError};
-use layout::{Layout, Record};
+use layout::Layout;
 use pages::Page;
 
-/// What stands in [`TreeFile::entries`] for a block of zeros. No block has
-/// this leaf: that would be a preimage of a BLAKE3 chaining value.
-pub const ZERO_ENTRY: Leaf = Leaf([0; 32]);
-
-/// Zero groups whose nodes are computed and stored before the next ones are
-/// begun, so that a kill loses at most a few seconds of that work.
-const ZERO_GROUPS_BATCH: usize = 512;
+/// Groups whose nodes are computed before they are stored and the next ones are
+/// begun: enough for all cores, and a kill loses at most a second or two of that
+/// work.
+pub const ROOT_BATCH: usize = 512;
 
 /// A node not computed since the group last changed.
 const UNKNOWN: Node = Node([0; 32]);
@@ -54,6 +53,10 @@ pub struct TreeFile {
     layout: Layout,
     /// One for each group; [`UNKNOWN`] until computed.
     nodes: Vec<Node>,
+    /// The nodes of all groups below this one are known.
+    first_unknown: u64,
+    /// One for each group; that of a page that changed is made when it is stored.
+    marks: Vec<Mark>,
     /// One for each group.
     states: Vec<GroupState>,
     pages: HashMap<u64, Page>,
@@ -129,15 +132,6 @@ impl TreeFile {
         Ok(&self.page(group.0)?.entries)
     }
 
-    /// The leaves of a group. Costs up to 4 ms when its blocks are zero.
-    ///
-    /// # Errors
-    /// As for [`Self::entries`].
-    pub fn leaves(&mut self, group: GroupIndex) -> Result<Vec<Leaf>, TreeError> {
-        let geometry = self.geometry;
-        Ok(resolve(geometry, group, self.entries(group)?))
-    }
-
     /// Whether the block is stored as zero.
     ///
     /// # Errors
@@ -181,61 +175,58 @@ impl TreeFile {
         self.put(first, count, |_| ZERO_ENTRY)
     }
 
-    /// Replaces all leaves of a group, whatever was stored: this is how a torn
-    /// group is settled. Leaves that are those of zero blocks are stored as
-    /// zero entries.
+    /// Replaces all entries of a group, whatever was stored: this is how a torn
+    /// group is settled.
     ///
     /// # Errors
-    /// When there are not as many leaves as the group has blocks, or a page
+    /// When there are not as many entries as the group has blocks, or a page
     /// pushed out of the cache cannot be written.
-    pub fn replace(&mut self, group: GroupIndex, leaves: &[Leaf]) -> Result<(), TreeError> {
+    pub fn replace(&mut self, group: GroupIndex, entries: &[Leaf]) -> Result<(), TreeError> {
         self.admit(group)?;
         let blocks = self.geometry.group_blocks(group);
-        if leaves.len() as u64 != blocks.end - blocks.start {
+        if entries.len() as u64 != blocks.end - blocks.start {
             return Err(TreeError::WrongCount {
                 group,
-                have: leaves.len(),
+                have: entries.len(),
             });
         }
-        let as_entry = |(leaf, block): (&Leaf, u64)| match *leaf {
-            leaf if leaf == zero_leaf(self.geometry, BlockIndex(block)) => ZERO_ENTRY,
-            leaf => leaf,
-        };
-        let entries: Vec<Leaf> = leaves.iter().zip(blocks).map(as_entry).collect();
-        self.insert(group.0, entries, true)?;
+        self.insert(group.0, entries.to_vec(), true)?;
         self.set_state(group.0, GroupState::Stored);
-        self.nodes[index(group.0)] = UNKNOWN;
+        self.forget_node(group.0);
         Ok(())
     }
 
-    /// The node of one group, computed and stored if it is not known.
+    /// The marks of `count` groups from `first` on.
     ///
     /// # Errors
-    /// When the group is torn, or cannot be read or written.
-    pub fn node(&mut self, group: GroupIndex) -> Result<Node, TreeError> {
-        Ok(self.nodes(group, 1)?[0])
-    }
-
-    /// The nodes of `count` groups from `first` on.
-    ///
-    /// # Errors
-    /// As for [`Self::node`], or when not all groups are in the volume.
-    pub fn nodes(&mut self, first: GroupIndex, count: u64) -> Result<Vec<Node>, TreeError> {
+    /// When not all groups are in the volume, one of the volume's is torn, or
+    /// what changed cannot be written.
+    pub fn marks(&mut self, first: GroupIndex, count: u64) -> Result<Vec<Mark>, TreeError> {
         let end = first.0.checked_add(count);
         let Some(end) = end.filter(|end| *end <= self.geometry.groups()) else {
             return Err(TreeError::Outside { group: first });
         };
-        self.compute_nodes(first.0..end)?;
-        Ok(self.nodes[index(first.0)..index(end)].to_vec())
+        self.settle_marks()?;
+        Ok(self.marks[index(first.0)..index(end)].to_vec())
+    }
+
+    /// The mark of the tree: about 1 ms for a TiB.
+    ///
+    /// # Errors
+    /// As for [`Self::marks`].
+    pub fn mark(&mut self) -> Result<Mark, TreeError> {
+        self.settle_marks()?;
+        Ok(tree_mark(self.geometry, self.marks.iter().copied()))
     }
 
     /// The root of the volume. Nodes that are not known are computed first and
-    /// stored: 4 ms for each group that was blank ever since, on each core.
+    /// stored: for each group of zeros 4 ms, on each core.
     ///
     /// # Errors
-    /// As for [`Self::node`].
+    /// When a group is torn, or cannot be read or written.
     pub fn root(&mut self) -> Result<Root, TreeError> {
-        self.compute_nodes(0..self.geometry.groups())?;
+        self.check_whole()?;
+        while self.warm(ROOT_BATCH)? {}
         Ok(root(self.geometry, self.nodes.iter().copied()))
     }
 
@@ -250,16 +241,7 @@ impl TreeFile {
 
     fn sync_by(&mut self, sync: impl FnOnce(&File) -> io::Result<()>) -> Result<(), TreeError> {
         self.check_sound()?;
-        let mut dirty: Vec<u64> = self
-            .pages
-            .iter()
-            .filter(|(_, page)| page.dirty)
-            .map(|(group, _)| *group)
-            .collect();
-        dirty.sort_unstable();
-        for group in dirty {
-            self.store(group)?;
-        }
+        self.store_all()?;
         sync(&self.file).map_err(|error| {
             self.poisoned = Some(error.to_string());
             self.sync_failed(error.to_string())
@@ -309,35 +291,24 @@ impl TreeFile {
         page.dirty |= changed;
         if changed {
             self.set_state(group.0, GroupState::Stored);
-            self.nodes[index(group.0)] = UNKNOWN;
+            self.forget_node(group.0);
         }
         Ok(())
     }
 
-    fn compute_nodes(&mut self, groups: Range<u64>) -> Result<(), TreeError> {
+    /// Makes all marks known.
+    fn settle_marks(&mut self) -> Result<(), TreeError> {
         self.check_sound()?;
-        let mut blank = Vec::new();
-        for group in groups {
-            match self.state(group) {
-                GroupState::Torn => return Err(self.torn(group)),
-                _ if self.nodes[index(group)] != UNKNOWN => {}
-                GroupState::Blank => blank.push(group),
-                GroupState::Stored => {
-                    let geometry = self.geometry;
-                    let group_index = GroupIndex(group);
-                    let leaves = resolve(geometry, group_index, &self.page(group)?.entries);
-                    self.nodes[index(group)] = group_node(geometry, group_index, &leaves);
-                    self.store(group)?;
-                }
-            }
+        self.check_whole()?;
+        self.store_all()
+    }
+
+    fn check_whole(&self) -> Result<(), TreeError> {
+        let torn = |state: &GroupState| *state == GroupState::Torn;
+        match self.states.iter().position(torn) {
+            Some(group) => Err(self.torn(group as u64)),
+            None => Ok(()),
         }
-        for batch in blank.chunks(ZERO_GROUPS_BATCH) {
-            for (group, node) in zeros::nodes(self.geometry, batch) {
-                self.nodes[index(group)] = node;
-                self.store_record(group, Record::blank(node))?;
-            }
-        }
-        Ok(())
     }
 
     fn admit(&self, group: GroupIndex) -> Result<(), TreeError> {
@@ -375,19 +346,6 @@ impl TreeFile {
     fn set_state(&mut self, group: u64, state: GroupState) {
         self.states[index(group)] = state;
     }
-}
-
-/// Entries with the leaves of zero blocks in place of the zero entries.
-pub(crate) fn resolve(geometry: Geometry, group: GroupIndex, entries: &[Leaf]) -> Vec<Leaf> {
-    let blocks = geometry.group_blocks(group);
-    let resolved = entries.iter().zip(blocks).map(|(entry, block)| {
-        if *entry == ZERO_ENTRY {
-            zero_leaf(geometry, BlockIndex(block))
-        } else {
-            *entry
-        }
-    });
-    resolved.collect()
 }
 
 fn slot(block: BlockIndex) -> usize {

@@ -5,6 +5,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::mark::ZERO_ENTRY;
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -25,11 +26,11 @@ fn golden_questions() -> Vec<(ToTarget, usize, String)> {
                 ticket: vec![0xaa, 0xbb],
                 length: 1 << 40,
                 barrier: 300,
-                root: Root([0x11; 32]),
+                mark: Mark([0x11; 32]),
             },
             0,
             format!(
-                "310000000000000001_00_02aabb_fd0000000000010000_fb2c01_{}",
+                "310000000000000002_00_02aabb_fd0000000000010000_fb2c01_{}",
                 h(0x11)
             ),
         ),
@@ -39,24 +40,24 @@ fn golden_questions() -> Vec<(ToTarget, usize, String)> {
                 count: 1024,
             },
             0,
-            "060000000000000001_01_05_fb0004".into(),
+            "060000000000000002_01_05_fb0004".into(),
         ),
         (
             ToTarget::AskLeaves {
                 group: GroupIndex(9),
             },
             0,
-            "030000000000000001_02_09".into(),
+            "030000000000000002_02_09".into(),
         ),
         (
             ToTarget::BeginPass { pass: 2 },
             0,
-            "030000000000000001_03_02".into(),
+            "030000000000000002_03_02".into(),
         ),
         (
             ToTarget::Barrier { barrier: 4 },
             0,
-            "030000000000000001_06_04".into(),
+            "030000000000000002_06_04".into(),
         ),
         (
             ToTarget::Finish {
@@ -65,9 +66,9 @@ fn golden_questions() -> Vec<(ToTarget, usize, String)> {
                 read_back: true,
             },
             0,
-            format!("240000000000000001_07_04_{}_01", h(0x44)),
+            format!("240000000000000002_07_04_{}_01", h(0x44)),
         ),
-        (ToTarget::Close, 0, "020000000000000001_08".into()),
+        (ToTarget::Close, 0, "020000000000000002_08".into()),
     ]
 }
 
@@ -81,7 +82,7 @@ fn golden_extents() -> Vec<(ToTarget, usize, String)> {
                 leaves: vec![Leaf([0x22; 32])],
             },
             65536,
-            format!("250000000000010001_04_07_00_01{}", h(0x22)),
+            format!("250000000000010002_04_07_00_01{}", h(0x22)),
         ),
         (
             ToTarget::Extent {
@@ -90,7 +91,7 @@ fn golden_extents() -> Vec<(ToTarget, usize, String)> {
                 leaves: vec![Leaf([0x22; 32]), Leaf([0x33; 32])],
             },
             9,
-            format!("450000000900000001_04_07_01_02{}{}", h(0x22), h(0x33)),
+            format!("450000000900000002_04_07_01_02{}{}", h(0x22), h(0x33)),
         ),
         (
             ToTarget::Zero {
@@ -98,7 +99,7 @@ fn golden_extents() -> Vec<(ToTarget, usize, String)> {
                 count: 4096,
             },
             0,
-            "060000000000000001_05_01_fb0010".into(),
+            "060000000000000002_05_01_fb0010".into(),
         ),
     ]
 }
@@ -109,42 +110,42 @@ fn golden_to_source() -> Vec<(ToSource, String)> {
         (
             ToSource::Opened {
                 barrier: 3,
-                root: Root([0x11; 32]),
+                mark: Mark([0x11; 32]),
             },
-            format!("230000000000000001_00_03_{}", h(0x11)),
+            format!("230000000000000002_00_03_{}", h(0x11)),
         ),
         (
             ToSource::Refused {
                 code: RefusalCode::NotAuthorised,
             },
-            "030000000000000001_01_00".into(),
+            "030000000000000002_01_00".into(),
         ),
         (
             ToSource::Refused {
                 code: RefusalCode::Unsupported,
             },
-            "030000000000000001_01_10".into(),
+            "030000000000000002_01_10".into(),
         ),
         (
             ToSource::Groups {
                 first: GroupIndex(8),
-                nodes: vec![Node([0x22; 32]), Node([0x33; 32])],
+                marks: vec![Mark([0x22; 32]), Mark([0x33; 32])],
             },
-            format!("440000000000000001_02_08_02{}{}", h(0x22), h(0x33)),
+            format!("440000000000000002_02_08_02{}{}", h(0x22), h(0x33)),
         ),
         (
             ToSource::Leaves {
                 group: GroupIndex(8),
-                leaves: vec![Leaf([0x22; 32])],
+                entries: vec![Leaf([0x22; 32]), ZERO_ENTRY],
             },
-            format!("240000000000000001_03_08_01{}", h(0x22)),
+            format!("440000000000000002_03_08_02{}{}", h(0x22), h(0)),
         ),
         (
             ToSource::Durable {
                 barrier: 4,
-                root: Root([0x44; 32]),
+                mark: Mark([0x44; 32]),
             },
-            format!("230000000000000001_04_04_{}", h(0x44)),
+            format!("230000000000000002_04_04_{}", h(0x44)),
         ),
         (
             ToSource::Finished {
@@ -152,7 +153,7 @@ fn golden_to_source() -> Vec<(ToSource, String)> {
                 read_back: false,
                 proof: vec![0x99],
             },
-            format!("250000000000000001_05_{}_00_0199", h(0x44)),
+            format!("250000000000000002_05_{}_00_0199", h(0x44)),
         ),
     ]
 }
@@ -239,13 +240,13 @@ fn lengths_out_of_bounds_are_refused_before_anything_is_read() {
 #[test]
 fn the_largest_frames_fit_and_larger_ones_are_refused() {
     let open = |ticket| {
-        let (length, barrier, root) = (u64::MAX, u64::MAX, Root([1; 32]));
+        let (length, barrier, mark) = (u64::MAX, u64::MAX, Mark([1; 32]));
         let ticket = vec![0; ticket];
         ToTarget::Open {
             ticket,
             length,
             barrier,
-            root,
+            mark,
         }
         .encode(0)
     };
@@ -261,8 +262,8 @@ fn the_largest_frames_fit_and_larger_ones_are_refused() {
 
     let groups = |count| {
         let first = GroupIndex(u64::MAX);
-        let nodes = vec![Node([0xff; 32]); count];
-        ToSource::Groups { first, nodes }.encode()
+        let marks = vec![Mark([0xff; 32]); count];
+        ToSource::Groups { first, marks }.encode()
     };
     assert!(groups(MAX_GROUPS_PER_FRAME as usize).is_ok());
     for count in [0, MAX_GROUPS_PER_FRAME as usize + 1] {
@@ -271,8 +272,8 @@ fn the_largest_frames_fit_and_larger_ones_are_refused() {
 
     let leaves = |count| {
         let group = GroupIndex(u64::MAX);
-        let leaves = vec![Leaf([0xff; 32]); count];
-        ToSource::Leaves { group, leaves }.encode()
+        let entries = vec![Leaf([0xff; 32]); count];
+        ToSource::Leaves { group, entries }.encode()
     };
     assert!(leaves(GROUP_BLOCKS as usize).is_ok());
     assert!(leaves(GROUP_BLOCKS as usize + 1).is_err());
@@ -357,9 +358,11 @@ fn a_header_of_another_version_cut_short_or_with_more_behind_it_is_refused() {
         for cut in 0..header.len() {
             assert!(ToTarget::decode(&header[..cut], payload).is_err());
         }
-        let mut newer = header.clone();
-        newer[0] = 2;
-        assert!(ToTarget::decode(&newer, payload).is_err());
+        for version in [1, 3] {
+            let mut other = header.clone();
+            other[0] = version;
+            assert!(ToTarget::decode(&other, payload).is_err());
+        }
         let mut longer = header;
         longer.push(0);
         assert!(ToTarget::decode(&longer, payload).is_err());
@@ -375,7 +378,7 @@ proptest! {
         payload in 0..2usize,
     ) {
         if let Some(first) = garbage.first_mut() {
-            *first = 1;
+            *first = 2;
         }
         if let Ok(frame) = ToTarget::decode(&garbage, payload) {
             let encoded = frame.encode(payload).unwrap();

@@ -1,6 +1,6 @@
-//! The comparison of the stored tree with the target's: group nodes page by
-//! page, then the leaves of the groups that differ, each checked against the
-//! node, and all nodes against the root.
+//! The comparison of the stored tree with the target's: marks of groups page by
+//! page, then the entries of the groups that differ, checked against the mark of
+//! their group, and all marks against that of the tree.
 //!
 //! Not here: the session around it.
 
@@ -9,35 +9,35 @@ use std::collections::VecDeque;
 use super::{Output, SessionError};
 use crate::frame::{MAX_GROUPS_PER_FRAME, ToTarget};
 use crate::geometry::{Geometry, GroupIndex};
-use crate::hash::{Leaf, Node, Root};
-use crate::tree::{RootBuilder, group_node};
+use crate::hash::{Leaf, Mark};
+use crate::mark::{MarkBuilder, group_mark};
 
-/// Groups whose leaves are asked for at once: hides the link's delay, and is
+/// Groups whose entries are asked for at once: hides the link's delay, and is
 /// half a megabyte of answers.
 const LEAVES_IN_FLIGHT: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Comparing {
     pub(super) barrier: u64,
-    pub(super) root: Root,
+    pub(super) mark: Mark,
     pub(super) first: GroupIndex,
-    pub(super) ours: Option<Vec<Node>>,
-    pub(super) theirs: Option<Vec<Node>>,
-    pub(super) builder: RootBuilder,
-    pub(super) differing: VecDeque<(GroupIndex, Node)>,
-    pub(super) asked: VecDeque<(GroupIndex, Node)>,
+    pub(super) ours: Option<Vec<Mark>>,
+    pub(super) theirs: Option<Vec<Mark>>,
+    pub(super) builder: MarkBuilder,
+    pub(super) differing: VecDeque<(GroupIndex, Mark)>,
+    pub(super) asked: VecDeque<(GroupIndex, Mark)>,
     pub(super) adopted: u64,
 }
 
 impl Comparing {
-    pub(super) fn new(geometry: Geometry, barrier: u64, root: Root) -> Self {
+    pub(super) fn new(geometry: Geometry, barrier: u64, mark: Mark) -> Self {
         Self {
             barrier,
-            root,
+            mark,
             first: GroupIndex(0),
             ours: None,
             theirs: None,
-            builder: RootBuilder::new(geometry),
+            builder: MarkBuilder::new(geometry),
             differing: VecDeque::new(),
             asked: VecDeque::new(),
             adopted: 0,
@@ -50,12 +50,12 @@ impl Comparing {
         out.push(Output::LoadGroups { first, count });
     }
 
-    pub(super) fn load(&mut self, first: GroupIndex, nodes: Vec<Node>) -> Result<(), SessionError> {
+    pub(super) fn load(&mut self, first: GroupIndex, marks: Vec<Mark>) -> Result<(), SessionError> {
         if first != self.first || self.ours.is_some() {
-            let (input, stage) = ("a page of nodes", "comparing");
+            let (input, stage) = ("a page of marks", "comparing");
             return Err(SessionError::OutOfTurn { input, stage });
         }
-        self.ours = Some(nodes);
+        self.ours = Some(marks);
         Ok(())
     }
 
@@ -63,16 +63,16 @@ impl Comparing {
         &mut self,
         geometry: Geometry,
         first: GroupIndex,
-        nodes: Vec<Node>,
+        marks: Vec<Mark>,
     ) -> Result<(), SessionError> {
         let asked = self.builder.pushed() == self.first.0;
-        if first != self.first || !asked || nodes.len() != page_len(geometry, first) as usize {
+        if first != self.first || !asked || marks.len() != page_len(geometry, first) as usize {
             return Err(SessionError::BadGroups { first });
         }
-        for node in &nodes {
-            self.builder.push(*node);
+        for mark in &marks {
+            self.builder.push(*mark);
         }
-        self.theirs = Some(nodes);
+        self.theirs = Some(marks);
         Ok(())
     }
 
@@ -81,11 +81,11 @@ impl Comparing {
         let (Some(ours), Some(theirs)) = (&self.ours, &self.theirs) else {
             return;
         };
-        for (at, node) in theirs.iter().enumerate() {
-            // A node that our shell failed to load counts as another.
-            if ours.get(at) != Some(node) {
+        for (at, mark) in theirs.iter().enumerate() {
+            // A mark that our shell failed to load counts as another.
+            if ours.get(at) != Some(mark) {
                 let group = GroupIndex(self.first.0 + at as u64);
-                self.differing.push_back((group, *node));
+                self.differing.push_back((group, *mark));
             }
         }
         self.theirs = None;
@@ -99,11 +99,11 @@ impl Comparing {
 
     pub(super) fn ask_leaves(&mut self, out: &mut Vec<Output>) {
         while self.asked.len() < LEAVES_IN_FLIGHT {
-            let Some((group, node)) = self.differing.pop_front() else {
+            let Some((group, mark)) = self.differing.pop_front() else {
                 return;
             };
             out.push(Output::Send(ToTarget::AskLeaves { group }));
-            self.asked.push_back((group, node));
+            self.asked.push_back((group, mark));
         }
     }
 
@@ -111,21 +111,21 @@ impl Comparing {
         &mut self,
         geometry: Geometry,
         group: GroupIndex,
-        leaves: Vec<Leaf>,
+        entries: Vec<Leaf>,
         out: &mut Vec<Output>,
     ) -> Result<(), SessionError> {
         let asked = self.asked.pop_front();
         let blocks = geometry.group_blocks(group);
-        let fits = asked.is_some_and(|(asked, node)| {
+        let fits = asked.is_some_and(|(asked, mark)| {
             asked == group
-                && leaves.len() as u64 == blocks.end - blocks.start
-                && group_node(geometry, group, &leaves) == node
+                && entries.len() as u64 == blocks.end - blocks.start
+                && group_mark(&entries) == mark
         });
         if !fits {
             return Err(SessionError::BadLeaves { group });
         }
         self.adopted += 1;
-        out.push(Output::Adopt { group, leaves });
+        out.push(Output::Adopt { group, entries });
         Ok(())
     }
 

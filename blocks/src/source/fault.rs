@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::extent::BadExtent;
 use crate::frame::{CloseReason, RefusalCode};
 use crate::geometry::GroupIndex;
-use crate::hash::Root;
+use crate::hash::Mark;
 
 /// Why a session failed at the source.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -47,24 +47,24 @@ pub enum SessionError {
         barrier: u64,
     },
     /// The two trees differ where they must not.
-    #[error("root at barrier {barrier} is {ours} here and {theirs} at the target")]
-    RootMismatch {
+    #[error("mark at barrier {barrier} is {ours} here and {theirs} at the target")]
+    MarkMismatch {
         /// The barrier.
         barrier: u64,
-        /// Our root.
-        ours: Root,
+        /// Our mark.
+        ours: Mark,
         /// The target's.
-        theirs: Root,
+        theirs: Mark,
     },
-    /// The target's group nodes are not those asked for, or do not make its
-    /// root.
-    #[error("the target's nodes from {first} on do not fit its root")]
+    /// The target's marks of groups are not those asked for, or do not make
+    /// that of its tree.
+    #[error("the target's marks from {first} on do not fit its tree's")]
     BadGroups {
         /// The first group of the page.
         first: GroupIndex,
     },
-    /// The target's leaves of a group do not make the node it gave.
-    #[error("the target's leaves of {group} do not fit its node")]
+    /// The target's leaves of a group do not make the mark it gave.
+    #[error("the target's leaves of {group} do not fit its mark")]
     BadLeaves {
         /// The group.
         group: GroupIndex,

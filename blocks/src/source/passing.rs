@@ -9,7 +9,7 @@ use std::mem;
 use super::{Output, SessionError};
 use crate::extent::{BARRIER_BLOCKS, Extent, MAX_BARRIERS};
 use crate::frame::ToTarget;
-use crate::hash::Root;
+use crate::hash::Mark;
 
 #[derive(Debug)]
 pub(super) struct Passing {
@@ -20,7 +20,7 @@ pub(super) struct Passing {
     pub(super) weight: u64,
     pub(super) barrier_due: bool,
     pub(super) outstanding: VecDeque<Vec<Extent>>,
-    pub(super) uncommitted: VecDeque<(u64, Root)>,
+    pub(super) uncommitted: VecDeque<(u64, Mark)>,
     pub(super) end: PassEnd,
 }
 
@@ -69,7 +69,7 @@ impl Passing {
         };
     }
 
-    pub(super) fn committed(&mut self, barrier: u64, ours: Root) -> Result<(), SessionError> {
+    pub(super) fn committed(&mut self, barrier: u64, ours: Mark) -> Result<(), SessionError> {
         let (input, stage) = ("a commit", self.name());
         let (asked, theirs) = self
             .uncommitted
@@ -78,7 +78,7 @@ impl Passing {
             .ok_or(SessionError::OutOfTurn { input, stage })?;
         if ours != theirs {
             let barrier = asked;
-            return Err(SessionError::RootMismatch {
+            return Err(SessionError::MarkMismatch {
                 barrier,
                 ours,
                 theirs,
@@ -105,7 +105,7 @@ impl Passing {
         &mut self,
         durable: u64,
         barrier: u64,
-        root: Root,
+        mark: Mark,
     ) -> Result<Vec<Extent>, SessionError> {
         let (frame, stage) = ("durable", self.name());
         let extents = self
@@ -118,7 +118,7 @@ impl Passing {
             let got = barrier;
             return Err(SessionError::Barrier { got, expected });
         }
-        self.uncommitted.push_back((barrier, root));
+        self.uncommitted.push_back((barrier, mark));
         Ok(extents)
     }
 

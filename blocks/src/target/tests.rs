@@ -13,7 +13,9 @@ use crate::geometry::GROUP_BLOCKS;
 use crate::hash::Leaf;
 use crate::tree::leaf;
 
-const ROOT: Root = Root([1; 32]);
+const MARK: Mark = Mark([1; 32]);
+const ROOT: Root = Root([2; 32]);
+const OTHER: Root = Root([3; 32]);
 
 fn geometry() -> Geometry {
     Geometry::new(200 * GROUP_BLOCKS * 65536).unwrap()
@@ -30,17 +32,17 @@ fn open(length: u64) -> Input {
         ticket: vec![],
         length,
         barrier: 0,
-        root: ROOT,
+        mark: MARK,
     })
 }
 
 fn serving() -> Target {
-    let mut target = Target::new(geometry(), 4, ROOT);
+    let mut target = Target::new(geometry(), 4, MARK);
     assert_eq!(
         step(&mut target, open(geometry().length())),
         [Output::Send(ToSource::Opened {
             barrier: 4,
-            root: ROOT
+            mark: MARK
         })]
     );
     target
@@ -105,7 +107,7 @@ fn notes(out: &[Output]) -> Vec<u64> {
 
 #[test]
 fn a_source_of_another_length_is_refused() {
-    let mut target = Target::new(geometry(), 0, ROOT);
+    let mut target = Target::new(geometry(), 0, MARK);
     let out = step(&mut target, open(geometry().length() - 1));
     assert_eq!(refused(&out), RefusalCode::SizeMismatch);
     assert!(target.is_over());
@@ -122,7 +124,7 @@ fn nothing_but_open_is_heard_before_open() {
         Input::ExtentChecked(checked(0)),
         barrier(5),
     ] {
-        let mut target = Target::new(geometry(), 4, ROOT);
+        let mut target = Target::new(geometry(), 4, MARK);
         assert_eq!(refused(&step(&mut target, input)), RefusalCode::BadFrame);
     }
 }
@@ -238,13 +240,13 @@ fn a_barrier_is_acknowledged_when_it_is_flushed_and_not_before() {
             extents
         }]
     );
-    assert_eq!(target.durable(), (4, ROOT));
-    let (barrier, root) = (5, Root([5; 32]));
+    assert_eq!(target.durable(), (4, MARK));
+    let (barrier, mark) = (5, Mark([5; 32]));
     assert_eq!(
-        step(&mut target, Input::Flushed { barrier, root }),
-        [Output::Send(ToSource::Durable { barrier, root })]
+        step(&mut target, Input::Flushed { barrier, mark }),
+        [Output::Send(ToSource::Durable { barrier, mark })]
     );
-    assert_eq!(target.durable(), (5, root));
+    assert_eq!(target.durable(), (5, mark));
 }
 
 #[test]
@@ -442,13 +444,21 @@ fn finish(barrier: u64, root: Root, read_back: bool) -> Input {
     })
 }
 
+fn computed(root: Root) -> Input {
+    Input::RootComputed { root }
+}
+
 #[test]
-fn a_statement_is_made_only_about_the_durable_root() {
+fn a_statement_is_made_only_about_the_root_of_what_is_durable() {
     let (barrier, root) = (4, ROOT);
     let read_back = false;
     let mut target = serving();
     assert_eq!(
         step(&mut target, finish(4, ROOT, false)),
+        [Output::ComputeRoot]
+    );
+    assert_eq!(
+        step(&mut target, computed(ROOT)),
         [Output::Prove {
             barrier,
             root,
@@ -470,8 +480,9 @@ fn a_statement_is_made_only_about_the_durable_root() {
         })]
     );
 
-    let other = Root([2; 32]);
-    let out = step(&mut serving(), finish(4, other, false));
+    let mut target = serving();
+    step(&mut target, finish(4, OTHER, false));
+    let out = step(&mut target, computed(ROOT));
     assert_eq!(refused(&out), RefusalCode::RootDiffers);
     let out = step(&mut serving(), finish(5, ROOT, false));
     assert_eq!(refused(&out), RefusalCode::BadFrame);
@@ -494,12 +505,36 @@ fn a_volume_that_reads_back_otherwise_is_not_stated() {
             read_back
         }]
     );
+    let proof = vec![];
+    assert_eq!(
+        step(
+            &mut target,
+            Input::Proved {
+                proof: proof.clone()
+            }
+        ),
+        [Output::Send(ToSource::Finished {
+            root,
+            read_back,
+            proof
+        })]
+    );
 
-    let mut target = serving();
-    step(&mut target, finish(4, ROOT, true));
-    let root = Root([2; 32]);
-    let out = step(&mut target, Input::ReadBack { root });
-    assert_eq!(refused(&out), RefusalCode::ReadBackDiffers);
+    // Whose fault it is, the root of the stored tree decides.
+    for (computes, code) in [
+        (ROOT, RefusalCode::ReadBackDiffers),
+        (OTHER, RefusalCode::RootDiffers),
+    ] {
+        let mut target = serving();
+        step(&mut target, finish(4, ROOT, true));
+        let root = OTHER;
+        assert_eq!(
+            step(&mut target, Input::ReadBack { root }),
+            [Output::ComputeRoot]
+        );
+        let out = step(&mut target, computed(computes));
+        assert_eq!(refused(&out), code);
+    }
 }
 
 fn inputs() -> impl Strategy<Value = Input> {
@@ -519,11 +554,13 @@ fn inputs() -> impl Strategy<Value = Input> {
         (0..50_000u64).prop_map(|first| Input::ExtentChecked(checked(first))),
         (4..8u64).prop_map(barrier),
         (4..8u64).prop_map(|barrier| {
-            let root = ROOT;
-            Input::Flushed { barrier, root }
+            let mark = MARK;
+            Input::Flushed { barrier, mark }
         }),
         any::<bool>().prop_map(|read_back| finish(4, ROOT, read_back)),
+        Just(Input::RootComputed { root: ROOT }),
         Just(Input::ReadBack { root: ROOT }),
+        Just(Input::ReadBack { root: OTHER }),
         Just(Input::Proved { proof: vec![] }),
         Just(frame(ToTarget::Close)),
     ]
@@ -537,7 +574,7 @@ proptest! {
         begun in any::<bool>(),
         inputs in prop::collection::vec(inputs(), 0..40),
     ) {
-        let mut target = if begun { passing() } else { Target::new(geometry(), 4, ROOT) };
+        let mut target = if begun { passing() } else { Target::new(geometry(), 4, MARK) };
         let mut noted = std::collections::BTreeMap::new();
         let mut acknowledged = 4;
         for input in inputs {

@@ -97,11 +97,22 @@ fn zero_leaves_and_nodes_are_those_of_zero_bytes() {
             .map(|block| zero_leaf(geometry, BlockIndex(block)))
             .collect();
         assert_eq!(leaves, zero);
-        let zero: Vec<Node> = (0..geometry.groups())
-            .map(|group| zero_group_node(geometry, GroupIndex(group)))
-            .collect();
-        assert_eq!(root(geometry, zero), hash(&bytes));
+        let entries = vec![ZERO_ENTRY; zero.len()];
+        assert_eq!(root(geometry, nodes(geometry, &entries)), hash(&bytes));
     }
+}
+
+#[test]
+fn a_node_of_blocks_and_zeros_is_that_of_their_bytes() {
+    let geometry = Geometry::new(300 * BLOCK + 9).unwrap();
+    let mut bytes = content(geometry.length());
+    let mut entries = leaves(geometry, &bytes);
+    for block in [0, 7, 8, 255, 256, 300] {
+        let range = geometry.block_range(BlockIndex(block));
+        bytes[range.start as usize..range.end as usize].fill(0);
+        entries[block as usize] = ZERO_ENTRY;
+    }
+    assert_eq!(root(geometry, nodes(geometry, &entries)), hash(&bytes));
 }
 
 #[test]

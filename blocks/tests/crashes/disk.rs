@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 
-use blocks::{BLOCK_SIZE, BlockIndex, Geometry, GroupIndex, Leaf, Root};
+use blocks::{BLOCK_SIZE, BlockIndex, Geometry, GroupIndex, Leaf, Mark, Root, ZERO_ENTRY};
 
 use crate::chance::Chance;
 
@@ -44,6 +44,14 @@ pub fn leaf(geometry: Geometry, block: u64, content: Content) -> Leaf {
                 blocks::leaf(geometry, BlockIndex(block), &bytes)
             })
     })
+}
+
+/// What a stored tree holds of a block with this content.
+pub fn entry(geometry: Geometry, block: u64, content: Content) -> Leaf {
+    match content {
+        0 => ZERO_ENTRY,
+        content => leaf(geometry, block, content),
+    }
 }
 
 /// How a machine dies.
@@ -110,19 +118,19 @@ pub struct StoredTree {
 
 impl StoredTree {
     pub fn of(geometry: Geometry, contents: &[Content]) -> Self {
-        let leaves: Vec<Leaf> = (0..)
+        let entries: Vec<Leaf> = (0..)
             .zip(contents)
-            .map(|(block, content)| leaf(geometry, block, *content))
+            .map(|(block, content)| entry(geometry, block, *content))
             .collect();
         Self {
             geometry,
-            durable: leaves.clone(),
-            cached: leaves,
+            durable: entries.clone(),
+            cached: entries,
         }
     }
 
-    pub fn set(&mut self, block: u64, leaf: Leaf) {
-        self.cached[block as usize] = leaf;
+    pub fn set(&mut self, block: u64, entry: Leaf) {
+        self.cached[block as usize] = entry;
     }
 
     pub fn sync(&mut self) {
@@ -141,20 +149,27 @@ impl StoredTree {
         }
     }
 
-    pub fn leaves(&self, group: GroupIndex) -> Vec<Leaf> {
+    pub fn entries(&self, group: GroupIndex) -> &[Leaf] {
         let blocks = self.geometry.group_blocks(group);
-        self.cached[blocks.start as usize..blocks.end as usize].to_vec()
+        &self.cached[blocks.start as usize..blocks.end as usize]
     }
 
-    pub fn nodes(&self, first: GroupIndex, count: u32) -> Vec<blocks::Node> {
+    pub fn marks(&self, first: GroupIndex, count: u32) -> Vec<Mark> {
         (first.0..first.0 + u64::from(count))
-            .map(GroupIndex)
-            .map(|group| blocks::group_node(self.geometry, group, &self.leaves(group)))
+            .map(|group| blocks::group_mark(self.entries(GroupIndex(group))))
             .collect()
     }
 
+    pub fn mark(&self) -> Mark {
+        let marks = self.marks(GroupIndex(0), self.geometry.groups() as u32);
+        blocks::tree_mark(self.geometry, marks)
+    }
+
     pub fn root(&self) -> Root {
-        let nodes = self.nodes(GroupIndex(0), self.geometry.groups() as u32);
+        let nodes = (0..self.geometry.groups()).map(GroupIndex).map(|group| {
+            let entries = self.entries(group);
+            blocks::group_node(self.geometry, group, entries)
+        });
         blocks::root(self.geometry, nodes)
     }
 }

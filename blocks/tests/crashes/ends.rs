@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 
 use blocks::frame::PREFIX_LEN;
 use blocks::source::SessionError;
-use blocks::{Extent, FrameError, FramePrefix, Geometry};
+use blocks::{Extent, FrameError, FramePrefix, ZERO_ENTRY};
 
-use crate::disk::{StoredTree, leaf};
+use crate::disk::StoredTree;
 
 /// Bytes on their way in one direction.
 pub type Stream = VecDeque<u8>;
@@ -77,15 +77,14 @@ pub enum After {
     Ended(Option<SessionError>),
 }
 
-/// Puts the leaves of an extent into a tree.
-pub fn store(geometry: Geometry, tree: &mut StoredTree, extent: &Extent) {
+/// Puts the entries of an extent into a tree.
+pub fn store(tree: &mut StoredTree, extent: &Extent) {
     let first = extent.first().0;
     for at in 0..extent.count() {
-        let block = first + at;
-        let leaf = match extent {
-            Extent::Zero { .. } => leaf(geometry, block, 0),
+        let entry = match extent {
+            Extent::Zero { .. } => ZERO_ENTRY,
             Extent::Data { leaves, .. } => leaves[at as usize],
         };
-        tree.set(block, leaf);
+        tree.set(first + at, entry);
     }
 }

@@ -146,6 +146,6 @@ fn a_target_that_forgets_at_a_barrier_what_was_noted_after_it_is_noticed() {
 }
 
 #[test]
-fn a_source_that_trusts_a_remembered_root_is_noticed() {
-    assert!(is_noticed(Flaw::RemembersRoot));
+fn a_source_that_trusts_a_remembered_mark_is_noticed() {
+    assert!(is_noticed(Flaw::RemembersMark));
 }

@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 
 use blocks::source::{self, Source};
 use blocks::{
-    BlockIndex, Encoding, Extent, Geometry, MAX_EXTENT_BLOCKS, MAX_ZERO_BLOCKS, Root, ToSource,
-    ToTarget,
+    BlockIndex, Encoding, Extent, Geometry, MAX_EXTENT_BLOCKS, MAX_ZERO_BLOCKS, Mark, Root,
+    ToSource, ToTarget,
 };
 
 use crate::chance::Chance;
-use crate::disk::{Content, Death, StoredTree, bytes, leaf};
+use crate::disk::{Content, Death, StoredTree, bytes, entry, leaf};
 use crate::ends::{After, Died, Fuse, Stream, store, take_frame};
 use crate::world::Flaw;
 
@@ -19,7 +19,7 @@ pub struct SourceEnd {
     pub disk: Vec<Content>,
     pub tree: StoredTree,
     pub barrier: u64,
-    remembered: Root,
+    remembered: Mark,
     flaw: Option<Flaw>,
     pub fuse: Fuse,
     pub session: Option<SourceSession>,
@@ -49,7 +49,7 @@ impl SourceEnd {
             geometry,
             disk,
             barrier: 0,
-            remembered: tree.root(),
+            remembered: tree.mark(),
             tree,
             flaw,
             fuse: Fuse::default(),
@@ -65,12 +65,12 @@ impl SourceEnd {
     }
 
     pub fn connect(&mut self, wire: &mut Stream) -> Result<(), Died> {
-        let root = match self.flaw {
-            Some(Flaw::RemembersRoot) => self.remembered,
-            _ => self.tree.root(),
+        let mark = match self.flaw {
+            Some(Flaw::RemembersMark) => self.remembered,
+            _ => self.tree.mark(),
         };
         self.session = Some(SourceSession {
-            machine: Source::new(self.geometry, self.barrier, root, b"ticket".to_vec()),
+            machine: Source::new(self.geometry, self.barrier, mark, b"ticket".to_vec()),
             cursor: None,
             pass: 0,
             is_ready: false,
@@ -167,39 +167,39 @@ impl SourceEnd {
         match output {
             source::Output::Send(frame) => wire.extend(frame.encode(0).unwrap()),
             source::Output::LoadGroups { first, count } => {
-                let nodes = self.tree.nodes(first, count);
-                inputs.push_back(source::Input::OurGroups { first, nodes });
+                let marks = self.tree.marks(first, count);
+                inputs.push_back(source::Input::OurGroups { first, marks });
             }
-            source::Output::Adopt { group, leaves } => {
-                for (block, leaf) in self.geometry.group_blocks(group).zip(leaves) {
-                    self.tree.set(block, leaf);
+            source::Output::Adopt { group, entries } => {
+                for (block, entry) in self.geometry.group_blocks(group).zip(entries) {
+                    self.tree.set(block, entry);
                 }
             }
             source::Output::Ready {
                 barrier,
-                root,
+                mark,
                 adopted_groups,
             } => {
                 self.adopted_groups += adopted_groups;
                 self.barrier = barrier;
-                self.remembered = root;
+                self.remembered = mark;
                 self.session().is_ready = true;
             }
             source::Output::Commit {
                 barrier,
-                root,
+                mark,
                 extents,
             } => {
-                self.remembered = root;
+                self.remembered = mark;
                 for extent in &extents {
                     self.fuse.deed()?;
-                    store(self.geometry, &mut self.tree, extent);
+                    store(&mut self.tree, extent);
                 }
                 self.tree.sync();
                 self.fuse.deed()?;
                 self.barrier = barrier;
-                let root = self.tree.root();
-                inputs.push_back(source::Input::Committed { barrier, root });
+                let mark = self.tree.mark();
+                inputs.push_back(source::Input::Committed { barrier, mark });
             }
             source::Output::PassDone { .. } => {
                 self.passes_done += 1;
@@ -226,7 +226,7 @@ impl SourceEnd {
     fn next_extent(&self, cursor: u64, chance: &mut Chance) -> Option<Extent> {
         let differs = |block: u64| {
             let content = self.disk[block as usize];
-            leaf(self.geometry, block, content) != self.tree.cached[block as usize]
+            entry(self.geometry, block, content) != self.tree.cached[block as usize]
         };
         let is_zero = |block: u64| self.disk[block as usize] == 0;
         let first = (cursor..self.geometry.blocks()).find(|block| differs(*block))?;

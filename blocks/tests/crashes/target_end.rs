@@ -10,7 +10,7 @@ use blocks::{
 };
 
 use crate::chance::Chance;
-use crate::disk::{Content, Death, Disk, StoredTree, content, leaf};
+use crate::disk::{Content, Death, Disk, StoredTree, content, entry};
 use crate::ends::{After, Died, Fuse, Stream, store, take_frame};
 use crate::world::Flaw;
 
@@ -102,7 +102,7 @@ impl TargetEnd {
             }
             for block in self.geometry.group_blocks(group) {
                 let content = self.disk.cached[block as usize];
-                self.tree.set(block, leaf(self.geometry, block, content));
+                self.tree.set(block, entry(self.geometry, block, content));
             }
         }
         self.tree.sync();
@@ -117,7 +117,7 @@ impl TargetEnd {
             self.recover()?;
         }
         self.session = Some(TargetSession {
-            machine: Target::new(self.geometry, self.barrier, self.tree.root()),
+            machine: Target::new(self.geometry, self.barrier, self.tree.mark()),
             held: (0, Vec::new()),
             jobs: VecDeque::new(),
             ended: false,
@@ -149,8 +149,8 @@ impl TargetEnd {
             Some(Outcome::StorageFailed) => self.storage_failed(wire)?,
             Some(Outcome::Fine) => {
                 if let Some(barrier) = job.barrier {
-                    let root = self.tree.root();
-                    self.input(target::Input::Flushed { barrier, root }, wire)?;
+                    let mark = self.tree.mark();
+                    self.input(target::Input::Flushed { barrier, mark }, wire)?;
                 }
             }
         }
@@ -184,13 +184,13 @@ impl TargetEnd {
         }
     }
 
-    /// Every leaf outside the noted groups is that of durable bytes.
+    /// Every entry outside the noted groups is that of durable bytes.
     fn check_tree(&self) {
         for block in 0..self.geometry.blocks() {
             if self.notes.contains_key(&BlockIndex(block).group()) {
                 continue;
             }
-            let durable = leaf(self.geometry, block, self.disk.durable[block as usize]);
+            let durable = entry(self.geometry, block, self.disk.durable[block as usize]);
             let stored = self.tree.cached[block as usize];
             assert_eq!(stored, durable, "block {block} is stored as what it is not");
         }
@@ -238,12 +238,12 @@ impl TargetEnd {
                 send(frame);
             }
             target::Output::SendGroups { first, count } => {
-                let nodes = self.tree.nodes(first, count);
-                send(ToSource::Groups { first, nodes });
+                let marks = self.tree.marks(first, count);
+                send(ToSource::Groups { first, marks });
             }
             target::Output::SendLeaves { group } => {
-                let leaves = self.tree.leaves(group);
-                send(ToSource::Leaves { group, leaves });
+                let entries = self.tree.entries(group).to_vec();
+                send(ToSource::Leaves { group, entries });
             }
             target::Output::PassBegun { .. } => {}
             target::Output::NoteRegions { barrier, groups } => {
@@ -273,6 +273,10 @@ impl TargetEnd {
                 self.seen.settlings += 1;
                 self.queue(None, extents);
                 return self.run_jobs(None);
+            }
+            target::Output::ComputeRoot => {
+                let root = self.tree.root();
+                inputs.push_back(target::Input::RootComputed { root });
             }
             target::Output::ReadBack => {
                 let root = StoredTree::of(self.geometry, &self.disk.cached).root();
@@ -325,8 +329,8 @@ impl TargetEnd {
                 return Ok(outcome);
             }
             if let (Some(inputs), Some(barrier)) = (inputs.as_deref_mut(), job.barrier) {
-                let root = self.tree.root();
-                inputs.push_back(target::Input::Flushed { barrier, root });
+                let mark = self.tree.mark();
+                inputs.push_back(target::Input::Flushed { barrier, mark });
             }
         }
         Ok(Outcome::Fine)
@@ -344,7 +348,7 @@ impl TargetEnd {
             1 if self.flaw == Some(Flaw::SkipsDataSync) => {}
             1 => self.disk.sync(),
             step if step <= stored => {
-                store(self.geometry, &mut self.tree, &job.extents[step - 2]);
+                store(&mut self.tree, &job.extents[step - 2]);
             }
             step if step == stored + 1 => self.tree.sync(),
             step if step == stored + 2 => self.barrier = job.barrier.unwrap_or(self.barrier),

@@ -20,7 +20,7 @@ pub enum Flaw {
     SkipsDataSync,
     RecoversUnsynced,
     ForgetsAllNotes,
-    RemembersRoot,
+    RemembersMark,
 }
 
 /// What a world begins with.

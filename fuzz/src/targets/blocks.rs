@@ -3,7 +3,7 @@
 use crate::target::{Target, Verdict};
 use blocks::extent::{MAX_EXTENT_BLOCKS, check_extent, check_zero, extent_len};
 use blocks::frame::{Encoding, FramePrefix, MAX_PAYLOAD, PREFIX_LEN, ToSource, ToTarget};
-use blocks::{BLOCK_SIZE, BlockIndex, Extent, Geometry, Root, leaf};
+use blocks::{BLOCK_SIZE, BlockIndex, Extent, Geometry, GroupIndex, Leaf, Mark, ZERO_ENTRY, leaf};
 
 /// A whole frame: prefix, header and payload.
 pub struct Extents;
@@ -48,7 +48,7 @@ impl Target for Extents {
                 ticket: vec![1; 40],
                 length: geometry().length(),
                 barrier: 3,
-                root: Root([7; 32]),
+                mark: Mark([7; 32]),
             },
             ToTarget::Zero {
                 first: BlockIndex(3),
@@ -62,9 +62,14 @@ impl Target for Extents {
             .collect();
         let opened = ToSource::Opened {
             barrier: 3,
-            root: Root([7; 32]),
+            mark: Mark([7; 32]),
         };
         seeds.push(opened.encode().expect("a sound frame"));
+        let group = GroupIndex(0);
+        let mut entries = vec![ZERO_ENTRY; 41];
+        entries[3] = Leaf([9; 32]);
+        let leaves = ToSource::Leaves { group, entries };
+        seeds.push(leaves.encode().expect("a sound frame"));
         seeds.push(extent(2, 2, Encoding::Zstd));
         // A bomb: as many zeros as zstd packs into a little, far beyond one block.
         let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 19).expect("it compresses");

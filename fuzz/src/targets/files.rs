@@ -73,11 +73,13 @@ impl Target for Tree {
             return Ok(Verdict::Refused);
         };
         let _ = tree.check();
-        let _ = tree.root();
+        let _ = tree.mark();
         for group in [0, 1] {
-            let _ = tree.leaves(GroupIndex(group));
-            let _ = tree.node(GroupIndex(group));
+            let _ = tree.entries(GroupIndex(group));
+            let _ = tree.marks(GroupIndex(group), 1);
         }
+        let _ = tree.warm(1);
+        let _ = tree.root();
         let _ = tree.set_zero(BlockIndex(258));
         let _ = tree.sync();
         Ok(Verdict::Accepted)

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::{mpsc, watch};
-use volumes::{OpenSourceError, SourceChanged, SourceIdentity, SourceVolume, TreeFile, VolumeTag};
+use volumes::{OpenSourceError, SourceChanged, SourceIdentity, SourceVolume};
 
 /// Commands that may wait for a session: there is at most one of each kind.
 const COMMANDS: usize = 8;
@@ -350,12 +350,7 @@ impl Engine {
         events: mpsc::Sender<SendEvent>,
     ) {
         let (net, inbox) = (self.net.clone(), self.inbox.clone());
-        let (tree, tree_tag, source) =
-            (send_job.tree.clone(), send_job.tag, send_job.source.clone());
         tokio::spawn(async move {
-            // The root of a large, new tree takes longer than a peer waits for a first
-            // frame. What fails here fails again, and is told, in the session.
-            let _ = tokio::task::spawn_blocking(move || warm(&tree, tree_tag, &source)).await;
             let opened = net.open_stream(replicator.0).await;
             let result = opened.as_ref().map(|_| ()).map_err(ToString::to_string);
             // A closed inbox means the node is stopping.
@@ -566,15 +561,6 @@ impl Engine {
         self.measure_volumes();
         self.report.soon();
     }
-}
-
-/// Has a stored tree work out and keep its nodes, unless a session still holds it.
-fn warm(tree: &Path, tag: [u8; 16], source: &Path) -> Option<()> {
-    let geometry = SourceVolume::open(source).ok()?.geometry();
-    let mut tree = TreeFile::open_or_create(tree, VolumeTag(tag), geometry).ok()?;
-    tree.check().ok()?;
-    tree.root().ok()?;
-    tree.sync().ok()
 }
 
 /// Ties a stored tree to one job and epoch.

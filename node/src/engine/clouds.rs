@@ -147,8 +147,8 @@ impl Engine {
         self.settle();
     }
 
-    /// Writes the last durable barrier and root, as the replicator reports them, on
-    /// the volumes themselves.
+    /// Writes the last durable barrier, and its root once it is known, as the
+    /// replicator reports them, on the volumes themselves.
     pub(super) fn tag_volumes(&mut self) {
         let mut calls = vec![];
         for target in self.provisioner.targets() {
@@ -167,14 +167,14 @@ impl Engine {
             let (Some(provider), Some(job)) = (provider, job) else {
                 continue;
             };
-            let (Some(root), true) = (job.root, job.barrier > 0) else {
+            if job.barrier == 0 {
                 continue;
-            };
+            }
             let key = volume_key(&target.migration, &target.volume, target.epoch.0);
             let state = VolumeState {
                 epoch: target.epoch.0,
                 barrier: job.barrier,
-                root: blocks::Root(root),
+                root: job.root.map(blocks::Root),
             };
             if self.tagged.get(&key) != Some(&state) {
                 self.tagged.insert(key, state);

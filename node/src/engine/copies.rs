@@ -180,21 +180,21 @@ impl Engine {
     /// Makes a barrier durable: the last step before it is acknowledged.
     fn committer(&self, record: Record) -> transfer::Commit {
         let store = self.store.clone();
-        Box::new(move |barrier, root: Root| {
+        Box::new(move |barrier| {
             let record = Record {
                 barrier,
-                root: root.0,
+                root: None,
                 ..record.clone()
             };
             store.put_copy(&record).map_err(|error| error.to_string())
         })
     }
 
-    /// Signs the copy's root and keeps the proof before anybody sees it.
+    /// Signs the copy's root and keeps it, and the proof, before anybody sees them.
     fn prover(&self, record: Record) -> transfer::Prove {
         let (store, identity) = (self.store.clone(), self.identity.clone());
         let mesh = self.replica.ledger().mesh();
-        Box::new(move |root: Root, read_back| {
+        Box::new(move |barrier, root: Root, read_back| {
             let subject = Subject {
                 mesh,
                 job: record.job,
@@ -209,6 +209,12 @@ impl Engine {
             };
             let at = super::wall_clock();
             let proof = roles::proof::sign(&identity, &subject, End::Target, method, at);
+            let stated = Record {
+                barrier,
+                root: Some(root.0),
+                ..record.clone()
+            };
+            store.put_copy(&stated).map_err(|error| error.to_string())?;
             store.put_proof(&proof).map_err(|error| error.to_string())?;
             codec::encode(&SealedProof(proof)).map_err(|error| error.to_string())
         })
@@ -232,11 +238,11 @@ impl Engine {
                     self.tell(migration, Note::info("copy-recovered", text));
                 }
             }
-            ReceiveEvent::Committed { barrier, root } => {
+            ReceiveEvent::Committed { barrier } => {
                 if let Some(record) = self.replicator.record(&job) {
                     let record = Record {
                         barrier,
-                        root: root.0,
+                        root: None,
                         ..record.clone()
                     };
                     self.replicator.stored(record);
@@ -244,7 +250,16 @@ impl Engine {
                 }
             }
             ReceiveEvent::PassBegun(_) => {}
-            ReceiveEvent::Finished { .. } => {
+            ReceiveEvent::Finished { root, .. } => {
+                if let Some(record) = self.replicator.record(&job) {
+                    let root = Some(root.0);
+                    let record = Record {
+                        root,
+                        ..record.clone()
+                    };
+                    self.replicator.stored(record);
+                    self.report.soon();
+                }
                 let stored = self.store.proofs();
                 if let Some(proofs) = self.must(stored) {
                     self.proofs = proofs;

@@ -204,7 +204,7 @@ impl Engine {
                 pass: 0,
                 barrier: record.barrier,
                 passes: vec![],
-                root: (record.barrier > 0).then_some(record.root),
+                root: record.root,
             }
         });
         sending.chain(holding).collect()

@@ -95,7 +95,7 @@ fn copy_record(job: JobId) -> replicator::Record {
         path: "/cloud/a.raw".into(),
         length: 1 << 30,
         barrier: 9,
-        root: [8; 32],
+        root: Some([8; 32]),
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use blocks::target::{Input, Output, TargetError};
 use blocks::{
     BadExtent, BlockIndex, CloseReason, Encoding, Extent, Geometry, GroupIndex, MAX_EXTENT_BLOCKS,
-    RefusalCode, Root, Target, ToSource, ToTarget, check_extent, extent_len,
+    Mark, RefusalCode, Root, Target, ToSource, ToTarget, check_extent, extent_len,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use volumes::{TargetVolume, TreeFile};
@@ -42,6 +42,9 @@ pub(super) enum ToDesk {
     },
     Flushed {
         barrier: u64,
+        mark: Mark,
+    },
+    RootComputed {
         root: Root,
     },
     ReadBack {
@@ -175,7 +178,7 @@ impl Desk {
             notes,
             recovered_groups,
         } = replica;
-        let (geometry, root) = (tree.geometry(), tree.root()?);
+        let (geometry, mark) = (tree.geometry(), tree.mark()?);
         let blocks = geometry.blocks();
         job.progress.blocks_total.store(blocks, Relaxed);
         let (volume, notes) = (Arc::new(volume), Arc::new(notes));
@@ -195,7 +198,7 @@ impl Desk {
             Trouble::failed(format!("cannot start a thread: {error}; free some memory"))
         })?;
         let desk = Self {
-            target: Target::new(geometry, job.barrier, root),
+            target: Target::new(geometry, job.barrier, mark),
             geometry,
             volume,
             tree,
@@ -233,7 +236,8 @@ impl Desk {
                 (Some(code), _) => Input::Refuse(code),
                 (None, _) if self.is_deaf => Input::Closed(CloseReason::Lost),
                 (None, ToDesk::Frame { frame, payload, .. }) => self.frame(frame, payload),
-                (None, ToDesk::Flushed { barrier, root }) => Input::Flushed { barrier, root },
+                (None, ToDesk::Flushed { barrier, mark }) => Input::Flushed { barrier, mark },
+                (None, ToDesk::RootComputed { root }) => Input::RootComputed { root },
                 (None, ToDesk::ReadBack { root }) => Input::ReadBack { root },
                 (None, ToDesk::Proved { proof }) => Input::Proved { proof },
                 (None, ToDesk::StorageFailed(trouble)) => {
@@ -325,8 +329,8 @@ impl Desk {
         match output {
             Output::Send(frame) => self.send_and_tell(frame),
             Output::SendGroups { first, count } => {
-                let nodes = self.tree().nodes(first, u64::from(count))?;
-                self.send(&ToSource::Groups { first, nodes });
+                let marks = self.tree().marks(first, u64::from(count))?;
+                self.send(&ToSource::Groups { first, marks });
             }
             Output::SendLeaves { group } => self.send_leaves(group)?,
             Output::PassBegun { pass } => {
@@ -345,6 +349,7 @@ impl Desk {
                 self.keeper.ask(Job::Flush { barrier, extents })?;
             }
             Output::Settle { extents } => self.settle(extents)?,
+            Output::ComputeRoot => self.keeper.ask(Job::Root)?,
             Output::ReadBack => self.keeper.ask(Job::ReadBack)?,
             Output::Prove {
                 root, read_back, ..
@@ -359,8 +364,8 @@ impl Desk {
     }
 
     fn send_leaves(&mut self, group: GroupIndex) -> Result<(), Trouble> {
-        let leaves = self.tree().leaves(group)?;
-        self.send(&ToSource::Leaves { group, leaves });
+        let entries = self.tree().entries(group)?.to_vec();
+        self.send(&ToSource::Leaves { group, entries });
         Ok(())
     }
 

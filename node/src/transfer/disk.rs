@@ -10,22 +10,22 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc as std_mpsc;
+use std::sync::mpsc::{self as std_mpsc, TryRecvError};
 use std::thread;
 
-use blocks::{BlockIndex, Extent, Geometry, GroupIndex, Leaf, Node, Root};
+use blocks::{BlockIndex, Extent, Geometry, GroupIndex, Leaf, Mark, Root, ZERO_ENTRY};
 use keys::{Permit, SendBlocks};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use volumes::{
-    Changed, OpenTreeError, RescanTracker, ScanError, Scanned, SourceChanged, SourceVolume,
-    TreeError, TreeFile, VolumeTag, ZERO_ENTRY,
+    Changed, OpenTreeError, ROOT_BATCH, RescanTracker, ScanError, Scanned, SourceChanged,
+    SourceVolume, TreeError, TreeFile, VolumeTag,
 };
 
 use super::compress::{Gauge, Packer};
 use super::locks::while_busy;
 use super::piece::{Lent, Part, Piece, Slice};
-use super::{Compression, PIECES, Progress};
+use super::{Compression, PIECES, Progress, WARM_GROUPS};
 
 /// How requests and pieces reach the disk thread. Not bounded by itself: there
 /// are [`PIECES`] pieces, and the session waits for answers before it asks on.
@@ -39,12 +39,12 @@ const ANSWERS: usize = 2 * PIECES;
 pub(super) enum ToDisk {
     /// A piece came home.
     Free(Piece),
-    /// Nodes of the stored tree.
+    /// Marks of the stored tree.
     Groups { first: GroupIndex, count: u32 },
-    /// Replace a group's leaves.
+    /// Replace a group's entries.
     Adopt {
         group: GroupIndex,
-        leaves: Vec<Leaf>,
+        entries: Vec<Leaf>,
     },
     /// Read all of the source and give what differs from the stored tree.
     Pass { pass: u32 },
@@ -52,8 +52,10 @@ pub(super) enum ToDisk {
     EndPass,
     /// Store acknowledged leaves.
     Commit { barrier: u64, extents: Vec<Extent> },
-    /// Make the stored tree durable.
-    Sync,
+    /// The pass is over: make the stored tree durable, and rest.
+    Rest,
+    /// The root of the stored tree.
+    Root,
     /// End the thread.
     Stop,
 }
@@ -61,9 +63,9 @@ pub(super) enum ToDisk {
 /// What the disk thread answers.
 pub(super) enum FromDisk {
     /// Source and tree are open.
-    Opened { geometry: Geometry, root: Root },
-    /// The nodes asked for.
-    Groups { first: GroupIndex, nodes: Vec<Node> },
+    Opened { geometry: Geometry, mark: Mark },
+    /// The marks asked for.
+    Groups { first: GroupIndex, marks: Vec<Mark> },
     /// A group was adopted.
     Adopted,
     /// Runs that differ, to be sent in this order.
@@ -71,7 +73,9 @@ pub(super) enum FromDisk {
     /// The pass is read to its end.
     PassRead,
     /// A commit was carried out.
-    Committed { barrier: u64, root: Root },
+    Committed { barrier: u64, mark: Mark },
+    /// The root asked for.
+    Root { root: Root },
     /// The source cannot go on: one sentence or two for people.
     Failed(String),
     /// The stored tree turned out damaged: it is repaired on the next opening.
@@ -169,6 +173,8 @@ struct Worker {
     answers: mpsc::Sender<FromDisk>,
     free: Vec<Piece>,
     pass_ended: bool,
+    /// Between two passes: what a cutover will ask for is computed meanwhile.
+    is_resting: bool,
     gauge: Gauge,
     packer: Packer,
     progress: Arc<Progress>,
@@ -181,7 +187,7 @@ fn run(
     answers: mpsc::Sender<FromDisk>,
 ) {
     let ended = open(&job).and_then(|(volume, mut tree)| {
-        let (geometry, root) = (volume.geometry(), tree.root()?);
+        let (geometry, mark) = (volume.geometry(), tree.mark()?);
         let blocks = geometry.blocks();
         job.progress.blocks_total.store(blocks, Relaxed);
         let mut worker = Worker {
@@ -192,11 +198,12 @@ fn run(
             answers: answers.clone(),
             free: Vec::new(),
             pass_ended: true,
+            is_resting: false,
             gauge: Gauge::new(job.compression, Instant::now()),
             packer: Packer::new(),
             progress: job.progress.clone(),
         };
-        worker.answer(FromDisk::Opened { geometry, root })?;
+        worker.answer(FromDisk::Opened { geometry, mark })?;
         let ended = worker.serve();
         // What was committed is kept in any case, if it can be.
         let kept = worker.tree.sync();
@@ -235,7 +242,7 @@ fn open(job: &DiskJob) -> Result<(SourceVolume, TreeFile), Ended> {
     };
     let mut tree = opened.map_err(|e| Ended::Failed(e.to_string()))?;
     for group in tree.check()? {
-        // Zeros as good as any: the root decides whether they are right, and
+        // Zeros as good as any: the mark decides whether they are right, and
         // where it differs the group is compared and adopted.
         let blocks = geometry.group_blocks(group);
         let unknown = vec![ZERO_ENTRY; (blocks.end - blocks.start) as usize];
@@ -249,9 +256,25 @@ impl Worker {
     fn serve(&mut self) -> Result<(), Ended> {
         self.free = (0..PIECES).map(|_| Piece::new()).collect();
         loop {
-            let request = self.requests.recv().map_err(|_| Ended::Stopped)?;
+            let request = self.next_request()?;
             self.carry_out(request)?;
         }
+    }
+
+    /// The next request. While it rests, and none waits, nodes are computed, a
+    /// few at a time.
+    fn next_request(&mut self) -> Result<ToDisk, Ended> {
+        while self.is_resting {
+            match self.requests.try_recv() {
+                Ok(request) => return Ok(request),
+                Err(TryRecvError::Disconnected) => return Err(Ended::Stopped),
+                // What fails here fails again, and is told, where it is needed.
+                Err(TryRecvError::Empty) => {
+                    self.is_resting = self.tree.warm(WARM_GROUPS).unwrap_or(false);
+                }
+            }
+        }
+        self.requests.recv().map_err(|_| Ended::Stopped)
     }
 
     fn carry_out(&mut self, request: ToDisk) -> Result<(), Ended> {
@@ -262,11 +285,11 @@ impl Worker {
                 Ok(())
             }
             ToDisk::Groups { first, count } => {
-                let nodes = self.tree.nodes(first, u64::from(count))?;
-                self.answer(FromDisk::Groups { first, nodes })
+                let marks = self.tree.marks(first, u64::from(count))?;
+                self.answer(FromDisk::Groups { first, marks })
             }
-            ToDisk::Adopt { group, leaves } => {
-                self.tree.replace(group, &leaves)?;
+            ToDisk::Adopt { group, entries } => {
+                self.tree.replace(group, &entries)?;
                 self.answer(FromDisk::Adopted)
             }
             ToDisk::Pass { pass } => self.pass(pass),
@@ -276,15 +299,31 @@ impl Worker {
             }
             ToDisk::Commit { barrier, extents } => {
                 store(&mut self.tree, &extents)?;
-                let root = self.tree.root()?;
-                self.answer(FromDisk::Committed { barrier, root })
+                let mark = self.tree.mark()?;
+                self.answer(FromDisk::Committed { barrier, mark })
             }
-            ToDisk::Sync => Ok(self.tree.sync()?),
+            ToDisk::Rest => {
+                self.is_resting = true;
+                Ok(self.tree.sync()?)
+            }
+            ToDisk::Root => self.root(),
         }
+    }
+
+    /// Computes the root, which may take a while: a stop is heard meanwhile.
+    fn root(&mut self) -> Result<(), Ended> {
+        while self.tree.warm(ROOT_BATCH)? {
+            while let Ok(request) = self.requests.try_recv() {
+                self.carry_out(request)?;
+            }
+        }
+        let root = self.tree.root()?;
+        self.answer(FromDisk::Root { root })
     }
 
     fn pass(&mut self, pass: u32) -> Result<(), Ended> {
         self.pass_ended = false;
+        self.is_resting = false;
         self.progress.pass.store(pass, Relaxed);
         self.gauge.restart(Instant::now());
         let mut scan = RescanTracker::new(self.volume.geometry());

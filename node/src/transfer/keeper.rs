@@ -5,20 +5,28 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc as std_mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{self as std_mpsc, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use blocks::{Extent, Root};
+use blocks::{Extent, Mark, Root};
 use tokio::sync::mpsc;
-use volumes::{RootReader, TargetVolume, TreeFile};
+use volumes::{ROOT_BATCH, RootReader, TargetVolume, TreeFile};
 
 use super::desk::ToDesk;
 use super::disk::store;
 use super::notes::Notes;
 use super::receive::{Commit, Prove, ReceiveEvent};
 use super::replica::Trouble;
-use super::{Progress, add};
+use super::{Progress, WARM_GROUPS, add};
+
+/// Nothing was written for this long: the source is between two passes, and what
+/// a cutover will ask for is computed meanwhile.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Between two batches of that, so that the desk gets at the tree.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// What the keeper is asked for. As many wait as barriers may be outstanding,
 /// and one more.
@@ -32,6 +40,7 @@ pub(super) enum Job {
         extents: Vec<Extent>,
         done: std_mpsc::Sender<Result<(), Trouble>>,
     },
+    Root,
     ReadBack,
     Prove {
         root: Root,
@@ -82,7 +91,7 @@ impl KeeperHandle {
     }
 }
 
-/// Waits until all that was asked for is done, a read-back excepted.
+/// Waits until all that was asked for is done, a read-back and a root excepted.
 impl Drop for KeeperHandle {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
@@ -97,7 +106,7 @@ impl Drop for KeeperHandle {
 impl Keeper {
     fn run(mut self, requests: &std_mpsc::Receiver<Job>, is_over: &AtomicBool) {
         let mut failed: Option<Trouble> = None;
-        while let Ok(job) = requests.recv() {
+        while let Some(job) = self.next_job(requests, failed.is_none()) {
             // After a failure nothing that follows can be made durable.
             if let Some(trouble) = &failed {
                 if let Job::Settle { done, .. } = job {
@@ -114,6 +123,11 @@ impl Keeper {
                     let _ = done.send(settled);
                     continue;
                 }
+                Job::Root => match self.root(is_over) {
+                    Ok(None) => continue,
+                    Ok(Some(root)) => Ok(ToDesk::RootComputed { root }),
+                    Err(trouble) => Err(trouble),
+                },
                 Job::ReadBack => match self.read_back(is_over) {
                     Ok(None) => continue,
                     Ok(Some(root)) => Ok(ToDesk::ReadBack { root }),
@@ -130,48 +144,86 @@ impl Keeper {
         }
     }
 
+    /// The next job, or none when the desk is gone. Nodes are computed, a few at a
+    /// time, once nothing has been written for a while; not after a failure, since a
+    /// tree that changed in part is to be left as it is.
+    fn next_job(&self, requests: &std_mpsc::Receiver<Job>, is_sound: bool) -> Option<Job> {
+        let written = || self.progress.blocks_sent.load(Ordering::Relaxed);
+        let (mut seen, mut wait, mut is_cold) = (written(), QUIET, is_sound);
+        while is_cold {
+            match requests.recv_timeout(wait) {
+                Ok(job) => return Some(job),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = written();
+            if now == seen {
+                // What fails here fails again, and is told, where it is needed.
+                is_cold = self.tree().warm(WARM_GROUPS).unwrap_or(false);
+                wait = PAUSE;
+            } else {
+                (seen, wait) = (now, QUIET);
+            }
+        }
+        requests.recv().ok()
+    }
+
+    fn tree(&self) -> MutexGuard<'_, TreeFile> {
+        self.tree.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn state(&self, root: Root, read_back: bool) -> Result<ToDesk, Trouble> {
         self.volume.check_in_place()?;
-        let proof = (self.prove)(root, read_back).map_err(Trouble::failed)?;
+        let proof = (self.prove)(self.barrier, root, read_back).map_err(Trouble::failed)?;
         Ok(ToDesk::Proved { proof })
     }
 
     fn flush(&mut self, barrier: u64, extents: &[Extent]) -> Result<ToDesk, Trouble> {
-        let root = self.make_durable(barrier, extents)?;
+        let mark = self.make_durable(barrier, extents)?;
         self.notes.forget(barrier)?;
-        self.tell_committed(root);
-        Ok(ToDesk::Flushed { barrier, root })
+        self.tell_committed();
+        Ok(ToDesk::Flushed { barrier, mark })
     }
 
     fn settle(&mut self, extents: &[Extent]) -> Result<(), Trouble> {
-        let root = self.make_durable(self.barrier, extents)?;
+        self.make_durable(self.barrier, extents)?;
         self.notes.forget_all()?;
-        self.tell_committed(root);
+        self.tell_committed();
         Ok(())
     }
 
-    /// Data first, then the tree, then the barrier's number and root.
-    fn make_durable(&mut self, barrier: u64, extents: &[Extent]) -> Result<Root, Trouble> {
+    /// Data first, then the tree, then the barrier's number.
+    fn make_durable(&mut self, barrier: u64, extents: &[Extent]) -> Result<Mark, Trouble> {
         self.volume.sync()?;
-        let root = {
-            let mut tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
+        let mark = {
+            let mut tree = self.tree();
             store(&mut tree, extents)?;
-            let root = tree.root()?;
             tree.sync()?;
-            root
+            tree.mark()?
         };
         // A file that was deleted takes every write, and is a copy for nobody.
         self.volume.check_in_place()?;
-        (self.commit)(barrier, root).map_err(Trouble::failed)?;
+        (self.commit)(barrier).map_err(Trouble::failed)?;
         self.barrier = barrier;
-        Ok(root)
+        Ok(mark)
     }
 
-    fn tell_committed(&self, root: Root) {
+    fn tell_committed(&self) {
         let barrier = self.barrier;
-        let event = ReceiveEvent::Committed { barrier, root };
+        let event = ReceiveEvent::Committed { barrier };
         // A caller that stopped listening knows by its own commit.
         let _ = self.events.blocking_send(event);
+    }
+
+    /// The root of the stored tree, or none when the session was over before it
+    /// was computed.
+    fn root(&self, is_over: &AtomicBool) -> Result<Option<Root>, Trouble> {
+        while !is_over.load(Ordering::Relaxed) {
+            if !self.tree().warm(ROOT_BATCH)? {
+                return Ok(Some(self.tree().root()?));
+            }
+        }
+        Ok(None)
     }
 
     /// The root of what the disk holds, or none when the session was over

@@ -35,12 +35,13 @@ const OPENING: Duration = Duration::from_secs(10);
 /// [`PIECES`].
 const FRAMES: usize = 64;
 
-/// Stores a barrier and the root at it; durable when it returns. An error says
-/// what failed, on what, and what to do.
-pub type Commit = Box<dyn Fn(u64, Root) -> Result<(), String> + Send>;
+/// Stores a barrier; durable when it returns. An error says what failed, on what,
+/// and what to do.
+pub type Commit = Box<dyn Fn(u64) -> Result<(), String> + Send>;
 
-/// Makes the signed statement about a root, read back in full or not.
-pub type Prove = Box<dyn Fn(Root, bool) -> Result<Vec<u8>, String> + Send>;
+/// Makes the signed statement about the root at a barrier, read back in full or
+/// not.
+pub type Prove = Box<dyn Fn(u64, Root, bool) -> Result<Vec<u8>, String> + Send>;
 
 /// The first frame of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,8 +146,6 @@ pub enum ReceiveEvent {
     Committed {
         /// Its number.
         barrier: u64,
-        /// The root at it.
-        root: Root,
     },
     /// The source begins a pass.
     PassBegun(u32),

@@ -137,8 +137,8 @@ async fn open(job: &SendJob) -> Result<Opened, SendEvent> {
         SendEvent::SourceFailed(why)
     })?;
     match disk.answer().await {
-        Some(FromDisk::Opened { geometry, root }) => {
-            let source = Source::new(geometry, job.barrier, root, job.ticket.clone());
+        Some(FromDisk::Opened { geometry, mark }) => {
+            let source = Source::new(geometry, job.barrier, mark, job.ticket.clone());
             let length = geometry.length();
             Ok(Opened {
                 disk,

@@ -87,6 +87,8 @@ pub(super) struct Session {
     waiting: VecDeque<SendCommand>,
     is_ready: bool,
     is_stopping: bool,
+    /// Whether the statement that is being prepared is to be read back.
+    reads_back: bool,
     adopting: usize,
     unsettled: Unsettled,
     pass_began: Instant,
@@ -131,6 +133,7 @@ impl Session {
             waiting: VecDeque::new(),
             is_ready: false,
             is_stopping: false,
+            reads_back: false,
             adopting: 0,
             unsettled: Unsettled::default(),
             pass_began: Instant::now(),
@@ -233,8 +236,8 @@ impl Session {
 
     async fn answered(&mut self, answer: Option<FromDisk>) {
         match answer {
-            Some(FromDisk::Groups { first, nodes }) => {
-                self.step(Input::OurGroups { first, nodes }).await;
+            Some(FromDisk::Groups { first, marks }) => {
+                self.step(Input::OurGroups { first, marks }).await;
             }
             Some(FromDisk::Adopted) => self.adopting = self.adopting.saturating_sub(1),
             // What was read after a stop is not sent.
@@ -242,8 +245,13 @@ impl Session {
             Some(FromDisk::Runs(runs)) => self.runs = runs,
             Some(FromDisk::PassRead) if self.is_stopping => {}
             Some(FromDisk::PassRead) => self.step(Input::PassRead).await,
-            Some(FromDisk::Committed { barrier, root }) => {
-                self.step(Input::Committed { barrier, root }).await;
+            Some(FromDisk::Committed { barrier, mark }) => {
+                self.step(Input::Committed { barrier, mark }).await;
+            }
+            Some(FromDisk::Root { .. }) if self.is_stopping => {}
+            Some(FromDisk::Root { root }) => {
+                let read_back = self.reads_back;
+                self.step(Input::Finish { root, read_back }).await;
             }
             Some(FromDisk::Failed(why)) => self.end(SendEvent::SourceFailed(why)),
             Some(FromDisk::TreeDamaged(why)) => self.end(SendEvent::Lost(format!(
@@ -282,9 +290,8 @@ impl Session {
             }
             Some(SendCommand::Finish { read_back }) => {
                 self.is_ready = false;
-                // The stored tree's root was compared at every commit.
-                let (_, root) = self.machine.durable();
-                self.step(Input::Finish { root, read_back }).await;
+                self.reads_back = read_back;
+                self.disk.ask(ToDisk::Root);
             }
         }
     }
@@ -375,9 +382,9 @@ impl Session {
             Output::LoadGroups { first, count } => {
                 self.disk.ask(ToDisk::Groups { first, count });
             }
-            Output::Adopt { group, leaves } => {
+            Output::Adopt { group, entries } => {
                 self.adopting += 1;
-                self.disk.ask(ToDisk::Adopt { group, leaves });
+                self.disk.ask(ToDisk::Adopt { group, entries });
             }
             Output::Ready {
                 barrier,
@@ -400,7 +407,7 @@ impl Session {
                 payload_bytes,
             } => {
                 self.is_ready = true;
-                self.disk.ask(ToDisk::Sync);
+                self.disk.ask(ToDisk::Rest);
                 let millis = self.pass_began.elapsed().as_millis();
                 self.tell(SendEvent::PassDone(PassSummary {
                     pass,

@@ -35,7 +35,7 @@ fn state(barrier: u64) -> VolumeState {
     VolumeState {
         epoch: 1,
         barrier,
-        root: Root([3; 32]),
+        root: Some(Root([3; 32])),
     }
 }
 
@@ -302,11 +302,11 @@ fn a_folder_of_another_host_or_a_newer_format_is_refused() {
     let there = Folder::open_on(folder.path(), "there").err().unwrap();
     assert!(matches!(&there, OpenCloudError::OnAnotherHost { owner, .. } if owner == "here"));
     let marker = folder.path().join("dunlin-cloud.json");
-    fs::write(&marker, r#"{"format":3}"#).unwrap();
+    fs::write(&marker, r#"{"format":4}"#).unwrap();
     let newer = Folder::open_on(folder.path(), "here").err().unwrap();
     assert!(matches!(
         newer,
-        OpenCloudError::NewerVersion { have: 3, .. }
+        OpenCloudError::NewerVersion { have: 4, .. }
     ));
     fs::write(&marker, "{").unwrap();
     let damaged = Folder::open_on(folder.path(), "here").err().unwrap();

@@ -315,7 +315,7 @@ fn a_replicator_that_comes_back_is_refused_on_the_agents_word_and_forgets_its_co
         path: "/volumes/1".into(),
         length: LENGTH,
         barrier: 3,
-        root: [1; 32],
+        root: Some([1; 32]),
     });
     let refused = admit(&world, &replicator, &key(AGENT), &stale).unwrap_err();
     assert_eq!(refused.code, RefusalCode::StaleEpoch);

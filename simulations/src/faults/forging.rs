@@ -8,7 +8,7 @@ use crate::network::{Event, Packet};
 use crate::node::encode;
 use crate::rng::Rng;
 use crate::world::World;
-use blocks::{Root, ToTarget};
+use blocks::{BLANK_MARK, ToTarget};
 use keys::{Epoch, Signed};
 use mesh::{Announcement, Request, Summary};
 use roles::Ticket;
@@ -125,7 +125,7 @@ impl World {
             ticket: encode(&ticket),
             length,
             barrier: 0,
-            root: Root([0; 32]),
+            mark: BLANK_MARK,
         };
         let frame = open.encode(0).expect("our own frames are within limits");
         self.ctx.send_frame(stream, 0, frame, vec![]);

@@ -211,7 +211,7 @@ fn a_torn_group_stops_the_scan_until_it_is_replaced() {
     let (changed, _) = setup.scan();
     setup.commit(&changed);
     setup.tree.sync().unwrap();
-    let leaves = setup.tree.leaves(GroupIndex(1)).unwrap();
+    let entries = setup.tree.entries(GroupIndex(1)).unwrap().to_vec();
     let at = setup.folder.path().join("tree");
     let geometry = setup.tree.geometry();
     // The page of group 1: after the header, one page of records, and group 0.
@@ -232,7 +232,7 @@ fn a_torn_group_stops_the_scan_until_it_is_replaced() {
         assert_eq!(group, GroupIndex(1));
         assert_eq!(tracker.position(), BlockIndex(GROUP_BLOCKS));
     }
-    tree.replace(GroupIndex(1), &leaves).unwrap();
+    tree.replace(GroupIndex(1), &entries).unwrap();
     let end = tracker.next_changed(&source, &mut tree, &mut buf).unwrap();
     assert_eq!(end, Scanned::End);
 }

@@ -1,29 +1,30 @@
-//! The bytes of a stored tree, format 1. No IO.
+//! The bytes of a stored tree, format 2. No IO.
 //!
 //! ```text
 //! header   4096 bytes   magic 8 | format u32 | 0 u32 | tag 16 | length u64 | sum 32 | zeros
-//! records  64 a group   node 32 | page sum 16 | kind u8 | zeros 7 | sum 8; padded to 4096
+//! records  128 a group  node 32 | mark 32 | zeros 56 | sum 8; padded to 4096
 //! pages    8192 a group one 32-byte entry for each block, zeros after the last
 //! ```
 //!
-//! Numbers are little-endian. Sums are BLAKE3, cut to their field; those of
-//! records and pages begin with the group's number, so that a page or record
-//! at the wrong place does not match. A record of zeros is a blank group whose
-//! node is not known.
+//! Numbers are little-endian. Sums are BLAKE3, cut to their field; that of a
+//! record begins with the group's number, so that a record at the wrong place
+//! does not match. The mark says which entries the page must hold, and so is its
+//! checksum. Zeros for a mark are a blank group, zeros for a node one that is not
+//! known. A record is so long that none lies in two sectors: what is written
+//! later of a settled group, its node, cannot tear it.
 
-use blocks::{Geometry, Leaf, Node};
+use blocks::{BLANK_MARK, Geometry, Leaf, Mark, Node, group_mark};
 
 use super::VolumeTag;
 
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 pub(super) const HEADER_LEN: usize = 4096;
-pub(super) const RECORD_LEN: usize = 64;
+pub(super) const RECORD_LEN: usize = 128;
 pub(super) const PAGE_LEN: usize = 8192;
 
 const MAGIC: &[u8; 8] = b"DUNLTREE";
 const SUMMED_HEADER: usize = 40;
-const KIND_BLANK: u8 = 0;
-const KIND_STORED: u8 = 1;
+const SUMMED_RECORD: usize = 120;
 
 /// Where records and pages lie.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +44,7 @@ pub(super) struct Header {
 pub(super) enum BadHeader {
     NotATree,
     Newer(u32),
+    Older,
     Corrupt,
 }
 
@@ -50,13 +52,7 @@ pub(super) enum BadHeader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) node: Node,
-    page: PageSum,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PageSum {
-    Blank,
-    Stored([u8; 16]),
+    pub(super) mark: Mark,
 }
 
 impl Layout {
@@ -108,8 +104,11 @@ impl Header {
         if format > FORMAT {
             return Err(BadHeader::Newer(format));
         }
+        if format < FORMAT {
+            return Err(BadHeader::Older);
+        }
         let sum: [u8; 32] = field(bytes, SUMMED_HEADER);
-        if format != FORMAT || blake3::hash(&bytes[..SUMMED_HEADER]) != sum {
+        if blake3::hash(&bytes[..SUMMED_HEADER]) != sum {
             return Err(BadHeader::Corrupt);
         }
         Ok(Self {
@@ -120,61 +119,43 @@ impl Header {
 }
 
 impl Record {
-    pub(super) fn blank(node: Node) -> Self {
-        Self {
-            node,
-            page: PageSum::Blank,
-        }
-    }
-
-    pub(super) fn stored(group: u64, node: Node, page: &[u8]) -> Self {
-        Self {
-            node,
-            page: PageSum::Stored(cut(sum(group, page))),
-        }
-    }
+    /// That of a blank group of which nothing was computed: zeros.
+    pub(super) const NOTHING: Self = Self {
+        node: Node([0; 32]),
+        mark: BLANK_MARK,
+    };
 
     pub(super) fn is_blank(&self) -> bool {
-        self.page == PageSum::Blank
+        self.mark == BLANK_MARK
     }
 
-    /// Whether these are the bytes the record was made for.
-    pub(super) fn matches(&self, group: u64, page: &[u8]) -> bool {
-        match self.page {
-            PageSum::Blank => blocks::is_zero(page),
-            PageSum::Stored(expected) => cut(sum(group, page)) == expected,
-        }
+    /// Whether these are the bytes the record was made for, of a group of so
+    /// many blocks.
+    pub(super) fn matches(&self, page: &[u8], blocks: u64) -> bool {
+        group_mark(&decode_page(page, blocks)) == self.mark
     }
 
     pub(super) fn encode(&self, group: u64) -> [u8; RECORD_LEN] {
         let mut bytes = [0; RECORD_LEN];
         bytes[..32].copy_from_slice(&self.node.0);
-        if let PageSum::Stored(sum) = self.page {
-            bytes[32..48].copy_from_slice(&sum);
-            bytes[48] = KIND_STORED;
-        }
-        let own: [u8; 8] = cut(sum(group, &bytes[..56]));
-        bytes[56..].copy_from_slice(&own);
+        bytes[32..64].copy_from_slice(&self.mark.0);
+        let own: [u8; 8] = cut(sum(group, &bytes[..SUMMED_RECORD]));
+        bytes[SUMMED_RECORD..].copy_from_slice(&own);
         bytes
     }
 
     /// The record, or none when these bytes are not one of this group.
     pub(super) fn decode(group: u64, bytes: &[u8; RECORD_LEN]) -> Option<Self> {
         if bytes == &[0; RECORD_LEN] {
-            return Some(Self::blank(Node([0; 32])));
+            return Some(Self::NOTHING);
         }
-        let own: [u8; 8] = field(bytes, 56);
-        if cut::<8>(sum(group, &bytes[..56])) != own {
+        let own: [u8; 8] = field(bytes, SUMMED_RECORD);
+        if cut::<8>(sum(group, &bytes[..SUMMED_RECORD])) != own {
             return None;
         }
-        let page = match bytes[48] {
-            KIND_BLANK => PageSum::Blank,
-            KIND_STORED => PageSum::Stored(field(bytes, 32)),
-            _ => return None,
-        };
         Some(Self {
             node: Node(field(bytes, 0)),
-            page,
+            mark: Mark(field(bytes, 32)),
         })
     }
 }
@@ -228,7 +209,7 @@ mod tests {
         let bytes = header().encode();
         assert_eq!(
             &bytes[..SUMMED_HEADER],
-            b"DUNLTREE\x01\0\0\0\0\0\0\x000123456789abcdef\x04\x03\x02\x01\0\0\0\0"
+            b"DUNLTREE\x02\0\0\0\0\0\0\x000123456789abcdef\x04\x03\x02\x01\0\0\0\0"
         );
         let bytes: &[u8; HEADER_LEN] = bytes.as_slice().try_into().unwrap();
         assert_eq!(Header::decode(bytes), Ok(header()));
@@ -244,27 +225,58 @@ mod tests {
     }
 
     #[test]
-    fn a_later_format_is_told_apart_from_damage() {
+    fn another_format_is_told_apart_from_damage() {
         let mut bytes: [u8; HEADER_LEN] = header().encode().try_into().unwrap();
-        bytes[8] = 2;
-        assert_eq!(Header::decode(&bytes), Err(BadHeader::Newer(2)));
+        bytes[8] = 3;
+        assert_eq!(Header::decode(&bytes), Err(BadHeader::Newer(3)));
+        bytes[8] = 1;
+        assert_eq!(Header::decode(&bytes), Err(BadHeader::Older));
     }
 
     #[test]
     fn the_record_is_these_bytes() {
-        let record = Record::stored(5, Node([7; 32]), &[1; PAGE_LEN]);
+        let entries = [Leaf([1; 32]); 256];
+        let page = encode_page(&entries);
+        let record = Record {
+            node: Node([7; 32]),
+            mark: group_mark(&entries),
+        };
         let bytes = record.encode(5);
         assert_eq!(bytes[..32], [7; 32]);
+        let context = "dunlin 2026 mark of a group v1";
+        assert_eq!(bytes[32..64], blake3::derive_key(context, &page));
+        assert_eq!(bytes[64..120], [0; 56]);
         let mut summed = 5u64.to_le_bytes().to_vec();
-        summed.extend_from_slice(&[1; PAGE_LEN]);
-        assert_eq!(bytes[32..48], blake3::hash(&summed).as_bytes()[..16]);
-        assert_eq!(bytes[48..56], [1, 0, 0, 0, 0, 0, 0, 0]);
+        summed.extend_from_slice(&bytes[..120]);
+        assert_eq!(bytes[120..], blake3::hash(&summed).as_bytes()[..8]);
         assert_eq!(Record::decode(5, &bytes), Some(record));
     }
 
     #[test]
+    fn a_page_matches_the_record_that_was_made_for_it_alone() {
+        let entries = [Leaf([1; 32]), Leaf([0; 32]), Leaf([2; 32])];
+        let mut page = encode_page(&entries);
+        let record = |entries| Record {
+            node: Node([7; 32]),
+            mark: group_mark(entries),
+        };
+        assert!(record(&entries).matches(&page, 3));
+        assert!(!record(&entries[..2]).matches(&page, 3));
+        for at in 0..96 {
+            page[at] ^= 1;
+            assert!(!record(&entries).matches(&page, 3), "byte {at}");
+            page[at] ^= 1;
+        }
+        assert!(record(&[Leaf([0; 32])]).matches(&[0; PAGE_LEN], 3));
+    }
+
+    #[test]
     fn a_record_at_another_place_or_with_a_changed_byte_is_none() {
-        let bytes = Record::blank(Node([7; 32])).encode(5);
+        let record = Record {
+            node: Node([7; 32]),
+            mark: BLANK_MARK,
+        };
+        let bytes = record.encode(5);
         assert_eq!(Record::decode(6, &bytes), None);
         for at in 0..RECORD_LEN {
             let mut changed = bytes;
@@ -276,7 +288,7 @@ mod tests {
     #[test]
     fn pages_follow_the_padded_records() {
         let layout = Layout::new(Geometry::new(3 * (16 << 20)).unwrap());
-        assert_eq!(layout.record(1), 4096 + 64);
+        assert_eq!(layout.record(1), 4096 + 128);
         assert_eq!(layout.page(0), 8192);
         assert_eq!(layout.file_len(), 8192 + 3 * 8192);
         assert_eq!(layout.group_at(8192 + 8191), 0);

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use blocks::Geometry;
+use blocks::{BLANK_MARK, Geometry};
 use rustix::fs::{FlockOperation, SeekFrom, flock, seek};
 use rustix::io::Errno;
 
@@ -18,7 +18,7 @@ use super::pages::CACHED_GROUPS;
 use super::{GroupState, OpenTreeError, TreeFile, UNKNOWN, VolumeTag, index};
 
 /// Records read at once when a tree is opened: 1 MiB of them.
-const RECORDS_READ: usize = 16 * 1024;
+const RECORDS_READ: usize = 8 * 1024;
 
 impl TreeFile {
     /// Makes the tree of a volume of zeros.
@@ -72,6 +72,8 @@ impl TreeFile {
             geometry,
             layout,
             nodes: vec![UNKNOWN; groups],
+            marks: vec![BLANK_MARK; groups],
+            first_unknown: 0,
             states: vec![GroupState::Blank; groups],
             pages: HashMap::with_capacity(CACHED_GROUPS),
             uses: 0,
@@ -110,12 +112,13 @@ impl TreeFile {
             self.file.read_exact_at(piece, self.layout.record(first))?;
             let (records, _) = piece.as_chunks::<RECORD_LEN>();
             for (group, bytes) in (first..).zip(records) {
-                let (node, state) = match Record::decode(group, bytes) {
-                    Some(record) if record.is_blank() => (record.node, GroupState::Blank),
-                    Some(record) => (record.node, GroupState::Stored),
-                    None => (UNKNOWN, GroupState::Torn),
+                let (record, state) = match Record::decode(group, bytes) {
+                    Some(record) if record.is_blank() => (record, GroupState::Blank),
+                    Some(record) => (record, GroupState::Stored),
+                    None => (Record::NOTHING, GroupState::Torn),
                 };
-                self.nodes[index(group)] = node;
+                self.nodes[index(group)] = record.node;
+                self.marks[index(group)] = record.mark;
                 self.set_state(group, state);
             }
             at = self.layout.record(first + count);
@@ -168,6 +171,10 @@ fn check_header(
             path: path(),
             have,
             known: FORMAT,
+        },
+        BadHeader::Older => OpenTreeError::Corrupt {
+            path: path(),
+            why: "an earlier version of this program wrote it",
         },
         BadHeader::Corrupt => OpenTreeError::Corrupt {
             path: path(),

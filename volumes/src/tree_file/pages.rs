@@ -4,10 +4,10 @@
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use blocks::{GroupIndex, Leaf};
+use blocks::{GroupIndex, Leaf, group_mark};
 
 use super::layout::{self, PAGE_LEN, RECORD_LEN, Record};
-use super::{GroupState, TreeError, TreeFile, ZERO_ENTRY, index};
+use super::{GroupState, TreeError, TreeFile, index};
 
 /// Groups whose leaves are held in memory, 8 KiB each: 2 MiB, which covers the
 /// 4 GiB of a volume that were touched last.
@@ -43,14 +43,15 @@ impl TreeFile {
         self.read_at(&mut bytes, self.layout.page(group))?;
         let mut record = [0; RECORD_LEN];
         self.read_at(&mut record, self.layout.record(group))?;
+        let blocks = self.geometry.group_blocks(GroupIndex(group));
+        let blocks = blocks.end - blocks.start;
         let matches =
-            Record::decode(group, &record).is_some_and(|record| record.matches(group, &bytes));
+            Record::decode(group, &record).is_some_and(|record| record.matches(&bytes, blocks));
         if !matches {
             self.set_state(group, GroupState::Torn);
             return Err(self.torn(group));
         }
-        let blocks = self.geometry.group_blocks(GroupIndex(group));
-        Ok(layout::decode_page(&bytes, blocks.end - blocks.start))
+        Ok(layout::decode_page(&bytes, blocks))
     }
 
     /// Puts a page into the cache; what is pushed out is written first.
@@ -79,30 +80,44 @@ impl TreeFile {
         Ok(())
     }
 
-    /// Writes a cached page and its record. Their order does not matter: one
-    /// without the other is torn.
+    /// Writes a cached page that changed, and its record. Their order does not
+    /// matter: one without the other is torn.
     pub(super) fn store(&mut self, group: u64) -> Result<(), TreeError> {
         let page = &self.pages[&group];
         let bytes = layout::encode_page(&page.entries);
-        let node = self.nodes[index(group)];
-        let blank = page.entries.iter().all(|entry| *entry == ZERO_ENTRY);
-        if page.dirty {
-            self.write_at(&bytes, self.layout.page(group))?;
-        }
-        let record = match blank {
-            true => Record::blank(node),
-            false => Record::stored(group, node, &bytes),
-        };
-        self.store_record(group, record)?;
-        if blank {
+        self.marks[index(group)] = group_mark(&page.entries);
+        self.write_at(&bytes, self.layout.page(group))?;
+        self.store_record(group)?;
+        if self.record(group).is_blank() {
             self.set_state(group, GroupState::Blank);
         }
         self.pages.get_mut(&group).expect("it was just read").dirty = false;
         Ok(())
     }
 
-    pub(super) fn store_record(&self, group: u64, record: Record) -> Result<(), TreeError> {
-        self.write_at(&record.encode(group), self.layout.record(group))
+    /// Writes what changed in the cache, so that all marks are known.
+    pub(super) fn store_all(&mut self) -> Result<(), TreeError> {
+        let mut dirty: Vec<u64> = self
+            .pages
+            .iter()
+            .filter(|(_, page)| page.dirty)
+            .map(|(group, _)| *group)
+            .collect();
+        dirty.sort_unstable();
+        dirty.into_iter().try_for_each(|group| self.store(group))
+    }
+
+    /// Writes the record of a group whose page, if it has one, is written.
+    pub(super) fn store_record(&self, group: u64) -> Result<(), TreeError> {
+        let record = self.record(group).encode(group);
+        self.write_at(&record, self.layout.record(group))
+    }
+
+    fn record(&self, group: u64) -> Record {
+        Record {
+            node: self.nodes[index(group)],
+            mark: self.marks[index(group)],
+        }
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> Result<(), TreeError> {

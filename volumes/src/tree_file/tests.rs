@@ -6,7 +6,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use blocks::BLOCK_SIZE;
+use blocks::{BLOCK_SIZE, group_mark, group_node};
 use proptest::prelude::*;
 
 use super::layout::RECORD_LEN;
@@ -128,25 +128,28 @@ fn a_torn_page_is_noticed_when_used_and_settled_by_replacing_it() {
     tree.set(BlockIndex(300), some_leaf(300)).unwrap();
     let root = tree.root().unwrap();
     tree.sync().unwrap();
-    let leaves = tree.leaves(GroupIndex(0)).unwrap();
+    let (mark, entries) = (
+        tree.mark().unwrap(),
+        tree.entries(GroupIndex(0)).unwrap().to_vec(),
+    );
     overwrite(&tree.path, tree.layout.page(0) + 4096, &[1]);
 
     let mut tree = reopen(tree);
     assert_eq!(tree.torn_groups(), []);
     assert_eq!(tree.check().unwrap(), [GroupIndex(0)]);
-    assert!(is_torn(tree.leaves(GroupIndex(0)), 0));
+    assert!(is_torn(tree.entries(GroupIndex(0)), 0));
     assert!(is_torn(tree.set(BlockIndex(3), some_leaf(4)), 0));
     assert!(is_torn(tree.set_zero(BlockIndex(3)), 0));
     assert!(is_torn(tree.root(), 0));
-    tree.leaves(GroupIndex(1)).unwrap();
+    assert!(is_torn(tree.mark(), 0));
+    assert!(is_torn(tree.marks(GroupIndex(1), 1), 0));
+    tree.entries(GroupIndex(1)).unwrap();
     tree.set(BlockIndex(301), ZERO_ENTRY).unwrap();
 
-    tree.replace(GroupIndex(0), &leaves).unwrap();
+    tree.replace(GroupIndex(0), &entries).unwrap();
+    assert_eq!(tree.mark().unwrap(), mark);
     assert_eq!(tree.root().unwrap(), root);
-    assert!(
-        tree.is_zero_entry(BlockIndex(4)).unwrap(),
-        "its leaf is zero's"
-    );
+    assert!(tree.is_zero_entry(BlockIndex(4)).unwrap());
     tree.sync().unwrap();
     let mut tree = reopen(tree);
     assert_eq!(tree.check().unwrap(), []);
@@ -193,9 +196,9 @@ fn what_is_not_in_the_volume_is_refused() {
     assert!(outside(tree.set(BlockIndex(518), some_leaf(1))));
     assert!(outside(tree.set_zero_run(BlockIndex(517), 2)));
     assert!(outside(tree.set_zero_run(BlockIndex(1), u64::MAX)));
-    assert!(outside(tree.leaves(GroupIndex(3)).map(drop)));
-    assert!(outside(tree.nodes(GroupIndex(1), 3).map(drop)));
-    assert!(outside(tree.nodes(GroupIndex(1), u64::MAX).map(drop)));
+    assert!(outside(tree.entries(GroupIndex(3)).map(drop)));
+    assert!(outside(tree.marks(GroupIndex(1), 3).map(drop)));
+    assert!(outside(tree.marks(GroupIndex(1), u64::MAX).map(drop)));
     let count = tree.replace(GroupIndex(2), &[some_leaf(1); 5]).unwrap_err();
     assert!(matches!(count, TreeError::WrongCount { have: 5, .. }));
     assert!(tree.is_blank());
@@ -215,7 +218,9 @@ fn after_a_failed_sync_every_call_fails_until_it_is_opened_again() {
     assert!(failed(tree.sync()));
     assert!(failed(tree.set(BlockIndex(0), some_leaf(1))));
     assert!(failed(tree.set_zero(BlockIndex(0))));
-    assert!(failed(tree.leaves(GroupIndex(0)).map(drop)));
+    assert!(failed(tree.entries(GroupIndex(0)).map(drop)));
+    assert!(failed(tree.mark().map(drop)));
+    assert!(failed(tree.warm(1).map(drop)));
     assert!(failed(tree.root().map(drop)));
     reopen(tree).sync().unwrap();
 }
@@ -263,6 +268,9 @@ fn a_tree_of_another_volume_or_format_or_in_use_is_refused() {
         open(TAG, geometry),
         OpenTreeError::NewerVersion { have: 9, .. }
     ));
+    overwrite(&path, 8, &[1]);
+    let older = open(TAG, geometry);
+    assert!(matches!(older, OpenTreeError::Corrupt { why, .. } if why.contains("earlier version")));
     overwrite(&path, 8, &bytes[8..20]);
     overwrite(&path, 20, &[0]);
     assert!(matches!(open(TAG, geometry), OpenTreeError::Corrupt { .. }));
@@ -286,7 +294,8 @@ enum Change {
     Set(u64, u64),
     Zero(u64, u64),
     Replace(u64, u64),
-    Nodes(u64),
+    Warm(usize),
+    Mark,
     Sync,
     Reopen,
 }
@@ -296,7 +305,8 @@ fn change() -> impl Strategy<Value = Change> {
         4 => (0..518u64, 1..40u64).prop_map(|(at, count)| Change::Set(at, count)),
         3 => (0..518u64, 1..300u64).prop_map(|(at, count)| Change::Zero(at, count)),
         1 => (0..3u64, any::<u64>()).prop_map(|(group, seed)| Change::Replace(group, seed)),
-        1 => (0..3u64).prop_map(Change::Nodes),
+        1 => (0..4usize).prop_map(Change::Warm),
+        1 => Just(Change::Mark),
         1 => Just(Change::Sync),
         1 => Just(Change::Reopen),
     ]
@@ -322,16 +332,22 @@ fn apply(change: &Change, seed: u64, tree: &mut TreeFile, model: &mut [Leaf]) {
             tree.replace(GroupIndex(group), &leaves).unwrap();
             model[blocks.start as usize..blocks.end as usize].copy_from_slice(&leaves);
         }
-        Change::Nodes(group) => drop(tree.node(GroupIndex(group)).unwrap()),
+        Change::Warm(groups) => drop(tree.warm(groups).unwrap()),
+        Change::Mark => drop(tree.mark().unwrap()),
         Change::Sync | Change::Reopen => tree.sync().unwrap(),
     }
+}
+
+fn expected_mark(geometry: Geometry, model: &[Leaf]) -> Mark {
+    let marks = model.chunks(GROUP_BLOCKS as usize).map(group_mark);
+    tree_mark(geometry, marks)
 }
 
 fn expected_root(geometry: Geometry, model: &[Leaf]) -> Root {
     let nodes = (0..geometry.groups()).map(GroupIndex).map(|group| {
         let blocks = geometry.group_blocks(group);
         let entries = &model[blocks.start as usize..blocks.end as usize];
-        group_node(geometry, group, &resolve(geometry, group, entries))
+        group_node(geometry, group, entries)
     });
     root(geometry, nodes)
 }
@@ -358,6 +374,7 @@ proptest! {
             let expected = &model[blocks.start as usize..blocks.end as usize];
             prop_assert_eq!(tree.entries(group).unwrap(), expected);
         }
+        prop_assert_eq!(tree.mark().unwrap(), expected_mark(geometry, &model));
         prop_assert_eq!(tree.root().unwrap(), expected_root(geometry, &model));
     }
 
@@ -401,6 +418,7 @@ proptest! {
 
         let mut tree = TreeFile::open(&path, TAG, geometry).unwrap();
         tree.check().unwrap();
+        let mut held = Vec::new();
         for group in (0..3).map(GroupIndex) {
             let blocks = geometry.group_blocks(group);
             let range = blocks.start as usize..blocks.end as usize;
@@ -413,8 +431,179 @@ proptest! {
                 Err(error) => panic!("{error}"),
             };
             prop_assert!(entries == old[range.clone()] || entries == new[range]);
-            let expected = group_node(geometry, group, &resolve(geometry, group, &entries));
-            prop_assert_eq!(tree.node(group).unwrap(), expected);
+            held.extend(entries);
+        }
+        prop_assert_eq!(tree.mark().unwrap(), expected_mark(geometry, &held));
+        prop_assert_eq!(tree.root().unwrap(), expected_root(geometry, &held));
+    }
+}
+
+/// The bytes of a volume by a number for each block, 0 for zeros.
+fn bytes_of(geometry: Geometry, numbers: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(geometry.length() as usize);
+    for (block, number) in (0..).zip(numbers) {
+        let end = bytes.len() + geometry.block_len(BlockIndex(block));
+        bytes.resize(end, *number);
+    }
+    bytes
+}
+
+fn entry_of(geometry: Geometry, block: u64, number: u8) -> Leaf {
+    let block = BlockIndex(block);
+    match number {
+        0 => ZERO_ENTRY,
+        _ => blocks::leaf(geometry, block, &vec![number; geometry.block_len(block)]),
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Set(u64, u64, u8),
+    Zero(u64, u64),
+    Replace(u64, u8),
+    Warm(usize),
+    Root,
+    Mark,
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0..518u64, 1..20u64, 1..=255u8).prop_map(|(at, n, to)| Step::Set(at, n, to)),
+        2 => (0..518u64, 1..300u64).prop_map(|(at, n)| Step::Zero(at, n)),
+        1 => (0..3u64, any::<u8>()).prop_map(|(group, to)| Step::Replace(group, to)),
+        1 => (1..3usize).prop_map(Step::Warm),
+        1 => Just(Step::Root),
+        1 => Just(Step::Mark),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+/// Does a step with the tree and with the numbers of its blocks.
+fn take(step: &Step, mut tree: TreeFile, numbers: &mut [u8]) -> TreeFile {
+    let geometry = tree.geometry;
+    let cut = |at: u64, count: u64| at..(at + count).min(518);
+    match *step {
+        Step::Set(at, count, number) => {
+            for block in cut(at, count) {
+                numbers[block as usize] = number;
+                let leaf = entry_of(geometry, block, number);
+                tree.set(BlockIndex(block), leaf).unwrap();
+            }
+        }
+        Step::Zero(at, count) => {
+            let run = cut(at, count);
+            numbers[run.start as usize..run.end as usize].fill(0);
+            tree.set_zero_run(BlockIndex(at), run.end - run.start)
+                .unwrap();
+        }
+        Step::Replace(group, number) => {
+            let blocks = geometry.group_blocks(GroupIndex(group));
+            // A group with some blocks of zeros, or all of them.
+            let fill = |block: u64| number * u8::from(block % 37 == 0);
+            let entries: Vec<Leaf> = blocks
+                .clone()
+                .map(|block| entry_of(geometry, block, fill(block)))
+                .collect();
+            blocks.for_each(|block| numbers[block as usize] = fill(block));
+            tree.replace(GroupIndex(group), &entries).unwrap();
+        }
+        Step::Warm(groups) => drop(tree.warm(groups).unwrap()),
+        Step::Root => drop(tree.root().unwrap()),
+        Step::Mark => drop(tree.mark().unwrap()),
+        Step::Reopen => {
+            tree.sync().unwrap();
+            return reopen(tree);
         }
     }
+    tree
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn trees_of_the_same_bytes_have_one_mark_however_made_and_the_root_of_the_bytes(
+        steps in prop::collection::vec(step(), 1..16),
+        at in 0..518usize,
+        warmed in 0..4usize,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let geometry = three_groups();
+        let mut tree = make(folder.path(), geometry);
+        let mut numbers = vec![0; 518];
+        for step in &steps {
+            tree = take(step, tree, &mut numbers);
+        }
+        // One that took all of it over from another end, and one that was set block by block.
+        let others = tempfile::tempdir().unwrap();
+        let mut adopted = TreeFile::create(&others.path().join("a"), TAG, geometry).unwrap();
+        let mut set = TreeFile::create(&others.path().join("s"), TAG, geometry).unwrap();
+        for group in (0..3).map(GroupIndex) {
+            adopted.replace(group, tree.entries(group).unwrap()).unwrap();
+        }
+        for (block, number) in (0..).zip(&numbers) {
+            set.set(BlockIndex(block), entry_of(geometry, block, *number)).unwrap();
+        }
+        let mark = tree.mark().unwrap();
+        prop_assert_eq!(adopted.mark().unwrap(), mark);
+        prop_assert_eq!(set.mark().unwrap(), mark);
+        let root = Root(*blake3::hash(&bytes_of(geometry, &numbers)).as_bytes());
+        tree.warm(warmed).unwrap();
+        prop_assert_eq!(tree.mark().unwrap(), mark);
+        for tree in [&mut tree, &mut adopted, &mut set] {
+            prop_assert_eq!(tree.root().unwrap(), root);
+            prop_assert!(!tree.warm(1).unwrap(), "all nodes are known");
+        }
+        tree.sync().unwrap();
+        let mut tree = reopen(tree);
+        prop_assert_eq!(tree.mark().unwrap(), mark);
+        prop_assert_eq!(tree.root().unwrap(), root);
+        // And other bytes have another mark, and another root.
+        let number = numbers[at].wrapping_add(1);
+        let other = entry_of(geometry, at as u64, number);
+        tree.set(BlockIndex(at as u64), other).unwrap();
+        prop_assert_ne!(tree.mark().unwrap(), mark);
+        prop_assert_ne!(tree.root().unwrap(), root);
+    }
+}
+
+#[test]
+fn warming_goes_on_where_it_was_survives_a_restart_and_begins_again_where_something_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tree = make(folder.path(), three_groups());
+    let zeros = Root(*blake3::hash(&vec![0; tree.geometry.length() as usize]).as_bytes());
+    let known = |tree: &TreeFile| -> Vec<bool> {
+        let nodes = tree.nodes.iter();
+        nodes.map(|node| *node != UNKNOWN).collect()
+    };
+    tree.mark().unwrap();
+    assert_eq!(known(&tree), [false; 3], "a mark computes no node");
+    assert!(tree.warm(2).unwrap());
+    assert_eq!(known(&tree), [true, true, false]);
+    let mut tree = reopen(tree);
+    assert_eq!(known(&tree), [true, true, false]);
+    assert!(!tree.warm(2).unwrap());
+    assert_eq!(tree.root().unwrap(), zeros);
+    tree.set(BlockIndex(3), some_leaf(3)).unwrap();
+    assert_eq!(known(&tree), [false, true, true]);
+    tree.set_zero(BlockIndex(3)).unwrap();
+    assert!(!tree.warm(1).unwrap());
+    assert_eq!(tree.root().unwrap(), zeros);
+}
+
+#[test]
+fn a_failure_while_warming_leaves_what_it_did_not_compute_to_the_root() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tree = make(folder.path(), three_groups());
+    tree.set(BlockIndex(300), some_leaf(300)).unwrap();
+    tree.sync().unwrap();
+    let mut tree = reopen(tree);
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let file = std::mem::replace(&mut tree.file, full);
+    assert!(tree.warm(3).is_err());
+    tree.file = file;
+    let mut model = vec![ZERO_ENTRY; 518];
+    model[300] = some_leaf(300);
+    assert_eq!(tree.root().unwrap(), expected_root(tree.geometry, &model));
 }

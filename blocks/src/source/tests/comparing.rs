@@ -1,73 +1,74 @@
-//! The comparison of the two trees, and nodes and leaves that do not fit.
+//! The comparison of the two trees, and marks and entries that do not fit.
 
 use super::*;
+use crate::mark::BLANK_MARK;
 
 #[test]
 fn only_groups_that_differ_are_adopted() {
     let geometry = geometry(3);
-    let ours = nodes(geometry, &[1, 2, 3]);
-    let theirs = nodes(geometry, &[1, 9, 3]);
-    let their_root = root(geometry, theirs.clone());
-    let mut source = Source::new(geometry, 0, root(geometry, ours.clone()), vec![]);
+    let ours = marks(&[1, 2, 3]);
+    let theirs = marks(&[1, 9, 3]);
+    let their_mark = tree_mark(geometry, theirs.clone());
+    let mut source = Source::new(geometry, 0, tree_mark(geometry, ours.clone()), vec![]);
     step(&mut source, Input::Start);
     let (first, count) = (GroupIndex(0), 3);
     assert_eq!(
-        step(&mut source, opened(2, their_root)),
+        step(&mut source, opened(2, their_mark)),
         [
             Output::Send(ToTarget::AskGroups { first, count }),
             Output::LoadGroups { first, count },
         ]
     );
-    let nodes = theirs;
+    let marks = theirs;
     assert!(
         step(
             &mut source,
-            Input::Received(ToSource::Groups { first, nodes })
+            Input::Received(ToSource::Groups { first, marks })
         )
         .is_empty()
     );
     let group = GroupIndex(1);
     assert_eq!(
-        step(&mut source, Input::OurGroups { first, nodes: ours }),
+        step(&mut source, Input::OurGroups { first, marks: ours }),
         [Output::Send(ToTarget::AskLeaves { group })]
     );
-    let leaves = leaves(9);
+    let entries = entries(9);
     assert_eq!(
         step(
             &mut source,
             Input::Received(ToSource::Leaves {
                 group,
-                leaves: leaves.clone()
+                entries: entries.clone()
             })
         ),
         [
-            Output::Adopt { group, leaves },
+            Output::Adopt { group, entries },
             Output::Ready {
                 barrier: 2,
-                root: their_root,
+                mark: their_mark,
                 adopted_groups: 1
             },
         ]
     );
-    assert_eq!(source.durable(), (2, their_root));
+    assert_eq!(source.durable(), (2, their_mark));
 }
 
 #[test]
-fn neither_half_of_a_page_alone_decides_and_a_node_that_was_not_loaded_counts_as_another() {
+fn neither_half_of_a_page_alone_decides_and_a_mark_that_was_not_loaded_counts_as_another() {
     let geometry = geometry(2);
-    let theirs = nodes(geometry, &[1, 2]);
-    let mut source = Source::new(geometry, 0, ROOT, vec![]);
+    let theirs = marks(&[1, 2]);
+    let mut source = Source::new(geometry, 0, MARK, vec![]);
     step(&mut source, Input::Start);
-    step(&mut source, opened(0, root(geometry, theirs.clone())));
+    step(&mut source, opened(0, tree_mark(geometry, theirs.clone())));
     let first = GroupIndex(0);
     let ours = theirs[..1].to_vec();
-    assert!(step(&mut source, Input::OurGroups { first, nodes: ours }).is_empty());
-    let nodes = theirs;
+    assert!(step(&mut source, Input::OurGroups { first, marks: ours }).is_empty());
+    let marks = theirs;
     let group = GroupIndex(1);
     assert_eq!(
         step(
             &mut source,
-            Input::Received(ToSource::Groups { first, nodes })
+            Input::Received(ToSource::Groups { first, marks })
         ),
         [Output::Send(ToTarget::AskLeaves { group })]
     );
@@ -77,23 +78,23 @@ fn neither_half_of_a_page_alone_decides_and_a_node_that_was_not_loaded_counts_as
 fn a_page_that_was_not_asked_for_is_refused_whosever_it_is() {
     let geometry = geometry(2 * u64::from(MAX_GROUPS_PER_FRAME));
     let first = GroupIndex(u64::from(MAX_GROUPS_PER_FRAME));
-    let nodes = vec![Node([9; 32]); MAX_GROUPS_PER_FRAME as usize];
+    let marks = vec![Mark([9; 32]); MAX_GROUPS_PER_FRAME as usize];
     let comparing = || {
-        let mut source = Source::new(geometry, 0, ROOT, vec![]);
+        let mut source = Source::new(geometry, 0, MARK, vec![]);
         step(&mut source, Input::Start);
-        step(&mut source, opened(0, ROOT_OF_NOTHING));
+        step(&mut source, opened(0, MARK_OF_NOTHING));
         source
     };
     let theirs = Input::Received(ToSource::Groups {
         first,
-        nodes: nodes.clone(),
+        marks: marks.clone(),
     });
     assert_eq!(
         step(&mut comparing(), theirs),
         [Output::Fail(SessionError::BadGroups { first })]
     );
     assert!(matches!(
-        step(&mut comparing(), Input::OurGroups { first, nodes })[..],
+        step(&mut comparing(), Input::OurGroups { first, marks })[..],
         [Output::Fail(SessionError::OutOfTurn { .. })]
     ));
 }
@@ -102,11 +103,11 @@ fn a_page_that_was_not_asked_for_is_refused_whosever_it_is() {
 fn large_volumes_are_compared_page_by_page_with_few_questions_in_flight() {
     let groups = u64::from(MAX_GROUPS_PER_FRAME) + 100;
     let geometry = geometry(groups);
-    let theirs = nodes(geometry, &vec![9; groups as usize]);
-    let their_root = root(geometry, theirs.clone());
-    let mut source = Source::new(geometry, 0, ROOT, vec![]);
+    let theirs = marks(&vec![9; groups as usize]);
+    let their_mark = tree_mark(geometry, theirs.clone());
+    let mut source = Source::new(geometry, 0, MARK, vec![]);
     step(&mut source, Input::Start);
-    let mut todo = step(&mut source, opened(0, their_root));
+    let mut todo = step(&mut source, opened(0, their_mark));
     let (mut pages, mut asked, mut most, mut adopted) = (Vec::new(), 0, 0, 0);
     let mut answers = std::collections::VecDeque::new();
     while adopted < groups {
@@ -115,17 +116,17 @@ fn large_volumes_are_compared_page_by_page_with_few_questions_in_flight() {
                 Output::Send(ToTarget::AskGroups { first, count }) => {
                     pages.push(count);
                     let range = first.0 as usize..first.0 as usize + count as usize;
-                    let nodes = theirs[range].to_vec();
-                    answers.push_back(Input::Received(ToSource::Groups { first, nodes }));
+                    let marks = theirs[range].to_vec();
+                    answers.push_back(Input::Received(ToSource::Groups { first, marks }));
                 }
                 Output::LoadGroups { first, count } => {
-                    let nodes = vec![Node([0; 32]); count as usize];
-                    answers.push_back(Input::OurGroups { first, nodes });
+                    let marks = vec![BLANK_MARK; count as usize];
+                    answers.push_back(Input::OurGroups { first, marks });
                 }
                 Output::Send(ToTarget::AskLeaves { group }) => {
                     asked += 1;
-                    let leaves = leaves(9);
-                    answers.push_back(Input::Received(ToSource::Leaves { group, leaves }));
+                    let entries = entries(9);
+                    answers.push_back(Input::Received(ToSource::Leaves { group, entries }));
                 }
                 Output::Adopt { .. } => adopted += 1,
                 Output::Ready { adopted_groups, .. } => assert_eq!(adopted_groups, groups),
@@ -142,71 +143,120 @@ fn large_volumes_are_compared_page_by_page_with_few_questions_in_flight() {
 }
 
 #[test]
-fn nodes_and_leaves_that_do_not_fit_the_root_fail_the_session() {
+fn marks_and_entries_that_do_not_fit_the_tree_fail_the_session() {
     let geometry = geometry(2);
-    let theirs = nodes(geometry, &[8, 9]);
+    let theirs = marks(&[8, 9]);
     let first = GroupIndex(0);
-    let comparing = |their_root| {
-        let mut source = Source::new(geometry, 0, ROOT, vec![]);
+    let comparing = |their_mark| {
+        let mut source = Source::new(geometry, 0, MARK, vec![]);
         step(&mut source, Input::Start);
-        step(&mut source, opened(0, their_root));
-        let nodes = theirs.clone();
-        step(&mut source, Input::OurGroups { first, nodes });
+        step(&mut source, opened(0, their_mark));
+        let marks = theirs.clone();
+        step(&mut source, Input::OurGroups { first, marks });
         source
     };
 
-    // All nodes equal ours, so nothing is asked, yet they are not the root's.
-    let mut source = comparing(ROOT_OF_NOTHING);
-    let nodes = theirs.clone();
+    // All marks equal ours, so nothing is asked, yet they are not the tree's.
+    let mut source = comparing(MARK_OF_NOTHING);
+    let marks = theirs.clone();
     assert_eq!(
         step(
             &mut source,
-            Input::Received(ToSource::Groups { first, nodes })
+            Input::Received(ToSource::Groups { first, marks })
         ),
         [Output::Fail(SessionError::BadGroups { first })]
     );
 
-    for (at, nodes) in [(0, vec![]), (0, vec![theirs[0]]), (1, theirs.clone())] {
-        let mut source = comparing(ROOT_OF_NOTHING);
+    for (at, marks) in [(0, vec![]), (0, vec![theirs[0]]), (1, theirs.clone())] {
+        let mut source = comparing(MARK_OF_NOTHING);
         let first = GroupIndex(at);
         assert_eq!(
             step(
                 &mut source,
-                Input::Received(ToSource::Groups { first, nodes })
+                Input::Received(ToSource::Groups { first, marks })
             ),
             [Output::Fail(SessionError::BadGroups { first })]
         );
     }
 
-    for (group, leaves) in [
-        (0, leaves(7)),
-        (1, leaves(9)),
+    for (group, entries) in [
+        (0, entries(7)),
+        (1, entries(9)),
         // What was asked for, as if it were another group's.
-        (1, leaves(6)),
+        (1, entries(6)),
         (0, vec![]),
     ] {
-        let mut source = comparing(ROOT_OF_NOTHING);
-        let nodes = nodes_with(&theirs, geometry);
+        let mut source = comparing(MARK_OF_NOTHING);
+        let marks = marks_with(&theirs);
         step(
             &mut source,
-            Input::Received(ToSource::Groups { first, nodes }),
+            Input::Received(ToSource::Groups { first, marks }),
         );
         let group = GroupIndex(group);
         assert_eq!(
             step(
                 &mut source,
-                Input::Received(ToSource::Leaves { group, leaves })
+                Input::Received(ToSource::Leaves { group, entries })
             ),
             [Output::Fail(SessionError::BadLeaves { group })]
         );
     }
 }
 
-const ROOT_OF_NOTHING: Root = Root([0xee; 32]);
+const MARK_OF_NOTHING: Mark = Mark([0xee; 32]);
 
-/// The same nodes but for the first, whose leaves are then asked for.
-fn nodes_with(theirs: &[Node], geometry: Geometry) -> Vec<Node> {
-    let mut nodes = theirs.to_vec();
-    nodes[0] = group_node(geometry, GroupIndex(0), &leaves(6));
-    nodes
+/// The same marks but for the first, whose entries are then asked for.
+fn marks_with(theirs: &[Mark]) -> Vec<Mark> {
+    let mut marks = theirs.to_vec();
+    marks[0] = group_mark(&entries(6));
+    marks
+}
+
+#[test]
+fn of_a_sparse_tree_blank_groups_are_told_by_their_mark_and_a_false_entry_is_refused() {
+    let geometry = geometry(3);
+    let mut partly = entries(0);
+    partly[200] = Leaf([7; 32]);
+    let theirs = vec![BLANK_MARK, group_mark(&partly), BLANK_MARK];
+    let their_mark = tree_mark(geometry, theirs.clone());
+    let (first, group) = (GroupIndex(0), GroupIndex(1));
+    let asking = || {
+        // Nothing was ever stored here, but for one group that is zero there.
+        let ours = marks(&[0, 0, 5]);
+        let mut source = Source::new(geometry, 0, MARK, vec![]);
+        step(&mut source, Input::Start);
+        step(&mut source, opened(0, their_mark));
+        step(&mut source, Input::OurGroups { first, marks: ours });
+        let marks = theirs.clone();
+        let theirs = Input::Received(ToSource::Groups { first, marks });
+        let ask = |group| Output::Send(ToTarget::AskLeaves { group });
+        assert_eq!(step(&mut source, theirs), [ask(group), ask(GroupIndex(2))]);
+        source
+    };
+    let leaves = |group, entries| Input::Received(ToSource::Leaves { group, entries });
+    let mut source = asking();
+    let entries_of_zeros = entries(0);
+    step(&mut source, leaves(group, partly.clone()));
+    assert_eq!(
+        step(&mut source, leaves(GroupIndex(2), entries_of_zeros.clone())),
+        [
+            Output::Adopt {
+                group: GroupIndex(2),
+                entries: entries_of_zeros
+            },
+            Output::Ready {
+                barrier: 0,
+                mark: their_mark,
+                adopted_groups: 2
+            },
+        ]
+    );
+    for (at, entry) in [(200, 0), (200, 8), (0, 7)] {
+        let mut entries = partly.clone();
+        entries[at] = Leaf([entry; 32]);
+        assert_eq!(
+            step(&mut asking(), leaves(group, entries)),
+            [Output::Fail(SessionError::BadLeaves { group })]
+        );
+    }
 }

@@ -6,16 +6,16 @@ fn two() -> Geometry {
     geometry(2)
 }
 
-fn ours() -> Vec<Node> {
-    nodes(two(), &[1, 2])
+fn ours() -> Vec<Mark> {
+    marks(&[1, 2])
 }
 
-fn theirs() -> Vec<Node> {
-    nodes(two(), &[1, 9])
+fn theirs() -> Vec<Mark> {
+    marks(&[1, 9])
 }
 
 fn after(inputs: impl IntoIterator<Item = Input>) -> Source {
-    let mut source = Source::new(two(), 1, ROOT, vec![]);
+    let mut source = Source::new(two(), 1, MARK, vec![]);
     for input in inputs {
         let out = step(&mut source, input);
         assert!(!matches!(out.last(), Some(Output::Fail(_))), "{out:?}");
@@ -23,14 +23,14 @@ fn after(inputs: impl IntoIterator<Item = Input>) -> Source {
     source
 }
 
-fn our_nodes() -> Input {
-    let (first, nodes) = (GroupIndex(0), ours());
-    Input::OurGroups { first, nodes }
+fn our_marks() -> Input {
+    let (first, marks) = (GroupIndex(0), ours());
+    Input::OurGroups { first, marks }
 }
 
-fn their_nodes() -> Input {
-    let (first, nodes) = (GroupIndex(0), theirs());
-    Input::Received(ToSource::Groups { first, nodes })
+fn their_marks() -> Input {
+    let (first, marks) = (GroupIndex(0), theirs());
+    Input::Received(ToSource::Groups { first, marks })
 }
 
 fn finish() -> Input {
@@ -40,8 +40,8 @@ fn finish() -> Input {
 
 /// Each stage by the inputs that lead there, and what it hears.
 fn stages() -> Vec<(&'static str, Vec<Input>, Vec<&'static str>)> {
-    let compare = || vec![Input::Start, opened(1, root(two(), theirs()))];
-    let ready = || vec![Input::Start, opened(1, ROOT)];
+    let compare = || vec![Input::Start, opened(1, tree_mark(two(), theirs()))];
+    let ready = || vec![Input::Start, opened(1, MARK)];
     let pass = || [ready(), vec![Input::BeginPass { pass: 5 }]].concat();
     let asked = || [pass(), vec![sent(data(0, 1)), Input::BarrierDue]].concat();
     let and = |mut before: Vec<Input>, then: Input| {
@@ -51,20 +51,20 @@ fn stages() -> Vec<(&'static str, Vec<Input>, Vec<&'static str>)> {
     vec![
         ("waiting", vec![], vec!["start"]),
         ("opening", vec![Input::Start], vec!["opened"]),
-        ("comparing", compare(), vec!["our nodes", "their nodes"]),
+        ("comparing", compare(), vec!["our marks", "their marks"]),
         (
             "comparing",
-            and(compare(), our_nodes()),
-            vec!["their nodes"],
+            and(compare(), our_marks()),
+            vec!["their marks"],
         ),
         (
             "comparing",
-            and(compare(), their_nodes()),
-            vec!["our nodes"],
+            and(compare(), their_marks()),
+            vec!["our marks"],
         ),
         (
             "comparing",
-            and(and(compare(), their_nodes()), our_nodes()),
+            and(and(compare(), their_marks()), our_marks()),
             vec!["leaves"],
         ),
         ("ready", ready(), vec!["pass", "finish"]),
@@ -83,7 +83,7 @@ fn stages() -> Vec<(&'static str, Vec<Input>, Vec<&'static str>)> {
 
 /// One input of each kind, each in order but for the stage it comes in.
 fn one_of_each() -> Vec<(&'static str, Input)> {
-    let (group, leaves) = (GroupIndex(1), leaves(9));
+    let (group, entries) = (GroupIndex(1), entries(9));
     let (root, read_back, proof) = (ROOT, true, vec![]);
     let finished = ToSource::Finished {
         root,
@@ -92,12 +92,12 @@ fn one_of_each() -> Vec<(&'static str, Input)> {
     };
     vec![
         ("start", Input::Start),
-        ("opened", opened(1, ROOT)),
-        ("our nodes", our_nodes()),
-        ("their nodes", their_nodes()),
+        ("opened", opened(1, MARK)),
+        ("our marks", our_marks()),
+        ("their marks", their_marks()),
         (
             "leaves",
-            Input::Received(ToSource::Leaves { group, leaves }),
+            Input::Received(ToSource::Leaves { group, entries }),
         ),
         ("pass", Input::BeginPass { pass: 6 }),
         ("extent", sent(data(7, 1))),

@@ -11,7 +11,7 @@ fn pending() -> Target {
 
 /// A target that was asked for barrier 4 and has not flushed it.
 fn flushing() -> Target {
-    let mut target = Target::new(geometry(), 3, ROOT);
+    let mut target = Target::new(geometry(), 3, MARK);
     for input in [
         open(geometry().length()),
         frame(ToTarget::BeginPass { pass: 3 }),
@@ -29,9 +29,16 @@ fn finishing(read_back: bool) -> Target {
     target
 }
 
+fn proving() -> Target {
+    let mut target = finishing(true);
+    step(&mut target, Input::ReadBack { root: ROOT });
+    target
+}
+
 /// One input of each kind, each in order but for the stage it comes in.
 fn one_of_each(target: &Target) -> Vec<(&'static str, Input)> {
-    let (durable, root) = target.durable();
+    let (durable, mark) = target.durable();
+    let root = ROOT;
     let group = GroupIndex(0);
     let (first, count) = (group, 1);
     vec![
@@ -43,7 +50,8 @@ fn one_of_each(target: &Target) -> Vec<(&'static str, Input)> {
         ("data", Input::ExtentChecked(checked(300))),
         ("barrier", barrier(5)),
         ("finish", finish(durable, root, false)),
-        ("flushed", Input::Flushed { barrier: 4, root }),
+        ("flushed", Input::Flushed { barrier: 4, mark }),
+        ("root", Input::RootComputed { root }),
         ("read back", Input::ReadBack { root }),
         ("proved", Input::Proved { proof: vec![] }),
     ]
@@ -54,17 +62,18 @@ type Heard = (fn() -> Target, Vec<&'static str>);
 
 #[test]
 fn each_stage_hears_what_belongs_to_it_and_nothing_else() {
-    let waiting = || Target::new(geometry(), 4, ROOT);
+    let waiting = || Target::new(geometry(), 4, MARK);
     let level = ["groups?", "leaves?", "pass", "finish"];
     let writing = ["zero", "data", "barrier"];
-    let stages: [Heard; 7] = [
+    let stages: [Heard; 8] = [
         (waiting, vec!["open"]),
         (serving, level.to_vec()),
         (passing, [&level[..], &writing].concat()),
         (pending, writing.to_vec()),
         (flushing, [&writing[..], &["flushed"]].concat()),
         (|| finishing(true), vec!["read back"]),
-        (|| finishing(false), vec!["proved"]),
+        (|| finishing(false), vec!["root"]),
+        (proving, vec!["proved"]),
     ];
     for (make, heard) in stages {
         for (name, input) in one_of_each(&make()) {
@@ -98,7 +107,7 @@ fn a_source_out_of_turn_voids_nothing_and_a_shell_out_of_turn_all_that_is_not_du
             "open" | "groups?" | "leaves?" | "pass" | "finish" => {
                 assert_eq!((refused(&out), settled), (RefusalCode::BadFrame, true));
             }
-            "flushed" | "read back" | "proved" => {
+            "flushed" | "root" | "read back" | "proved" => {
                 assert_eq!(
                     (refused(&out), settled),
                     (RefusalCode::StorageFailed, false)
@@ -116,7 +125,7 @@ fn a_page_of_more_groups_than_a_frame_holds_is_refused_in_any_volume() {
         (MAX_GROUPS_PER_FRAME, true),
         (MAX_GROUPS_PER_FRAME + 1, false),
     ] {
-        let mut target = Target::new(geometry, 4, ROOT);
+        let mut target = Target::new(geometry, 4, MARK);
         step(&mut target, open(geometry.length()));
         let first = GroupIndex(0);
         step(&mut target, frame(ToTarget::AskGroups { first, count }));

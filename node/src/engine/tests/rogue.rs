@@ -10,7 +10,7 @@ use crate::engine::{Engine, wall_clock};
 use crate::local;
 use crate::net::{self, BlockStream, Event, Net};
 use crate::store::Store;
-use blocks::{Root, ToSource, ToTarget};
+use blocks::{Mark, ToSource, ToTarget};
 use crdt::SignedChange;
 use futures::AsyncWriteExt;
 use keys::{Domain, Identity, PublicKey, Signed, Statement};
@@ -181,7 +181,7 @@ impl Rogue {
             ticket,
             length: bytes.len() as u64,
             barrier: 1,
-            root: Root([7; 32]),
+            mark: Mark([7; 32]),
         };
         let mut frames = open.encode(0).unwrap();
         frames.extend(ToTarget::BeginPass { pass: 1 }.encode(0).unwrap());

@@ -2,8 +2,8 @@
 //! peer that has a stream and keeps to no rule.
 
 use super::*;
-use blocks::GroupIndex;
 use blocks::extent::{BARRIER_BLOCKS, MAX_EXTENT_BLOCKS};
+use blocks::{BLANK_MARK, GroupIndex};
 use tokio::time::timeout;
 
 fn frames(frames: &[ToTarget]) -> Vec<u8> {
@@ -55,7 +55,7 @@ async fn frames_out_of_turn_and_blocks_out_of_place_are_refused_and_not_written(
         ticket: vec![],
         length: world.length,
         barrier: 0,
-        root: Root([0; 32]),
+        mark: BLANK_MARK,
     };
     let zero = |first, count| ToTarget::Zero {
         first: BlockIndex(first),

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use blocks::Geometry;
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::task::AtomicWaker;
 use keys::authority::authority;
@@ -27,6 +28,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use volumes::{TreeFile, VolumeTag};
 
 use crate::clock;
 use crate::transfer::*;
@@ -303,15 +305,17 @@ impl World {
         assert_eq!(differing, Vec::<usize>::new(), "blocks that differ");
     }
 
-    pub fn durable(&self) -> (u64, [u8; 32]) {
-        let Ok(bytes) = fs::read(self.dir.join("durable")) else {
-            return (0, [0; 32]);
-        };
-        let (barrier, root) = bytes.split_at(8);
-        (
-            u64::from_le_bytes(barrier.try_into().unwrap()),
-            root.try_into().unwrap(),
-        )
+    /// The last durable barrier.
+    pub fn durable(&self) -> u64 {
+        let bytes = fs::read(self.dir.join("durable")).ok();
+        bytes.map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().unwrap()))
+    }
+
+    /// The root of the stored tree of the end whose it is. Nobody may have it open.
+    pub fn root_of(&self, tree: &Path, tag: u8) -> [u8; 32] {
+        let geometry = Geometry::new(self.length).unwrap();
+        let tree = TreeFile::open(tree, VolumeTag([tag; 16]), geometry);
+        tree.unwrap().root().unwrap().0
     }
 
     pub fn send_job(&self) -> SendJob {
@@ -321,7 +325,7 @@ impl World {
             source: self.source(),
             tree: self.source_tree(),
             tag: [3; 16],
-            barrier: self.durable().0,
+            barrier: self.durable(),
             barrier_bytes: self.barrier_bytes,
             progress: Arc::default(),
             compression: self.compression,
@@ -338,17 +342,16 @@ impl World {
             intents: self.dir.join("notes"),
             tag: [4; 16],
             fresh: !self.target_tree().exists(),
-            barrier: self.durable().0,
+            barrier: self.durable(),
             progress: Arc::default(),
-            commit: Box::new(move |barrier, root| {
-                let mut bytes = barrier.to_le_bytes().to_vec();
-                bytes.extend(root.0);
+            commit: Box::new(move |barrier| {
+                let bytes = barrier.to_le_bytes();
                 let fresh = record.with_extension("new");
                 fs::write(&fresh, bytes).unwrap();
                 fs::rename(fresh, &record).unwrap();
                 Ok(())
             }),
-            prove: Box::new(|root, read_back| Ok(format!("{root} {read_back}").into_bytes())),
+            prove: Box::new(|_, root, read_back| Ok(format!("{root} {read_back}").into_bytes())),
         }
     }
 

@@ -8,7 +8,10 @@ use super::super::world::{Running, World, content, pause, soon, until};
 use crate::api::model::ActionOptions;
 use crate::net::{BlockStream, MAX_STREAMS_PER_PEER};
 use blocks::frame::PREFIX_LEN;
-use blocks::{FramePrefix, GROUP_BLOCKS, Leaf, Node, RefusalCode, Root, ToSource, ToTarget};
+use blocks::{
+    BLOCK_SIZE, BlockIndex, FramePrefix, GROUP_BLOCKS, Geometry, Leaf, Mark, RefusalCode, Root,
+    ToSource, ToTarget, ZERO_ENTRY,
+};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use keys::proof::{End, Method, RootProof};
 use keys::{Domain, Epoch, Identity, MeshId, MigrationId, Role, Signed, VolumeId};
@@ -78,16 +81,28 @@ async fn says(stream: &mut BlockStream, frame: &ToSource) {
     let _ = stream.flush().await;
 }
 
+/// What an honest replicator says of a volume that holds this.
+fn mark_of(bytes: &[u8]) -> Mark {
+    let geometry = Geometry::new(bytes.len() as u64).unwrap();
+    let entry = |(block, data): (u64, &[u8])| match blocks::is_zero(data) {
+        true => ZERO_ENTRY,
+        false => blocks::leaf(geometry, BlockIndex(block), data),
+    };
+    let entries: Vec<Leaf> = (0..).zip(bytes.chunks(BLOCK_SIZE)).map(entry).collect();
+    let groups = entries.chunks(GROUP_BLOCKS as usize);
+    blocks::tree_mark(geometry, groups.map(blocks::group_mark))
+}
+
 /// What a replicator may do to an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lie {
-    AnotherRoot,
+    AnotherMark,
     AnotherBarrier,
     NobodyAsked,
     UnknownCode,
     NodesOfNothing,
-    /// The right root, and nothing written.
-    AsIfWritten(Root),
+    /// The right mark, and nothing written.
+    AsIfWritten(Mark),
 }
 
 impl Lie {
@@ -103,31 +118,31 @@ impl Lie {
                     let _ = stream.flush().await;
                 }
                 (Self::NodesOfNothing, ToTarget::Open { barrier, .. }) => {
-                    let root = Root([1; 32]);
-                    says(stream, &ToSource::Opened { barrier, root }).await;
+                    let mark = Mark([1; 32]);
+                    says(stream, &ToSource::Opened { barrier, mark }).await;
                 }
-                (_, ToTarget::Open { barrier, root, .. }) => {
-                    says(stream, &ToSource::Opened { barrier, root }).await;
+                (_, ToTarget::Open { barrier, mark, .. }) => {
+                    says(stream, &ToSource::Opened { barrier, mark }).await;
                     if self == Self::NobodyAsked {
                         let barrier = barrier + 1;
-                        says(stream, &ToSource::Durable { barrier, root }).await;
+                        says(stream, &ToSource::Durable { barrier, mark }).await;
                     }
                 }
                 (_, ToTarget::AskGroups { first, count }) => {
-                    let nodes = vec![Node([2; 32]); count as usize];
-                    says(stream, &ToSource::Groups { first, nodes }).await;
+                    let marks = vec![Mark([2; 32]); count as usize];
+                    says(stream, &ToSource::Groups { first, marks }).await;
                 }
                 (_, ToTarget::AskLeaves { group }) => {
-                    let leaves = vec![Leaf([3; 32]); GROUP_BLOCKS as usize];
-                    says(stream, &ToSource::Leaves { group, leaves }).await;
+                    let entries = vec![Leaf([3; 32]); GROUP_BLOCKS as usize];
+                    says(stream, &ToSource::Leaves { group, entries }).await;
                 }
                 (_, ToTarget::Barrier { barrier }) => {
-                    let (barrier, root) = match self {
-                        Self::AsIfWritten(root) => (barrier, root),
-                        Self::AnotherBarrier => (barrier + 7, Root([4; 32])),
-                        _ => (barrier, Root([4; 32])),
+                    let (barrier, mark) = match self {
+                        Self::AsIfWritten(mark) => (barrier, mark),
+                        Self::AnotherBarrier => (barrier + 7, Mark([4; 32])),
+                        _ => (barrier, Mark([4; 32])),
                     };
-                    says(stream, &ToSource::Durable { barrier, root }).await;
+                    says(stream, &ToSource::Durable { barrier, mark }).await;
                 }
                 _ => {}
             }
@@ -140,7 +155,7 @@ async fn a_replicator_that_acknowledges_falsely_is_left_by_name_and_believed_in_
     let lied = Lied::new().await;
     let before = lied.barrier().await;
     let lies = [
-        (Lie::AnotherRoot, "root at barrier"),
+        (Lie::AnotherMark, "mark at barrier"),
         (Lie::AnotherBarrier, "the target acknowledged barrier"),
         (Lie::NobodyAsked, "the session with the replicator failed"),
         (Lie::UnknownCode, "bytes that are not a frame"),
@@ -162,16 +177,16 @@ async fn a_replicator_that_acknowledges_falsely_is_left_by_name_and_believed_in_
         assert_eq!(lied.barrier().await, before, "{lie:?} was believed");
     }
 
-    // What it acknowledges with the right root is believed, as nobody else has looked…
+    // What it acknowledges with the right mark is believed, as nobody else has looked…
     std::fs::write(&lied.disk, content(99)).unwrap();
-    let root = Root(*blake3::hash(&content(99)).as_bytes());
+    let mark = mark_of(&content(99));
     let (mut stream, job) = (lied.rogue.stream().await, lied.job);
     let believed = until("the false barrier", &lied.agent, move |engine| {
         let record = engine.agents[&job].machine.record();
         (record.barrier > before).then_some(())
     });
     tokio::select! {
-        () = Lie::AsIfWritten(root).told(&mut stream) => panic!("the agent left"),
+        () = Lie::AsIfWritten(mark).told(&mut stream) => panic!("the agent left"),
         () = believed => {}
     }
     assert!(std::fs::read(&lied.copy).unwrap() != content(99));
@@ -192,8 +207,8 @@ async fn a_replicator_that_acknowledges_falsely_is_left_by_name_and_believed_in_
 async fn up_to_the_statement(stream: &mut BlockStream) -> Option<(Root, bool)> {
     while let Some(frame) = heard(stream).await {
         match frame {
-            ToTarget::Open { barrier, root, .. } => {
-                says(stream, &ToSource::Opened { barrier, root }).await;
+            ToTarget::Open { barrier, mark, .. } => {
+                says(stream, &ToSource::Opened { barrier, mark }).await;
             }
             ToTarget::Finish {
                 root, read_back, ..

@@ -500,7 +500,7 @@ fn take(step: &Step, mut tree: TreeFile, numbers: &mut [u8]) -> TreeFile {
         Step::Replace(group, number) => {
             let blocks = geometry.group_blocks(GroupIndex(group));
             // A group with some blocks of zeros, or all of them.
-            let fill = |block: u64| number * u8::from(block % 37 == 0);
+            let fill = |block: u64| number * u8::from(block.is_multiple_of(37));
             let entries: Vec<Leaf> = blocks
                 .clone()
                 .map(|block| entry_of(geometry, block, fill(block)))
@@ -594,16 +594,21 @@ fn warming_goes_on_where_it_was_survives_a_restart_and_begins_again_where_someth
 
 #[test]
 fn a_failure_while_warming_leaves_what_it_did_not_compute_to_the_root() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut tree = make(folder.path(), three_groups());
-    tree.set(BlockIndex(300), some_leaf(300)).unwrap();
-    tree.sync().unwrap();
-    let mut tree = reopen(tree);
-    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let file = std::mem::replace(&mut tree.file, full);
-    assert!(tree.warm(3).is_err());
-    tree.file = file;
-    let mut model = vec![ZERO_ENTRY; 518];
-    model[300] = some_leaf(300);
-    assert_eq!(tree.root().unwrap(), expected_root(tree.geometry, &model));
+    let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
+    // A page that cannot be read, and records that cannot be written.
+    for stored in [Some(300), None] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tree = make(folder.path(), three_groups());
+        let mut model = vec![ZERO_ENTRY; 518];
+        if let Some(block) = stored {
+            model[block as usize] = some_leaf(block);
+            tree.set(BlockIndex(block), some_leaf(block)).unwrap();
+            tree.sync().unwrap();
+            tree = reopen(tree);
+        }
+        let file = std::mem::replace(&mut tree.file, full());
+        assert!(tree.warm(3).is_err());
+        tree.file = file;
+        assert_eq!(tree.root().unwrap(), expected_root(tree.geometry, &model));
+    }
 }

@@ -28,6 +28,7 @@ mod outbox;
 mod peer;
 mod redial;
 mod streams;
+mod striped;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -87,7 +87,7 @@ impl Names {
         let prefix = format!("/dunlin/{}", hex::encode(&mesh_tag[..4]));
         Names {
             blocks: protocol(&prefix, "blocks/1"),
-            direct: protocol(&prefix, "blocks-direct/1"),
+            direct: protocol(&prefix, "blocks-direct/2"),
             gossip: protocol(&prefix, "gossip/2"),
             prefix,
         }

@@ -1,4 +1,4 @@
-//! Connections that carry one block stream each, beside the one that carries everything
+//! Connections that carry nothing but a block stream, beside the one that carries everything
 //! else: no multiplexer between the stream and TLS, no other task in its way, and windows
 //! that the kernel sizes. They are secured as every other, on the same port.
 //!
@@ -11,13 +11,14 @@ use std::array::IntoIter;
 use std::collections::{BTreeSet, HashMap};
 use std::future::{Ready, ready};
 use std::io;
-use std::iter::Flatten;
+use std::iter::{self, Flatten};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures::future::{join_all, try_join_all};
 use futures::io::BufReader;
 use futures::stream::FuturesUnordered;
 use futures::task::AtomicWaker;
@@ -33,16 +34,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::peer::{PeerKey, id_of, key_of};
+use super::striped::{Hello, connections_for};
 use super::tls::Tls;
 
 /// TLS asks for 4 KiB at a time; so much is taken from the kernel at once.
 pub(super) const READ_AHEAD: usize = 64 * 1024;
-/// Streams with connections of their own at once, both ways, of all peers: each takes a
-/// file descriptor. Beyond it they share the connection that there is.
-const MAX_DIRECT: usize = 256;
+/// Connections of block streams at once, both ways, of all peers: each takes a file
+/// descriptor. Beyond it streams share the connection that there is.
+const MAX_DIRECT: usize = 1024;
 /// Addresses of one peer that are dialled for a stream.
 const MAX_SOCKETS: usize = 4;
-/// How long a dial may take: a firewall may swallow every packet.
+/// How long a dial may take, and each of the others that follow it: a firewall may swallow
+/// every packet.
 const DIAL: Duration = Duration::from_secs(3);
 /// A peer that could not be dialled is not tried again for so long.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -191,35 +194,45 @@ pub(super) fn keep_alive(stream: &TcpStream) {
 pub(super) struct Dialler {
     tls: Tls,
     direct: StreamProtocol,
+    /// Connections of each stream at least.
+    least: u8,
     /// Peers that could not be dialled, and until when they are not tried again.
     failed: Arc<Mutex<HashMap<PeerKey, Instant>>>,
 }
 
 impl Dialler {
     pub(super) fn new(tls: Tls, direct: StreamProtocol) -> Self {
-        let failed = Arc::default();
+        let (least, failed) = (1, Arc::default());
         Self {
             tls,
             direct,
+            least,
             failed,
         }
     }
 
-    /// Connects to a peer at whichever of these addresses answers first. None where it
-    /// cannot be dialled, which is told and remembered for a while.
+    /// As over a way that is long.
+    #[cfg(test)]
+    pub(super) fn with_least(mut self, least: u8) -> Self {
+        self.least = least;
+        self
+    }
+
+    /// Connects to a peer at whichever of these addresses answers first, as often as the
+    /// way there asks for: the connections of one stream. None where it cannot be dialled,
+    /// which is told and remembered for a while.
     pub(super) async fn dial(
         &self,
         peer: PeerKey,
         addresses: impl IntoIterator<Item = Multiaddr>,
-    ) -> Option<Box<dyn Io>> {
+    ) -> Option<Vec<Box<dyn Io>>> {
         let sockets = addresses.into_iter().filter_map(|a| socket_of(&a));
         let sockets: Vec<SocketAddr> = sockets.take(MAX_SOCKETS).collect();
         if sockets.is_empty() || self.has_failed(&peer) {
             return None;
         }
-        let dialled = timeout(DIAL, self.first_of(peer, sockets)).await;
-        match dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(io) => Some(io),
+        match self.connections(peer, sockets).await {
+            Ok(connections) => Some(connections),
             Err(error) => {
                 let text = hex::encode(peer);
                 tracing::info!("blocks to or from {text} share its connection: {error}");
@@ -239,7 +252,44 @@ impl Dialler {
             .is_some_and(|until| *until > Instant::now())
     }
 
-    async fn first_of(&self, peer: PeerKey, sockets: Vec<SocketAddr>) -> io::Result<Box<dyn Io>> {
+    /// All connections of a stream, each of which has said which one it is.
+    async fn connections(
+        &self,
+        peer: PeerKey,
+        sockets: Vec<SocketAddr>,
+    ) -> io::Result<Vec<Box<dyn Io>>> {
+        let mut stream = [0; 16];
+        getrandom::fill(&mut stream).map_err(|error| io::Error::other(error.to_string()))?;
+        let first = in_time(self.first_of(peer, sockets)).await?;
+        let others = 1..self.least.max(connections_for(first.round_trip));
+        let others = others.map(|_| in_time(self.secure(peer, first.socket)));
+        // Fewer of them make a slower stream, not none.
+        let others = join_all(others).await.into_iter().filter_map(Result::ok);
+        let all: Vec<Secured> = iter::once(first).chain(others).collect();
+        // At most as many as were asked for.
+        let count = all.len() as u8;
+        let named = (0..count).zip(all).map(|(index, secured)| {
+            let hello = Hello {
+                stream,
+                index,
+                count,
+            };
+            in_time(self.name(secured, hello))
+        });
+        try_join_all(named).await
+    }
+
+    /// Says what a connection is for. Only those that are kept are more to the other end
+    /// than a handshake.
+    async fn name(&self, secured: Secured, hello: Hello) -> io::Result<Box<dyn Io>> {
+        let names = [self.direct.clone()];
+        let named = dialer_select_proto(secured.io, names, Version::V1).await;
+        let (_, mut io) = named.map_err(io::Error::other)?;
+        hello.write(&mut io).await?;
+        Ok(Box::new(io))
+    }
+
+    async fn first_of(&self, peer: PeerKey, sockets: Vec<SocketAddr>) -> io::Result<Secured> {
         let mut tries: FuturesUnordered<_> = sockets
             .into_iter()
             .map(|socket| self.secure(peer, socket))
@@ -247,21 +297,17 @@ impl Dialler {
         let mut failed = io::Error::from(io::ErrorKind::NotFound);
         while let Some(tried) = tries.next().await {
             match tried {
-                // Only the first one is more to the other end than a handshake.
-                Ok(stream) => {
-                    let names = [self.direct.clone()];
-                    let named = dialer_select_proto(stream, names, Version::V1).await;
-                    let (_, stream) = named.map_err(io::Error::other)?;
-                    return Ok(Box::new(stream));
-                }
+                Ok(secured) => return Ok(secured),
                 Err(error) => failed = error,
             }
         }
         Err(failed)
     }
 
-    async fn secure(&self, peer: PeerKey, socket: SocketAddr) -> io::Result<impl Io + use<>> {
+    async fn secure(&self, peer: PeerKey, socket: SocketAddr) -> io::Result<Secured> {
+        let began = Instant::now();
         let stream = TcpStream::connect(socket).await?;
+        let round_trip = began.elapsed();
         stream.set_nodelay(true)?;
         keep_alive(&stream);
         let stream = BufReader::with_capacity(READ_AHEAD, tcp::tokio::TcpStream(stream));
@@ -273,8 +319,25 @@ impl Dialler {
         if found != id_of(&peer) {
             return Err(io::Error::other(format!("{socket} is another peer")));
         }
-        Ok(stream)
+        Ok(Secured {
+            io: Box::new(stream),
+            socket,
+            round_trip,
+        })
     }
+}
+
+/// A connection whose other end is who it should be.
+struct Secured {
+    io: Box<dyn Io>,
+    socket: SocketAddr,
+    /// How long TCP took to connect.
+    round_trip: Duration,
+}
+
+async fn in_time<T>(dialling: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let dialled = timeout(DIAL, dialling).await;
+    dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// The host of an address, where it is named by its number.

@@ -11,8 +11,9 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures::stream::FuturesUnordered;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
 use libp2p::{Multiaddr, StreamProtocol};
 use libp2p_stream::{Control, IncomingStreams, OpenStreamError};
@@ -20,9 +21,10 @@ use tokio::select;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::direct::{Dialler, Handed, Io, Usable};
+use super::direct::{Dialler, Direct, Handed, Io, Usable};
 use super::event::Refusal;
 use super::peer::{PeerKey, id_of, key_of};
+use super::striped::{Gathering, Hello, Striped};
 
 /// Inbound block streams of one peer at once: one for each disk being migrated, as a
 /// session stays open between its passes, and room for one to be taken over.
@@ -178,6 +180,9 @@ pub(super) async fn accept(
 ) {
     let places = Places::default();
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+    let mut gathering = Gathering::default();
+    // Each of them has one of the places for connections.
+    let mut introduced = FuturesUnordered::new();
     loop {
         let (peer, stream, is_direct): (_, Box<dyn Io>, _) = select! {
             Some((peer, stream)) = incoming.next() => match key_of(&peer) {
@@ -185,10 +190,21 @@ pub(super) async fn accept(
                 None => continue,
             },
             // Who gets no greeting shares the connection that there is, if there is one.
-            Some(Handed { peer, io }) = handed.recv() => match usable.open(peer, io) {
-                Some(direct) => (peer, Box::new(direct), true),
-                None => continue,
-            },
+            Some(Handed { peer, io }) = handed.recv() => {
+                let opened = usable.open(peer, io);
+                introduced.extend(opened.map(|direct| introduce(peer, direct)));
+                continue;
+            }
+            Some(introduced) = introduced.next() => {
+                let whole = introduced.and_then(|(peer, hello, direct)| {
+                    let parts = gathering.take(peer, hello, direct, Instant::now())?;
+                    Some((peer, one_of(parts)))
+                });
+                match whole {
+                    Some((peer, stream)) => (peer, stream, true),
+                    None => continue,
+                }
+            }
             else => return,
         };
         if let Some(place) = places.take(peer) {
@@ -209,6 +225,25 @@ pub(super) async fn accept(
                 greet(stream, REFUSED).await;
                 drop(permit);
             });
+        }
+    }
+}
+
+/// What a connection is of; none where it does not say so in time.
+async fn introduce(peer: PeerKey, mut direct: Direct) -> Option<(PeerKey, Hello, Direct)> {
+    let hello = timeout(GREET, Hello::read(&mut direct)).await;
+    Some((peer, hello.ok()?.ok()?, direct))
+}
+
+/// The stream that these connections make.
+fn one_of(mut parts: Vec<Direct>) -> Box<dyn Io> {
+    match (parts.pop(), parts.is_empty()) {
+        (Some(part), true) => Box::new(part),
+        (last, _) => {
+            let parts = parts.into_iter().chain(last);
+            Box::new(Striped::new(
+                parts.map(|part| Box::new(part) as _).collect(),
+            ))
         }
     }
 }
@@ -260,7 +295,8 @@ impl Opening {
         let peer = self.peer;
         let dialled = self.dialler.dial(peer, self.addresses.clone()).await?;
         // It may have left meanwhile.
-        let mut stream: Box<dyn Io> = Box::new(self.usable.open(peer, dialled)?);
+        let opened = dialled.into_iter().map(|io| self.usable.open(peer, io));
+        let mut stream = one_of(opened.collect::<Option<_>>()?);
         let mut greeting = [0];
         let greeted = timeout(GREET, stream.read_exact(&mut greeting)).await;
         greeted.ok()?.ok()?;

@@ -4,9 +4,10 @@ use super::{MESH, Node, QUIC, Raw, TCP, key, node, pair, soon};
 use crate::net::behaviour::Names;
 use crate::net::direct::{Dialler, Io, Usable, socket_of};
 use crate::net::peer::id_of;
+use crate::net::striped::Striped;
 use crate::net::tls::Tls;
 use crate::net::{BlockStream, StreamError};
-use futures::{AsyncReadExt, AsyncWriteExt, poll};
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, poll};
 use libp2p::Multiaddr;
 use libp2p::identity::Keypair;
 use tokio::net::TcpListener;
@@ -18,8 +19,11 @@ fn dialler(seed: u8) -> Dialler {
 }
 
 /// Has bytes carried there and back.
-async fn carries(near: &mut BlockStream, far: &mut BlockStream) {
-    let bytes: Vec<u8> = (0..200_000u32).map(|at| (at % 251) as u8).collect();
+async fn carries(
+    near: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    far: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) {
+    let bytes: Vec<u8> = (0..2_000_000u32).map(|at| (at % 251) as u8).collect();
     let (mut there, mut back) = (vec![0; bytes.len()], vec![0; bytes.len()]);
     soon("bytes to be carried", async {
         let write = async {
@@ -96,29 +100,55 @@ async fn an_address_that_leads_nowhere_or_to_somebody_else_is_passed_over() {
     assert!(soon("no dial", right).await.is_none());
 }
 
-/// Dials, and gives the connection if it is greeted.
-async fn greeted(a: &Node, seed: u8) -> Option<Box<dyn Io>> {
-    let dialler = dialler(seed);
+/// Dials, and gives the stream if it is greeted.
+async fn greeted(a: &Node, dialler: &Dialler) -> Option<Striped> {
     let dialled = dialler.dial(a.key, [a.address.clone()]);
-    let mut io = soon("a dial", dialled).await?;
+    let mut stream = Striped::new(soon("a dial", dialled).await?);
     let mut greeting = [0];
-    let read = soon("a greeting", io.read_exact(&mut greeting)).await;
-    read.is_ok().then_some(io)
+    let read = soon("a greeting", stream.read_exact(&mut greeting)).await;
+    read.is_ok().then_some(stream)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_several_connections_is_one_stream_at_the_other_end() {
+    let mut a = node(1, TCP).await;
+    a.allow([key(9)]);
+    let raw = Raw::new(9);
+    raw.dials(&a).await;
+    a.connected(key(9)).await;
+    let dialler = dialler(9).with_least(5);
+    let mut near = greeted(&a, &dialler).await.unwrap();
+    assert_eq!(near.connections(), 5);
+    let (peer, mut far) = a.stream().await;
+    assert_eq!(peer, key(9));
+    assert!(far.is_direct());
+    carries(&mut near, &mut far).await;
+    // It ends as one.
+    a.allow([]);
+    a.disconnected(key(9)).await;
+    let read = soon("the end", near.read(&mut [0])).await;
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    assert!(soon("the end", far.read(&mut [0])).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_member_that_is_connected_is_greeted_and_only_as_long_as_it_is() {
     let mut a = node(1, TCP).await;
-    assert!(greeted(&a, 9).await.is_none(), "a stranger");
+    assert!(greeted(&a, &dialler(9)).await.is_none(), "a stranger");
     a.allow([key(9)]);
-    assert!(greeted(&a, 9).await.is_none(), "a member out of sight");
+    assert!(
+        greeted(&a, &dialler(9)).await.is_none(),
+        "a member out of sight"
+    );
     // Whoever leaves last: the member, or its connection.
     for is_parted in [true, false] {
         a.allow([key(9)]);
         let raw = Raw::new(9);
         raw.dials(&a).await;
         a.connected(key(9)).await;
-        let mut io = greeted(&a, 9).await.expect("a member that is connected");
+        let mut io = greeted(&a, &dialler(9))
+            .await
+            .expect("a member that is connected");
         match is_parted {
             true => a.allow([]),
             false => drop(raw),
@@ -127,7 +157,10 @@ async fn only_a_member_that_is_connected_is_greeted_and_only_as_long_as_it_is() 
         let mut said = Vec::new();
         let read = soon("the end", io.read_to_end(&mut said)).await;
         assert!(said.is_empty(), "{read:?}");
-        assert!(greeted(&a, 9).await.is_none(), "one that was connected");
+        assert!(
+            greeted(&a, &dialler(9)).await.is_none(),
+            "one that was connected"
+        );
     }
 }
 
@@ -139,7 +172,7 @@ async fn a_connection_that_is_late_or_one_too_many_is_no_stream() {
     usable.set([key(1), key(2)].into());
     let mut first = usable.open(key(1), io()).unwrap();
     let others: Vec<_> = (0..).map_while(|_| usable.open(key(2), io())).collect();
-    assert_eq!(others.len(), 255);
+    assert_eq!(others.len(), 1023);
     assert!(usable.open(key(1), io()).is_none());
     // The last one of the other peer makes room, and a peer that left has none.
     drop(others);

@@ -33,6 +33,11 @@ impl DirtySet {
         }
     }
 
+    /// The cut of its volume.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
     /// How many blocks are dirty.
     pub fn len(&self) -> u64 {
         self.len
@@ -111,6 +116,14 @@ impl DirtySet {
         Some((BlockIndex(first), count))
     }
 
+    /// The first run of dirty blocks at or after `from`, at most `max_blocks`
+    /// long. They stay in the set: a reader that fails can begin again.
+    pub fn next_run(&self, from: BlockIndex, max_blocks: u64) -> Option<Range<u64>> {
+        let first = self.next_dirty(from.0)?;
+        let most = first.saturating_add(max_blocks).min(self.geometry.blocks());
+        Some(first..self.next_clean(first, most))
+    }
+
     fn mark_blocks(&mut self, blocks: Range<u64>) {
         let mut block = blocks.start;
         while block < blocks.end {
@@ -134,6 +147,20 @@ impl DirtySet {
             bits = *self.words.get(index)?;
         }
         Some(index as u64 * WORD_BITS + u64::from(bits.trailing_zeros()))
+    }
+
+    /// The first clean block from `from` on, or `end` when all before it are
+    /// dirty.
+    fn next_clean(&self, from: u64, end: u64) -> u64 {
+        let mut block = from;
+        while block < end {
+            let clean = !self.words[word(block)] >> (block % WORD_BITS);
+            if clean != 0 {
+                return end.min(block + u64::from(clean.trailing_zeros()));
+            }
+            block += WORD_BITS - block % WORD_BITS;
+        }
+        end
     }
 }
 
@@ -243,6 +270,16 @@ mod tests {
             }
             dirty.merge(&other);
             prop_assert_eq!(dirty.len(), model.len() as u64);
+            let (mut seen, mut from) = (BTreeSet::new(), 0);
+            while let Some(run) = dirty.next_run(BlockIndex(from), u64::from(max)) {
+                prop_assert!(run.start >= from && run.end - run.start <= u64::from(max));
+                let whole = run.end - run.start == u64::from(max);
+                prop_assert!(whole || !dirty.contains(BlockIndex(run.end)));
+                seen.extend(run.clone());
+                from = run.end;
+            }
+            prop_assert_eq!(&seen, &model);
+            prop_assert_eq!(dirty.len(), model.len() as u64, "looking takes nothing out");
             let mut taken = BTreeSet::new();
             while let Some((first, count)) = dirty.take_next_run(max) {
                 prop_assert!(count >= 1 && count <= max);

@@ -5,20 +5,24 @@
 //! anything about peers.
 
 mod aligned;
+mod changed;
 mod intents;
 mod kernel;
 #[cfg(test)]
 mod loop_device;
 mod rehash;
 mod rescan;
+mod scan;
 mod source;
 mod target;
 mod tree_file;
 
 pub use aligned::AlignedBuf;
+pub use changed::{Changed, find_changed};
 pub use intents::{IntentError, Intents, OpenIntentsError};
 pub use rehash::{ReadBlocks, RehashError, RootReader, read_entries, rehash_group};
-pub use rescan::{Changed, RescanTracker, ScanCounts, ScanError, Scanned};
+pub use rescan::{RescanTracker, Scanned};
+pub use scan::{Scan, ScanCounts, ScanError, Span};
 pub use source::{OpenSourceError, ReadError, SourceChanged, SourceIdentity, SourceVolume};
 pub use target::{OpenTargetError, SyncFailed, TargetMoved, TargetVolume, WriteError};
 pub use tree_file::{OpenTreeError, ROOT_BATCH, TreeError, TreeFile, VolumeTag};

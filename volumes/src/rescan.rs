@@ -1,47 +1,16 @@
-//! The tracker that works everywhere: it reads a source and compares it with
-//! the stored tree. It costs local reads only, and needs no help from the
-//! kernel.
+//! A scan of a whole source on one thread, with the bytes read on the way: for
+//! a caller that does one thing at a time.
 //!
-//! It never changes the tree. A block that was read and sent is not yet at the
-//! other end; its leaf is set by the caller once it is durable there, or after
-//! a crash it would look equal without being so.
+//! Not here: where to look (`scan`), and comparing (`changed`).
 
-use std::ops::Range;
+use blocks::{BlockIndex, Geometry};
 
-use blocks::{BLOCK_SIZE, BlockIndex, Geometry, GroupIndex, Leaf, ZERO_ENTRY, is_zero, leaf};
-
-use crate::{
-    AlignedBuf, READ_BLOCKS, ReadBlocks, ReadError, SourceChanged, SourceVolume, TreeError,
-    TreeFile,
-};
-
-/// The longest run of zero blocks given as one extent.
-const MAX_ZERO_BLOCKS: u64 = 4096;
+use crate::changed::{Changed, add_zeros, find_changed};
+use crate::{AlignedBuf, READ_BLOCKS, ReadBlocks, Scan, ScanError, SourceVolume, Span, TreeFile};
 
 /// After this many blocks without a change the tracker returns, so that its
 /// caller can pause, stop, or use the tree: 64 MiB.
 const QUIET_BLOCKS: u64 = 1024;
-
-/// A run of blocks that differ from the stored tree.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Changed {
-    /// They are zero now.
-    Zero {
-        /// The first one.
-        first: BlockIndex,
-        /// How many, at most 4096.
-        count: u64,
-    },
-    /// They hold data.
-    Data {
-        /// The first one.
-        first: BlockIndex,
-        /// The leaf of each, at most [`READ_BLOCKS`].
-        leaves: Vec<Leaf>,
-        /// Where their bytes are in the buffer the scan was given.
-        bytes: Range<usize>,
-    },
-}
 
 /// What one step of a scan found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,76 +23,31 @@ pub enum Scanned {
     End,
 }
 
-/// Why a scan stopped. Nothing was skipped: the next step tries again.
-#[derive(Debug, thiserror::Error)]
-pub enum ScanError {
-    /// The source could not be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The source is another one, or of another length.
-    #[error(transparent)]
-    Source(#[from] SourceChanged),
-    /// The stored tree could not be used. A torn group has to be replaced
-    /// before the scan can go on.
-    #[error(transparent)]
-    Tree(#[from] TreeError),
-    /// The tree or source given is of another length than the scan.
-    #[error("the scan is of {scan} bytes, the tree of {tree}, the source of {source_length}")]
-    Mismatch {
-        /// The length being scanned, in bytes.
-        scan: u64,
-        /// The tree's volume length, in bytes.
-        tree: u64,
-        /// The source's length, in bytes.
-        source_length: u64,
-    },
-}
-
-/// What a scan did so far, in blocks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ScanCounts {
-    /// Read and compared.
-    pub read: u64,
-    /// Passed over without reading: holes in the source.
-    pub skipped: u64,
-    /// Found changed.
-    pub changed: u64,
-}
-
 /// One scan of a source from its beginning to its end.
 #[derive(Debug)]
 pub struct RescanTracker {
-    geometry: Geometry,
-    /// The next block to look at.
-    cursor: u64,
-    /// The data that was found last, in bytes; between it and the cursor there
-    /// is a hole.
-    data: Range<u64>,
-    /// Zero blocks found and not yet given out, for more may follow.
-    zeros: Range<u64>,
-    counts: ScanCounts,
+    scan: Scan,
+    /// Taken from the scan and not yet compared: reading it failed.
+    unread: Option<Span>,
+    /// A run of zeros that was found and not yet given out, for more may
+    /// follow.
+    zeros: Vec<Changed>,
 }
 
 impl RescanTracker {
     /// A scan that begins at the first block.
     pub fn new(geometry: Geometry) -> Self {
         Self {
-            geometry,
-            cursor: 0,
-            data: 0..0,
-            zeros: 0..0,
-            counts: ScanCounts::default(),
+            scan: Scan::of_all(geometry, READ_BLOCKS),
+            unread: None,
+            zeros: Vec::new(),
         }
-    }
-
-    /// What was done so far.
-    pub fn counts(&self) -> ScanCounts {
-        self.counts
     }
 
     /// The next block to look at; all before it were.
     pub fn position(&self) -> BlockIndex {
-        BlockIndex(self.cursor)
+        let unread = self.unread.as_ref().map(|span| span.blocks().start);
+        unread.map_or(self.scan.position(), BlockIndex)
     }
 
     /// Scans until something changed, or a good while without. At most
@@ -140,164 +64,130 @@ impl RescanTracker {
         tree: &mut TreeFile,
         buf: &mut AlignedBuf,
     ) -> Result<Scanned, ScanError> {
-        self.check_lengths(source, tree)?;
-        if self.cursor == 0 {
-            source.check_unchanged()?;
-        }
-        let mut changed = Vec::new();
-        let start = self.cursor;
-        while changed.is_empty() {
-            if self.cursor == self.geometry.blocks() {
-                self.give_zeros(&mut changed);
-                if changed.is_empty() {
+        let start = self.position().0;
+        while self.position().0 - start < QUIET_BLOCKS {
+            if self.unread.is_none() {
+                self.unread = self.scan.next_span(source, tree)?;
+            }
+            let changed = match &self.unread {
+                None if self.zeros.is_empty() => {
                     source.check_unchanged()?;
                     return Ok(Scanned::End);
                 }
-            } else if self.cursor - start >= QUIET_BLOCKS {
-                return Ok(Scanned::Quiet);
-            } else {
-                self.scan(source, tree, buf, &mut changed)?;
+                None => std::mem::take(&mut self.zeros),
+                Some(Span::Hole { changed, .. }) => changed.clone(),
+                Some(Span::Data { blocks, entries }) => {
+                    let first = BlockIndex(blocks.start);
+                    let bytes = source.read_blocks(first, entries.len() as u64, buf)?;
+                    find_changed(source.geometry(), first, entries, bytes)
+                }
+            };
+            let at_end = self.unread.take().is_none();
+            let changed = if at_end { changed } else { self.join(changed) };
+            if !changed.is_empty() {
+                return Ok(Scanned::Changed(changed));
             }
         }
-        Ok(Scanned::Changed(changed))
+        Ok(Scanned::Quiet)
     }
 
-    fn check_lengths(&self, source: &SourceVolume, tree: &TreeFile) -> Result<(), ScanError> {
-        if source.geometry() == self.geometry && tree.geometry() == self.geometry {
-            return Ok(());
-        }
-        Err(ScanError::Mismatch {
-            scan: self.geometry.length(),
-            tree: tree.geometry().length(),
-            source_length: source.length(),
-        })
-    }
-
-    fn scan(
-        &mut self,
-        source: &SourceVolume,
-        tree: &mut TreeFile,
-        buf: &mut AlignedBuf,
-        changed: &mut Vec<Changed>,
-    ) -> Result<(), ScanError> {
-        let offset = BlockIndex(self.cursor).offset();
-        if offset >= self.data.end {
-            let length = self.geometry.length();
-            self.data = source.next_data(offset)?.unwrap_or(length..length);
-        }
-        let group = BlockIndex(self.cursor).group();
-        let group_end = self.geometry.group_blocks(group).end;
-        let hole_end = match self.data.start == self.geometry.length() {
-            // A short last block is all hole too.
-            true => self.geometry.blocks(),
-            false => self.data.start / BLOCK_SIZE as u64,
-        };
-        if self.cursor < hole_end {
-            return Ok(self.scan_hole(tree, group, hole_end.min(group_end), changed)?);
-        }
-        let data_end = self.data.end.div_ceil(BLOCK_SIZE as u64);
-        let end = (self.cursor + READ_BLOCKS).min(group_end).min(data_end);
-        self.scan_data(source, tree, end, buf, changed)
-    }
-
-    /// Blocks in a hole of the source: zero without being read.
-    fn scan_hole(
-        &mut self,
-        tree: &mut TreeFile,
-        group: GroupIndex,
-        end: u64,
-        changed: &mut Vec<Changed>,
-    ) -> Result<(), TreeError> {
-        let range = self.cursor..end;
-        if !tree.is_blank_group(group) {
-            let first = self.geometry.group_blocks(group).start;
-            let entries = tree.entries(group)?;
-            for block in range.clone() {
-                if entries[(block - first) as usize] != ZERO_ENTRY {
-                    self.add_zero(block, changed);
-                }
-            }
-        }
-        self.counts.skipped += range.end - range.start;
-        self.cursor = end;
-        Ok(())
-    }
-
-    fn scan_data(
-        &mut self,
-        source: &SourceVolume,
-        tree: &mut TreeFile,
-        end: u64,
-        buf: &mut AlignedBuf,
-        changed: &mut Vec<Changed>,
-    ) -> Result<(), ScanError> {
-        let first = BlockIndex(self.cursor);
-        let group_start = self.geometry.group_blocks(first.group()).start;
-        let entries = &tree.entries(first.group())?[(first.0 - group_start) as usize..];
-        let bytes = source.read_blocks(first, end - first.0, buf)?;
-        let (mut from, mut len) = (0, 0);
-        for (block, entry) in (first.0..end).zip(entries) {
-            from += len;
-            len = self.geometry.block_len(BlockIndex(block));
-            let data = &bytes[from..from + len];
-            if is_zero(data) {
-                if *entry != ZERO_ENTRY {
-                    self.add_zero(block, changed);
-                }
+    /// Joins runs of zeros with those found before, and keeps back the last.
+    fn join(&mut self, found: Vec<Changed>) -> Vec<Changed> {
+        let mut changed = Vec::new();
+        for run in found {
+            let Changed::Zero { first, count } = run else {
+                changed.append(&mut self.zeros);
+                changed.push(run);
                 continue;
-            }
-            let leaf = leaf(self.geometry, BlockIndex(block), data);
-            if leaf != *entry {
-                self.add_data(block, leaf, from..from + len, changed);
-            }
+            };
+            add_zeros(first.0..first.0 + count, &mut self.zeros);
+            let full = self.zeros.len() - 1;
+            changed.extend(self.zeros.drain(..full));
         }
-        self.counts.read += end - first.0;
-        self.cursor = end;
-        Ok(())
-    }
-
-    fn add_zero(&mut self, block: u64, changed: &mut Vec<Changed>) {
-        let run = self.zeros.end - self.zeros.start;
-        if self.zeros.end != block || run == 0 || run >= MAX_ZERO_BLOCKS {
-            self.give_zeros(changed);
-            self.zeros = block..block;
-        }
-        self.zeros.end = block + 1;
-        self.counts.changed += 1;
-    }
-
-    fn add_data(&mut self, block: u64, leaf: Leaf, at: Range<usize>, changed: &mut Vec<Changed>) {
-        self.give_zeros(changed);
-        self.counts.changed += 1;
-        if let Some(Changed::Data {
-            first,
-            leaves,
-            bytes,
-        }) = changed.last_mut()
-            && first.0 + leaves.len() as u64 == block
-        {
-            leaves.push(leaf);
-            bytes.end = at.end;
-            return;
-        }
-        changed.push(Changed::Data {
-            first: BlockIndex(block),
-            leaves: vec![leaf],
-            bytes: at,
-        });
-    }
-
-    fn give_zeros(&mut self, changed: &mut Vec<Changed>) {
-        let count = self.zeros.end - self.zeros.start;
-        if count > 0 {
-            changed.push(Changed::Zero {
-                first: BlockIndex(self.zeros.start),
-                count,
-            });
-        }
-        self.zeros = 0..0;
+        changed
     }
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    use blocks::{BLOCK_SIZE, Leaf};
+
+    use super::*;
+    use crate::VolumeTag;
+
+    const BLOCK: u64 = BLOCK_SIZE as u64;
+
+    fn step_over(length: u64, prepare: impl FnOnce(&File, &mut TreeFile)) -> Vec<Scanned> {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("image");
+        let file = File::create(&image).unwrap();
+        file.set_len(length).unwrap();
+        let geometry = Geometry::new(length).unwrap();
+        let at = folder.path().join("tree");
+        let mut tree = TreeFile::create(&at, VolumeTag([1; 16]), geometry).unwrap();
+        prepare(&file, &mut tree);
+        let source = SourceVolume::open(&image).unwrap();
+        let mut tracker = RescanTracker::new(geometry);
+        let mut buf = AlignedBuf::new(READ_BLOCKS);
+        let mut steps = Vec::new();
+        while steps.last() != Some(&Scanned::End) {
+            steps.push(tracker.next_changed(&source, &mut tree, &mut buf).unwrap());
+        }
+        steps
+    }
+
+    #[test]
+    fn a_scan_without_changes_returns_now_and_then() {
+        let steps = step_over(4000 * BLOCK, |file, tree| {
+            let zeros = vec![0; 4000 * BLOCK_SIZE - 1];
+            file.write_all_at(&zeros, 0).unwrap();
+            file.write_all_at(&[1], 4000 * BLOCK - 1).unwrap();
+            tree.set_zero_run(BlockIndex(0), 4000).unwrap();
+        });
+        assert_eq!(steps[..3], [Scanned::Quiet, Scanned::Quiet, Scanned::Quiet]);
+        assert!(matches!(steps[3], Scanned::Changed(_)));
+        assert_eq!(steps[4], Scanned::End);
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_read_again_in_the_next_step() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("image");
+        let file = File::create(&image).unwrap();
+        file.write_all_at(&vec![1; 40 * BLOCK_SIZE], 0).unwrap();
+        let source = SourceVolume::open(&image).unwrap();
+        let at = folder.path().join("tree");
+        let geometry = source.geometry();
+        let mut tree = TreeFile::create(&at, VolumeTag([1; 16]), geometry).unwrap();
+        let mut tracker = RescanTracker::new(geometry);
+        let mut buf = AlignedBuf::new(READ_BLOCKS);
+        let mut step = || {
+            let step = tracker.next_changed(&source, &mut tree, &mut buf);
+            (step, tracker.position().0)
+        };
+        assert!(matches!(step(), (Ok(Scanned::Changed(_)), 16)));
+        file.set_len(17 * BLOCK).unwrap();
+        assert!(matches!(step(), (Err(ScanError::Read(_)), 16)));
+        file.set_len(40 * BLOCK).unwrap();
+        assert!(matches!(step(), (Ok(Scanned::Changed(_)), 32)));
+    }
+
+    #[test]
+    fn runs_of_zeros_are_joined_whether_they_were_read_or_not() {
+        let steps = step_over(600 * BLOCK, |file, tree| {
+            file.write_all_at(&[0; 100 * BLOCK_SIZE], 300 * BLOCK)
+                .unwrap();
+            tree.set_run(BlockIndex(0), &[Leaf([1; 32]); 600]).unwrap();
+        });
+        let whole = Changed::Zero {
+            first: BlockIndex(0),
+            count: 600,
+        };
+        assert_eq!(steps, [Scanned::Changed(vec![whole]), Scanned::End]);
+    }
+}

@@ -63,6 +63,8 @@ pub struct Progress {
     pub blocks_total: AtomicU64,
     /// Blocks looked at in this pass; the agent's end only.
     pub blocks_looked_at: AtomicU64,
+    /// Bytes read of the source in this session; the agent's end only.
+    pub bytes_read: AtomicU64,
     /// Blocks sent, or received and written, in this session.
     pub blocks_sent: AtomicU64,
     /// Bytes of payload on the wire in this session.

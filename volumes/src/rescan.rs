@@ -3,7 +3,7 @@
 //!
 //! Not here: where to look (`scan`), and comparing (`changed`).
 
-use blocks::{BlockIndex, Geometry};
+use blocks::{BlockIndex, DirtySet, Geometry};
 
 use crate::changed::{Changed, add_zeros, find_changed};
 use crate::{AlignedBuf, READ_BLOCKS, ReadBlocks, Scan, ScanError, SourceVolume, Span, TreeFile};
@@ -32,16 +32,32 @@ pub struct RescanTracker {
     /// A run of zeros that was found and not yet given out, for more may
     /// follow.
     zeros: Vec<Changed>,
+    bytes_read: u64,
 }
 
 impl RescanTracker {
-    /// A scan that begins at the first block.
+    /// A scan of every block.
     pub fn new(geometry: Geometry) -> Self {
+        Self::of(Scan::of_all(geometry, READ_BLOCKS))
+    }
+
+    /// A scan of the blocks in `dirty`; others are not read.
+    pub fn of_dirty(dirty: DirtySet) -> Self {
+        Self::of(Scan::of_dirty(dirty, READ_BLOCKS))
+    }
+
+    fn of(scan: Scan) -> Self {
         Self {
-            scan: Scan::of_all(geometry, READ_BLOCKS),
+            scan,
             unread: None,
             zeros: Vec::new(),
+            bytes_read: 0,
         }
+    }
+
+    /// Bytes read of the source so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read
     }
 
     /// The next block to look at; all before it were.
@@ -79,6 +95,7 @@ impl RescanTracker {
                 Some(Span::Data { blocks, entries }) => {
                     let first = BlockIndex(blocks.start);
                     let bytes = source.read_blocks(first, entries.len() as u64, buf)?;
+                    self.bytes_read += bytes.len() as u64;
                     find_changed(source.geometry(), first, entries, bytes)
                 }
             };

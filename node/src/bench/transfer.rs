@@ -8,6 +8,7 @@
 use crate::net::{self, BlockStream, Event, Net};
 use crate::transfer::tests::world::{World, granted, noise};
 use crate::transfer::{BARRIER_BYTES, Compression};
+use blocks::{DirtySet, Geometry};
 use keys::Identity;
 use libp2p::Multiaddr;
 use std::fs::OpenOptions;
@@ -109,6 +110,16 @@ fn change(source: &Path, changes: &str) {
     }
 }
 
+/// What a tracker would have seen of that.
+fn dirty_set(length: u64, changes: &str) -> DirtySet {
+    let mut dirty = DirtySet::new(Geometry::new(length).unwrap());
+    for line in changes.lines() {
+        let (offset, length) = line.split_once(' ').unwrap();
+        dirty.mark_range(offset.parse().unwrap(), length.parse().unwrap());
+    }
+    dirty
+}
+
 #[test]
 fn transfer() {
     let Some(folder) = std::env::var_os("DUNLIN_BENCH_FOLDER") else {
@@ -117,6 +128,7 @@ fn transfer() {
     };
     let changes = std::fs::read_to_string(PathBuf::from(&folder).join("changes"));
     let changes = changes.unwrap_or_default();
+    let is_tracked = std::env::var_os("DUNLIN_BENCH_TRACKED").is_some();
     let passes = if changes.is_empty() { 1 } else { 2 };
     let listen = std::env::var("DUNLIN_BENCH_LISTEN");
     let listen = listen.unwrap_or_else(|_| "/ip4/127.0.0.1/tcp/0".into());
@@ -132,15 +144,17 @@ fn transfer() {
     runtime.block_on(async {
         let (near, mut far) = connected(&listen).await;
         for pass in 1..=passes {
+            let mut dirty = None;
             if pass == 2 {
                 change(&folder.join("source"), &changes);
+                dirty = is_tracked.then(|| dirty_set(length, &changes));
             }
             let (since, cores) = (Instant::now(), core_seconds());
             let ends = stream(&near, &mut far).await;
             let (leave, given) = granted();
             let job = world.send_job();
             let mut running = world.start_jobs(ends, job, (given, 64), |_| {}).await;
-            let done = running.pass(pass).await;
+            let done = running.pass_over(pass, dirty).await;
             let (took, cores) = (since.elapsed().as_secs_f64(), core_seconds() - cores);
             println!(
                 "pass={pass} seconds={took:.3} core_seconds={cores:.2} bytes={} blocks={} most_mib={:.0}",

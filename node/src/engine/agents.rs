@@ -245,7 +245,9 @@ impl Engine {
                 self.report.soon();
             }
             Action::OpenSession { permit, epoch } => self.open_session(job, permit, epoch),
-            Action::BeginPass { pass } => self.command(job, SendCommand::BeginPass { pass }),
+            Action::BeginPass { pass } => {
+                self.command(job, SendCommand::BeginPass { pass, dirty: None })
+            }
             Action::Finish { read_back } => self.command(job, SendCommand::Finish { read_back }),
             Action::CloseSession => {
                 if let Some(slot) = self.agents.get_mut(&job) {

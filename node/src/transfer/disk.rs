@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self as std_mpsc, TryRecvError};
 use std::thread;
 
-use blocks::{BlockIndex, Extent, Geometry, GroupIndex, Leaf, Mark, Root, ZERO_ENTRY};
+use blocks::{BlockIndex, DirtySet, Extent, Geometry, GroupIndex, Leaf, Mark, Root, ZERO_ENTRY};
 use keys::{Permit, SendBlocks};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -25,7 +25,7 @@ use volumes::{
 use super::compress::{Gauge, Packer};
 use super::locks::while_busy;
 use super::piece::{Lent, Part, Piece, Slice};
-use super::{Compression, PIECES, Progress, WARM_GROUPS};
+use super::{Compression, PIECES, Progress, WARM_GROUPS, add};
 
 /// How requests and pieces reach the disk thread. Not bounded by itself: there
 /// are [`PIECES`] pieces, and the session waits for answers before it asks on.
@@ -46,8 +46,9 @@ pub(super) enum ToDisk {
         group: GroupIndex,
         entries: Vec<Leaf>,
     },
-    /// Read all of the source and give what differs from the stored tree.
-    Pass { pass: u32 },
+    /// Read the source, all of it or what may be dirty, and give what differs from the
+    /// stored tree.
+    Pass { pass: u32, dirty: Option<DirtySet> },
     /// Stop reading for this pass.
     EndPass,
     /// Store acknowledged leaves.
@@ -292,7 +293,7 @@ impl Worker {
                 self.tree.replace(group, &entries)?;
                 self.answer(FromDisk::Adopted)
             }
-            ToDisk::Pass { pass } => self.pass(pass),
+            ToDisk::Pass { pass, dirty } => self.pass(pass, dirty),
             ToDisk::EndPass => {
                 self.pass_ended = true;
                 Ok(())
@@ -321,17 +322,24 @@ impl Worker {
         self.answer(FromDisk::Root { root })
     }
 
-    fn pass(&mut self, pass: u32) -> Result<(), Ended> {
+    fn pass(&mut self, pass: u32, dirty: Option<DirtySet>) -> Result<(), Ended> {
         self.pass_ended = false;
         self.is_resting = false;
         self.progress.pass.store(pass, Relaxed);
         self.gauge.restart(Instant::now());
-        let mut scan = RescanTracker::new(self.volume.geometry());
+        let mut scan = match dirty {
+            Some(dirty) => RescanTracker::of_dirty(dirty),
+            None => RescanTracker::new(self.volume.geometry()),
+        };
+        let mut read = 0;
         while !self.pass_ended {
             let mut piece = self.piece()?;
             let step = scan.next_changed(&self.volume, &mut self.tree, &mut piece.raw);
             let position = scan.position().0;
             self.progress.blocks_looked_at.store(position, Relaxed);
+            let bytes_read = scan.bytes_read() - read;
+            add(&self.progress.bytes_read, bytes_read);
+            read += bytes_read;
             match step.map_err(scan_failed)? {
                 Scanned::Quiet => self.free.push(piece),
                 Scanned::Changed(changed) => self.give(changed, piece)?,

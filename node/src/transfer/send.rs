@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 
-use blocks::{RefusalCode, Source};
+use blocks::{DirtySet, RefusalCode, Source};
 use crdt::PassSummary;
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use keys::{Permit, SendBlocks};
@@ -46,12 +46,17 @@ pub struct SendJob {
 }
 
 /// What the caller wants next. Passes and the finish wait for their turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum SendCommand {
     /// Read the source and send what differs.
     BeginPass {
         /// Its number; rises within a session.
         pass: u32,
+        /// Read only these blocks, of a source of the same length; none reads all. What
+        /// the set leaves out is taken to be what the stored tree says: whoever gives one
+        /// answers for every block that was written since the last pass began, and for
+        /// all of a pass before that did not come to its end.
+        dirty: Option<DirtySet>,
     },
     /// Ask for the replicator's signed statement, which ends the session.
     Finish {

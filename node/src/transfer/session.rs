@@ -265,7 +265,7 @@ impl Session {
     }
 
     async fn commanded(&mut self, command: SendCommand) {
-        if command == SendCommand::Close {
+        if matches!(command, SendCommand::Close) {
             self.is_stopping = true;
             self.runs.clear();
             self.disk.ask(ToDisk::EndPass);
@@ -282,11 +282,11 @@ impl Session {
         }
         match self.waiting.pop_front() {
             None | Some(SendCommand::Close) => {}
-            Some(SendCommand::BeginPass { pass }) => {
+            Some(SendCommand::BeginPass { pass, dirty }) => {
                 self.is_ready = false;
                 self.pass_began = Instant::now();
                 self.step(Input::BeginPass { pass }).await;
-                self.disk.ask(ToDisk::Pass { pass });
+                self.disk.ask(ToDisk::Pass { pass, dirty });
             }
             Some(SendCommand::Finish { read_back }) => {
                 self.is_ready = false;

@@ -13,7 +13,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use blocks::{
-    BLANK_MARK, BlockIndex, Encoding, Geometry, Leaf, RefusalCode, Root, ToSource, ToTarget, leaf,
+    BLANK_MARK, BlockIndex, DirtySet, Encoding, Geometry, Leaf, RefusalCode, Root, ToSource,
+    ToTarget, leaf,
 };
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
@@ -126,6 +127,31 @@ async fn between_passes_both_ends_compute_what_a_cutover_will_ask_for() {
 }
 
 #[tokio::test]
+async fn a_pass_over_a_dirty_set_looks_at_nothing_else() {
+    let world = World::new(40 * MIB + 5);
+    let mut running = world.start().await;
+    running.pass(1).await;
+    for block in [0, 300, 301, 640] {
+        world.write_source(block, &noise(block, 5));
+    }
+    // Two blocks that differ, and one that does not.
+    let geometry = Geometry::new(world.length).unwrap();
+    let mut dirty = DirtySet::new(geometry);
+    for block in [300, 450, 640] {
+        dirty.mark(BlockIndex(block));
+    }
+    let looked_at = running.sending.bytes_read.load(Relaxed);
+    let done = running.pass_over(2, Some(dirty)).await;
+    assert_eq!((done.blocks, done.bytes), (2, BLOCK as u64 + 5));
+    let read = running.sending.bytes_read.load(Relaxed) - looked_at;
+    assert_eq!(read, 2 * BLOCK as u64 + 5);
+    // The others are found by looking everywhere.
+    assert_eq!(running.pass(3).await.blocks, 2);
+    world.assert_equal();
+    running.close().await;
+}
+
+#[tokio::test]
 async fn the_next_pass_sends_only_what_changed_in_this_session_and_in_the_next() {
     let world = World::new(33 * MIB);
     let mut running = world.start().await;
@@ -167,7 +193,12 @@ async fn a_connection_cut_at_any_point_costs_nothing_that_was_acknowledged() {
         let opening = 200;
         far.stall_after(bytes + opening);
         let running = world.start_over(near, far, |_| {}).await;
-        running.command(SendCommand::BeginPass { pass: 1 }).await;
+        running
+            .command(SendCommand::BeginPass {
+                pass: 1,
+                dirty: None,
+            })
+            .await;
         let floor = (bytes / MIB).saturating_sub(2) * 16;
         let receiving = running.receiving.clone();
         until(|| receiving.blocks_sent.load(Relaxed) >= floor as u64).await;
@@ -212,7 +243,12 @@ async fn what_is_written_while_a_barrier_is_made_durable_stays_noted() {
             });
         })
         .await;
-    running.command(SendCommand::BeginPass { pass: 1 }).await;
+    running
+        .command(SendCommand::BeginPass {
+            pass: 1,
+            dirty: None,
+        })
+        .await;
     loop {
         match running.received.recv().await.unwrap() {
             ReceiveEvent::Committed { .. } => break,
@@ -331,7 +367,12 @@ async fn a_full_disk_is_named_and_the_copy_goes_on_once_there_is_room() {
     let mut running = world
         .start_over(near, far, |job| job.volume = volume.clone())
         .await;
-    running.command(SendCommand::BeginPass { pass: 1 }).await;
+    running
+        .command(SendCommand::BeginPass {
+            pass: 1,
+            dirty: None,
+        })
+        .await;
     let last = running.last_sent().await;
     assert_eq!(last, SendEvent::Refused(RefusalCode::StorageFull));
     let ReceiveEvent::StorageFailed(why) = running.last_received().await else {
@@ -369,7 +410,12 @@ async fn a_source_that_changes_its_size_stops_the_pass_and_loses_nothing() {
         let (near, mut far) = pair().await;
         let gate = far.stall_after(MIB);
         let mut running = world.start_over(near, far, |_| {}).await;
-        running.command(SendCommand::BeginPass { pass: 1 }).await;
+        running
+            .command(SendCommand::BeginPass {
+                pass: 1,
+                dirty: None,
+            })
+            .await;
         let sending = running.sending.clone();
         until(|| sending.blocks_sent.load(Relaxed) > 32).await;
         let source = OpenOptions::new().write(true).open(world.source()).unwrap();
@@ -398,7 +444,12 @@ async fn a_source_that_is_gone_says_so() {
     let mut running = world.start().await;
     running.pass(1).await;
     fs::remove_file(world.source()).unwrap();
-    running.command(SendCommand::BeginPass { pass: 2 }).await;
+    running
+        .command(SendCommand::BeginPass {
+            pass: 2,
+            dirty: None,
+        })
+        .await;
     let SendEvent::SourceFailed(why) = running.last_sent().await else {
         panic!("nothing was read");
     };
@@ -414,7 +465,12 @@ async fn nothing_is_written_after(
     code: RefusalCode,
 ) {
     let mut running = world.start_held_up(given).await;
-    running.command(SendCommand::BeginPass { pass: 1 }).await;
+    running
+        .command(SendCommand::BeginPass {
+            pass: 1,
+            dirty: None,
+        })
+        .await;
     until(|| running.sending.blocks_sent.load(Relaxed) >= 64).await;
     end().await;
     let last = last_of(&mut running.received).await;
@@ -465,7 +521,12 @@ async fn nothing_is_sent_after_the_lease_and_a_renewed_one_lets_it_go_on() {
     until(|| clock::now().mono_millis > ends + left_millis).await;
 
     let mut running = world.start_with(permit).await;
-    running.command(SendCommand::BeginPass { pass: 1 }).await;
+    running
+        .command(SendCommand::BeginPass {
+            pass: 1,
+            dirty: None,
+        })
+        .await;
     assert_eq!(running.last_sent().await, SendEvent::Closed);
     assert_eq!(running.sending.blocks_sent.load(Relaxed), 0);
     let last = running.last_received().await;
@@ -631,7 +692,10 @@ async fn a_replicator_that_sends_garbage_is_dropped() {
 #[tokio::test]
 async fn a_copy_that_is_deleted_while_it_is_written_is_neither_committed_nor_proven() {
     for then in [
-        SendCommand::BeginPass { pass: 2 },
+        SendCommand::BeginPass {
+            pass: 2,
+            dirty: None,
+        },
         SendCommand::Finish { read_back: false },
         SendCommand::Finish { read_back: true },
     ] {
@@ -669,7 +733,12 @@ async fn a_commit_that_fails_is_not_acknowledged() {
             job.commit = Box::new(|_| Err("cannot store the record: no space".into()));
         })
         .await;
-    running.command(SendCommand::BeginPass { pass: 1 }).await;
+    running
+        .command(SendCommand::BeginPass {
+            pass: 1,
+            dirty: None,
+        })
+        .await;
     let last = running.last_sent().await;
     assert_eq!(last, SendEvent::Refused(RefusalCode::StorageFailed));
     let why = "cannot store the record: no space".to_owned();

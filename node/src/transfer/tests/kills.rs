@@ -52,7 +52,10 @@ async fn a_victim_plays_its_role() {
         let (commands, orders) = mpsc::channel(1);
         let (tell, mut sent) = mpsc::channel(64);
         let sending = tokio::spawn(send(wire, world.send_job(), orders, tell));
-        let begin = SendCommand::BeginPass { pass: 1 };
+        let begin = SendCommand::BeginPass {
+            pass: 1,
+            dirty: None,
+        };
         commands.send(begin).await.unwrap();
         while sent.recv().await.is_some() {}
         sending.await.unwrap();
@@ -84,7 +87,10 @@ async fn a_replicator_killed_at_any_moment_goes_on_from_its_last_barrier() {
         let job = world.send_job();
         let progress = job.progress.clone();
         tokio::spawn(send(wire, job, orders, tell));
-        let begin = SendCommand::BeginPass { pass: 1 };
+        let begin = SendCommand::BeginPass {
+            pass: 1,
+            dirty: None,
+        };
         commands.send(begin).await.unwrap();
         let mut done = false;
         until(|| {

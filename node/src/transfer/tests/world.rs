@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use blocks::Geometry;
+use blocks::{DirtySet, Geometry};
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::task::AtomicWaker;
 use keys::authority::authority;
@@ -468,7 +468,11 @@ impl Running {
 
     /// Runs a pass to its end.
     pub async fn pass(&mut self, pass: u32) -> PassDone {
-        self.command(SendCommand::BeginPass { pass }).await;
+        self.pass_over(pass, None).await
+    }
+
+    pub async fn pass_over(&mut self, pass: u32, dirty: Option<DirtySet>) -> PassDone {
+        self.command(SendCommand::BeginPass { pass, dirty }).await;
         loop {
             match self.next_sent().await {
                 SendEvent::Ready { groups_adopted, .. } => {

@@ -135,6 +135,12 @@ pub enum BadExtent {
         /// Bytes of its blocks.
         expected: u64,
     },
+    /// The pieces of a patch are none, or not all within their block.
+    #[error("patch of {block} has no pieces, or some beyond its end")]
+    Pieces {
+        /// The first such block.
+        block: BlockIndex,
+    },
     /// Its payload could not be decompressed.
     #[error("extent at {first} does not decompress")]
     Undecodable {

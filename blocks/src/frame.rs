@@ -6,11 +6,11 @@
 //! | 4 | length of the header, u32 little endian, 1 to [`MAX_HEADER`] |
 //! | 4 | length of the payload, u32 little endian, 0 to [`MAX_PAYLOAD`] |
 //! | … | header: a [`ToTarget`] or [`ToSource`] in the wire encoding |
-//! | … | payload: an extent's bytes, never passed through the encoding |
+//! | … | payload: bytes of an extent or a patch, never passed through the encoding |
 //!
 //! One enum for each direction. Decoding is total: lengths are checked before
-//! anything is read, counts before anything is used, and only a data extent
-//! may carry a payload.
+//! anything is read, counts before anything is used, and only a data extent or
+//! a patch may carry a payload.
 //!
 //! Not here: what may be said when (see `source` and `target`), and whether an
 //! extent lies in the volume.
@@ -20,8 +20,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::extent::{MAX_EXTENT_BLOCKS, MAX_ZERO_BLOCKS};
-use crate::geometry::{BLOCK_SIZE, BlockIndex, GROUP_BLOCKS, GroupIndex};
+use crate::fingerprint::Fingerprint;
+use crate::geometry::{BLOCK_PIECES, BLOCK_SIZE, BlockIndex, GROUP_BLOCKS, GroupIndex, PIECE_SIZE};
 use crate::hash::{Leaf, Mark, Root};
+use crate::offer::Held;
+use crate::piece::PieceSet;
 
 /// Bytes of a frame before its header.
 pub const PREFIX_LEN: usize = 8;
@@ -42,12 +45,12 @@ pub const MAX_PROOF: usize = 32 * 1024;
 /// Marks of groups asked for, or given, in one frame at most: 32 KiB of them.
 pub const MAX_GROUPS_PER_FRAME: u32 = 1024;
 
-/// How the payload of a data extent is stored.
+/// How the payload of a data extent or a patch is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Encoding {
-    /// The blocks as they are.
+    /// The bytes as they are.
     Raw,
-    /// One zstd frame of all the blocks.
+    /// One zstd frame of all of them.
     Zstd,
 }
 
@@ -82,7 +85,7 @@ pub enum ToTarget {
         /// The number of the pass, for people; it rises within a session.
         pass: u32,
     },
-    /// Bytes for a run of blocks; the only frame with a payload.
+    /// Bytes for a run of blocks, as payload.
     Extent {
         /// The first block.
         first: BlockIndex,
@@ -90,6 +93,9 @@ pub enum ToTarget {
         encoding: Encoding,
         /// One leaf for each block, 1 to [`MAX_EXTENT_BLOCKS`].
         leaves: Vec<Leaf>,
+        /// None, or one for each block. A target may remember them; they are
+        /// not believed.
+        fingerprints: Vec<Fingerprint>,
     },
     /// Zeros for a run of blocks.
     Zero {
@@ -97,6 +103,28 @@ pub enum ToTarget {
         first: BlockIndex,
         /// How many blocks, 1 to [`MAX_ZERO_BLOCKS`].
         count: u32,
+    },
+    /// These blocks differ: asks what the target holds of them, before bytes
+    /// are sent.
+    Offer {
+        /// The first block.
+        first: BlockIndex,
+        /// One leaf for each block, 1 to [`MAX_EXTENT_BLOCKS`].
+        leaves: Vec<Leaf>,
+        /// None, or one for each block.
+        fingerprints: Vec<Fingerprint>,
+    },
+    /// Some pieces for a run of blocks, as payload: one behind the other.
+    Patch {
+        /// The first block.
+        first: BlockIndex,
+        /// How the payload is stored.
+        encoding: Encoding,
+        /// One leaf for each block once it is patched, 1 to
+        /// [`MAX_EXTENT_BLOCKS`].
+        leaves: Vec<Leaf>,
+        /// The pieces of each block that follow, at least one.
+        pieces: Vec<PieceSet>,
     },
     /// Asks that all extents so far be made durable.
     Barrier {
@@ -125,6 +153,9 @@ pub enum ToSource {
         barrier: u64,
         /// The mark of what the target durably holds.
         mark: Mark,
+        /// Whether the target keeps an index of content: it wants fingerprints
+        /// with extents and offers.
+        references: bool,
     },
     /// The session is over.
     Refused {
@@ -145,6 +176,13 @@ pub enum ToSource {
         /// One for each block of the group: its leaf, or
         /// [`ZERO_ENTRY`](crate::ZERO_ENTRY) for a block of zeros.
         entries: Vec<Leaf>,
+    },
+    /// What the target holds of the oldest offer that has no answer yet.
+    Answer {
+        /// The first block of the offer.
+        first: BlockIndex,
+        /// One for each of its blocks.
+        held: Vec<Held>,
     },
     /// Every extent before this barrier is durable.
     Durable {
@@ -274,6 +312,16 @@ pub enum FrameError {
         /// How many there may be.
         limit: u64,
     },
+    /// What comes with each block is not as much as there are blocks.
+    #[error("{count} {what} for {blocks} blocks")]
+    Unmatched {
+        /// What comes with each block.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// For how many blocks.
+        blocks: usize,
+    },
     /// A payload where there is none, none where there must be one, or one of
     /// the wrong size.
     #[error("{frame} frame with a payload of {bytes} bytes")]
@@ -329,13 +377,13 @@ impl FramePrefix {
 
 impl Wire for ToTarget {
     const NAME: &'static str = "frame to a target";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const LIMIT: usize = MAX_HEADER;
 }
 
 impl Wire for ToSource {
     const NAME: &'static str = "frame to a source";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const LIMIT: usize = MAX_HEADER;
 }
 
@@ -349,6 +397,8 @@ impl ToTarget {
             Self::BeginPass { .. } => "begin-pass",
             Self::Extent { .. } => "extent",
             Self::Zero { .. } => "zero",
+            Self::Offer { .. } => "offer",
+            Self::Patch { .. } => "patch",
             Self::Barrier { .. } => "barrier",
             Self::Finish { .. } => "finish",
             Self::Close => "close",
@@ -356,7 +406,7 @@ impl ToTarget {
     }
 
     /// The prefix and the header, to be followed on the wire by `payload`
-    /// bytes (0 for all but a data extent).
+    /// bytes (0 for all but a data extent and a patch).
     ///
     /// # Errors
     /// When the frame breaks a limit.
@@ -382,14 +432,36 @@ impl ToTarget {
                 counted("groups", u64::from(*count), MAX_GROUPS_PER_FRAME.into())?;
             }
             Self::Extent {
-                encoding, leaves, ..
+                encoding,
+                leaves,
+                fingerprints,
+                ..
             } => {
-                let blocks = leaves.len() as u64;
-                counted("extent blocks", blocks, MAX_EXTENT_BLOCKS.into())?;
-                return extent_payload(*encoding, leaves.len(), payload);
+                extent_blocks(leaves, fingerprints)?;
+                let full = leaves.len() * BLOCK_SIZE;
+                return bytes_payload(self.name(), *encoding, (full, BLOCK_SIZE), payload);
             }
             Self::Zero { count, .. } => {
                 counted("zero blocks", u64::from(*count), MAX_ZERO_BLOCKS.into())?;
+            }
+            Self::Offer {
+                leaves,
+                fingerprints,
+                ..
+            } => extent_blocks(leaves, fingerprints)?,
+            Self::Patch {
+                encoding,
+                leaves,
+                pieces,
+                ..
+            } => {
+                extent_blocks(leaves, &[])?;
+                matched("sets of pieces", pieces.len(), leaves.len())?;
+                let sets = pieces.iter().map(|set| set.count());
+                let fewest = sets.clone().min().unwrap_or(0) as u64;
+                counted("pieces", fewest, BLOCK_PIECES as u64)?;
+                let full = sets.sum::<usize>() * PIECE_SIZE;
+                return bytes_payload(self.name(), *encoding, (full, PIECE_SIZE), payload);
             }
             Self::AskLeaves { .. }
             | Self::BeginPass { .. }
@@ -409,6 +481,7 @@ impl ToSource {
             Self::Refused { .. } => "refused",
             Self::Groups { .. } => "groups",
             Self::Leaves { .. } => "leaves",
+            Self::Answer { .. } => "answer",
             Self::Durable { .. } => "durable",
             Self::Finished { .. } => "finished",
         }
@@ -440,6 +513,15 @@ impl ToSource {
             }
             Self::Leaves { entries, .. } => {
                 counted("group leaves", entries.len() as u64, GROUP_BLOCKS)?;
+            }
+            Self::Answer { held, .. } => {
+                let blocks = held.len() as u64;
+                counted("blocks answered for", blocks, MAX_EXTENT_BLOCKS.into())?;
+                for held in held {
+                    if let Held::Pieces(hashes) = held {
+                        counted("hashes of pieces", hashes.len() as u64, BLOCK_PIECES as u64)?;
+                    }
+                }
             }
             Self::Finished { proof, .. } => at_most("proof bytes", proof.len(), MAX_PROOF)?,
             Self::Opened { .. } | Self::Refused { .. } | Self::Durable { .. } => {}
@@ -475,15 +557,39 @@ fn no_payload(frame: &'static str, bytes: usize) -> Result<(), FrameError> {
     Ok(())
 }
 
-fn extent_payload(encoding: Encoding, blocks: usize, bytes: usize) -> Result<(), FrameError> {
-    let full = blocks * BLOCK_SIZE;
+fn matched(what: &'static str, count: usize, blocks: usize) -> Result<(), FrameError> {
+    if count != blocks {
+        return Err(FrameError::Unmatched {
+            what,
+            count,
+            blocks,
+        });
+    }
+    Ok(())
+}
+
+fn extent_blocks(leaves: &[Leaf], fingerprints: &[Fingerprint]) -> Result<(), FrameError> {
+    let blocks = leaves.len() as u64;
+    counted("extent blocks", blocks, MAX_EXTENT_BLOCKS.into())?;
+    if fingerprints.is_empty() {
+        return Ok(());
+    }
+    matched("fingerprints", fingerprints.len(), leaves.len())
+}
+
+/// Checks a payload that decodes to `full` bytes: only the last of the parts that
+/// it is made of may be short, where the volume ends, and by less than itself.
+fn bytes_payload(
+    frame: &'static str,
+    encoding: Encoding,
+    (full, part): (usize, usize),
+    bytes: usize,
+) -> Result<(), FrameError> {
     let fits = match encoding {
-        // Only the volume's last block may be short, and by less than itself.
-        Encoding::Raw => bytes <= full && bytes > full - BLOCK_SIZE,
+        Encoding::Raw => bytes <= full && bytes > full - part,
         Encoding::Zstd => bytes > 0 && bytes <= MAX_PAYLOAD,
     };
     if !fits {
-        let frame = "extent";
         return Err(FrameError::Payload { frame, bytes });
     }
     Ok(())

@@ -1,5 +1,5 @@
 //! How a volume is cut: a length in bytes, blocks of 64 KiB, groups of 256
-//! blocks. Pure arithmetic.
+//! blocks, and blocks into pieces of 4 KiB. Pure arithmetic.
 //!
 //! Not here: contents and hashes.
 
@@ -11,6 +11,13 @@ use thiserror::Error;
 
 /// Bytes in a block; only the last block of a volume may be shorter.
 pub const BLOCK_SIZE: usize = 64 * 1024;
+
+/// Bytes in a piece of a block: what file systems and databases write at once,
+/// as a rule. Only the last piece of a volume may be shorter.
+pub const PIECE_SIZE: usize = 4096;
+
+/// Pieces in a block; only the last block of a volume may have fewer.
+pub const BLOCK_PIECES: usize = BLOCK_SIZE / PIECE_SIZE;
 
 /// Blocks in a group. 256 blocks (16 MiB) are a complete, aligned subtree of
 /// BLAKE3, so that a group's node stands for its leaves in the tree above.
@@ -133,6 +140,12 @@ impl Geometry {
         (range.end - range.start) as usize
     }
 
+    /// The pieces in a block: [`BLOCK_PIECES`], fewer for a short last block, 0
+    /// outside the volume.
+    pub fn block_pieces(&self, block: BlockIndex) -> usize {
+        self.block_len(block).div_ceil(PIECE_SIZE)
+    }
+
     /// The bytes of a block as a range of offsets; empty outside the volume.
     pub fn block_range(&self, block: BlockIndex) -> Range<u64> {
         self.run_range(block, 1)
@@ -192,6 +205,8 @@ mod tests {
             geometry.block_range(BlockIndex(257)),
             257 * 65536..257 * 65536 + 5
         );
+        let pieces = [256, 257, 258].map(|block| geometry.block_pieces(BlockIndex(block)));
+        assert_eq!(pieces, [16, 1, 0]);
         assert_eq!(geometry.group_blocks(GroupIndex(0)), 0..256);
         assert_eq!(geometry.group_blocks(GroupIndex(1)), 256..258);
         assert_eq!(geometry.group_blocks(GroupIndex(2)), 258..258);

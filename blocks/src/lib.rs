@@ -9,10 +9,14 @@
 
 pub mod dirty;
 pub mod extent;
+pub mod fingerprint;
 pub mod frame;
 pub mod geometry;
 pub mod hash;
 pub mod mark;
+pub mod offer;
+pub mod patch;
+pub mod piece;
 pub mod source;
 pub mod target;
 pub mod tree;
@@ -22,12 +26,17 @@ pub use extent::{
     BARRIER_BLOCKS, BadExtent, CheckedExtent, Extent, MAX_BARRIERS, MAX_EXTENT_BLOCKS,
     MAX_ZERO_BLOCKS, check_extent, check_zero, extent_len,
 };
+pub use fingerprint::{Fingerprint, fingerprint};
 pub use frame::{CloseReason, Encoding, FrameError, FramePrefix, RefusalCode, ToSource, ToTarget};
 pub use geometry::{
-    BLOCK_SIZE, BlockIndex, GROUP_BLOCKS, Geometry, GeometryError, GroupIndex, MAX_LENGTH,
+    BLOCK_PIECES, BLOCK_SIZE, BlockIndex, GROUP_BLOCKS, Geometry, GeometryError, GroupIndex,
+    MAX_LENGTH, PIECE_SIZE,
 };
 pub use hash::{Leaf, Mark, Node, ParseHashError, Root};
 pub use mark::{BLANK_MARK, MarkBuilder, ZERO_ENTRY, group_mark, tree_mark};
+pub use offer::{Held, MAX_OPEN_BLOCKS, OfferGauge, Parcel, Remainder, remainder};
+pub use patch::Patch;
+pub use piece::{PieceHash, PieceSet, piece_hashes};
 pub use source::Source;
 pub use target::Target;
 pub use tree::{RootBuilder, group_node, is_zero, leaf, root, zero_leaf};

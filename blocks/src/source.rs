@@ -5,7 +5,9 @@
 //! Not here: reading, hashing and sending extents, storing the tree, and time.
 //! The shell reads a run of blocks, finds that it differs from the stored
 //! tree, sends the frame itself and reports [`Input::ExtentSent`]; when a
-//! barrier is due by the clock it says [`Input::BarrierDue`].
+//! barrier is due by the clock it says [`Input::BarrierDue`]. Instead of bytes it
+//! may send an offer, report [`Input::Offered`], and send as extents or patches
+//! what is left of it once [`Output::Answered`] says what the target holds.
 //!
 //! ```text
 //!          Start          Opened, another mark           all adopted
@@ -19,13 +21,19 @@
 //! Ready ───────────▶ Finishing ──────────────────▶ Over
 //!
 //! any stage ── Closed, Refused, a fault, Stop ──▶ Over
-//!              (Stop in Passing: once all that was sent is committed)
+//!              (Stop in Passing: once all offers are answered and all that was
+//!              sent is committed)
 //! ```
 //!
 //! Rules for the shell:
 //! - Carry out the outputs of one step in order, before the next input.
 //! - Put an extent's frame on the wire and report it before the next one: a
-//!   barrier covers exactly the extents reported before it.
+//!   barrier covers exactly the extents reported before it. So with offers: what
+//!   the target makes of one belongs to the barrier under which it was sent, since
+//!   it answers an offer before it acknowledges the barrier behind it.
+//! - Blocks that wait for an answer are neither sent nor offered again; what is
+//!   sent of them after it are the bytes that were offered, whatever the disk
+//!   holds by then.
 //! - The mark given to [`Source::new`] is computed from the stored tree, never
 //!   remembered beside it: a tree half adopted or half committed by a crash
 //!   then has another mark than the target, and is compared again.
@@ -36,6 +44,7 @@
 
 mod comparing;
 mod fault;
+mod offering;
 mod passing;
 
 use std::mem;
@@ -43,11 +52,13 @@ use std::mem;
 pub use self::fault::SessionError;
 
 use self::comparing::Comparing;
+use self::offering::Offer;
 use self::passing::{PassEnd, Passing};
 use crate::extent::Extent;
 use crate::frame::{CloseReason, ToSource, ToTarget};
-use crate::geometry::{Geometry, GroupIndex};
+use crate::geometry::{BlockIndex, Geometry, GroupIndex};
 use crate::hash::{Leaf, Mark, Root};
+use crate::offer::{Held, held_fits};
 
 /// What the shell saw or wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,16 +79,26 @@ pub enum Input {
         /// The number of the pass; it rises within a session.
         pass: u32,
     },
-    /// The shell has sent this extent. Only while [`Source::may_send`].
+    /// The shell has sent this extent, as it is or as a patch. Only while
+    /// [`Source::may_send`].
     ExtentSent {
         /// What was sent.
         extent: Extent,
         /// Bytes of payload on the wire.
         payload_bytes: u64,
     },
+    /// The shell has sent an offer of these blocks. Only while
+    /// [`Source::may_offer`].
+    Offered {
+        /// The first block.
+        first: BlockIndex,
+        /// One leaf for each block.
+        leaves: Vec<Leaf>,
+    },
     /// What was sent has waited long enough for a barrier.
     BarrierDue,
-    /// The whole volume was read for this pass, all that differed was sent.
+    /// The whole volume was read for this pass, every offer was answered, all
+    /// that differed was sent.
     PassRead,
     /// An [`Output::Commit`] was carried out.
     Committed {
@@ -128,6 +149,14 @@ pub enum Output {
         /// Groups that had to be adopted.
         adopted_groups: u64,
     },
+    /// The oldest offer was answered. Send what is left of it (see
+    /// [`remainder`](crate::remainder)), as far as extents may be sent at all.
+    Answered {
+        /// The first block of the offer.
+        first: BlockIndex,
+        /// One for each of its blocks.
+        held: Vec<Held>,
+    },
     /// The target holds these durably: store them in the tree, in this order,
     /// then answer with [`Input::Committed`].
     Commit {
@@ -135,14 +164,16 @@ pub enum Output {
         barrier: u64,
         /// The target's mark at that barrier.
         mark: Mark,
-        /// What was sent between the barrier before and this one.
+        /// What was sent between the barrier before and this one, and what the
+        /// target made of offers between them.
         extents: Vec<Extent>,
     },
     /// All of the pass is durable and committed.
     PassDone {
         /// The pass.
         pass: u32,
-        /// Blocks sent in it, zero blocks included.
+        /// Blocks sent in it, zero blocks and those that the target made
+        /// included.
         blocks_sent: u64,
         /// Bytes of payload sent in it.
         payload_bytes: u64,
@@ -169,6 +200,7 @@ pub struct Source {
     durable: u64,
     mark: Mark,
     ticket: Vec<u8>,
+    wants_fingerprints: bool,
     stage: Stage,
 }
 
@@ -192,6 +224,7 @@ impl Source {
             durable: barrier,
             mark,
             ticket,
+            wants_fingerprints: false,
             stage: Stage::Waiting,
         }
     }
@@ -204,6 +237,21 @@ impl Source {
             Stage::Passing(pass) => pass.may_send(),
             _ => false,
         }
+    }
+
+    /// Whether one more offer may be sent now: an extent may, and not too many
+    /// offered blocks wait for an answer.
+    pub fn may_offer(&self) -> bool {
+        match &self.stage {
+            Stage::Passing(pass) => pass.may_offer(),
+            _ => false,
+        }
+    }
+
+    /// Whether the target keeps an index and wants fingerprints with extents and
+    /// offers. False until it has opened.
+    pub fn wants_fingerprints(&self) -> bool {
+        self.wants_fingerprints
     }
 
     /// The last durable barrier and the mark at it, as far as is known here.
@@ -243,7 +291,15 @@ impl Source {
             (_, Input::Closed(reason)) => Err(SessionError::Closed { reason }),
             (_, Input::Received(ToSource::Refused { code })) => Err(SessionError::Refused { code }),
             (Stage::Waiting, Input::Start) => Ok(self.open(out)),
-            (Stage::Opening, Input::Received(ToSource::Opened { barrier, mark })) => {
+            (
+                Stage::Opening,
+                Input::Received(ToSource::Opened {
+                    barrier,
+                    mark,
+                    references,
+                }),
+            ) => {
+                self.wants_fingerprints = references;
                 Ok(self.opened(barrier, mark, out))
             }
             (Stage::Comparing(mut compare), Input::OurGroups { first, marks }) => {
@@ -352,10 +408,26 @@ impl Source {
                 payload_bytes,
             } if pass.may_send() => {
                 extent.check_bounds(self.geometry)?;
-                pass.sent(extent, payload_bytes);
+                pass.sent(extent, payload_bytes)?;
+            }
+            Input::Offered { first, leaves } if pass.may_offer() => {
+                let extent = Extent::Data { first, leaves };
+                extent.check_bounds(self.geometry)?;
+                pass.offered(extent)?;
+            }
+            Input::Received(ToSource::Answer { first, held }) => {
+                let offer = pass.take_offer()?;
+                let blocks = offer.leaves.len();
+                if first != offer.first || !held_fits(self.geometry, first, blocks, &held) {
+                    return Err(SessionError::BadAnswer { first });
+                }
+                pass.answered(&offer, &held);
+                out.push(Output::Answered { first, held });
             }
             Input::BarrierDue => pass.barrier_due = true,
-            Input::PassRead if pass.end == PassEnd::NotYet => pass.end = PassEnd::Read,
+            Input::PassRead if pass.end == PassEnd::NotYet && pass.offers.is_empty() => {
+                pass.end = PassEnd::Read;
+            }
             Input::Stop => pass.stop(),
             Input::Received(ToSource::Durable { barrier, mark }) => {
                 let extents = pass.acknowledged(self.durable, barrier, mark)?;
@@ -460,6 +532,7 @@ fn misplaced(input: &Input, stage: &'static str) -> SessionError {
         Input::OurGroups { .. } => "a page of marks",
         Input::BeginPass { .. } => "a pass",
         Input::ExtentSent { .. } => "an extent",
+        Input::Offered { .. } => "an offer",
         Input::BarrierDue => "a barrier",
         Input::PassRead => "the end of a pass",
         Input::Committed { .. } => "a commit",

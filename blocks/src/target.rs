@@ -1,12 +1,13 @@
 //! The target's end of a transfer, as a state machine: it answers questions
-//! about its tree, lets checked extents be written, and acknowledges a barrier
-//! once all before it is durable.
+//! about its tree and offers of content, lets checked extents be written, and
+//! acknowledges a barrier once all before it is durable.
 //!
 //! Not here: disks, decompressing, the check of tickets, signing, and time.
 //! The shell reads the open frame, checks its ticket, makes a [`Target`] for
 //! the volume it names and then feeds it that frame and all that follow. It
-//! checks every data extent with [`check_extent`](crate::check_extent) and
-//! hands in what that made; all other frames go in as they come.
+//! checks every data extent with [`check_extent`](crate::check_extent), and every
+//! patch with [`Patch`](crate::Patch), and hands in what these made; all other
+//! frames go in as they come.
 //!
 //! ```text
 //!            Open             Finish                      equal            Proved
@@ -17,6 +18,10 @@
 //!                    └──┘ │             of the two is wrong) ──▶ Over
 //!   questions, passes,    └─ Close ──▶ Over ◀── any: Closed, fault, Refuse
 //!   extents, barriers
+//!
+//!            Offer                  Consulted
+//! Serving ─────────▶ consulting ───────────────▶ Serving
+//!                     extents that were made of bytes held here, flushes
 //! ```
 //!
 //! Rules for the shell, on which a crash at any moment loses nothing that was
@@ -25,6 +30,8 @@
 //!   one fails, skip the rest, report [`Input::StorageFailed`], and recover the
 //!   volume before it is used again.
 //! - [`Output::NoteRegions`] is durable before the write that follows it.
+//! - Between [`Output::Consult`] and [`Input::Consulted`] no frame is handed in:
+//!   those that come wait.
 //! - The stored tree changes only in [`Output::Flush`] and [`Output::Settle`],
 //!   and after the data's fsync: it holds hashes of durable data only.
 //! - To recover: fsync the data, read and hash every noted group, store those
@@ -32,6 +39,7 @@
 //!   what is read back after a crash of the process alone may still be only in
 //!   memory. A [`Target`] is made of a recovered volume.
 
+mod consulting;
 mod fault;
 mod written;
 
@@ -39,13 +47,16 @@ use std::mem;
 
 pub use self::fault::TargetError;
 
+use self::consulting::Consulting;
 use self::written::Written;
 use crate::extent::{
     BARRIER_BLOCKS, BadExtent, CheckedExtent, Extent, MAX_BARRIERS, MAX_EXTENT_BLOCKS, check_zero,
 };
+use crate::fingerprint::Fingerprint;
 use crate::frame::{CloseReason, MAX_GROUPS_PER_FRAME, RefusalCode, ToSource, ToTarget};
 use crate::geometry::{BlockIndex, Geometry, GroupIndex};
-use crate::hash::{Mark, Root};
+use crate::hash::{Leaf, Mark, Root};
+use crate::offer::Held;
 
 /// What may wait for one barrier. A source asks for one as soon as it reaches
 /// [`BARRIER_BLOCKS`]; its last extent may overshoot.
@@ -54,13 +65,22 @@ const MAX_PENDING: u64 = BARRIER_BLOCKS + MAX_EXTENT_BLOCKS as u64;
 /// What the shell saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// A frame came. Data extents come as [`Input::ExtentChecked`] instead.
+    /// A frame came. Data extents and patches come as
+    /// [`Input::ExtentChecked`] instead.
     Received(ToTarget),
-    /// A data extent came and is what its leaves say. The shell holds its
-    /// bytes for the [`Output::Write`] that follows.
+    /// A data extent or a patch came and is what its leaves say. The shell holds
+    /// its bytes for the [`Output::Write`] that follows. While it is consulted:
+    /// blocks of the offer, of bytes found here.
     ExtentChecked(CheckedExtent),
-    /// A data extent came and is not what its leaves say.
+    /// A data extent or a patch came and is not what its leaves say.
     ExtentRefused(BadExtent),
+    /// An [`Output::Consult`] was carried out; what was made was handed in.
+    Consulted {
+        /// The first block of the offer.
+        first: BlockIndex,
+        /// One for each of its blocks.
+        held: Vec<Held>,
+    },
     /// An [`Output::Flush`] was carried out.
     Flushed {
         /// Its barrier.
@@ -117,6 +137,18 @@ pub enum Output {
         /// Its number.
         pass: u32,
     },
+    /// See what is held of these blocks. What can be made of bytes that are
+    /// here is checked against its leaf and handed in as
+    /// [`Input::ExtentChecked`], in as many extents as it takes; then
+    /// [`Input::Consulted`] says it of each block.
+    Consult {
+        /// The first block; all of them are in the volume.
+        first: BlockIndex,
+        /// One leaf for each block.
+        leaves: Vec<Leaf>,
+        /// None, or one for each block. They are the source's word and no more.
+        fingerprints: Vec<Fingerprint>,
+    },
     /// Note durably that these groups are about to be written.
     NoteRegions {
         /// The barrier they wait for. A shell that takes extents while it
@@ -125,7 +157,8 @@ pub enum Output {
         /// The groups, in ascending order.
         groups: Vec<GroupIndex>,
     },
-    /// Write the bytes of the extent that was just handed in.
+    /// Write the bytes of the extent that was just handed in. Of a patch it is
+    /// enough to write its [`ranges`](crate::Patch::ranges): the rest is there.
     Write {
         /// The first block.
         first: BlockIndex,
@@ -183,14 +216,16 @@ pub struct Target {
     durable: u64,
     mark: Mark,
     pass: Option<u32>,
+    references: bool,
     written: Written,
     stage: Stage,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Stage {
     Waiting,
     Serving,
+    Consulting(Consulting),
     /// The root that the source asked to be stated. `read` is that of a volume
     /// which was read back and has another: then the root of the tree decides
     /// who is wrong.
@@ -218,8 +253,18 @@ impl Target {
             durable: barrier,
             mark,
             pass: None,
+            references: false,
             written: Written::default(),
             stage: Stage::Waiting,
+        }
+    }
+
+    /// The same, of a target that keeps an index of content: the source is told
+    /// that fingerprints are wanted.
+    pub fn with_references(self) -> Self {
+        Self {
+            references: true,
+            ..self
         }
     }
 
@@ -242,18 +287,25 @@ impl Target {
     /// in whatever order, ends in [`Output::Fail`] at worst; once over, inputs
     /// are ignored.
     pub fn step(&mut self, input: Input, out: &mut Vec<Output>) {
-        match self.next(input, out) {
+        let stage = mem::replace(&mut self.stage, Stage::Over);
+        match self.next(stage, input, out) {
             Ok(stage) => self.stage = stage,
             Err(error) => self.fail(error, out),
         }
     }
 
-    fn next(&mut self, input: Input, out: &mut Vec<Output>) -> Result<Stage, TargetError> {
-        match (self.stage, input) {
+    fn next(
+        &mut self,
+        stage: Stage,
+        input: Input,
+        out: &mut Vec<Output>,
+    ) -> Result<Stage, TargetError> {
+        match (stage, input) {
             (Stage::Over, _) => Ok(Stage::Over),
             (_, Input::Closed(reason)) => Err(TargetError::Closed { reason }),
             (_, Input::StorageFailed { full }) => Err(TargetError::Storage { full }),
             (_, Input::Refuse(code)) => Err(TargetError::Withdrawn { code }),
+            (Stage::Consulting(offer), input) => self.consulting(offer, input, out),
             (_, Input::ExtentRefused(bad)) => Err(TargetError::Extent(bad)),
             (_, Input::Received(ToTarget::Close)) => {
                 self.settle(out);
@@ -264,8 +316,14 @@ impl Target {
                 self.open(length, out)
             }
             (Stage::Serving, Input::Received(frame)) => self.serve(frame, out),
-            (Stage::Serving, Input::ExtentChecked(extent)) => self.extent(extent, out),
-            (Stage::Serving, Input::Flushed { barrier, mark }) => self.flushed(barrier, mark, out),
+            (Stage::Serving, Input::ExtentChecked(extent)) => {
+                self.extent(extent, out)?;
+                Ok(Stage::Serving)
+            }
+            (Stage::Serving, Input::Flushed { barrier, mark }) => {
+                self.flushed(barrier, mark, out)?;
+                Ok(Stage::Serving)
+            }
             (Stage::ComputingRoot { asked, read }, Input::RootComputed { root }) => {
                 self.root_computed(asked, read, root, out)
             }
@@ -310,6 +368,7 @@ impl Target {
         out.push(Output::Send(ToSource::Opened {
             barrier: self.durable,
             mark: self.mark,
+            references: self.references,
         }));
         Ok(Stage::Serving)
     }
@@ -335,8 +394,14 @@ impl Target {
             }
             ToTarget::BeginPass { pass } if self.is_level() => self.begin_pass(pass, out),
             ToTarget::Zero { first, count } => {
-                self.extent(check_zero(self.geometry, first, count)?, out)
+                self.extent(check_zero(self.geometry, first, count)?, out)?;
+                Ok(Stage::Serving)
             }
+            ToTarget::Offer {
+                first,
+                leaves,
+                fingerprints,
+            } if self.pass.is_some() => self.offer(first, leaves, fingerprints, out),
             ToTarget::Barrier { barrier } if self.pass.is_some() => self.barrier(barrier, out),
             ToTarget::Finish {
                 barrier,
@@ -361,11 +426,62 @@ impl Target {
         Ok(Stage::Serving)
     }
 
-    fn extent(
+    fn offer(
         &mut self,
-        checked: CheckedExtent,
+        first: BlockIndex,
+        leaves: Vec<Leaf>,
+        fingerprints: Vec<Fingerprint>,
         out: &mut Vec<Output>,
     ) -> Result<Stage, TargetError> {
+        let offered = Extent::Data { first, leaves };
+        offered.check_bounds(self.geometry)?;
+        let Extent::Data { leaves, .. } = offered else {
+            unreachable!("made above as data");
+        };
+        out.push(Output::Consult {
+            first,
+            leaves: leaves.clone(),
+            fingerprints,
+        });
+        Ok(Stage::Consulting(Consulting::new(first, leaves)))
+    }
+
+    /// Whatever comes out of turn here is the shell's fault: it was to keep
+    /// frames back.
+    fn consulting(
+        &mut self,
+        mut offer: Consulting,
+        input: Input,
+        out: &mut Vec<Output>,
+    ) -> Result<Stage, TargetError> {
+        let stage = "consulting";
+        match input {
+            Input::ExtentChecked(checked) => {
+                if !offer.make(checked.extent()) {
+                    let input = "an extent that was not offered";
+                    return Err(TargetError::OutOfTurn { input, stage });
+                }
+                self.extent(checked, out)?;
+            }
+            Input::Flushed { barrier, mark } => self.flushed(barrier, mark, out)?,
+            Input::Consulted { first, held } => {
+                if !offer.is_answer(self.geometry, first, &held) {
+                    let input = "an answer to another offer";
+                    return Err(TargetError::OutOfTurn { input, stage });
+                }
+                out.push(Output::Send(ToSource::Answer { first, held }));
+                return Ok(Stage::Serving);
+            }
+            Input::Received(_) => {
+                let input = "a frame";
+                return Err(TargetError::OutOfTurn { input, stage });
+            }
+            input => return Err(misplaced(&input, stage)),
+        }
+        Ok(Stage::Consulting(offer))
+    }
+
+    fn extent(&mut self, checked: CheckedExtent, out: &mut Vec<Output>) -> Result<(), TargetError> {
         let extent = checked.into_extent();
         if self.pass.is_none() {
             let (frame, stage) = ("extent", "no pass has begun");
@@ -395,7 +511,7 @@ impl Target {
         });
         self.written.weight += extent.weight();
         self.written.pending.push(extent);
-        Ok(Stage::Serving)
+        Ok(())
     }
 
     fn next_barrier(&self) -> u64 {
@@ -425,7 +541,7 @@ impl Target {
         barrier: u64,
         mark: Mark,
         out: &mut Vec<Output>,
-    ) -> Result<Stage, TargetError> {
+    ) -> Result<(), TargetError> {
         let oldest = self.written.flushing.pop_front();
         if oldest != Some(barrier) {
             let (input, stage) = ("a flush", "serving");
@@ -434,7 +550,7 @@ impl Target {
         self.durable = barrier;
         self.mark = mark;
         out.push(Output::Send(ToSource::Durable { barrier, mark }));
-        Ok(Stage::Serving)
+        Ok(())
     }
 
     fn finish(
@@ -500,10 +616,11 @@ impl Target {
 }
 
 impl Stage {
-    fn name(self) -> &'static str {
+    fn name(&self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
             Self::Serving => "serving",
+            Self::Consulting(_) => "consulting",
             Self::ComputingRoot { .. } => "computing its root",
             Self::ReadingBack { .. } => "reading back",
             Self::Proving { .. } => "proving",
@@ -515,7 +632,7 @@ impl Stage {
 fn misplaced(input: &Input, stage: &'static str) -> TargetError {
     let input = match input {
         // The shell lets these past the check only by mistake.
-        Input::Received(ToTarget::Extent { .. }) => "an unchecked extent",
+        Input::Received(ToTarget::Extent { .. } | ToTarget::Patch { .. }) => "an unchecked extent",
         Input::Received(frame) => {
             let frame = frame.name();
             return TargetError::Unexpected { frame, stage };
@@ -525,6 +642,7 @@ fn misplaced(input: &Input, stage: &'static str) -> TargetError {
             return TargetError::Unexpected { frame, stage };
         }
         Input::ExtentRefused(_) => "a refused extent",
+        Input::Consulted { .. } => "an answer",
         Input::Flushed { .. } => "a flush",
         Input::RootComputed { .. } => "a root",
         Input::ReadBack { .. } => "a read-back",

@@ -163,6 +163,10 @@ fn to_source(frame: ToSource) -> String {
         ToSource::Refused { code } => format!("refused: {code}"),
         ToSource::Groups { first, marks } => format!("{} groups from {first}", marks.len()),
         ToSource::Leaves { group, .. } => format!("leaves of {group}"),
+        ToSource::Answer { first, held } => {
+            let count = held.len() as u64;
+            extent("answers for blocks", first.0, count)
+        }
         ToSource::Durable { barrier, .. } => format!("durable up to barrier {barrier}"),
         ToSource::Finished { read_back, .. } => match read_back {
             true => "finished, read back".into(),
@@ -184,6 +188,10 @@ fn to_target(frame: ToTarget) -> String {
         ToTarget::BeginPass { pass } => format!("pass {pass} begins"),
         ToTarget::Extent { first, leaves, .. } => extent("blocks", first.0, leaves.len() as u64),
         ToTarget::Zero { first, count } => extent("zeros", first.0, u64::from(count)),
+        ToTarget::Offer { first, leaves, .. } => {
+            extent("offers of blocks", first.0, leaves.len() as u64)
+        }
+        ToTarget::Patch { first, leaves, .. } => extent("patches", first.0, leaves.len() as u64),
         ToTarget::Barrier { barrier } => format!("barrier {barrier}"),
         ToTarget::Finish { read_back, .. } => match read_back {
             true => "finish, and read back".into(),

@@ -13,7 +13,7 @@ use crate::rng::{Rng, Stream};
 use crate::sending::header;
 use crate::store::Copy;
 use blocks::target::{Input, Output, Target, TargetError};
-use blocks::{BLOCK_SIZE, BadExtent, CloseReason, Encoding, Geometry, GroupIndex, Root};
+use blocks::{BLOCK_SIZE, BadExtent, CloseReason, Encoding, Geometry, GroupIndex, Held, Root};
 use blocks::{RefusalCode, ToSource, ToTarget, check_extent};
 use keys::proof::{End, Method};
 use keys::{Denied, Permit, ReceiveBlocks};
@@ -297,9 +297,13 @@ impl Node {
             first,
             encoding,
             leaves,
+            ..
         } = frame
         else {
-            return Input::Received(frame);
+            return match frame {
+                ToTarget::Patch { .. } => Input::Refuse(RefusalCode::Unsupported),
+                frame => Input::Received(frame),
+            };
         };
         if encoding == Encoding::Zstd {
             return Input::ExtentRefused(BadExtent::Undecodable { first });
@@ -394,6 +398,12 @@ impl Node {
                 self.send_to_source(ctx, stream, &ToSource::Leaves { group, entries });
             }
             Output::PassBegun { .. } => {}
+            Output::Consult { first, leaves, .. } => {
+                let held = vec![Held::Nothing; leaves.len()];
+                // Ahead of all frames that wait.
+                let consulted = Input::Consulted { first, held };
+                self.session(stream).inputs.push_front(consulted);
+            }
             Output::NoteRegions { barrier, groups } => {
                 let noted = groups.into_iter().map(|group| (group, barrier));
                 self.copy(job).notes.extend(noted);

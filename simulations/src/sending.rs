@@ -251,6 +251,7 @@ impl Node {
                 let bytes = frame.encode(0).expect("our own frames are within limits");
                 ctx.send_frame(stream, 0, bytes, vec![]);
             }
+            Output::Answered { .. } => unreachable!("no source here makes offers"),
             Output::LoadGroups { first, count } => {
                 let tree = self.tree_of(job).expect("a session has a tree");
                 let marks = tree.marks(first, count);
@@ -524,6 +525,7 @@ impl Node {
                     first: *first,
                     encoding: Encoding::Raw,
                     leaves: leaves.clone(),
+                    fingerprints: vec![],
                 };
                 (frame, payload)
             }

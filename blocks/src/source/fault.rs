@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::extent::BadExtent;
 use crate::frame::{CloseReason, RefusalCode};
-use crate::geometry::GroupIndex;
+use crate::geometry::{BlockIndex, GroupIndex};
 use crate::hash::Mark;
 
 /// Why a session failed at the source.
@@ -39,6 +39,19 @@ pub enum SessionError {
         got: u64,
         /// Ours.
         expected: u64,
+    },
+    /// The target acknowledged a barrier and has not answered an offer that came
+    /// before it.
+    #[error("the target acknowledged barrier {barrier} before it answered an offer under it")]
+    Unanswered {
+        /// The barrier.
+        barrier: u64,
+    },
+    /// The target answered something else than what was offered.
+    #[error("the target's answer at {first} is not one to the offer whose turn it is")]
+    BadAnswer {
+        /// The first block of its answer.
+        first: BlockIndex,
     },
     /// The numbers of barriers are used up; no honest target gets there.
     #[error("no barrier can follow {barrier}")]

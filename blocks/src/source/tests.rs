@@ -40,7 +40,12 @@ const MARK: Mark = Mark([1; 32]);
 const ROOT: Root = Root([2; 32]);
 
 fn opened(barrier: u64, mark: Mark) -> Input {
-    Input::Received(ToSource::Opened { barrier, mark })
+    let references = false;
+    Input::Received(ToSource::Opened {
+        barrier,
+        mark,
+        references,
+    })
 }
 
 fn durable(barrier: u64) -> Input {

@@ -42,7 +42,8 @@ fn serving() -> Target {
         step(&mut target, open(geometry().length())),
         [Output::Send(ToSource::Opened {
             barrier: 4,
-            mark: MARK
+            mark: MARK,
+            references: false,
         })]
     );
     target
@@ -374,6 +375,7 @@ fn an_extent_that_was_not_checked_is_never_written() {
             first: BlockIndex(0),
             encoding: Encoding::Raw,
             leaves: vec![Leaf([0; 32])],
+            fingerprints: vec![],
         }),
     );
     assert!(matches!(

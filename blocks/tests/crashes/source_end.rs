@@ -185,6 +185,7 @@ impl SourceEnd {
                 self.remembered = mark;
                 self.session().is_ready = true;
             }
+            source::Output::Answered { .. } => unreachable!("nothing was offered"),
             source::Output::Commit {
                 barrier,
                 mark,
@@ -275,6 +276,7 @@ impl SourceEnd {
                     first: *first,
                     encoding: Encoding::Raw,
                     leaves: leaves.clone(),
+                    fingerprints: vec![],
                 };
                 wire.extend(frame.encode(payload.len()).unwrap());
                 wire.extend(&payload);

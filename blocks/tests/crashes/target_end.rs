@@ -205,6 +205,7 @@ impl TargetEnd {
             first,
             encoding,
             leaves,
+            ..
         } = frame
         else {
             return target::Input::Received(frame);
@@ -245,7 +246,7 @@ impl TargetEnd {
                 let entries = self.tree.entries(group).to_vec();
                 send(ToSource::Leaves { group, entries });
             }
-            target::Output::PassBegun { .. } => {}
+            target::Output::PassBegun { .. } | target::Output::Consult { .. } => {}
             target::Output::NoteRegions { barrier, groups } => {
                 self.notes.extend(groups.into_iter().map(|g| (g, barrier)));
             }

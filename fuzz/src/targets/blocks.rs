@@ -27,6 +27,7 @@ fn extent(first: u64, blocks: usize, encoding: Encoding) -> Vec<u8> {
         first: BlockIndex(first),
         encoding,
         leaves,
+        fingerprints: vec![],
     };
     let mut bytes = frame.encode(payload.len()).expect("a sound frame");
     bytes.extend(payload);
@@ -63,6 +64,7 @@ impl Target for Extents {
         let opened = ToSource::Opened {
             barrier: 3,
             mark: Mark([7; 32]),
+            references: true,
         };
         seeds.push(opened.encode().expect("a sound frame"));
         let group = GroupIndex(0);
@@ -77,6 +79,7 @@ impl Target for Extents {
             first: BlockIndex(2),
             encoding: Encoding::Zstd,
             leaves: vec![leaf(geometry(), BlockIndex(2), &[0; BLOCK_SIZE])],
+            fingerprints: vec![],
         };
         let mut bytes = frame.encode(bomb.len()).expect("a sound frame");
         bytes.extend(bomb);
@@ -109,6 +112,7 @@ impl Target for Extents {
                 first,
                 encoding,
                 leaves,
+                ..
             } => data(first, encoding, leaves, payload)?,
             ToTarget::Zero { first, count } => check_zero(geometry(), first, count).is_ok(),
             _ => true,

@@ -260,9 +260,13 @@ impl Desk {
             first,
             encoding,
             leaves,
+            ..
         } = frame
         else {
-            return Input::Received(frame);
+            return match frame {
+                ToTarget::Patch { .. } => Input::Refuse(RefusalCode::Unsupported),
+                frame => Input::Received(frame),
+            };
         };
         add(&self.progress.bytes_sent, payload.len as u64);
         let geometry = self.geometry;
@@ -336,6 +340,15 @@ impl Desk {
             Output::PassBegun { pass } => {
                 self.progress.pass.store(pass, Relaxed);
                 self.tell(ReceiveEvent::PassBegun(pass));
+            }
+            Output::Consult { first, leaves, .. } => {
+                // Nothing is looked for yet: all of it is to be sent.
+                let held = vec![blocks::Held::Nothing; leaves.len()];
+                let mut out = Vec::new();
+                self.target.step(Input::Consulted { first, held }, &mut out);
+                for output in out {
+                    self.carry_out(output)?;
+                }
             }
             Output::NoteRegions { barrier, groups } => self.notes.note(barrier, &groups)?,
             Output::Write { first, count } => self.write(first, count)?,

@@ -379,6 +379,8 @@ impl Session {
         match output {
             // Sent by the caller.
             Output::Send(_) => {}
+            // To offers, of which none is made yet.
+            Output::Answered { .. } => {}
             Output::LoadGroups { first, count } => {
                 self.disk.ask(ToDisk::Groups { first, count });
             }
@@ -477,6 +479,7 @@ fn parcel_of(run: Run) -> Result<(Parcel, Extent, u64), FrameError> {
                 first,
                 encoding,
                 leaves: leaves.clone(),
+                fingerprints: Vec::new(),
             };
             let parcel = Parcel::extent(&frame, payload)?;
             Ok((parcel, Extent::Data { first, leaves }, payload_bytes))

@@ -619,6 +619,7 @@ async fn bytes_that_are_no_honest_extent_are_refused_and_not_written() {
             first,
             encoding,
             leaves,
+            fingerprints: vec![],
         };
         let mut bytes = extent.encode(payload.len()).unwrap();
         bytes.extend(payload);

@@ -482,6 +482,7 @@ pub fn extent(bytes: &[u8], block: u64) -> Vec<u8> {
         first: BlockIndex(block),
         encoding: Encoding::Raw,
         leaves: vec![blocks::leaf(geometry, BlockIndex(block), payload)],
+        fingerprints: vec![],
     };
     let mut encoded = frame.encode(payload.len()).unwrap();
     encoded.extend(payload);

@@ -44,6 +44,7 @@ async fn frames_out_of_turn_and_blocks_out_of_place_are_refused_and_not_written(
             first,
             encoding,
             leaves,
+            fingerprints: vec![],
         };
         let mut bytes = frame.encode(data.len()).unwrap();
         bytes.extend(&data);

@@ -75,6 +75,14 @@ async fn heard(stream: &mut BlockStream) -> Option<ToTarget> {
     Some(ToTarget::decode(&bytes[..prefix.header], prefix.payload).unwrap())
 }
 
+fn opened(barrier: u64, mark: Mark) -> ToSource {
+    ToSource::Opened {
+        barrier,
+        mark,
+        references: false,
+    }
+}
+
 async fn says(stream: &mut BlockStream, frame: &ToSource) {
     // The agent may be gone by then.
     let _ = stream.write_all(&frame.encode().unwrap()).await;
@@ -119,10 +127,10 @@ impl Lie {
                 }
                 (Self::NodesOfNothing, ToTarget::Open { barrier, .. }) => {
                     let mark = Mark([1; 32]);
-                    says(stream, &ToSource::Opened { barrier, mark }).await;
+                    says(stream, &opened(barrier, mark)).await;
                 }
                 (_, ToTarget::Open { barrier, mark, .. }) => {
-                    says(stream, &ToSource::Opened { barrier, mark }).await;
+                    says(stream, &opened(barrier, mark)).await;
                     if self == Self::NobodyAsked {
                         let barrier = barrier + 1;
                         says(stream, &ToSource::Durable { barrier, mark }).await;
@@ -208,7 +216,7 @@ async fn up_to_the_statement(stream: &mut BlockStream) -> Option<(Root, bool)> {
     while let Some(frame) = heard(stream).await {
         match frame {
             ToTarget::Open { barrier, mark, .. } => {
-                says(stream, &ToSource::Opened { barrier, mark }).await;
+                says(stream, &opened(barrier, mark)).await;
             }
             ToTarget::Finish {
                 root, read_back, ..

@@ -6,6 +6,7 @@
 
 mod aligned;
 mod changed;
+mod index;
 mod intents;
 mod kernel;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod tree_file;
 
 pub use aligned::AlignedBuf;
 pub use changed::{Changed, find_changed};
+pub use index::{FingerprintIndex, IndexError, MAX_INDEXED_VOLUMES, MAX_PLACES, Place};
 pub use intents::{IntentError, Intents, OpenIntentsError};
 pub use rehash::{ReadBlocks, RehashError, RootReader, read_entries, rehash_group};
 pub use rescan::{RescanTracker, Scanned};

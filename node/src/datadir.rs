@@ -171,6 +171,11 @@ impl DataDir {
         self.path.join(COPIES).join(state_name(job, epoch))
     }
 
+    /// The index of the contents of copies.
+    pub fn fingerprints(&self) -> PathBuf {
+        self.path.join(COPIES).join("fingerprints")
+    }
+
     /// Volumes of the local cloud.
     pub fn cloud(&self) -> PathBuf {
         self.path.join(CLOUD)

@@ -30,13 +30,13 @@ use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::net::{self, Net};
 use crate::store::{OfferedVolume, Store};
-use crate::transfer::{ReceiveEvent, SendEvent};
+use crate::transfer::{ReceiveEvent, Scope, SendEvent};
 use crate::views::{Live, State};
 use agents::AgentSlot;
 use copies::Receiving;
 use crdt::Event;
 use keys::lease::Boot;
-use keys::{Identity, Leases, PublicKey, UnixSecs, VolumeId};
+use keys::{Identity, Leases, MigrationId, PublicKey, UnixSecs, VolumeId};
 use mesh::Replica;
 use provider::Provider;
 use roles::provisioner::Provisioner;
@@ -46,6 +46,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, oneshot, watch};
+use volumes::FingerprintIndex;
 
 /// Messages that may wait for the engine.
 const INBOX: usize = 1024;
@@ -156,6 +157,10 @@ pub struct Engine {
     agents: BTreeMap<JobId, AgentSlot>,
     replicator: Replicator,
     receiving: BTreeMap<JobId, Receiving>,
+    /// Where contents of copies here were seen, once it was needed.
+    fingerprints: Option<Arc<FingerprintIndex>>,
+    /// The copies that sessions of a migration may look into.
+    scopes: BTreeMap<MigrationId, Scope>,
     provisioner: Provisioner,
     providers: BTreeMap<String, Arc<dyn Provider>>,
     volumes: Vec<OfferedVolume>,
@@ -237,6 +242,8 @@ impl Engine {
             next_number: 0,
             agents: BTreeMap::new(),
             receiving: BTreeMap::new(),
+            fingerprints: None,
+            scopes: BTreeMap::new(),
             provisioner: Provisioner::default(),
             live: BTreeMap::new(),
             progress: events::Progress::new(wall_clock()),

@@ -29,6 +29,7 @@ mod locks;
 mod notes;
 mod piece;
 mod receive;
+mod references;
 mod replica;
 mod send;
 mod session;
@@ -41,6 +42,7 @@ pub use receive::{
     Commit, Leave, OpenFrame, Prove, ReceiveError, ReceiveEvent, ReceiveJob, read_open, receive,
     refuse,
 };
+pub use references::{Copy, References, Scope};
 pub use send::{SendCommand, SendEvent, SendJob, send};
 
 /// Buffers of one read (1 MiB) in flight at each end: 16 MiB hides the time

@@ -4,19 +4,27 @@
 use super::agents::{remove_state, tag};
 use super::{Engine, Message};
 use crate::net::BlockStream;
-use crate::transfer::{self, Leave, OpenFrame, Progress, ReceiveError, ReceiveEvent, ReceiveJob};
+use crate::transfer::{
+    self, Copy, Leave, OpenFrame, Progress, ReceiveError, ReceiveEvent, ReceiveJob, References,
+};
 use blocks::{RefusalCode, Root};
 use keys::proof::{End, Method};
 use keys::{Denied, Permit, PublicKey, ReceiveBlocks};
 use roles::proof::{SealedProof, Subject};
 use roles::replicator::{Admitted, Record, Refusal};
 use roles::{JobId, Note, Now, Ticket};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
+use volumes::{FingerprintIndex, VolumeTag};
 
 /// Events that may wait for the engine.
 const EVENTS: usize = 64;
+
+/// The most that the index of contents takes, in bytes: for a TiB of content. It takes
+/// as much as there is content.
+const FINGERPRINTS_BYTES: u64 = 256 << 20;
 
 /// A stream whose first frame was read.
 pub(crate) struct Incoming {
@@ -157,6 +165,7 @@ impl Engine {
             tag: tag(&job, record.epoch),
             fresh,
             barrier: record.barrier,
+            references: self.references(&record.job),
             progress: Arc::new(Progress::default()),
             commit: self.committer(record.clone()),
             prove: self.prover(record),
@@ -175,6 +184,46 @@ impl Engine {
             Message::Received(job, number, event)
         });
         self.report.soon();
+    }
+
+    /// What a session for this job may refer to; none where no index can be had.
+    fn references(&mut self, job: &JobId) -> Option<References> {
+        let path = self.dir.fingerprints();
+        let index = match &self.fingerprints {
+            Some(index) => index.clone(),
+            None => match FingerprintIndex::open(&path, FINGERPRINTS_BYTES) {
+                Ok(index) => self.fingerprints.insert(Arc::new(index)).clone(),
+                Err(error) => {
+                    tracing::warn!("disks that share content are sent in full: {error}");
+                    return None;
+                }
+            },
+        };
+        let scope = self.scopes.entry(job.migration).or_default().clone();
+        self.refresh_scopes();
+        Some(References { index, scope })
+    }
+
+    /// Sessions look into the copies of their own migration that are here now.
+    fn refresh_scopes(&mut self) {
+        let records: Vec<&Record> = self.replicator.records().collect();
+        let copies_of = |migration| {
+            let of_it = records.iter().filter(|r| r.job.migration == migration);
+            let copies = of_it.map(|record| {
+                let copy = Copy {
+                    path: PathBuf::from(&record.path),
+                    length: record.length,
+                };
+                (tag(&record.job, record.epoch), copy)
+            });
+            copies.collect::<BTreeMap<_, _>>()
+        };
+        self.scopes.retain(|migration, scope| {
+            let copies = copies_of(*migration);
+            let is_used = !copies.is_empty();
+            scope.set(copies);
+            is_used
+        });
     }
 
     /// Makes a barrier durable: the last step before it is acknowledged.
@@ -345,10 +394,19 @@ impl Engine {
             let text =
                 format!("{job}: this node's copy is over; what was kept beside it is removed");
             self.tell(Some(job.migration), Note::info("copy-forgotten", text));
+            self.refresh_scopes();
             let stored = self.store.delete_copy(job);
             self.must(stored);
             if let Some(record) = records.iter().find(|record| record.job == job) {
                 remove_state(&self.dir.copy(&job, record.epoch));
+                let forgotten = self
+                    .fingerprints
+                    .as_ref()
+                    .map(|index| index.forget(VolumeTag(tag(&job, record.epoch))));
+                if let Some(Err(error)) = forgotten {
+                    // Its places lead nowhere, and make room as others come.
+                    tracing::debug!("{error}");
+                }
             }
             self.report.soon();
         }

@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use blocks::target::{Input, Output, TargetError};
 use blocks::{
-    BadExtent, BlockIndex, CloseReason, Encoding, Extent, Geometry, GroupIndex, MAX_EXTENT_BLOCKS,
-    Mark, RefusalCode, Root, Target, ToSource, ToTarget, check_extent, extent_len,
+    BadExtent, BlockIndex, CheckedExtent, CloseReason, Encoding, Extent, Fingerprint, Geometry,
+    GroupIndex, Leaf, MAX_EXTENT_BLOCKS, Mark, Patch, RefusalCode, Root, Target, ToSource,
+    ToTarget, ZERO_ENTRY, check_extent, extent_len, piece_hashes,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use volumes::{TargetVolume, TreeFile};
@@ -21,6 +22,7 @@ use zstd::bulk::Decompressor;
 use super::keeper::{Job, Keeper, KeeperHandle};
 use super::notes::Notes;
 use super::receive::{Commit, Leave, Prove, ReceiveEvent};
+use super::references::{Finder, References};
 use super::replica::{self, Place, Replica, Trouble};
 use super::wire::Parcel;
 use super::{Progress, add};
@@ -96,6 +98,7 @@ pub(super) struct DeskJob {
     pub(super) place: Place,
     pub(super) barrier: u64,
     pub(super) open: ToTarget,
+    pub(super) references: Option<References>,
     pub(super) progress: Arc<Progress>,
     pub(super) commit: Commit,
     pub(super) prove: Prove,
@@ -155,7 +158,13 @@ struct Desk {
     leave: watch::Receiver<Leave>,
     progress: Arc<Progress>,
     unpacker: Unpacker,
+    /// What was read of the volume, for a patch or to be hashed.
+    in_place: Vec<u8>,
     held: Held,
+    /// Of the extent that is held, where the source gave some.
+    fingerprints: Vec<Fingerprint>,
+    /// Looks for content that is here.
+    finder: Option<Finder>,
     dirty: Range<u64>,
     is_deaf: bool,
     last: Option<ReceiveEvent>,
@@ -166,6 +175,10 @@ enum Held {
     Nothing,
     Raw(Payload),
     Unpacked(usize),
+    /// Its blocks are in the buffer of what lies in place.
+    Patched(Patch),
+    /// One block, in the buffer of who found it.
+    Found,
 }
 
 impl Desk {
@@ -197,8 +210,15 @@ impl Desk {
         let keeper = keeper.map_err(|error| {
             Trouble::failed(format!("cannot start a thread: {error}; free some memory"))
         })?;
+        let target = Target::new(geometry, job.barrier, mark);
+        let (tag, references) = (job.place.tag, job.references);
         let desk = Self {
-            target: Target::new(geometry, job.barrier, mark),
+            target: match &references {
+                Some(_) => target.with_references(),
+                None => target,
+            },
+            finder: references.map(|references| Finder::new(references, tag)),
+            fingerprints: Vec::new(),
             geometry,
             volume,
             tree,
@@ -210,6 +230,7 @@ impl Desk {
             leave: job.leave,
             progress: job.progress,
             unpacker: Unpacker::new()?,
+            in_place: vec![0; EXTENT_BYTES],
             held: Held::Nothing,
             dirty: 0..0,
             is_deaf: false,
@@ -235,7 +256,13 @@ impl Desk {
             let input = match (withdrawn, message) {
                 (Some(code), _) => Input::Refuse(code),
                 (None, _) if self.is_deaf => Input::Closed(CloseReason::Lost),
-                (None, ToDesk::Frame { frame, payload, .. }) => self.frame(frame, payload),
+                (None, ToDesk::Frame { frame, payload, .. }) => match self.frame(frame, payload) {
+                    Ok(input) => input,
+                    Err(trouble) => {
+                        self.storage_failed(trouble);
+                        continue;
+                    }
+                },
                 (None, ToDesk::Flushed { barrier, mark }) => Input::Flushed { barrier, mark },
                 (None, ToDesk::RootComputed { root }) => Input::RootComputed { root },
                 (None, ToDesk::ReadBack { root }) => Input::ReadBack { root },
@@ -254,61 +281,164 @@ impl Desk {
         }
     }
 
-    /// Checks a data extent; all other frames go to the machine as they come.
-    fn frame(&mut self, frame: ToTarget, payload: Payload) -> Input {
-        let ToTarget::Extent {
-            first,
-            encoding,
-            leaves,
-            ..
-        } = frame
-        else {
-            return match frame {
-                ToTarget::Patch { .. } => Input::Refuse(RefusalCode::Unsupported),
-                frame => Input::Received(frame),
-            };
-        };
-        add(&self.progress.bytes_sent, payload.len as u64);
-        let geometry = self.geometry;
-        let (held, checked) = match encoding {
-            Encoding::Raw => {
-                let checked = check_extent(geometry, first, leaves, payload.bytes());
-                (Held::Raw(payload), checked)
+    /// Checks a data extent or a patch; all other frames go to the machine as they come.
+    fn frame(&mut self, frame: ToTarget, payload: Payload) -> Result<Input, Trouble> {
+        let (held, checked) = match frame {
+            ToTarget::Extent {
+                first,
+                encoding,
+                leaves,
+                fingerprints,
+            } => {
+                self.fingerprints = fingerprints;
+                self.extent((first, encoding, leaves), payload)
             }
-            Encoding::Zstd => {
-                let extent = Extent::Data { first, leaves };
-                let unpacked = self.unpacker.unpack(geometry, &extent, payload.bytes());
-                let Extent::Data { leaves, .. } = extent else {
-                    unreachable!("made above as data");
-                };
-                match unpacked {
-                    Ok(len) => {
-                        let bytes = self.unpacker.bytes(len);
-                        let checked = check_extent(geometry, first, leaves, bytes);
-                        (Held::Unpacked(len), checked)
-                    }
-                    Err(bad) => (Held::Nothing, Err(bad)),
-                }
-            }
+            ToTarget::Patch {
+                first,
+                encoding,
+                leaves,
+                pieces,
+            } => match Patch::new(self.geometry, first, leaves, pieces) {
+                Ok(patch) => self.patch(patch, encoding, payload)?,
+                Err(bad) => (Held::Nothing, Err(bad)),
+            },
+            frame => return Ok(Input::Received(frame)),
         };
         self.held = held;
-        match checked {
+        Ok(match checked {
             Ok(extent) => Input::ExtentChecked(extent),
             Err(bad) => Input::ExtentRefused(bad),
+        })
+    }
+
+    fn extent(
+        &mut self,
+        (first, encoding, leaves): (BlockIndex, Encoding, Vec<Leaf>),
+        payload: Payload,
+    ) -> (Held, Result<CheckedExtent, BadExtent>) {
+        add(&self.progress.bytes_sent, payload.len as u64);
+        let geometry = self.geometry;
+        if encoding == Encoding::Raw {
+            let checked = check_extent(geometry, first, leaves, payload.bytes());
+            return (Held::Raw(payload), checked);
         }
+        let extent = Extent::Data { first, leaves };
+        let unpacked = extent_len(geometry, &extent)
+            // Bounded by the limit on its blocks.
+            .and_then(|len| self.unpacker.unpack(first, len as usize, payload.bytes()));
+        let Extent::Data { leaves, .. } = extent else {
+            unreachable!("made above as data");
+        };
+        match unpacked {
+            Ok(len) => {
+                let bytes = self.unpacker.bytes(len);
+                let checked = check_extent(geometry, first, leaves, bytes);
+                (Held::Unpacked(len), checked)
+            }
+            Err(bad) => (Held::Nothing, Err(bad)),
+        }
+    }
+
+    /// Puts a patch over what lies in its place.
+    fn patch(
+        &mut self,
+        patch: Patch,
+        encoding: Encoding,
+        payload: Payload,
+    ) -> Result<(Held, Result<CheckedExtent, BadExtent>), Trouble> {
+        add(&self.progress.bytes_sent, payload.len as u64);
+        let place = patch.place();
+        let len = extent_bytes(&place);
+        self.volume
+            .read_at(place.start, &mut self.in_place[..len])?;
+        let blocks = &mut self.in_place[..len];
+        let checked = match encoding {
+            Encoding::Raw => patch.apply(payload.bytes(), blocks),
+            Encoding::Zstd => {
+                let full = patch.payload_len();
+                let unpacked = self.unpacker.unpack(patch.first(), full, payload.bytes());
+                unpacked.and_then(|len| patch.apply(self.unpacker.bytes(len), blocks))
+            }
+        };
+        Ok((Held::Patched(patch), checked))
+    }
+
+    /// Sees what is held of blocks that are offered.
+    fn consult(
+        &mut self,
+        first: BlockIndex,
+        leaves: &[Leaf],
+        fingerprints: &[Fingerprint],
+    ) -> Result<(), Trouble> {
+        let mut held = Vec::with_capacity(leaves.len());
+        for (at, leaf) in leaves.iter().enumerate() {
+            let block = BlockIndex(first.0 + at as u64);
+            let made = match fingerprints.get(at) {
+                Some(fingerprint) => self.make(block, *leaf, *fingerprint)?,
+                None => false,
+            };
+            held.push(match made {
+                true => blocks::Held::Made,
+                false => self.pieces_of(block)?,
+            });
+        }
+        self.step(Input::Consulted { first, held })
+    }
+
+    /// Makes a block of content that is here; false where there is none.
+    fn make(
+        &mut self,
+        block: BlockIndex,
+        leaf: Leaf,
+        fingerprint: Fingerprint,
+    ) -> Result<bool, Trouble> {
+        let Some(finder) = &mut self.finder else {
+            return Ok(false);
+        };
+        let what = (block, leaf);
+        let Some(found) = finder.find(self.geometry, what, fingerprint, &*self.volume) else {
+            return Ok(false);
+        };
+        self.held = Held::Found;
+        self.fingerprints = vec![fingerprint];
+        let made = self.step(Input::ExtentChecked(found));
+        self.let_go();
+        made.map(|()| true)
+    }
+
+    fn step(&mut self, input: Input) -> Result<(), Trouble> {
+        let mut out = Vec::new();
+        self.target.step(input, &mut out);
+        out.into_iter()
+            .try_for_each(|output| self.carry_out(output))
+    }
+
+    fn let_go(&mut self) {
+        self.held = Held::Nothing;
+        self.fingerprints.clear();
+    }
+
+    /// The pieces of what lies in a block's place. Where that is zeros, there is nothing
+    /// to patch.
+    fn pieces_of(&mut self, block: BlockIndex) -> Result<blocks::Held, Trouble> {
+        let first = self.geometry.group_blocks(block.group()).start;
+        // Below 256.
+        let at = (block.0 - first) as usize;
+        if self.tree().entries(block.group())?[at] == ZERO_ENTRY {
+            return Ok(blocks::Held::Nothing);
+        }
+        let place = self.geometry.block_range(block);
+        let bytes = &mut self.in_place[..extent_bytes(&place)];
+        self.volume.read_at(place.start, bytes)?;
+        Ok(blocks::Held::Pieces(piece_hashes(bytes)))
     }
 
     /// One input, and all it leads to.
     fn apply(&mut self, input: Input) {
-        let mut out = Vec::new();
-        self.target.step(input, &mut out);
-        for output in out {
-            if let Err(trouble) = self.carry_out(output) {
-                self.storage_failed(trouble);
-                break;
-            }
+        if let Err(trouble) = self.step(input) {
+            self.storage_failed(trouble);
         }
-        self.held = Held::Nothing;
+        self.let_go();
     }
 
     fn storage_failed(&mut self, trouble: Trouble) {
@@ -341,15 +471,11 @@ impl Desk {
                 self.progress.pass.store(pass, Relaxed);
                 self.tell(ReceiveEvent::PassBegun(pass));
             }
-            Output::Consult { first, leaves, .. } => {
-                // Nothing is looked for yet: all of it is to be sent.
-                let held = vec![blocks::Held::Nothing; leaves.len()];
-                let mut out = Vec::new();
-                self.target.step(Input::Consulted { first, held }, &mut out);
-                for output in out {
-                    self.carry_out(output)?;
-                }
-            }
+            Output::Consult {
+                first,
+                leaves,
+                fingerprints,
+            } => self.consult(first, &leaves, &fingerprints)?,
             Output::NoteRegions { barrier, groups } => self.notes.note(barrier, &groups)?,
             Output::Write { first, count } => self.write(first, count)?,
             Output::WriteZeros { first, count } => {
@@ -383,18 +509,36 @@ impl Desk {
     }
 
     fn write(&mut self, first: BlockIndex, count: u32) -> Result<(), Trouble> {
+        let range = self.geometry.run_range(first, u64::from(count));
         let bytes = match &self.held {
             Held::Raw(payload) => payload.bytes(),
             Held::Unpacked(len) => self.unpacker.bytes(*len),
+            Held::Patched(patch) => &self.in_place[..extent_bytes(&patch.place())],
+            Held::Found => match &self.finder {
+                Some(finder) => finder.bytes(extent_bytes(&range)),
+                None => &[],
+            },
             Held::Nothing => &[],
         };
-        let range = self.geometry.run_range(first, u64::from(count));
         assert_eq!(
-            bytes.len() as u64,
-            range.end - range.start,
+            bytes.len(),
+            extent_bytes(&range),
             "the bytes held are those of the extent that was checked"
         );
-        self.volume.write_at(range.start, bytes)?;
+        match &self.held {
+            // The rest of it is there.
+            Held::Patched(patch) => {
+                for changed in patch.ranges() {
+                    let from = (changed.start - range.start) as usize;
+                    let bytes = &bytes[from..from + extent_bytes(changed)];
+                    self.volume.write_at(changed.start, bytes)?;
+                }
+            }
+            _ => self.volume.write_at(range.start, bytes)?,
+        }
+        if let Some(finder) = &mut self.finder {
+            finder.written(first, &self.fingerprints);
+        }
         add(&self.progress.blocks_sent, u64::from(count));
         if range.start != self.dirty.end {
             self.write_back(range.start);
@@ -466,15 +610,8 @@ impl Unpacker {
         Ok(Self { zstd, buf })
     }
 
-    fn unpack(
-        &mut self,
-        geometry: Geometry,
-        extent: &Extent,
-        packed: &[u8],
-    ) -> Result<usize, BadExtent> {
-        // Bounded by the limit on its blocks.
-        let len = extent_len(geometry, extent)? as usize;
-        let first = extent.first();
+    /// Decompresses the payload of what begins with `first` to `len` bytes at most.
+    fn unpack(&mut self, first: BlockIndex, len: usize, packed: &[u8]) -> Result<usize, BadExtent> {
         self.zstd
             .decompress_to_buffer(packed, &mut self.buf[..len])
             .map_err(|_| BadExtent::Undecodable { first })
@@ -483,6 +620,11 @@ impl Unpacker {
     fn bytes(&self, len: usize) -> &[u8] {
         &self.buf[..len]
     }
+}
+
+/// The length of a range within one extent, which fits.
+fn extent_bytes(range: &Range<u64>) -> usize {
+    (range.end - range.start) as usize
 }
 
 fn failed(error: &TargetError) -> ReceiveEvent {

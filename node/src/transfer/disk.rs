@@ -13,7 +13,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self as std_mpsc, TryRecvError};
 use std::thread;
 
-use blocks::{BlockIndex, DirtySet, Extent, Geometry, GroupIndex, Leaf, Mark, Root, ZERO_ENTRY};
+use blocks::{
+    BLOCK_SIZE, BlockIndex, DirtySet, Extent, Fingerprint, Geometry, GroupIndex, Held, Leaf, Mark,
+    OfferGauge, Patch, Root, ZERO_ENTRY, fingerprint, remainder,
+};
 use keys::{Permit, SendBlocks};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -48,7 +51,14 @@ pub(super) enum ToDisk {
     },
     /// Read the source, all of it or what may be dirty, and give what differs from the
     /// stored tree.
-    Pass { pass: u32, dirty: Option<DirtySet> },
+    Pass {
+        pass: u32,
+        dirty: Option<DirtySet>,
+        /// Whether the target wants fingerprints.
+        references: bool,
+    },
+    /// An offer was answered: give what of it is still to be sent.
+    Answered { offer: Offer, held: Vec<Held> },
     /// Stop reading for this pass.
     EndPass,
     /// Store acknowledged leaves.
@@ -71,6 +81,8 @@ pub(super) enum FromDisk {
     Adopted,
     /// Runs that differ, to be sent in this order.
     Runs(VecDeque<Run>),
+    /// What is left to be sent of the offer that was answered.
+    Remainder(VecDeque<Run>),
     /// The pass is read to its end.
     PassRead,
     /// A commit was carried out.
@@ -83,7 +95,7 @@ pub(super) enum FromDisk {
     TreeDamaged(String),
 }
 
-/// A run of blocks to be sent.
+/// A run of blocks to be sent, or to be offered first.
 #[derive(Debug)]
 pub(super) enum Run {
     Zero {
@@ -93,9 +105,28 @@ pub(super) enum Run {
     Data {
         first: BlockIndex,
         leaves: Vec<Leaf>,
+        /// None where the target does not want any.
+        fingerprints: Vec<Fingerprint>,
         is_packed: bool,
         payload: Slice,
     },
+    Patch {
+        patch: Patch,
+        is_packed: bool,
+        payload: Slice,
+    },
+    Offer(Offer),
+}
+
+/// Blocks that the target is asked about before they are sent.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub(super) first: BlockIndex,
+    pub(super) leaves: Vec<Leaf>,
+    /// None where the target does not want any.
+    pub(super) fingerprints: Vec<Fingerprint>,
+    /// The bytes of the blocks, as they were hashed.
+    pub(super) bytes: Slice,
 }
 
 /// What the disk thread works on.
@@ -178,6 +209,10 @@ struct Worker {
     is_resting: bool,
     gauge: Gauge,
     packer: Packer,
+    /// Whether the target wants fingerprints.
+    references: bool,
+    /// Whether offers pay in this pass.
+    offers: OfferGauge,
     progress: Arc<Progress>,
 }
 
@@ -202,6 +237,8 @@ fn run(
             is_resting: false,
             gauge: Gauge::new(job.compression, Instant::now()),
             packer: Packer::new(),
+            references: false,
+            offers: OfferGauge::new(),
             progress: job.progress.clone(),
         };
         worker.answer(FromDisk::Opened { geometry, mark })?;
@@ -293,7 +330,15 @@ impl Worker {
                 self.tree.replace(group, &entries)?;
                 self.answer(FromDisk::Adopted)
             }
-            ToDisk::Pass { pass, dirty } => self.pass(pass, dirty),
+            ToDisk::Pass {
+                pass,
+                dirty,
+                references,
+            } => {
+                (self.references, self.offers) = (references, OfferGauge::new());
+                self.pass(pass, dirty)
+            }
+            ToDisk::Answered { offer, held } => self.settle_offer(&offer, &held),
             ToDisk::EndPass => {
                 self.pass_ended = true;
                 Ok(())
@@ -375,9 +420,17 @@ impl Worker {
         let mut parts = Vec::with_capacity(changed.len());
         let (mut packed_end, mut raw_bytes, mut wire_bytes) = (0, 0, 0);
         for run in &changed {
-            let Changed::Data { bytes, .. } = run else {
+            let Changed::Data {
+                bytes, is_fresh, ..
+            } = run
+            else {
                 continue;
             };
+            // What is fresh can only be referred to.
+            if (!is_fresh || self.references) && self.offers.wants() {
+                parts.push((true, Part::Raw(bytes.clone())));
+                continue;
+            }
             let Piece { raw, packed } = &mut piece;
             let shrunk = pack
                 .then(|| {
@@ -387,19 +440,21 @@ impl Worker {
                 .flatten();
             raw_bytes += bytes.len();
             wire_bytes += shrunk.unwrap_or(bytes.len());
-            parts.push(match shrunk {
+            let part = match shrunk {
                 None => Part::Raw(bytes.clone()),
                 Some(len) => {
                     let start = packed_end;
                     packed_end += len;
                     Part::Packed(start..packed_end)
                 }
-            });
+            };
+            parts.push((false, part));
         }
         self.gauge
             .moved(raw_bytes as u64, wire_bytes as u64, Instant::now());
         let lent = Lent::new(piece, self.home.clone());
         let mut parts = parts.into_iter();
+        let references = self.references;
         let runs = changed
             .into_iter()
             .filter_map(|run| match run {
@@ -408,21 +463,97 @@ impl Worker {
                     let count = count as u32;
                     Some(Run::Zero { first, count })
                 }
-                Changed::Data { first, leaves, .. } => {
-                    let part = parts.next()?;
-                    let is_packed = matches!(part, Part::Packed(_));
-                    let payload = Slice::new(&lent, part);
+                Changed::Data {
+                    first,
+                    leaves,
+                    bytes,
+                    ..
+                } => {
+                    let (is_offered, part) = parts.next()?;
+                    let raw = Slice::new(&lent, Part::Raw(bytes));
+                    let fingerprints = match references {
+                        true => raw.bytes().chunks(BLOCK_SIZE).map(fingerprint).collect(),
+                        false => Vec::new(),
+                    };
+                    if is_offered {
+                        return Some(Run::Offer(Offer {
+                            first,
+                            leaves,
+                            fingerprints,
+                            bytes: raw,
+                        }));
+                    }
                     Some(Run::Data {
                         first,
                         leaves,
-                        is_packed,
-                        payload,
+                        fingerprints,
+                        is_packed: matches!(part, Part::Packed(_)),
+                        payload: Slice::new(&lent, part),
                     })
                 }
             })
             .collect();
         drop(lent);
         self.answer(FromDisk::Runs(runs))
+    }
+
+    /// What is left to be sent of an offer, from the bytes that were offered.
+    fn settle_offer(&mut self, offer: &Offer, held: &[Held]) -> Result<(), Ended> {
+        let (geometry, data) = (self.volume.geometry(), offer.bytes.bytes());
+        let left = remainder(geometry, offer.first, &offer.leaves, held, data);
+        let blocks = offer.leaves.len() as u64;
+        let saved = left.saved_bytes;
+        self.offers.answered(blocks, data.len() as u64, saved);
+        let (mut wire_bytes, mut runs) = (0, VecDeque::new());
+        for parcel in left.parcels {
+            let run = match parcel {
+                blocks::Parcel::Patch(patch) => {
+                    let (is_packed, payload) =
+                        self.pack_own(patched_bytes(&patch, offer.first, data));
+                    Run::Patch {
+                        patch,
+                        is_packed,
+                        payload,
+                    }
+                }
+                blocks::Parcel::Whole { first, leaves } => {
+                    // Within the offer, so a handful.
+                    let at = (first.0 - offer.first.0) as usize;
+                    let range = at * BLOCK_SIZE..((at + leaves.len()) * BLOCK_SIZE).min(data.len());
+                    let fingerprints = match offer.fingerprints.is_empty() {
+                        true => Vec::new(),
+                        false => offer.fingerprints[at..at + leaves.len()].to_vec(),
+                    };
+                    let (is_packed, payload) = self.pack_own(data[range].to_vec());
+                    Run::Data {
+                        first,
+                        leaves,
+                        fingerprints,
+                        is_packed,
+                        payload,
+                    }
+                }
+            };
+            if let Run::Data { payload, .. } | Run::Patch { payload, .. } = &run {
+                wire_bytes += payload.len() as u64;
+            }
+            runs.push_back(run);
+        }
+        self.gauge
+            .moved(data.len() as u64, wire_bytes, Instant::now());
+        self.answer(FromDisk::Remainder(runs))
+    }
+
+    /// Compresses bytes where that is asked for and pays.
+    fn pack_own(&mut self, raw: Vec<u8>) -> (bool, Slice) {
+        if self.gauge.is_on() {
+            let mut packed = vec![0; raw.len()];
+            if let Some(len) = self.packer.pack(&raw, &mut packed) {
+                packed.truncate(len);
+                return (true, Slice::own(packed));
+            }
+        }
+        (false, Slice::own(raw))
     }
 
     fn answer(&self, answer: FromDisk) -> Result<(), Ended> {
@@ -441,6 +572,13 @@ pub(super) fn store(tree: &mut TreeFile, extents: &[Extent]) -> Result<(), TreeE
         }
     }
     Ok(())
+}
+
+/// The payload of a patch of some blocks of an offer.
+fn patched_bytes(patch: &Patch, offered: BlockIndex, data: &[u8]) -> Vec<u8> {
+    let place = patch.place();
+    let from = (place.start - offered.offset()) as usize;
+    patch.gather(&data[from..from + (place.end - place.start) as usize])
 }
 
 fn scan_failed(error: ScanError) -> Ended {

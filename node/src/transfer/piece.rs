@@ -55,36 +55,51 @@ impl Drop for Lent {
     }
 }
 
-/// Bytes of a piece that is lent.
-pub(super) struct Slice {
-    lent: Arc<Lent>,
-    part: Part,
+/// Bytes to be sent.
+#[derive(Clone)]
+pub(super) enum Slice {
+    /// Of a piece that is lent.
+    Lent(Arc<Lent>, Part),
+    /// Of what was offered, or of a patch that was made of it.
+    Own(Arc<Vec<u8>>, Range<usize>),
 }
 
 impl Slice {
     pub(super) fn new(lent: &Arc<Lent>, part: Part) -> Self {
-        let lent = lent.clone();
-        Self { lent, part }
+        Self::Lent(lent.clone(), part)
+    }
+
+    /// All of these bytes.
+    pub(super) fn own(bytes: Vec<u8>) -> Self {
+        let all = 0..bytes.len();
+        Self::Own(Arc::new(bytes), all)
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        let piece = self.lent.piece.as_ref();
-        let piece = piece.expect("a piece leaves only when it is dropped");
-        match &self.part {
-            Part::Raw(range) => &piece.raw.bytes()[range.clone()],
-            Part::Packed(range) => &piece.packed[range.clone()],
+        match self {
+            Self::Lent(lent, part) => {
+                let piece = lent.piece.as_ref();
+                let piece = piece.expect("a piece leaves only when it is dropped");
+                match part {
+                    Part::Raw(range) => &piece.raw.bytes()[range.clone()],
+                    Part::Packed(range) => &piece.packed[range.clone()],
+                }
+            }
+            Self::Own(bytes, range) => &bytes[range.clone()],
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        match &self.part {
-            Part::Raw(range) | Part::Packed(range) => range.len(),
+        match self {
+            Self::Lent(_, Part::Raw(range) | Part::Packed(range)) | Self::Own(_, range) => {
+                range.len()
+            }
         }
     }
 }
 
 impl std::fmt::Debug for Slice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Slice").field(&self.part).finish()
+        f.debug_tuple("Slice").field(&self.len()).finish()
     }
 }

@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use volumes::VolumeTag;
 
 use super::desk::{self, DeskJob, Payload, ToDesk};
+use super::references::References;
 use super::replica::Place;
 use super::wire::{Activity, FrameReader, LINGER, PARCELS, write_parcels};
 use super::{PIECES, Progress};
@@ -122,6 +123,8 @@ pub struct ReceiveJob {
     pub fresh: bool,
     /// The last durable barrier.
     pub barrier: u64,
+    /// What of the content that is here already may be used; none keeps no index.
+    pub references: Option<References>,
     /// Where the live figures go.
     pub progress: Arc<Progress>,
     /// Called at each barrier, once its data and tree are durable; and with an
@@ -315,6 +318,7 @@ fn start_desk(
         },
         barrier: job.barrier,
         open: job.open.frame,
+        references: job.references,
         progress: job.progress,
         commit: job.commit,
         prove: job.prove,

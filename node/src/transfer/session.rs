@@ -12,13 +12,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use blocks::source::{Input, Output, SessionError};
-use blocks::{CloseReason, Encoding, Extent, FrameError, Source, ToSource, ToTarget};
+use blocks::{
+    BLOCK_SIZE, CloseReason, Encoding, Extent, FrameError, Held, Source, ToSource, ToTarget,
+};
 use crdt::PassSummary;
 use tokio::select;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::disk::{Disk, FromDisk, Run, ToDisk};
+use super::disk::{Disk, FromDisk, Offer, Run, ToDisk};
+use super::piece::Slice;
 use super::send::{SendCommand, SendEvent};
 use super::wire::{Activity, LINGER, Parcel, SILENT};
 use super::{Progress, add};
@@ -35,6 +38,10 @@ const BARRIER_AGE: Duration = Duration::from_secs(5);
 /// Groups given to the disk thread to adopt and not yet done: half a
 /// megabyte.
 const ADOPTING: usize = 64;
+
+/// Offers answered of which the disk thread has yet to say what is left: each is a
+/// mebibyte at most.
+const MAX_REMAINDERS: usize = 16;
 
 /// Commands that wait for their turn.
 const WAITING_COMMANDS: usize = 8;
@@ -84,6 +91,12 @@ pub(super) struct Session {
     activity: Activity,
     broken: Broken,
     runs: VecDeque<Run>,
+    /// Offered and not answered, the oldest first.
+    offers: VecDeque<Offer>,
+    /// Answered, and not yet known what of them is to be sent.
+    remainders: usize,
+    /// All of the pass was read, and some offers are not yet done with.
+    is_read: bool,
     waiting: VecDeque<SendCommand>,
     is_ready: bool,
     is_stopping: bool,
@@ -100,6 +113,13 @@ pub(super) struct Session {
 struct Unsettled {
     bytes: u64,
     since: Option<Instant>,
+}
+
+impl Unsettled {
+    fn add(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.since.get_or_insert_with(Instant::now);
+    }
 }
 
 impl Session {
@@ -130,6 +150,9 @@ impl Session {
             activity,
             broken: Broken::default(),
             runs: VecDeque::new(),
+            offers: VecDeque::new(),
+            remainders: 0,
+            is_read: false,
             waiting: VecDeque::new(),
             is_ready: false,
             is_stopping: false,
@@ -154,6 +177,7 @@ impl Session {
         self.step(Input::Start).await;
         loop {
             self.send_runs().await;
+            self.ask_barrier_by_size().await;
             self.take_turn().await;
             if let Some(last) = self.last.take() {
                 return (last, self.disk);
@@ -166,7 +190,8 @@ impl Session {
                 frame = self.frames.recv(), if self.adopting < ADOPTING => {
                     self.heard(frame).await;
                 }
-                answer = self.disk.answer(), if self.runs.is_empty() => {
+                // What is left of an offer goes ahead of what waits for room for another.
+                answer = self.disk.answer(), if self.runs.is_empty() || self.remainders > 0 => {
                     self.answered(answer).await;
                 }
                 command = commands.recv(), if self.takes_commands() => {
@@ -197,7 +222,7 @@ impl Session {
         match self.machine.stage() {
             "opening" | "finishing" => Some(SILENT + reading),
             "comparing" | "draining" | "stopping" => Some(SILENT),
-            "passing" if !self.machine.may_send() => Some(SILENT),
+            "passing" if !self.machine.may_send() || !self.offers.is_empty() => Some(SILENT),
             _ => None,
         }
     }
@@ -242,9 +267,16 @@ impl Session {
             Some(FromDisk::Adopted) => self.adopting = self.adopting.saturating_sub(1),
             // What was read after a stop is not sent.
             Some(FromDisk::Runs(_)) if self.is_stopping => {}
-            Some(FromDisk::Runs(runs)) => self.runs = runs,
-            Some(FromDisk::PassRead) if self.is_stopping => {}
-            Some(FromDisk::PassRead) => self.step(Input::PassRead).await,
+            Some(FromDisk::Runs(runs)) => self.runs.extend(runs),
+            Some(FromDisk::Remainder(runs)) => {
+                self.remainders = self.remainders.saturating_sub(1);
+                if !self.is_stopping {
+                    runs.into_iter()
+                        .rev()
+                        .for_each(|run| self.runs.push_front(run));
+                }
+            }
+            Some(FromDisk::PassRead) => self.is_read = true,
             Some(FromDisk::Committed { barrier, mark }) => {
                 self.step(Input::Committed { barrier, mark }).await;
             }
@@ -277,6 +309,12 @@ impl Session {
 
     /// Begins what waits, when it is its turn.
     async fn take_turn(&mut self) {
+        if self.is_read && self.is_sent() {
+            self.is_read = false;
+            if !self.is_stopping {
+                self.step(Input::PassRead).await;
+            }
+        }
         if !self.is_ready || self.adopting > 0 || self.is_stopping {
             return;
         }
@@ -286,7 +324,12 @@ impl Session {
                 self.is_ready = false;
                 self.pass_began = Instant::now();
                 self.step(Input::BeginPass { pass }).await;
-                self.disk.ask(ToDisk::Pass { pass, dirty });
+                let references = self.machine.wants_fingerprints();
+                self.disk.ask(ToDisk::Pass {
+                    pass,
+                    dirty,
+                    references,
+                });
             }
             Some(SendCommand::Finish { read_back }) => {
                 self.is_ready = false;
@@ -296,37 +339,102 @@ impl Session {
         }
     }
 
+    /// Whether all that was read in this pass has been sent.
+    fn is_sent(&self) -> bool {
+        self.runs.is_empty() && self.offers.is_empty() && self.remainders == 0
+    }
+
+    /// Whether the machine lets the next run go.
+    fn may_send_next(&self) -> bool {
+        match self.runs.front() {
+            Some(Run::Offer(_)) => self.machine.may_offer() && self.remainders < MAX_REMAINDERS,
+            Some(_) => self.machine.may_send(),
+            None => false,
+        }
+    }
+
     /// Sends what was read, as far as the machine lets it.
     async fn send_runs(&mut self) {
-        while self.last.is_none() && self.machine.may_send() {
-            if !self.runs.is_empty() && !self.permit.borrow().holds(clock::now()) {
+        while self.last.is_none() && self.may_send_next() {
+            if !self.permit.borrow().holds(clock::now()) {
                 return self.commanded(SendCommand::Close).await;
             }
-            let Some(run) = self.runs.pop_front() else {
-                return;
+            let sent = match self.runs.pop_front() {
+                None => return,
+                Some(Run::Offer(offer)) => self.send_offer(offer).await,
+                Some(run) => self.send_run(run).await,
             };
-            match parcel_of(run) {
-                Ok((parcel, extent, payload_bytes)) => {
-                    let (blocks, bytes) = (extent.count(), extent_bytes(&extent));
-                    if self.parcels.send(parcel).await.is_err() {
-                        return self.writing_broke().await;
-                    }
-                    add(&self.progress.blocks_sent, blocks);
-                    add(&self.progress.bytes_sent, payload_bytes);
-                    self.unsettled.bytes += bytes;
-                    self.unsettled.since.get_or_insert_with(Instant::now);
-                    self.step(Input::ExtentSent {
-                        extent,
-                        payload_bytes,
-                    })
-                    .await;
-                    if self.unsettled.bytes >= self.barrier_bytes {
-                        self.unsettled.bytes = 0;
-                        self.step(Input::BarrierDue).await;
-                    }
-                }
-                Err(error) => self.own_fault(&error),
+            match sent {
+                Ok(()) => self.ask_barrier_by_size().await,
+                Err(NotSent::StreamGone) => return self.writing_broke().await,
+                Err(NotSent::Fault(error)) => self.own_fault(&error),
             }
+        }
+    }
+
+    async fn send_run(&mut self, run: Run) -> Result<(), NotSent> {
+        let (parcel, extent, payload_bytes) = parcel_of(run)?;
+        let (blocks, bytes) = (extent.count(), extent_bytes(&extent));
+        self.put(parcel).await?;
+        add(&self.progress.blocks_sent, blocks);
+        add(&self.progress.bytes_sent, payload_bytes);
+        self.unsettled.add(bytes);
+        self.step(Input::ExtentSent {
+            extent,
+            payload_bytes,
+        })
+        .await;
+        Ok(())
+    }
+
+    /// The bytes are kept, apart from the buffer they were read into, until it is known
+    /// what of them is to be sent.
+    async fn send_offer(&mut self, offer: Offer) -> Result<(), NotSent> {
+        let Offer {
+            first,
+            leaves,
+            fingerprints,
+            bytes,
+        } = offer;
+        let frame = ToTarget::Offer {
+            first,
+            leaves: leaves.clone(),
+            fingerprints: fingerprints.clone(),
+        };
+        self.put(Parcel::to_target(&frame)?).await?;
+        self.offers.push_back(Offer {
+            first,
+            leaves: leaves.clone(),
+            fingerprints,
+            bytes: Slice::own(bytes.bytes().to_vec()),
+        });
+        self.unsettled.add(0);
+        self.step(Input::Offered { first, leaves }).await;
+        Ok(())
+    }
+
+    fn offer_answered(&mut self, held: Vec<Held>) {
+        let Some(offer) = self.offers.pop_front() else {
+            return;
+        };
+        let made = held.iter().filter(|held| **held == Held::Made).count() as u64;
+        add(&self.progress.blocks_sent, made);
+        self.unsettled.add(made * BLOCK_SIZE as u64);
+        if !self.is_stopping {
+            self.remainders += 1;
+            self.disk.ask(ToDisk::Answered { offer, held });
+        }
+    }
+
+    async fn put(&mut self, parcel: Parcel) -> Result<(), NotSent> {
+        let sent = self.parcels.send(parcel).await;
+        sent.map_err(|_| NotSent::StreamGone)
+    }
+
+    async fn ask_barrier_by_size(&mut self) {
+        if self.unsettled.bytes >= self.barrier_bytes {
+            self.unsettled.bytes = 0;
+            self.step(Input::BarrierDue).await;
         }
     }
 
@@ -379,8 +487,7 @@ impl Session {
         match output {
             // Sent by the caller.
             Output::Send(_) => {}
-            // To offers, of which none is made yet.
-            Output::Answered { .. } => {}
+            Output::Answered { held, .. } => self.offer_answered(held),
             Output::LoadGroups { first, count } => {
                 self.disk.ask(ToDisk::Groups { first, count });
             }
@@ -458,6 +565,18 @@ impl Session {
 /// The stream takes nothing any more.
 struct StreamGone;
 
+/// Why a run was not sent.
+enum NotSent {
+    StreamGone,
+    Fault(FrameError),
+}
+
+impl From<FrameError> for NotSent {
+    fn from(error: FrameError) -> Self {
+        Self::Fault(error)
+    }
+}
+
 fn parcel_of(run: Run) -> Result<(Parcel, Extent, u64), FrameError> {
     match run {
         Run::Zero { first, count } => {
@@ -467,23 +586,44 @@ fn parcel_of(run: Run) -> Result<(Parcel, Extent, u64), FrameError> {
         Run::Data {
             first,
             leaves,
+            fingerprints,
             is_packed,
             payload,
         } => {
-            let encoding = match is_packed {
-                true => Encoding::Zstd,
-                false => Encoding::Raw,
-            };
             let payload_bytes = payload.len() as u64;
             let frame = ToTarget::Extent {
                 first,
-                encoding,
+                encoding: encoding(is_packed),
                 leaves: leaves.clone(),
-                fingerprints: Vec::new(),
+                fingerprints,
             };
             let parcel = Parcel::extent(&frame, payload)?;
             Ok((parcel, Extent::Data { first, leaves }, payload_bytes))
         }
+        Run::Patch {
+            patch,
+            is_packed,
+            payload,
+        } => {
+            let (first, payload_bytes) = (patch.first(), payload.len() as u64);
+            let leaves = patch.leaves().to_vec();
+            let frame = ToTarget::Patch {
+                first,
+                encoding: encoding(is_packed),
+                leaves: leaves.clone(),
+                pieces: patch.pieces().to_vec(),
+            };
+            let parcel = Parcel::extent(&frame, payload)?;
+            Ok((parcel, Extent::Data { first, leaves }, payload_bytes))
+        }
+        Run::Offer(_) => unreachable!("an offer is answered before anything of it is sent"),
+    }
+}
+
+fn encoding(is_packed: bool) -> Encoding {
+    match is_packed {
+        true => Encoding::Zstd,
+        false => Encoding::Raw,
     }
 }
 

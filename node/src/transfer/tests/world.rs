@@ -343,6 +343,7 @@ impl World {
             tag: [4; 16],
             fresh: !self.target_tree().exists(),
             barrier: self.durable(),
+            references: None,
             progress: Arc::default(),
             commit: Box::new(move |barrier| {
                 let bytes = barrier.to_le_bytes();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod comparing;
+mod offers;
 mod turns;
 
 use proptest::prelude::*;
@@ -479,6 +480,19 @@ fn inputs() -> impl Strategy<Value = Input> {
         any::<u32>().prop_map(|pass| Input::BeginPass { pass }),
         (any::<u64>(), 0..20u32).prop_map(|(first, count)| sent(data(first, count))),
         (0..700u64, 1..17u32).prop_map(|(first, count)| sent(data(first, count))),
+        (0..700u64, 0..18usize).prop_map(|(first, count)| Input::Offered {
+            first: BlockIndex(first),
+            leaves: vec![Leaf([8; 32]); count],
+        }),
+        (0..700u64, 0..18usize, any::<bool>()).prop_map(|(first, count, made)| {
+            let first = BlockIndex(first);
+            let held = match made {
+                true => Held::Made,
+                false => Held::Nothing,
+            };
+            let held = vec![held; count];
+            Input::Received(ToSource::Answer { first, held })
+        }),
         Just(Input::BarrierDue),
         Just(Input::PassRead),
         (0..6u64).prop_map(durable),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod offers;
 mod turns;
 
 use proptest::prelude::*;
@@ -14,6 +15,7 @@ use crate::hash::Leaf;
 use crate::tree::leaf;
 
 const MARK: Mark = Mark([1; 32]);
+const OTHER_MARK: Mark = Mark([5; 32]);
 const ROOT: Root = Root([2; 32]);
 const OTHER: Root = Root([3; 32]);
 
@@ -554,6 +556,28 @@ fn inputs() -> impl Strategy<Value = Input> {
         (0..60_000u64, 0..5000u32).prop_map(|(first, count)| zero(first, count)),
         (any::<u64>(), any::<u32>()).prop_map(|(first, count)| zero(first, count)),
         (0..50_000u64).prop_map(|first| Input::ExtentChecked(checked(first))),
+        (0..4u64, 1..4u64).prop_map(|(first, count)| {
+            let leaves = (first..first + count).map(|block| match checked(block).into_extent() {
+                Extent::Data { leaves, .. } => leaves[0],
+                Extent::Zero { .. } => unreachable!("made as data"),
+            });
+            frame(ToTarget::Offer {
+                first: BlockIndex(first),
+                leaves: leaves.collect(),
+                fingerprints: vec![],
+            })
+        }),
+        (0..4u64).prop_map(|first| Input::ExtentChecked(checked(first))),
+        (0..4u64, prop::collection::vec(any::<bool>(), 1..4)).prop_map(|(first, made)| {
+            let held = made.iter().map(|made| match made {
+                true => Held::Made,
+                false => Held::Nothing,
+            });
+            Input::Consulted {
+                first: BlockIndex(first),
+                held: held.collect(),
+            }
+        }),
         (4..8u64).prop_map(barrier),
         (4..8u64).prop_map(|barrier| {
             let mark = MARK;
@@ -579,14 +603,24 @@ proptest! {
         let mut target = if begun { passing() } else { Target::new(geometry(), 4, MARK) };
         let mut noted = std::collections::BTreeMap::new();
         let mut acknowledged = 4;
+        let mut written = std::collections::BTreeSet::new();
         for input in inputs {
+            if matches!(input, Input::Received(ToTarget::Offer { .. })) {
+                written.clear();
+            }
             for output in step(&mut target, input) {
                 match output {
+                    Output::Send(ToSource::Answer { first, held }) => {
+                        for (block, held) in (first.0..).zip(held) {
+                            prop_assert!(held != Held::Made || written.contains(&block));
+                        }
+                    }
                     Output::NoteRegions { barrier, groups } => {
                         noted.extend(groups.into_iter().map(|group| (group, barrier)));
                     }
                     Output::Write { first, count } | Output::WriteZeros { first, count } => {
                         prop_assert!(geometry().contains_run(first, u64::from(count)));
+                        written.extend(first.0..first.0 + u64::from(count));
                         for group in zeros(first.0, count).groups() {
                             prop_assert!(noted.contains_key(&group));
                         }

@@ -38,6 +38,16 @@ fn finish() -> Input {
     Input::Finish { root, read_back }
 }
 
+fn offered() -> Input {
+    let (first, leaves) = (BlockIndex(9), vec![Leaf([9; 32])]);
+    Input::Offered { first, leaves }
+}
+
+fn answer() -> Input {
+    let (first, held) = (BlockIndex(9), vec![Held::Made]);
+    Input::Received(ToSource::Answer { first, held })
+}
+
 /// Each stage by the inputs that lead there, and what it hears.
 fn stages() -> Vec<(&'static str, Vec<Input>, Vec<&'static str>)> {
     let compare = || vec![Input::Start, opened(1, tree_mark(two(), theirs()))];
@@ -68,12 +78,22 @@ fn stages() -> Vec<(&'static str, Vec<Input>, Vec<&'static str>)> {
             vec!["leaves"],
         ),
         ("ready", ready(), vec!["pass", "finish"]),
-        ("passing", pass(), vec!["extent", "read"]),
-        ("passing", asked(), vec!["extent", "read", "durable"]),
+        ("passing", pass(), vec!["extent", "offer", "read"]),
+        ("passing", and(pass(), offered()), vec!["extent", "answer"]),
+        (
+            "passing",
+            asked(),
+            vec!["extent", "offer", "read", "durable"],
+        ),
         (
             "passing",
             and(asked(), durable(2)),
-            vec!["extent", "read", "committed"],
+            vec!["extent", "offer", "read", "committed"],
+        ),
+        (
+            "stopping",
+            and(and(pass(), offered()), Input::Stop),
+            vec!["answer"],
         ),
         ("draining", and(asked(), Input::PassRead), vec!["durable"]),
         ("stopping", and(asked(), Input::Stop), vec!["durable"]),
@@ -101,6 +121,8 @@ fn one_of_each() -> Vec<(&'static str, Input)> {
         ),
         ("pass", Input::BeginPass { pass: 6 }),
         ("extent", sent(data(7, 1))),
+        ("offer", offered()),
+        ("answer", answer()),
         ("read", Input::PassRead),
         ("durable", durable(2)),
         ("committed", committed(2)),

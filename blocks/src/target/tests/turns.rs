@@ -23,6 +23,24 @@ fn flushing() -> Target {
     target
 }
 
+fn offer() -> ToTarget {
+    let Extent::Data { first, leaves } = checked(300).into_extent() else {
+        unreachable!("made as data")
+    };
+    ToTarget::Offer {
+        first,
+        leaves,
+        fingerprints: vec![],
+    }
+}
+
+/// A target that looks for what was offered, while a barrier is flushed.
+fn consulting() -> Target {
+    let mut target = flushing();
+    step(&mut target, frame(offer()));
+    target
+}
+
 fn finishing(read_back: bool) -> Target {
     let mut target = serving();
     step(&mut target, finish(4, ROOT, read_back));
@@ -48,6 +66,11 @@ fn one_of_each(target: &Target) -> Vec<(&'static str, Input)> {
         ("pass", frame(ToTarget::BeginPass { pass: 4 })),
         ("zero", zero(300, 1)),
         ("data", Input::ExtentChecked(checked(300))),
+        ("offer", frame(offer())),
+        ("consulted", {
+            let (first, held) = (BlockIndex(300), vec![Held::Nothing]);
+            Input::Consulted { first, held }
+        }),
         ("barrier", barrier(5)),
         ("finish", finish(durable, root, false)),
         ("flushed", Input::Flushed { barrier: 4, mark }),
@@ -64,13 +87,14 @@ type Heard = (fn() -> Target, Vec<&'static str>);
 fn each_stage_hears_what_belongs_to_it_and_nothing_else() {
     let waiting = || Target::new(geometry(), 4, MARK);
     let level = ["groups?", "leaves?", "pass", "finish"];
-    let writing = ["zero", "data", "barrier"];
-    let stages: [Heard; 8] = [
+    let writing = ["zero", "data", "offer", "barrier"];
+    let stages: [Heard; 9] = [
         (waiting, vec!["open"]),
         (serving, level.to_vec()),
         (passing, [&level[..], &writing].concat()),
         (pending, writing.to_vec()),
         (flushing, [&writing[..], &["flushed"]].concat()),
+        (consulting, vec!["data", "consulted", "flushed"]),
         (|| finishing(true), vec!["read back"]),
         (|| finishing(false), vec!["root"]),
         (proving, vec!["proved"]),
@@ -107,7 +131,7 @@ fn a_source_out_of_turn_voids_nothing_and_a_shell_out_of_turn_all_that_is_not_du
             "open" | "groups?" | "leaves?" | "pass" | "finish" => {
                 assert_eq!((refused(&out), settled), (RefusalCode::BadFrame, true));
             }
-            "flushed" | "root" | "read back" | "proved" => {
+            "consulted" | "flushed" | "root" | "read back" | "proved" => {
                 assert_eq!(
                     (refused(&out), settled),
                     (RefusalCode::StorageFailed, false)

@@ -1,30 +1,56 @@
 //! What a disk and a stored tree keep when their machine dies. A block's
-//! content is a number from which its bytes are made; 0 is all zeros.
+//! content is a number from which its bytes are made: each of its hexadecimal
+//! digits is what one piece of the block holds, and 0 is all zeros.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 
-use blocks::{BLOCK_SIZE, BlockIndex, Geometry, GroupIndex, Leaf, Mark, Root, ZERO_ENTRY};
+use blocks::{
+    BLOCK_PIECES, BlockIndex, Geometry, GroupIndex, Leaf, Mark, PIECE_SIZE, Root, ZERO_ENTRY,
+};
 
 use crate::chance::Chance;
 
 pub type Content = u64;
 
+/// What is left of a content in a block that has only so many pieces.
+pub fn fitted(geometry: Geometry, block: u64, content: Content) -> Content {
+    match geometry.block_pieces(BlockIndex(block)) {
+        BLOCK_PIECES => content,
+        pieces => content & ((1 << (4 * pieces)) - 1),
+    }
+}
+
+/// A content like no other, for each number.
+pub fn unlike(number: u64) -> Content {
+    Chance::new(number as u32).next()
+}
+
+/// A content of which each piece is one of the other two's, or neither's.
+pub fn mixed(one: Content, other: Content, chance: &mut Chance) -> Content {
+    let digit = |at: usize| 0xf << (4 * at);
+    (0..BLOCK_PIECES).fold(0, |mixed, at| {
+        let from = [one, other, one, other, chance.next()][chance.below(5) as usize];
+        mixed | from & digit(at)
+    })
+}
+
 /// The bytes of a block with this content.
 pub fn bytes(geometry: Geometry, block: u64, content: Content) -> Vec<u8> {
     let len = geometry.block_len(BlockIndex(block));
-    if content == 0 {
-        return vec![0; len];
+    let mut bytes = vec![0; len];
+    for (at, piece) in bytes.chunks_mut(PIECE_SIZE).enumerate() {
+        piece.fill((content >> (4 * at) & 0xf) as u8 * 0x11);
     }
-    let mut bytes = Vec::with_capacity(BLOCK_SIZE);
-    bytes.extend_from_slice(&content.to_le_bytes());
-    bytes.resize(len, content as u8);
     bytes
 }
 
-/// The content that made these bytes; every block of the worlds has 8 or more.
+/// The content that made these bytes.
 pub fn content(bytes: &[u8]) -> Content {
-    Content::from_le_bytes(bytes[..8].try_into().unwrap())
+    let pieces = bytes.chunks(PIECE_SIZE).enumerate();
+    pieces.fold(0, |content, (at, piece)| {
+        content | u64::from(piece[0] & 0xf) << (4 * at)
+    })
 }
 
 thread_local! {
@@ -66,14 +92,16 @@ pub enum Death {
 /// A volume behind a cache.
 #[derive(Debug, Clone)]
 pub struct Disk {
+    geometry: Geometry,
     pub durable: Vec<Content>,
     pub cached: Vec<Content>,
     unsynced: BTreeSet<u64>,
 }
 
 impl Disk {
-    pub fn new(contents: Vec<Content>) -> Self {
+    pub fn new(geometry: Geometry, contents: Vec<Content>) -> Self {
         Self {
+            geometry,
             durable: contents.clone(),
             cached: contents,
             unsynced: BTreeSet::new(),
@@ -96,12 +124,14 @@ impl Disk {
             return;
         }
         for block in std::mem::take(&mut self.unsynced) {
-            let torn = chance.next() | 1 << 63;
             let at = block as usize;
             self.durable[at] = match chance.below(3) {
                 0 => self.durable[at],
                 1 => self.cached[at],
-                _ => torn,
+                _ => {
+                    let torn = mixed(self.durable[at], self.cached[at], chance);
+                    fitted(self.geometry, block, torn)
+                }
             };
             self.cached[at] = self.durable[at];
         }

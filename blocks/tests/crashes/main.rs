@@ -15,6 +15,7 @@ mod chance;
 mod disk;
 mod ends;
 mod source_end;
+mod stated;
 mod target_end;
 mod world;
 
@@ -47,16 +48,19 @@ fn cases() -> impl Strategy<Value = Case> {
             Just(600 * 65536 - 1),
         ],
         any::<u32>(),
-        any::<bool>(),
-        any::<bool>(),
+        any::<[bool; 4]>(),
     )
-        .prop_map(|(length, seed, overlap, corrupt)| Case {
-            length,
-            seed,
-            overlap,
-            corrupt,
-            flaw: None,
-        })
+        .prop_map(
+            |(length, seed, [overlap, offers, references, corrupt])| Case {
+                length,
+                seed,
+                overlap,
+                offers,
+                references,
+                corrupt,
+                flaw: None,
+            },
+        )
 }
 
 proptest! {
@@ -84,6 +88,8 @@ fn run_seed(seed: u32, flaw: Option<Flaw>) -> World {
         length: 300 * 65536,
         seed,
         overlap: true,
+        offers: true,
+        references: true,
         corrupt: flaw.is_none(),
         flaw,
     };
@@ -97,7 +103,7 @@ fn is_noticed(flaw: Flaw) -> bool {
 
 #[test]
 fn scripts_reach_everything_the_promise_is_about() {
-    let mut sums = [0; 10];
+    let mut sums = [0; 14];
     for seed in 0..60 {
         let world = run_seed(seed, None);
         let (seen, target) = (world.seen, world.target.seen);
@@ -112,6 +118,10 @@ fn scripts_reach_everything_the_promise_is_about() {
             target.acknowledged,
             target.overlapping_writes,
             target.failed_syncs,
+            target.made,
+            target.wrong_references,
+            target.patched,
+            world.source.patches_sent,
         ];
         for (sum, count) in sums.iter_mut().zip(counts) {
             *sum += count;
@@ -148,4 +158,14 @@ fn a_target_that_forgets_at_a_barrier_what_was_noted_after_it_is_noticed() {
 #[test]
 fn a_source_that_trusts_a_remembered_mark_is_noticed() {
     assert!(is_noticed(Flaw::RemembersMark));
+}
+
+#[test]
+fn a_source_that_sends_of_an_offer_what_is_there_by_now_is_noticed() {
+    assert!(is_noticed(Flaw::SendsWhatIsThereNow));
+}
+
+#[test]
+fn a_target_that_writes_a_patch_in_part_is_noticed() {
+    assert!(is_noticed(Flaw::WritesPatchInPart));
 }

@@ -5,14 +5,14 @@ use std::collections::VecDeque;
 
 use blocks::source::{self, Source};
 use blocks::{
-    BlockIndex, Encoding, Extent, Geometry, MAX_EXTENT_BLOCKS, MAX_ZERO_BLOCKS, Mark, Root,
-    ToSource, ToTarget,
+    BLOCK_SIZE, BlockIndex, Encoding, Extent, Fingerprint, Geometry, Held, Leaf, MAX_EXTENT_BLOCKS,
+    MAX_ZERO_BLOCKS, Mark, Parcel, Root, ToSource, ToTarget, fingerprint, remainder,
 };
 
 use crate::chance::Chance;
 use crate::disk::{Content, Death, StoredTree, bytes, entry, leaf};
 use crate::ends::{After, Died, Fuse, Stream, store, take_frame};
-use crate::world::Flaw;
+use crate::world::{Case, Flaw};
 
 pub struct SourceEnd {
     geometry: Geometry,
@@ -20,16 +20,20 @@ pub struct SourceEnd {
     pub tree: StoredTree,
     pub barrier: u64,
     remembered: Mark,
-    flaw: Option<Flaw>,
+    case: Case,
     pub fuse: Fuse,
     pub session: Option<SourceSession>,
     pub adopted_groups: u64,
     pub passes_done: u32,
+    pub patches_sent: u32,
 }
 
 pub struct SourceSession {
     machine: Source,
     cursor: Option<u64>,
+    offers: VecDeque<Offer>,
+    /// What is left of answered offers, with its payload.
+    rest: VecDeque<(Parcel, Vec<u8>)>,
     pass: u32,
     pub is_ready: bool,
     pub passes_done: u32,
@@ -38,24 +42,27 @@ pub struct SourceSession {
     error: Option<source::SessionError>,
 }
 
+/// What was offered, as it was read.
+struct Offer {
+    first: BlockIndex,
+    leaves: Vec<Leaf>,
+    data: Vec<u8>,
+}
+
 impl SourceEnd {
-    pub fn new(
-        geometry: Geometry,
-        disk: Vec<Content>,
-        tree: StoredTree,
-        flaw: Option<Flaw>,
-    ) -> Self {
+    pub fn new(geometry: Geometry, disk: Vec<Content>, tree: StoredTree, case: Case) -> Self {
         Self {
             geometry,
             disk,
             barrier: 0,
             remembered: tree.mark(),
             tree,
-            flaw,
+            case,
             fuse: Fuse::default(),
             session: None,
             adopted_groups: 0,
             passes_done: 0,
+            patches_sent: 0,
         }
     }
 
@@ -65,13 +72,15 @@ impl SourceEnd {
     }
 
     pub fn connect(&mut self, wire: &mut Stream) -> Result<(), Died> {
-        let mark = match self.flaw {
+        let mark = match self.case.flaw {
             Some(Flaw::RemembersMark) => self.remembered,
             _ => self.tree.mark(),
         };
         self.session = Some(SourceSession {
             machine: Source::new(self.geometry, self.barrier, mark, b"ticket".to_vec()),
             cursor: None,
+            offers: VecDeque::new(),
+            rest: VecDeque::new(),
             pass: 0,
             is_ready: false,
             passes_done: 0,
@@ -113,7 +122,15 @@ impl SourceEnd {
         let Some(cursor) = session.cursor.filter(|_| session.machine.may_send()) else {
             return Ok(After::Idle);
         };
+        if let Some((parcel, payload)) = session.rest.pop_front() {
+            self.fuse.deed()?;
+            self.send_parcel(parcel, &payload, wire)?;
+            return Ok(self.after());
+        }
+        let may_offer = session.machine.may_offer();
+        let offers_wait = !session.offers.is_empty();
         match self.next_extent(cursor, chance) {
+            None if offers_wait => return Ok(After::Idle),
             None => {
                 self.session().cursor = None;
                 self.input(source::Input::PassRead, wire)?;
@@ -121,12 +138,13 @@ impl SourceEnd {
             Some(extent) => {
                 self.session().cursor = Some(extent.first().0 + extent.count());
                 self.fuse.deed()?;
-                let payload_bytes = self.send_extent(&extent, wire);
-                let sent = source::Input::ExtentSent {
-                    extent,
-                    payload_bytes,
-                };
-                self.input(sent, wire)?;
+                let is_offered = self.case.offers && may_offer && !chance.one_in(3);
+                match extent {
+                    Extent::Data { first, leaves } if is_offered => {
+                        self.send_offer(first, leaves, wire)?;
+                    }
+                    extent => self.send_extent(extent, wire)?,
+                }
             }
         }
         Ok(self.after())
@@ -185,7 +203,7 @@ impl SourceEnd {
                 self.remembered = mark;
                 self.session().is_ready = true;
             }
-            source::Output::Answered { .. } => unreachable!("nothing was offered"),
+            source::Output::Answered { first, held } => self.answered(first, &held),
             source::Output::Commit {
                 barrier,
                 mark,
@@ -259,29 +277,122 @@ impl SourceEnd {
         })
     }
 
-    fn send_extent(&self, extent: &Extent, wire: &mut Stream) -> u64 {
+    fn send_extent(&mut self, extent: Extent, wire: &mut Stream) -> Result<(), Died> {
         match extent {
             Extent::Zero { first, count } => {
-                let (first, count) = (*first, *count);
                 wire.extend(ToTarget::Zero { first, count }.encode(0).unwrap());
-                0
+                let payload_bytes = 0;
+                let sent = source::Input::ExtentSent {
+                    extent,
+                    payload_bytes,
+                };
+                self.input(sent, wire)
             }
             Extent::Data { first, leaves } => {
-                let blocks = first.0..first.0 + leaves.len() as u64;
-                let mut payload = Vec::new();
-                for block in blocks {
-                    payload.extend(bytes(self.geometry, block, self.disk[block as usize]));
-                }
-                let frame = ToTarget::Extent {
-                    first: *first,
-                    encoding: Encoding::Raw,
-                    leaves: leaves.clone(),
-                    fingerprints: vec![],
-                };
-                wire.extend(frame.encode(payload.len()).unwrap());
-                wire.extend(&payload);
-                payload.len() as u64
+                let data = self.data(first, leaves.len());
+                self.send_parcel(Parcel::Whole { first, leaves }, &data, wire)
             }
+        }
+    }
+
+    fn send_parcel(
+        &mut self,
+        parcel: Parcel,
+        payload: &[u8],
+        wire: &mut Stream,
+    ) -> Result<(), Died> {
+        let encoding = Encoding::Raw;
+        let (frame, extent) = match parcel {
+            Parcel::Whole { first, leaves } => {
+                let frame = ToTarget::Extent {
+                    first,
+                    encoding,
+                    leaves: leaves.clone(),
+                    fingerprints: self.fingerprints(payload),
+                };
+                (frame, Extent::Data { first, leaves })
+            }
+            Parcel::Patch(patch) => {
+                self.patches_sent += 1;
+                let (first, leaves) = (patch.first(), patch.leaves().to_vec());
+                let frame = ToTarget::Patch {
+                    first,
+                    encoding,
+                    leaves: leaves.clone(),
+                    pieces: patch.pieces().to_vec(),
+                };
+                (frame, Extent::Data { first, leaves })
+            }
+        };
+        wire.extend(frame.encode(payload.len()).unwrap());
+        wire.extend(payload);
+        let payload_bytes = payload.len() as u64;
+        let sent = source::Input::ExtentSent {
+            extent,
+            payload_bytes,
+        };
+        self.input(sent, wire)
+    }
+
+    fn send_offer(
+        &mut self,
+        first: BlockIndex,
+        leaves: Vec<Leaf>,
+        wire: &mut Stream,
+    ) -> Result<(), Died> {
+        let data = self.data(first, leaves.len());
+        let frame = ToTarget::Offer {
+            first,
+            leaves: leaves.clone(),
+            fingerprints: self.fingerprints(&data),
+        };
+        wire.extend(frame.encode(0).unwrap());
+        let offer = Offer {
+            first,
+            leaves: leaves.clone(),
+            data,
+        };
+        self.session().offers.push_back(offer);
+        self.input(source::Input::Offered { first, leaves }, wire)
+    }
+
+    /// Prepares what is left of the oldest offer.
+    fn answered(&mut self, first: BlockIndex, held: &[Held]) {
+        let geometry = self.geometry;
+        let offer = self.session().offers.pop_front().unwrap();
+        assert_eq!(offer.first, first);
+        let now = self.data(first, offer.leaves.len());
+        let data = match self.case.flaw {
+            Some(Flaw::SendsWhatIsThereNow) => now,
+            _ => offer.data,
+        };
+        let left = remainder(geometry, first, &offer.leaves, held, &data);
+        for parcel in left.parcels {
+            let (at, blocks) = match &parcel {
+                Parcel::Whole { first, leaves } => (*first, leaves.len()),
+                Parcel::Patch(patch) => (patch.first(), patch.leaves().len()),
+            };
+            let place = geometry.run_range(at, blocks as u64);
+            let (start, end) = (place.start - first.offset(), place.end - first.offset());
+            let bytes = &data[start as usize..end as usize];
+            let payload = match &parcel {
+                Parcel::Whole { .. } => bytes.to_vec(),
+                Parcel::Patch(patch) => patch.gather(bytes),
+            };
+            self.session().rest.push_back((parcel, payload));
+        }
+    }
+
+    fn data(&self, first: BlockIndex, blocks: usize) -> Vec<u8> {
+        let blocks = first.0..first.0 + blocks as u64;
+        let contents = blocks.map(|block| bytes(self.geometry, block, self.disk[block as usize]));
+        contents.collect::<Vec<_>>().concat()
+    }
+
+    fn fingerprints(&mut self, data: &[u8]) -> Vec<Fingerprint> {
+        match self.session().machine.wants_fingerprints() {
+            true => data.chunks(BLOCK_SIZE).map(fingerprint).collect(),
+            false => Vec::new(),
         }
     }
 }

@@ -1,18 +1,19 @@
 //! The target's shell: carries out what its machine says, one small deed at a
 //! time, and may die before any of them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use blocks::target::{self, Target};
 use blocks::{
-    BLOCK_SIZE, BadExtent, BlockIndex, Encoding, Extent, Geometry, GroupIndex, ToSource, ToTarget,
-    check_extent,
+    BLOCK_SIZE, BadExtent, BlockIndex, CheckedExtent, Encoding, Extent, Fingerprint, Geometry,
+    GroupIndex, Held, Leaf, Patch, PieceSet, ToSource, ToTarget, check_extent, piece_hashes,
 };
 
 use crate::chance::Chance;
-use crate::disk::{Content, Death, Disk, StoredTree, content, entry};
+use crate::disk::{Content, Death, Disk, StoredTree, bytes, content, entry, leaf};
 use crate::ends::{After, Died, Fuse, Stream, store, take_frame};
-use crate::world::Flaw;
+use crate::stated::Stated;
+use crate::world::{Case, Flaw};
 
 pub struct TargetEnd {
     geometry: Geometry,
@@ -20,7 +21,11 @@ pub struct TargetEnd {
     pub tree: StoredTree,
     barrier: u64,
     notes: BTreeMap<GroupIndex, u64>,
+    /// Where content was once written, with mistakes, and never cleared.
+    index: HashMap<Fingerprint, u64>,
+    chance: Chance,
     overlap: bool,
+    references: bool,
     flaw: Option<Flaw>,
     pub fuse: Fuse,
     pub sync_fails: bool,
@@ -36,12 +41,17 @@ pub struct Seen {
     pub acknowledged: u32,
     pub overlapping_writes: u32,
     pub failed_syncs: u32,
+    pub made: u32,
+    pub wrong_references: u32,
+    pub patched: u32,
+    pub refused: u32,
 }
 
 pub struct TargetSession {
     machine: Target,
-    /// The first block and contents of the extent at hand.
-    held: (u64, Vec<Content>),
+    /// The first block and contents of extents that are handed in.
+    held: VecDeque<(u64, Vec<Content>)>,
+    stated: Stated,
     jobs: VecDeque<Job>,
     ended: bool,
 }
@@ -60,20 +70,18 @@ enum Outcome {
 }
 
 impl TargetEnd {
-    pub fn new(
-        geometry: Geometry,
-        contents: Vec<Content>,
-        overlap: bool,
-        flaw: Option<Flaw>,
-    ) -> Self {
+    pub fn new(geometry: Geometry, contents: Vec<Content>, case: Case) -> Self {
         Self {
             geometry,
             tree: StoredTree::of(geometry, &contents),
-            disk: Disk::new(contents),
+            disk: Disk::new(geometry, contents),
             barrier: 0,
             notes: BTreeMap::new(),
-            overlap,
-            flaw,
+            index: HashMap::new(),
+            chance: Chance::new(case.seed),
+            overlap: case.overlap,
+            references: case.references,
+            flaw: case.flaw,
             fuse: Fuse::default(),
             sync_fails: false,
             session: None,
@@ -116,9 +124,14 @@ impl TargetEnd {
         if !self.notes.is_empty() {
             self.recover()?;
         }
+        let machine = Target::new(self.geometry, self.barrier, self.tree.mark());
         self.session = Some(TargetSession {
-            machine: Target::new(self.geometry, self.barrier, self.tree.mark()),
-            held: (0, Vec::new()),
+            machine: match self.references {
+                true => machine.with_references(),
+                false => machine,
+            },
+            held: VecDeque::new(),
+            stated: Stated::default(),
             jobs: VecDeque::new(),
             ended: false,
         });
@@ -185,7 +198,7 @@ impl TargetEnd {
     }
 
     /// Every entry outside the noted groups is that of durable bytes.
-    fn check_tree(&self) {
+    pub fn check_tree(&self) {
         for block in 0..self.geometry.blocks() {
             if self.notes.contains_key(&BlockIndex(block).group()) {
                 continue;
@@ -201,26 +214,127 @@ impl TargetEnd {
     }
 
     fn checked(&mut self, frame: ToTarget, payload: &[u8]) -> target::Input {
-        let ToTarget::Extent {
-            first,
-            encoding,
-            leaves,
-            ..
-        } = frame
-        else {
-            return target::Input::Received(frame);
+        let geometry = self.geometry;
+        self.session().stated.hear(geometry, &frame);
+        let (first, checked, bytes) = match frame {
+            ToTarget::Extent {
+                first,
+                encoding: Encoding::Raw,
+                leaves,
+                fingerprints,
+            } => {
+                self.remember(first, &fingerprints);
+                let checked = check_extent(geometry, first, leaves, payload);
+                (first, checked, payload.to_vec())
+            }
+            ToTarget::Patch {
+                first,
+                encoding: Encoding::Raw,
+                leaves,
+                pieces,
+            } => {
+                let (checked, bytes) = self.patched(first, leaves, pieces, payload);
+                (first, checked, bytes)
+            }
+            ToTarget::Extent { first, .. } | ToTarget::Patch { first, .. } => {
+                (first, Err(BadExtent::Undecodable { first }), Vec::new())
+            }
+            frame => return target::Input::Received(frame),
         };
-        if encoding == Encoding::Zstd {
-            return target::Input::ExtentRefused(BadExtent::Undecodable { first });
-        }
-        match check_extent(self.geometry, first, leaves, payload) {
-            Err(bad) => target::Input::ExtentRefused(bad),
+        match checked {
+            Err(bad) => {
+                self.seen.refused += 1;
+                target::Input::ExtentRefused(bad)
+            }
             Ok(checked) => {
-                let contents = payload.chunks(BLOCK_SIZE).map(content).collect();
-                self.session().held = (first.0, contents);
+                self.hold(first.0, &bytes);
                 target::Input::ExtentChecked(checked)
             }
         }
+    }
+
+    fn hold(&mut self, first: u64, bytes: &[u8]) {
+        let contents = bytes.chunks(BLOCK_SIZE).map(content).collect();
+        self.session().held.push_back((first, contents));
+    }
+
+    /// Applies a patch to what is in place now.
+    fn patched(
+        &mut self,
+        first: BlockIndex,
+        leaves: Vec<Leaf>,
+        pieces: Vec<PieceSet>,
+        payload: &[u8],
+    ) -> (Result<CheckedExtent, BadExtent>, Vec<u8>) {
+        let patch = match Patch::new(self.geometry, first, leaves, pieces) {
+            Err(bad) => return (Err(bad), Vec::new()),
+            Ok(patch) => patch,
+        };
+        let blocks = first.0..first.0 + patch.leaves().len() as u64;
+        let in_place: Vec<Vec<u8>> = blocks.map(|block| self.in_place(block)).collect();
+        let in_place = in_place.concat();
+        let mut patched = in_place.clone();
+        let checked = patch.apply(payload, &mut patched);
+        if self.flaw == Some(Flaw::WritesPatchInPart) {
+            let written = patch.ranges()[0].end - patch.place().start;
+            patched[written as usize..].copy_from_slice(&in_place[written as usize..]);
+        }
+        self.seen.patched += u32::from(checked.is_ok());
+        (checked, patched)
+    }
+
+    fn in_place(&self, block: u64) -> Vec<u8> {
+        bytes(self.geometry, block, self.disk.cached[block as usize])
+    }
+
+    fn remember(&mut self, first: BlockIndex, fingerprints: &[Fingerprint]) {
+        for (at, fingerprint) in (0..).zip(fingerprints) {
+            let block = match self.chance.one_in(5) {
+                true => self.chance.below(self.geometry.blocks()),
+                false => first.0.saturating_add(at),
+            };
+            self.index.insert(*fingerprint, block);
+        }
+    }
+
+    /// Answers an offer from the index, or from what is in place.
+    fn consult(
+        &mut self,
+        first: BlockIndex,
+        leaves: &[Leaf],
+        fingerprints: &[Fingerprint],
+        inputs: &mut VecDeque<target::Input>,
+    ) {
+        let mut held = Vec::new();
+        for (at, leaf) in leaves.iter().enumerate() {
+            let block = first.0 + at as u64;
+            if let Some(checked) = self.look_up(block, *leaf, fingerprints.get(at)) {
+                self.seen.made += 1;
+                inputs.push_back(target::Input::ExtentChecked(checked));
+                held.push(Held::Made);
+            } else if self.chance.one_in(4) {
+                held.push(Held::Nothing);
+            } else {
+                held.push(Held::Pieces(piece_hashes(&self.in_place(block))));
+            }
+        }
+        inputs.push_back(target::Input::Consulted { first, held });
+    }
+
+    fn look_up(
+        &mut self,
+        block: u64,
+        leaf: Leaf,
+        fingerprint: Option<&Fingerprint>,
+    ) -> Option<CheckedExtent> {
+        let known = fingerprint.and_then(|fingerprint| self.index.get(fingerprint).copied());
+        let found = known.filter(|found| *found < self.geometry.blocks())?;
+        let bytes = self.in_place(found);
+        let checked = check_extent(self.geometry, BlockIndex(block), vec![leaf], &bytes);
+        self.seen.wrong_references += u32::from(checked.is_err());
+        let checked = checked.ok()?;
+        self.hold(block, &bytes);
+        Some(checked)
     }
 
     fn carry_out(
@@ -246,12 +360,18 @@ impl TargetEnd {
                 let entries = self.tree.entries(group).to_vec();
                 send(ToSource::Leaves { group, entries });
             }
-            target::Output::PassBegun { .. } | target::Output::Consult { .. } => {}
+            target::Output::PassBegun { .. } => {}
+            target::Output::Consult {
+                first,
+                leaves,
+                fingerprints,
+            } => self.consult(first, &leaves, &fingerprints, inputs),
             target::Output::NoteRegions { barrier, groups } => {
                 self.notes.extend(groups.into_iter().map(|g| (g, barrier)));
             }
             target::Output::Write { first, count } => {
-                let (held, contents) = self.session().held.clone();
+                let held = self.session().held.pop_front();
+                let (held, contents) = held.expect("what is written was handed in");
                 assert_eq!((held, contents.len()), (first.0, count as usize));
                 self.seen.overlapping_writes += u32::from(!self.session().jobs.is_empty());
                 for (block, content) in (held..).zip(contents) {
@@ -302,6 +422,9 @@ impl TargetEnd {
         let group = BlockIndex(block).group();
         if self.flaw.is_none() {
             assert!(self.notes.contains_key(&group), "{group} is not noted");
+            let session = self.session.as_ref().unwrap();
+            let written = leaf(self.geometry, block, content);
+            session.stated.check_write(block, written, content == 0);
         }
         self.disk.write(block, content);
     }

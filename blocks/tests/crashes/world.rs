@@ -4,7 +4,7 @@ use blocks::source::{Input, SessionError};
 use blocks::{CloseReason, Geometry, RefusalCode, Root, target};
 
 use crate::chance::Chance;
-use crate::disk::{Content, Death, StoredTree, bytes};
+use crate::disk::{Content, Death, StoredTree, bytes, fitted, mixed, unlike};
 use crate::ends::{After, Died, Stream};
 use crate::source_end::{SourceEnd, SourceSession};
 use crate::target_end::TargetEnd;
@@ -21,6 +21,8 @@ pub enum Flaw {
     RecoversUnsynced,
     ForgetsAllNotes,
     RemembersMark,
+    SendsWhatIsThereNow,
+    WritesPatchInPart,
 }
 
 /// What a world begins with.
@@ -30,6 +32,9 @@ pub struct Case {
     pub seed: u32,
     /// Whether the target takes extents while it flushes.
     pub overlap: bool,
+    /// Whether blocks are offered, and whether the target keeps an index.
+    pub offers: bool,
+    pub references: bool,
     /// Whether garbage comes over the stream.
     pub corrupt: bool,
     pub flaw: Option<Flaw>,
@@ -59,13 +64,15 @@ impl World {
     pub fn new(case: Case) -> Self {
         let geometry = Geometry::new(case.length).unwrap();
         let mut chance = Chance::new(case.seed);
-        let blocks = geometry.blocks() as usize;
         let mut written = 0;
         let mut some = |density| -> Vec<Content> {
-            (0..blocks)
-                .map(|_| {
+            (0..geometry.blocks())
+                .map(|block| {
                     written += 1;
-                    if chance.one_in(density) { written } else { 0 }
+                    match chance.one_in(density) {
+                        true => fitted(geometry, block, unlike(written)),
+                        false => 0,
+                    }
                 })
                 .collect()
         };
@@ -79,8 +86,8 @@ impl World {
             seen: Seen::default(),
             case,
             geometry,
-            source: SourceEnd::new(geometry, disk, tree, case.flaw),
-            target: TargetEnd::new(geometry, reused, case.overlap, case.flaw),
+            source: SourceEnd::new(geometry, disk, tree, case),
+            target: TargetEnd::new(geometry, reused, case),
             link: None,
             garbled: false,
             written,
@@ -154,15 +161,28 @@ impl World {
     fn write_source(&mut self, chance: &mut Chance) {
         let first = chance.below(self.geometry.blocks());
         let end = (first + 1 + chance.below(24)).min(self.geometry.blocks());
-        let kind = chance.below(4);
-        for block in first as usize..end as usize {
+        let kind = chance.below(6);
+        let elsewhere = chance.below(self.geometry.blocks()) as usize;
+        for block in first..end {
             self.written += 1;
-            self.source.disk[block] = match kind {
+            let at = block as usize;
+            let content = match kind {
                 0 => 0,
                 // Back to what the target had: the hardest to get right.
-                1 => self.target.disk.durable[block] & !(1 << 63),
-                _ => self.written,
+                1 => self.target.disk.durable[at],
+                // What is to be had elsewhere at the target, or was.
+                2 => {
+                    let contents = &self.target.disk.durable;
+                    contents[(elsewhere + at) % contents.len()]
+                }
+                // Some pieces of what is there.
+                3 => {
+                    let now = self.source.disk[at];
+                    mixed(now, now, chance)
+                }
+                _ => unlike(self.written),
             };
+            self.source.disk[at] = fitted(self.geometry, block, content);
         }
     }
 

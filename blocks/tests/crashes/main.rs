@@ -14,6 +14,7 @@
 mod chance;
 mod disk;
 mod ends;
+mod hostile;
 mod source_end;
 mod stated;
 mod target_end;
@@ -24,6 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use proptest::prelude::*;
 
 use crate::chance::Chance;
+use crate::hostile::Hostile;
 use crate::world::{Case, Flaw, World};
 
 fn run(case: Case, script: &[u32]) -> World {
@@ -78,13 +80,33 @@ proptest! {
     ) {
         run(case, &script);
     }
+
+    #[test]
+    fn a_session_of_arbitrary_frames_writes_no_byte_that_does_not_verify(
+        case in cases(),
+        script in prop::collection::vec(any::<u32>(), 0..200),
+    ) {
+        throw(case, &script);
+    }
 }
 
-/// A world and a script that depend on the seed only.
-fn run_seed(seed: u32, flaw: Option<Flaw>) -> World {
+fn throw(case: Case, script: &[u32]) -> Hostile {
+    let mut hostile = Hostile::new(case);
+    for event in script {
+        hostile.event(*event);
+    }
+    hostile.end_and_check();
+    hostile
+}
+
+/// A script that depends on the seed only.
+fn script(seed: u32) -> Vec<u32> {
     let mut chance = Chance::new(seed);
-    let script: Vec<u32> = (0..400).map(|_| chance.next() as u32).collect();
-    let case = Case {
+    (0..400).map(|_| chance.next() as u32).collect()
+}
+
+fn seeded(seed: u32, flaw: Option<Flaw>) -> Case {
+    Case {
         length: 300 * 65536,
         seed,
         overlap: true,
@@ -92,8 +114,11 @@ fn run_seed(seed: u32, flaw: Option<Flaw>) -> World {
         references: true,
         corrupt: flaw.is_none(),
         flaw,
-    };
-    run(case, &script)
+    }
+}
+
+fn run_seed(seed: u32, flaw: Option<Flaw>) -> World {
+    run(seeded(seed, flaw), &script(seed))
 }
 
 /// Whether some script makes a world with this flaw break its promise.
@@ -128,6 +153,28 @@ fn scripts_reach_everything_the_promise_is_about() {
         }
     }
     assert!(sums.iter().all(|count| *count >= 10), "{sums:?}");
+}
+
+#[test]
+fn arbitrary_frames_get_as_far_as_to_every_kind_of_write_and_refusal() {
+    let mut sums = [0; 7];
+    for seed in 0..60 {
+        let hostile = throw(seeded(seed, None), &script(seed));
+        let seen = hostile.target.seen;
+        let counts = [
+            hostile.sessions,
+            hostile.answers,
+            seen.acknowledged,
+            seen.made,
+            seen.wrong_references,
+            seen.patched,
+            seen.refused,
+        ];
+        for (sum, count) in sums.iter_mut().zip(counts) {
+            *sum += count;
+        }
+    }
+    assert!(sums.iter().all(|count| *count >= 100), "{sums:?}");
 }
 
 #[test]

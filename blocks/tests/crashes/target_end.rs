@@ -19,7 +19,7 @@ pub struct TargetEnd {
     geometry: Geometry,
     pub disk: Disk,
     pub tree: StoredTree,
-    barrier: u64,
+    pub barrier: u64,
     notes: BTreeMap<GroupIndex, u64>,
     /// Where content was once written, with mistakes, and never cleared.
     index: HashMap<Fingerprint, u64>,

@@ -3,7 +3,10 @@
 use crate::target::{Target, Verdict};
 use blocks::extent::{MAX_EXTENT_BLOCKS, check_extent, check_zero, extent_len};
 use blocks::frame::{Encoding, FramePrefix, MAX_PAYLOAD, PREFIX_LEN, ToSource, ToTarget};
-use blocks::{BLOCK_SIZE, BlockIndex, Extent, Geometry, GroupIndex, Leaf, Mark, ZERO_ENTRY, leaf};
+use blocks::{
+    BLOCK_SIZE, BlockIndex, Extent, Geometry, GroupIndex, Held, Leaf, Mark, Patch, PieceSet,
+    ZERO_ENTRY, fingerprint, leaf, piece_hashes, remainder,
+};
 
 /// A whole frame: prefix, header and payload.
 pub struct Extents;
@@ -12,26 +15,78 @@ fn geometry() -> Geometry {
     Geometry::new(40 * BLOCK_SIZE as u64 + 10).expect("a small volume")
 }
 
-fn extent(first: u64, blocks: usize, encoding: Encoding) -> Vec<u8> {
-    let data: Vec<u8> = (0..blocks * BLOCK_SIZE).map(|at| (at >> 9) as u8).collect();
+/// What the source holds of so many blocks.
+fn source(blocks: usize) -> Vec<u8> {
+    (0..blocks * BLOCK_SIZE).map(|at| (at >> 9) as u8).collect()
+}
+
+/// What is in a place at the target: the source's bytes with the first of each
+/// block changed.
+fn in_place(place: std::ops::Range<u64>) -> Vec<u8> {
+    let mut bytes = source((place.end - place.start).div_ceil(BLOCK_SIZE as u64) as usize);
+    bytes.truncate((place.end - place.start) as usize);
+    bytes.chunks_mut(BLOCK_SIZE).for_each(|block| block[0] ^= 1);
+    bytes
+}
+
+fn leaves(first: u64, data: &[u8]) -> Vec<Leaf> {
     let indexes = (first..).map(BlockIndex);
-    let leaves = indexes.zip(data.chunks(BLOCK_SIZE));
-    let leaves = leaves
+    let blocks = indexes.zip(data.chunks(BLOCK_SIZE));
+    blocks
         .map(|(block, data)| leaf(geometry(), block, data))
-        .collect();
-    let payload = match encoding {
+        .collect()
+}
+
+fn packed(encoding: Encoding, data: Vec<u8>) -> Vec<u8> {
+    match encoding {
         Encoding::Raw => data,
         Encoding::Zstd => zstd::bulk::compress(&data, 1).expect("it compresses"),
-    };
-    let frame = ToTarget::Extent {
-        first: BlockIndex(first),
-        encoding,
-        leaves,
-        fingerprints: vec![],
-    };
+    }
+}
+
+fn with_payload(frame: &ToTarget, payload: Vec<u8>) -> Vec<u8> {
     let mut bytes = frame.encode(payload.len()).expect("a sound frame");
     bytes.extend(payload);
     bytes
+}
+
+fn extent(first: u64, blocks: usize, encoding: Encoding) -> Vec<u8> {
+    let data = source(blocks);
+    let frame = ToTarget::Extent {
+        first: BlockIndex(first),
+        encoding,
+        leaves: leaves(first, &data),
+        fingerprints: data.chunks(BLOCK_SIZE).map(fingerprint).collect(),
+    };
+    with_payload(&frame, packed(encoding, data))
+}
+
+/// Of two blocks, with the piece that differs and one more.
+fn patch(first: u64, encoding: Encoding) -> Vec<u8> {
+    let data = source(2);
+    let (at, leaves) = (BlockIndex(first), leaves(first, &data));
+    let pieces = vec![PieceSet(0b1), PieceSet(0b1000_0000_0000_0001)];
+    let patch = Patch::new(geometry(), at, leaves.clone(), pieces.clone());
+    let payload = patch.expect("two blocks of the volume").gather(&data);
+    let frame = ToTarget::Patch {
+        first: at,
+        encoding,
+        leaves,
+        pieces,
+    };
+    with_payload(&frame, packed(encoding, payload))
+}
+
+fn answer() -> ToSource {
+    let place = geometry().run_range(BlockIndex(2), 1);
+    ToSource::Answer {
+        first: BlockIndex(2),
+        held: vec![
+            Held::Made,
+            Held::Pieces(piece_hashes(&in_place(place))),
+            Held::Nothing,
+        ],
+    }
 }
 
 impl Target for Extents {
@@ -56,6 +111,11 @@ impl Target for Extents {
                 count: 30,
             },
             ToTarget::Barrier { barrier: 4 },
+            ToTarget::Offer {
+                first: BlockIndex(2),
+                leaves: leaves(2, &source(3)),
+                fingerprints: source(3).chunks(BLOCK_SIZE).map(fingerprint).collect(),
+            },
         ];
         let plain = plain.iter();
         let mut seeds: Vec<Vec<u8>> = plain
@@ -72,7 +132,10 @@ impl Target for Extents {
         entries[3] = Leaf([9; 32]);
         let leaves = ToSource::Leaves { group, entries };
         seeds.push(leaves.encode().expect("a sound frame"));
+        seeds.push(answer().encode().expect("a sound frame"));
         seeds.push(extent(2, 2, Encoding::Zstd));
+        seeds.push(patch(2, Encoding::Raw));
+        seeds.push(patch(2, Encoding::Zstd));
         // A bomb: as many zeros as zstd packs into a little, far beyond one block.
         let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 19).expect("it compresses");
         let frame = ToTarget::Extent {
@@ -81,9 +144,7 @@ impl Target for Extents {
             leaves: vec![leaf(geometry(), BlockIndex(2), &[0; BLOCK_SIZE])],
             fingerprints: vec![],
         };
-        let mut bytes = frame.encode(bomb.len()).expect("a sound frame");
-        bytes.extend(bomb);
-        seeds.push(bytes);
+        seeds.push(with_payload(&frame, bomb));
         seeds
     }
 
@@ -100,11 +161,16 @@ impl Target for Extents {
         if payload.len() != lengths.payload {
             return Ok(Verdict::Refused);
         }
+        let mut verdict = Verdict::Refused;
         if let Ok(frame) = ToSource::decode(header, payload.len()) {
+            verdict = Verdict::Accepted;
             same(input, frame.encode(), 0)?;
+            if let ToSource::Answer { first, held } = frame {
+                left(first, &held)?;
+            }
         }
         let Ok(frame) = ToTarget::decode(header, payload.len()) else {
-            return Ok(Verdict::Refused);
+            return Ok(verdict);
         };
         same(input, frame.encode(payload.len()), payload.len())?;
         let taken = match frame {
@@ -114,6 +180,16 @@ impl Target for Extents {
                 leaves,
                 ..
             } => data(first, encoding, leaves, payload)?,
+            ToTarget::Patch {
+                first,
+                encoding,
+                leaves,
+                pieces,
+            } => patched(
+                Patch::new(geometry(), first, leaves, pieces),
+                encoding,
+                payload,
+            )?,
             ToTarget::Zero { first, count } => check_zero(geometry(), first, count).is_ok(),
             _ => true,
         };
@@ -156,12 +232,57 @@ fn data(
     if expected > MAX_EXTENT_BLOCKS as usize * BLOCK_SIZE || payload.len() > MAX_PAYLOAD {
         return Err("an extent is larger than one may be".into());
     }
-    let bytes = match encoding {
-        Encoding::Raw => payload.to_vec(),
-        Encoding::Zstd => match zstd::bulk::decompress(payload, expected) {
-            Ok(bytes) => bytes,
-            Err(_) => return Ok(false),
-        },
+    let Some(bytes) = unpacked(encoding, payload, expected) else {
+        return Ok(false);
     };
     Ok(check_extent(geometry(), first, leaves, &bytes).is_ok())
+}
+
+fn unpacked(encoding: Encoding, payload: &[u8], expected: usize) -> Option<Vec<u8>> {
+    match encoding {
+        Encoding::Raw => Some(payload.to_vec()),
+        Encoding::Zstd => zstd::bulk::decompress(payload, expected).ok(),
+    }
+}
+
+/// A patch that is taken changes what it says it changes, and makes what its
+/// leaves say.
+fn patched<E>(patch: Result<Patch, E>, encoding: Encoding, payload: &[u8]) -> Result<bool, String> {
+    let Ok(patch) = patch else {
+        return Ok(false);
+    };
+    let Some(pieces) = unpacked(encoding, payload, patch.payload_len()) else {
+        return Ok(false);
+    };
+    let old = in_place(patch.place());
+    let mut new = old.clone();
+    if patch.apply(&pieces, &mut new).is_err() {
+        return Ok(false);
+    }
+    if leaves(patch.first().0, &new) != patch.leaves() {
+        return Err("a patch was taken that does not make its leaves".into());
+    }
+    let offset = patch.place().start;
+    let changed = (offset..).zip(old.iter().zip(&new));
+    let mut changed = changed.filter(|(_, (old, new))| old != new);
+    let told = |at| patch.ranges().iter().any(|range| range.contains(&at));
+    match changed.all(|(at, _)| told(at)) {
+        true => Ok(true),
+        false => Err("a patch changes bytes that it does not tell".into()),
+    }
+}
+
+/// What an answer leaves to be sent fits into frames.
+fn left(first: BlockIndex, held: &[Held]) -> Result<(), String> {
+    if !geometry().contains_run(first, held.len() as u64) {
+        return Ok(());
+    }
+    let place = geometry().run_range(first, held.len() as u64);
+    let data = in_place(place.clone());
+    let leaves = vec![Leaf([1; 32]); held.len()];
+    let left = remainder(geometry(), first, &leaves, held, &data);
+    match left.saved_bytes > place.end - place.start {
+        true => Err("more is saved than there is".into()),
+        false => Ok(()),
+    }
 }

@@ -37,7 +37,7 @@ mod tests {
     fn fingerprints_are_those_of_every_other_xxh3() {
         // By another implementation (the crate xxhash-rust 0.8.15).
         assert_eq!(fingerprint(b""), Fingerprint(0x2d06_8005_38d3_94c2));
-        let block: Vec<u8> = (0..65536u32).map(|at| (at * 7 >> 3) as u8).collect();
+        let block: Vec<u8> = (0..65536u32).map(|at| ((at * 7) >> 3) as u8).collect();
         assert_eq!(fingerprint(&block), Fingerprint(0x7b23_faf4_9ebe_e652));
         let short = &block[..10];
         assert_eq!(fingerprint(short), Fingerprint(0x577d_5500_4a70_e733));

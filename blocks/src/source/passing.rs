@@ -147,10 +147,11 @@ impl Passing {
         Ok(())
     }
 
-    /// Whether the pass is at its end and all that was sent is committed.
+    /// Whether the pass is at its end and all that was sent is committed. No offer
+    /// is open then: its barrier would be outstanding, since one is sent for it and
+    /// is not acknowledged before it is answered.
     pub(super) fn is_settled(&self) -> bool {
         self.end != PassEnd::NotYet
-            && self.offers.is_empty()
             && self.pending.is_empty()
             && self.outstanding.is_empty()
             && self.uncommitted.is_empty()

@@ -4,7 +4,9 @@
 //! Not here: simulated meshes (`simulations`), which are larger.
 
 mod document;
+mod link;
 mod mesh;
+mod running;
 mod transfer;
 
 use anyhow::Result;
@@ -18,6 +20,8 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Option<Result<bool>> {
         ["document", nodes, servers] => Some(document::run(root, nodes, servers)),
         ["transfer", rest @ ..] => Some(transfer::Transfer::read(rest)?.run(root)),
         ["mesh", rest @ ..] => Some(mesh::Mesh::read(rest)?.run(root)),
+        // An end of a plain connection that `transfer` measures; each is a process.
+        ["stream"] => Some(link::stream::be_an_end()),
         _ => None,
     }
 }

@@ -26,6 +26,10 @@ commands:
   bench mesh [--nodes 50] [--program PATH]
          real nodes on this machine: how fast all of them see a change, and what
          each takes
+  bench transfer [--only NAME,...] [--rounds 5] [--mib 1024] [--folder /dev/shm] [--mtu 1500] [--json]
+         a disk to another place, beside nbdcopy over TLS, dd and rsync over ssh:
+         dense, sparse, update, update-small, dirty, references, link (with a round trip
+         of 100 ms; as root), huge, hashing; and scale, where it is asked for
 ";
 
 fn main() -> ExitCode {

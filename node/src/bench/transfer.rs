@@ -1,25 +1,76 @@
-//! One pass of a block session between two networks over loopback, with the files of
-//! the folder that is given: `cargo xtask bench transfer` prepares them, runs this beside
-//! what a user would pick instead, and compares.
+//! An end of block sessions between two processes, with the files of the folder that is
+//! given: `cargo xtask bench transfer` prepares them, runs this beside what a user would
+//! pick instead, and compares.
 //!
-//! Not here: nodes as processes, and leases: both ends hold permits as the tests make
-//! them.
+//! Both ends go through the same steps, one session each. Not here: nodes, and leases:
+//! both ends hold permits as the tests make them.
 
+mod steps;
+
+use self::steps::{Action, Step};
 use crate::net::{self, BlockStream, Event, Net};
-use crate::transfer::tests::world::{World, granted, noise};
-use crate::transfer::{BARRIER_BYTES, Compression};
-use blocks::{DirtySet, Geometry};
+use crate::transfer::tests::world::{World, noise, permits};
+use crate::transfer::{
+    BARRIER_BYTES, Compression, Leave, ReceiveEvent, ReceiveJob, SendCommand, SendEvent, SendJob,
+    read_open, receive, send,
+};
+use blocks::{BLOCK_SIZE, DirtySet, Geometry};
+use crdt::PassSummary;
 use keys::Identity;
 use libp2p::Multiaddr;
-use std::fs::OpenOptions;
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
-use tokio::sync::mpsc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{interval, timeout};
+
+/// Seeds of the keys of both ends.
+const SENDING: u8 = 1;
+const RECEIVING: u8 = 2;
+/// How long a session may have nothing to say.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Permits are made anew this often; they hold for two minutes.
+const RENEWED: Duration = Duration::from_secs(30);
+/// Barriers whose blocks may still be on their way when one is durable: two that were
+/// asked for before it came, one for what had been read and not sent, and one to spare.
+const BARRIERS_BEHIND: usize = 4;
+
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+#[test]
+fn transfer() {
+    let Some(folder) = setting("DUNLIN_BENCH_FOLDER").map(PathBuf::from) else {
+        println!("skipped, as it needs files: `cargo xtask bench transfer` runs it");
+        return;
+    };
+    // Of a line that others have begun what is said is none.
+    println!();
+    let end = setting("DUNLIN_BENCH_END").unwrap();
+    let steps = std::fs::read_to_string(folder.join("steps")).unwrap();
+    let steps = steps.lines().map(|line| Step::read(&folder, line));
+    let steps = steps.collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    match end.as_str() {
+        "receive" => runtime.block_on(receive_all(steps)),
+        "send" => runtime.block_on(send_all(steps)),
+        other => panic!("{other} is no end of a session"),
+    }
+    println!("most_mib={:.0}", most_mib());
+}
 
 /// One end's network.
 struct End {
-    key: net::PeerKey,
     net: Net,
     events: mpsc::Receiver<Event>,
 }
@@ -30,8 +81,7 @@ impl End {
         let listen = listen.into_iter().collect();
         let config = net::Config::new(&mut identity.seed(), listen, false, [1; 32]);
         let (net, events) = Box::pin(net::start(config)).await.unwrap();
-        let key = identity.public().0;
-        Self { key, net, events }
+        Self { net, events }
     }
 
     async fn next<T>(&mut self, pick: impl Fn(Event) -> Option<T>) -> T {
@@ -44,36 +94,263 @@ impl End {
     }
 }
 
-/// Two networks that are connected; the first has dialled.
-async fn connected(listen: &str) -> (End, End) {
-    let mut near = End::start(1, None).await;
-    let mut far = End::start(2, Some(listen.parse().unwrap())).await;
-    let address = far.next(|event| match event {
+fn key_of(seed: u8) -> net::PeerKey {
+    Identity::from_seed(&[seed; 32]).public().0
+}
+
+fn connected(event: Event) -> Option<()> {
+    matches!(event, Event::Connected(_)).then_some(())
+}
+
+fn world(disk: &Path) -> World {
+    let length = std::fs::metadata(disk.join("source")).unwrap().len();
+    let mut world = World::at(disk, length);
+    world.barrier_bytes = BARRIER_BYTES;
+    world.compression = match setting("DUNLIN_BENCH_COMPRESSES").as_deref() {
+        Some("true") => Compression::Auto,
+        _ => Compression::Off,
+    };
+    world
+}
+
+/// The receiving end: a session for each step.
+async fn receive_all(steps: Vec<Step>) {
+    let listen = setting("DUNLIN_BENCH_LISTEN").unwrap();
+    let mut end = End::start(RECEIVING, Some(listen.parse().unwrap())).await;
+    let address = end.next(|event| match event {
         Event::Listening(address) => Some(address),
         _ => None,
     });
     let address = address.await;
-    near.net.allow([far.key].into());
-    far.net.allow([near.key].into());
-    near.net.set_addresses([(far.key, vec![address])].into());
-    let (theirs, ours) = (far.key, near.key);
-    near.next(|event| matches!(event, Event::Connected(peer) if peer == theirs).then_some(()))
-        .await;
-    far.next(|event| matches!(event, Event::Connected(peer) if peer == ours).then_some(()))
-        .await;
-    (near, far)
+    end.net.allow([key_of(SENDING)].into());
+    println!("listening={address}");
+    end.next(connected).await;
+    println!("connected=yes");
+    for step in steps {
+        let stream = end.next(|event| match event {
+            Event::Stream { stream, .. } => Some(stream),
+            _ => None,
+        });
+        receive_one(stream.await, world(&step.disk)).await;
+    }
 }
 
-async fn stream(near: &End, far: &mut End) -> (BlockStream, BlockStream) {
-    let opening = near.net.open_stream(far.key);
-    let taken = far.next(|event| match event {
-        Event::Stream { stream, .. } => Some(stream),
-        _ => None,
-    });
-    let (opened, taken) = tokio::join!(opening, taken);
-    let opened = opened.unwrap();
-    println!("direct={}", opened.is_direct());
-    (opened, taken)
+async fn receive_one(mut stream: BlockStream, world: World) {
+    let open = read_open(&mut stream).await.unwrap();
+    let job = receive_job(&world, open);
+    let (renew, leave) = watch::channel(Leave::Granted(permits().1));
+    let (tell, mut events) = mpsc::channel(64);
+    let mut session = Box::pin(receive(stream, job, leave, tell));
+    let (mut renewal, mut last, mut is_over) = (interval(RENEWED), None, false);
+    loop {
+        tokio::select! {
+            () = &mut session, if !is_over => is_over = true,
+            _ = renewal.tick() => drop(renew.send_replace(Leave::Granted(permits().1))),
+            event = events.recv() => match event {
+                Some(event) => last = Some(event),
+                None => break,
+            },
+        }
+    }
+    assert!(matches!(last, Some(ReceiveEvent::Ended(_))), "{last:?}");
+}
+
+/// All disks of a bench lie at one site and in one scope: what one of them brought may be
+/// referred to by the next.
+fn receive_job(world: &World, open: crate::transfer::OpenFrame) -> ReceiveJob {
+    world.receive_job(open)
+}
+
+/// The sending end: a session for each step.
+async fn send_all(steps: Vec<Step>) {
+    let mut end = End::start(SENDING, None).await;
+    let peer = setting("DUNLIN_BENCH_PEER").unwrap();
+    end.net.allow([key_of(RECEIVING)].into());
+    let addresses = vec![peer.parse().unwrap()];
+    end.net
+        .set_addresses([(key_of(RECEIVING), addresses)].into());
+    end.next(connected).await;
+    // The other end knows it too, once we are told to begin.
+    let begun = std::io::stdin().read_line(&mut String::new());
+    assert!(begun.unwrap() > 0, "nobody told us to begin");
+    for step in steps {
+        let world = world(&step.disk);
+        let dirty = prepare(&world, &step);
+        let (since, cores) = (Instant::now(), core_seconds());
+        let mut sending = Sending::start(&end, &world).await;
+        if step.action == Action::Consume {
+            sending.consumed = Some(OpenOptions::new().write(true).open(world.source()).unwrap());
+        }
+        if let Action::Find { rounds } = step.action {
+            sending.find(&world.source(), rounds).await;
+            continue;
+        }
+        let done = sending.pass(1, dirty).await;
+        let (took, cores) = (since.elapsed().as_secs_f64(), core_seconds() - cores);
+        let (bytes, blocks) = (done.bytes_sent, done.blocks);
+        println!("seconds={took:.4} core_seconds={cores:.2} bytes={bytes} blocks={blocks}");
+        sending.close().await;
+    }
+}
+
+/// Does to the source what a step says; the blocks of it that the step has the pass told.
+fn prepare(world: &World, step: &Step) -> Option<DirtySet> {
+    let is_dirty = match step.action {
+        Action::Update { is_dirty } => is_dirty,
+        _ => return None,
+    };
+    let changes = std::fs::read_to_string(step.disk.join("changes")).unwrap();
+    let mut dirty = DirtySet::new(Geometry::new(world.length).unwrap());
+    let file = OpenOptions::new().write(true).open(world.source()).unwrap();
+    for (at, line) in changes.lines().enumerate() {
+        let (offset, length) = line.split_once(' ').unwrap();
+        let (offset, bytes) = (
+            offset.parse().unwrap(),
+            noise(at as u64, length.parse().unwrap()),
+        );
+        file.write_all_at(&bytes, offset).unwrap();
+        dirty.mark_range(offset, bytes.len() as u64);
+    }
+    for path in [world.source(), world.target()] {
+        // As before what it is compared with.
+        let file = File::open(path).unwrap();
+        file.sync_all().unwrap();
+        fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+    }
+    is_dirty.then_some(dirty)
+}
+
+/// A session at its sending end.
+struct Sending {
+    commands: mpsc::Sender<SendCommand>,
+    events: mpsc::Receiver<SendEvent>,
+    progress: std::sync::Arc<crate::transfer::Progress>,
+    _renewing: Renewing,
+    /// The source, where what is durable is punched out of it.
+    consumed: Option<File>,
+    /// How many blocks were looked at when the last barriers were durable.
+    looked_at: VecDeque<u64>,
+}
+
+/// Renews a permit as long as it lives.
+struct Renewing(JoinHandle<()>);
+
+impl Drop for Renewing {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Sending {
+    async fn start(end: &End, world: &World) -> Self {
+        let (renew, permit) = watch::channel(permits().0);
+        let renewing = tokio::spawn(async move {
+            let mut renewal = interval(RENEWED);
+            loop {
+                renewal.tick().await;
+                renew.send_replace(permits().0);
+            }
+        });
+        let stream = end.net.open_stream(key_of(RECEIVING)).await.unwrap();
+        println!("direct={}", stream.is_direct());
+        let job = SendJob {
+            permit,
+            ..world.send_job()
+        };
+        let progress = job.progress.clone();
+        let (commands, orders) = mpsc::channel(8);
+        let (tell, events) = mpsc::channel(64);
+        tokio::spawn(send(stream, job, orders, tell));
+        Self {
+            commands,
+            events,
+            progress,
+            _renewing: Renewing(renewing),
+            consumed: None,
+            looked_at: VecDeque::new(),
+        }
+    }
+
+    async fn pass(&mut self, pass: u32, dirty: Option<DirtySet>) -> PassSummary {
+        let begin = SendCommand::BeginPass { pass, dirty };
+        self.commands.send(begin).await.unwrap();
+        loop {
+            match self.next().await {
+                SendEvent::Ready { .. } => {}
+                SendEvent::Barrier(_) => self.consume(),
+                SendEvent::PassDone(done) => {
+                    assert_eq!(done.pass, pass);
+                    return done;
+                }
+                event => panic!("{event:?} in a pass"),
+            }
+        }
+    }
+
+    async fn next(&mut self) -> SendEvent {
+        let event = timeout(PATIENCE, self.events.recv()).await;
+        event.expect("an event in time").expect("an event")
+    }
+
+    /// Punches out what was looked at some barriers ago: the source is read once, in order.
+    fn consume(&mut self) {
+        let Some(source) = &self.consumed else {
+            return;
+        };
+        self.looked_at
+            .push_back(self.progress.blocks_looked_at.load(Relaxed));
+        if self.looked_at.len() > BARRIERS_BEHIND {
+            let blocks = self.looked_at.pop_front().unwrap();
+            let punched = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            fallocate(source, punched, 0, blocks * BLOCK_SIZE as u64).unwrap();
+        }
+    }
+
+    /// Passes over a source that does not change, and hashes it as often, in turn.
+    async fn find(mut self, source: &Path, rounds: u32) {
+        for pass in 1..=rounds {
+            let (since, cpu) = (Instant::now(), cpu_seconds());
+            let done = self.pass(pass, None).await;
+            let (took, cpu) = (since.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+            assert_eq!(done.blocks, 0, "nothing has changed");
+            println!("found seconds={took:.4} core_seconds={cpu:.4}");
+            let (since, cpu) = (Instant::now(), cpu_seconds());
+            hash(source);
+            let (took, cpu) = (since.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+            println!("hashed seconds={took:.4} core_seconds={cpu:.4}");
+        }
+        self.close().await;
+    }
+
+    async fn close(mut self) {
+        self.commands.send(SendCommand::Close).await.unwrap();
+        loop {
+            match self.next().await {
+                SendEvent::Closed => return,
+                SendEvent::Barrier(_) | SendEvent::Ready { .. } => {}
+                event => panic!("{event:?} at the end"),
+            }
+        }
+    }
+}
+
+/// Reads a file in the pieces in which sessions read, and hashes it.
+fn hash(path: &Path) {
+    let file = File::open(path).unwrap();
+    let length = file.metadata().unwrap().len();
+    let (mut hasher, mut piece) = (blake3::Hasher::new(), vec![0; 1 << 20]);
+    for at in (0..length).step_by(piece.len()) {
+        let piece = &mut piece[..(length - at).min(1 << 20) as usize];
+        file.read_exact_at(piece, at).unwrap();
+        hasher.update(piece);
+    }
+    std::hint::black_box(hasher.finalize());
+}
+
+/// Processor time of this process so far, in seconds.
+fn cpu_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 /// Processor time that the machine has given so far, in seconds: as what this is compared
@@ -98,72 +375,4 @@ fn most_mib() -> f64 {
         .and_then(|line| line.split_whitespace().nth(1))
         .unwrap();
     kib.parse::<f64>().unwrap() / 1024.0
-}
-
-/// Writes other bytes where the lines say, by offset and length.
-fn change(source: &Path, changes: &str) {
-    let file = OpenOptions::new().write(true).open(source).unwrap();
-    for (at, line) in changes.lines().enumerate() {
-        let (offset, length) = line.split_once(' ').unwrap();
-        let bytes = noise(at as u64, length.parse().unwrap());
-        file.write_all_at(&bytes, offset.parse().unwrap()).unwrap();
-    }
-}
-
-/// What a tracker would have seen of that.
-fn dirty_set(length: u64, changes: &str) -> DirtySet {
-    let mut dirty = DirtySet::new(Geometry::new(length).unwrap());
-    for line in changes.lines() {
-        let (offset, length) = line.split_once(' ').unwrap();
-        dirty.mark_range(offset.parse().unwrap(), length.parse().unwrap());
-    }
-    dirty
-}
-
-#[test]
-fn transfer() {
-    let Some(folder) = std::env::var_os("DUNLIN_BENCH_FOLDER") else {
-        println!("skipped, as it needs files: `cargo xtask bench transfer` runs it");
-        return;
-    };
-    let changes = std::fs::read_to_string(PathBuf::from(&folder).join("changes"));
-    let changes = changes.unwrap_or_default();
-    let is_tracked = std::env::var_os("DUNLIN_BENCH_TRACKED").is_some();
-    let passes = if changes.is_empty() { 1 } else { 2 };
-    let listen = std::env::var("DUNLIN_BENCH_LISTEN");
-    let listen = listen.unwrap_or_else(|_| "/ip4/127.0.0.1/tcp/0".into());
-    let folder = PathBuf::from(folder);
-    let length = std::fs::metadata(folder.join("source")).unwrap().len();
-    let mut world = World::at(&folder, length);
-    world.compression = Compression::Auto;
-    world.barrier_bytes = BARRIER_BYTES;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let (near, mut far) = connected(&listen).await;
-        for pass in 1..=passes {
-            let mut dirty = None;
-            if pass == 2 {
-                change(&folder.join("source"), &changes);
-                dirty = is_tracked.then(|| dirty_set(length, &changes));
-            }
-            let (since, cores) = (Instant::now(), core_seconds());
-            let ends = stream(&near, &mut far).await;
-            let (leave, given) = granted();
-            let job = world.send_job();
-            let mut running = world.start_jobs(ends, job, (given, 64), |_| {}).await;
-            let done = running.pass_over(pass, dirty).await;
-            let (took, cores) = (since.elapsed().as_secs_f64(), core_seconds() - cores);
-            println!(
-                "pass={pass} seconds={took:.3} core_seconds={cores:.2} bytes={} blocks={} most_mib={:.0}",
-                done.bytes,
-                done.blocks,
-                most_mib(),
-            );
-            running.close().await;
-            drop(leave);
-        }
-    });
 }

@@ -1,13 +1,18 @@
 //! The disks that are moved, and what changes on them: the same in every run.
 
 use anyhow::{Context, Result};
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 const MIB: u64 = 1 << 20;
+/// What the engine moves.
+const BLOCK: u64 = 64 << 10;
 
 /// A disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +21,11 @@ pub(super) enum Disk {
     Dense { mib: u64 },
     /// The same, with holes: 22 % is used.
     Sparse { mib: u64 },
+    /// What a dense one holds, a MiB at a time, with holes between: it is so many times
+    /// as large.
+    Spread { mib: u64, times: u64 },
+    /// Nine of ten blocks of 64 KiB are those of the dense one, each at another place.
+    Shared { mib: u64 },
 }
 
 /// What changes before a disk is brought up to date.
@@ -32,6 +42,8 @@ impl fmt::Display for Disk {
         match self {
             Self::Dense { mib } => write!(f, "{mib} MiB"),
             Self::Sparse { mib } => write!(f, "{mib} MiB, 22 % used"),
+            Self::Spread { mib, times } => write!(f, "{} MiB, {mib} MiB used", mib * times),
+            Self::Shared { mib } => write!(f, "{mib} MiB, 90 % of it elsewhere on another"),
         }
     }
 }
@@ -39,7 +51,17 @@ impl fmt::Display for Disk {
 impl Disk {
     fn bytes(self) -> u64 {
         match self {
-            Self::Dense { mib } | Self::Sparse { mib } => mib * MIB,
+            Self::Dense { mib } | Self::Sparse { mib } | Self::Shared { mib } => mib * MIB,
+            Self::Spread { mib, times } => mib * times * MIB,
+        }
+    }
+
+    /// Bytes that it takes.
+    pub(super) fn used(self) -> u64 {
+        match self {
+            Self::Spread { mib, .. } => mib * MIB,
+            Self::Sparse { .. } => self.bytes() / 4,
+            Self::Dense { .. } | Self::Shared { .. } => self.bytes(),
         }
     }
 
@@ -47,31 +69,98 @@ impl Disk {
     pub(super) fn write(self, path: &Path) -> Result<()> {
         let file = File::create(path).with_context(|| format!("making {}", path.display()))?;
         file.set_len(self.bytes())?;
-        let mut noise = Noise(self.bytes());
-        let mut files = Files::new()?;
-        let mut buf = vec![0; MIB as usize];
-        let mut at = 0;
-        while at < self.bytes() {
-            // Pieces of 64 KiB to 4 MiB.
-            let length = (64 << 10) << (noise.next() % 7);
-            let end = (at + length).min(self.bytes());
-            let (is_hole, is_noise) = (noise.next() % 100 >= 22, noise.next().is_multiple_of(2));
-            if is_hole && matches!(self, Self::Sparse { .. }) {
-                at = end;
-                continue;
+        self.each_piece(|at, bytes| Ok(file.write_all_at(bytes, at)?))
+    }
+
+    /// Whether a file holds it.
+    pub(super) fn is_at(self, path: &Path) -> Result<bool> {
+        let file = File::open(path)?;
+        let mut is_same = file.metadata()?.len() == self.bytes();
+        let mut found = vec![0; MIB as usize];
+        self.each_piece(|at, bytes| {
+            let found = &mut found[..bytes.len()];
+            if is_same {
+                file.read_exact_at(found, at)?;
+                is_same = found == bytes;
             }
-            while at < end {
-                let bytes = &mut buf[..(end - at).min(MIB) as usize];
-                match is_noise {
-                    true => noise.fill(bytes),
-                    false => files.fill(bytes)?,
+            Ok(())
+        })?;
+        Ok(is_same)
+    }
+
+    /// Gives what it holds, at most a MiB at a time, with the place of each.
+    fn each_piece(self, mut each: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Dense { mib } => used_pieces(mib * MIB, 100, each),
+            Self::Sparse { mib } => used_pieces(mib * MIB, 22, each),
+            Self::Spread { mib, times } => used_pieces(mib * MIB, 100, |at, bytes| {
+                // A piece lies within a MiB, or is cut where one ends.
+                let (first, rest) = bytes.split_at(bytes.len().min((MIB - at % MIB) as usize));
+                let place = |at: u64| at / MIB * times * MIB + at % MIB;
+                each(place(at), first)?;
+                let at = at + first.len() as u64;
+                if rest.is_empty() {
+                    Ok(())
+                } else {
+                    each(place(at), rest)
                 }
-                file.write_all_at(bytes, at)?;
-                at += bytes.len() as u64;
+            }),
+            Self::Shared { mib } => {
+                let blocks = mib * MIB / BLOCK;
+                let mut noise = Noise(blocks + 1);
+                used_pieces(mib * MIB, 100, |at, bytes| {
+                    for (block, bytes) in (at / BLOCK..).zip(bytes.chunks(BLOCK as usize)) {
+                        let place = elsewhere(block, blocks) * BLOCK;
+                        if block % 10 != 0 {
+                            each(place, bytes)?;
+                            continue;
+                        }
+                        let mut other = vec![0; bytes.len()];
+                        noise.fill(&mut other);
+                        each(place, &other)?;
+                    }
+                    Ok(())
+                })
             }
         }
-        Ok(())
     }
+}
+
+/// Another place for each block, and no two the same: a turn by a third of the disk and
+/// then the mirror image.
+fn elsewhere(block: u64, blocks: u64) -> u64 {
+    blocks - 1 - (block + blocks / 3) % blocks
+}
+
+/// What a disk holds of which so many percent are used, at most a MiB at a time.
+fn used_pieces(
+    length: u64,
+    percent: u64,
+    mut each: impl FnMut(u64, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut noise = Noise(length);
+    let mut files = Files::new()?;
+    let mut buf = vec![0; MIB as usize];
+    let mut at = 0;
+    while at < length {
+        // Pieces of 64 KiB to 4 MiB.
+        let end = (at + (BLOCK << (noise.next() % 7))).min(length);
+        let (is_used, is_noise) = (noise.next() % 100 < percent, noise.next().is_multiple_of(2));
+        if !is_used {
+            at = end;
+            continue;
+        }
+        while at < end {
+            let bytes = &mut buf[..(end - at).min(MIB) as usize];
+            match is_noise {
+                true => noise.fill(bytes),
+                false => files.fill(bytes)?,
+            }
+            each(at, bytes)?;
+            at += bytes.len() as u64;
+        }
+    }
+    Ok(())
 }
 
 impl Change {
@@ -111,22 +200,37 @@ pub(super) fn text(changes: &[(u64, u32)]) -> String {
     lines.collect()
 }
 
-/// Whether two files hold the same.
+/// Whether two files hold the same. Where both have holes nothing is read.
 pub(super) fn same(one: &Path, other: &Path) -> Result<bool> {
-    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
-    if one.metadata()?.len() != other.metadata()?.len() {
+    let (one, other) = (File::open(one)?, File::open(other)?);
+    let length = one.metadata()?.len();
+    if other.metadata()?.len() != length {
         return Ok(false);
     }
     let (mut a, mut b) = (vec![0; MIB as usize], vec![0; MIB as usize]);
-    loop {
-        let read = one.read(&mut a)?;
-        if read == 0 {
-            return Ok(true);
-        }
-        other.read_exact(&mut b[..read])?;
-        if a[..read] != b[..read] {
+    let mut at = 0;
+    while let Some(next) = next_data(&one, at)?
+        .into_iter()
+        .chain(next_data(&other, at)?)
+        .min()
+    {
+        let count = (length - next).min(MIB) as usize;
+        one.read_exact_at(&mut a[..count], next)?;
+        other.read_exact_at(&mut b[..count], next)?;
+        if a[..count] != b[..count] {
             return Ok(false);
         }
+        at = next + count as u64;
+    }
+    Ok(true)
+}
+
+/// Where the next byte is that may not lie in a hole, if there is one.
+fn next_data(file: &File, at: u64) -> Result<Option<u64>> {
+    match seek(file, SeekFrom::Data(at)) {
+        Ok(next) => Ok(Some(next)),
+        Err(Errno::NXIO) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -150,19 +254,23 @@ impl Noise {
 
 /// The contents of this machine's programs and libraries, one after the other.
 struct Files {
-    paths: Vec<PathBuf>,
+    paths: std::slice::Iter<'static, PathBuf>,
     open: Option<File>,
 }
 
 impl Files {
     fn new() -> Result<Self> {
-        let mut paths = vec![];
-        for folder in ["/usr/bin", "/usr/sbin", "/usr/lib"] {
-            collect(Path::new(folder), &mut paths);
-        }
+        static PATHS: OnceLock<Vec<PathBuf>> = OnceLock::new();
+        let paths = PATHS.get_or_init(|| {
+            let mut paths = vec![];
+            for folder in ["/usr/bin", "/usr/sbin", "/usr/lib"] {
+                collect(Path::new(folder), &mut paths);
+            }
+            paths.sort_unstable();
+            paths
+        });
         anyhow::ensure!(!paths.is_empty(), "there are no files in /usr");
-        paths.sort_unstable();
-        paths.reverse();
+        let paths = paths.iter();
         Ok(Self { paths, open: None })
     }
 
@@ -170,7 +278,7 @@ impl Files {
         let mut filled = 0;
         while filled < bytes.len() {
             let Some(file) = &mut self.open else {
-                let Some(path) = self.paths.pop() else {
+                let Some(path) = self.paths.next() else {
                     *self = Self::new()?;
                     continue;
                 };
@@ -197,5 +305,95 @@ fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
             Ok(found) if found.is_file() && found.len() >= 16 << 10 => paths.push(entry.path()),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::os::unix::fs::MetadataExt;
+    use tempfile::TempDir;
+
+    fn written(folder: &TempDir, name: &str, disk: Disk) -> PathBuf {
+        let path = folder.path().join(name);
+        disk.write(&path).unwrap();
+        path
+    }
+
+    fn blocks(path: &Path) -> Vec<Vec<u8>> {
+        let bytes = fs::read(path).unwrap();
+        bytes.chunks(BLOCK as usize).map(<[u8]>::to_vec).collect()
+    }
+
+    #[test]
+    fn a_disk_is_the_same_each_time_it_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        for disk in [Disk::Dense { mib: 8 }, Disk::Shared { mib: 8 }] {
+            let (one, other) = (
+                written(&folder, "one", disk),
+                written(&folder, "other", disk),
+            );
+            assert!(same(&one, &other).unwrap() && disk.is_at(&one).unwrap());
+        }
+    }
+
+    #[test]
+    fn one_byte_makes_another_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::Spread { mib: 4, times: 8 };
+        let (one, other) = (
+            written(&folder, "one", disk),
+            written(&folder, "other", disk),
+        );
+        let file = OpenOptions::new().write(true).open(&other).unwrap();
+        // In a hole of both.
+        file.write_all_at(&[1], 3 * MIB).unwrap();
+        assert!(!same(&one, &other).unwrap());
+        file.write_all_at(&[0], 3 * MIB).unwrap();
+        assert!(same(&one, &other).unwrap());
+        file.write_all_at(b"other", 8 * MIB).unwrap();
+        assert!(!same(&one, &other).unwrap() && !disk.is_at(&other).unwrap());
+    }
+
+    #[test]
+    fn a_spread_disk_holds_what_the_dense_one_does_and_takes_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let dense = written(&folder, "dense", Disk::Dense { mib: 4 });
+        let spread = written(
+            &folder,
+            "spread",
+            Disk::Spread {
+                mib: 4,
+                times: 1000,
+            },
+        );
+        let found = fs::metadata(&spread).unwrap();
+        assert_eq!(found.len(), 4000 * MIB);
+        assert!(found.blocks() * 512 <= 5 * MIB, "{} blocks", found.blocks());
+        let (dense, spread) = (fs::read(dense).unwrap(), File::open(spread).unwrap());
+        for (at, piece) in (0..).zip(dense.chunks(MIB as usize)) {
+            let mut bytes = vec![0; piece.len()];
+            spread.read_exact_at(&mut bytes, at * 1000 * MIB).unwrap();
+            assert!(bytes == piece, "the MiB {at} is not where it should be");
+        }
+    }
+
+    #[test]
+    fn of_ten_blocks_of_a_shared_disk_nine_are_on_the_dense_one_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = blocks(&written(&folder, "first", Disk::Dense { mib: 16 }));
+        let second = blocks(&written(&folder, "second", Disk::Shared { mib: 16 }));
+        assert_eq!((first.len(), second.len()), (256, 256));
+        let mut places: BTreeMap<&[u8], BTreeSet<usize>> = BTreeMap::new();
+        for (at, block) in first.iter().enumerate() {
+            places.entry(block).or_default().insert(at);
+        }
+        let found = second.iter().enumerate();
+        let found = found.filter_map(|(at, block)| Some((at, places.get(&block[..])?)));
+        let elsewhere = found.filter(|(at, places)| !places.contains(at)).count();
+        // Every tenth is new, and a few more may be those that stay where they were.
+        assert!((228..=230).contains(&elsewhere), "{elsewhere} of 256");
     }
 }

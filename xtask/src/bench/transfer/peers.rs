@@ -1,12 +1,17 @@
 //! What a user would pick instead: their servers on loopback, with keys made for this
 //! run, and their commands.
 
-use super::{Run, disks, timed};
+use super::contest::timed;
+use super::disks;
+use super::place::cool;
+use super::table::Run;
+use crate::bench::link::{End, FAR, Network};
+use crate::bench::running::Running;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,19 +53,8 @@ impl Peer {
 /// What they need: a server of ssh, and certificates.
 pub(super) struct Peers {
     place: PathBuf,
-    _sshd: Server,
+    _sshd: Running,
     port: u16,
-}
-
-/// Ends with this value.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 impl Peers {
@@ -88,15 +82,18 @@ impl Peers {
     pub(super) fn run(
         &self,
         peer: Peer,
+        network: &Network,
         (source, target): (&Path, &Path),
         changes: Option<&[(u64, u32)]>,
     ) -> Result<Run> {
         if let Some(changes) = changes {
             fs::copy(source, target)?;
             disks::change(source, changes)?;
+            cool(source)?;
+            cool(target)?;
         }
         let run = match peer {
-            Peer::NbdCopy => self.nbdcopy(source, target),
+            Peer::NbdCopy => self.nbdcopy(network, source, target),
             Peer::DdOverSsh => self.dd(source, target),
             Peer::RsyncWhole => self.rsync(&["-S"], source, target),
             Peer::RsyncUpdate => {
@@ -112,27 +109,28 @@ impl Peers {
         Ok(run)
     }
 
-    fn nbdcopy(&self, source: &Path, target: &Path) -> Result<Run> {
+    fn nbdcopy(&self, network: &Network, source: &Path, target: &Path) -> Result<Run> {
         File::create(target)?.set_len(fs::metadata(source)?.len())?;
-        let port = free_port()?;
-        let pki = self.place.join("pki");
-        let server = Command::new("nbdkit")
-            .args(["-f", "-i", "127.0.0.1", "--tls=require"])
+        let (host, port) = (network.far(), free_port()?);
+        let pki = self.place.join("pki").display().to_string();
+        let ready = target.with_extension("ready");
+        let server = network
+            .command(End::Far, "nbdkit")
+            .args(["-f", "-i", host, "--tls=require"])
             .arg(format!("--port={port}"))
-            .arg(format!("--tls-certificates={}", pki.display()))
+            .arg(format!("--tls-certificates={pki}"))
+            // It is there once connections are taken.
+            .arg(format!("--pidfile={}", ready.display()))
             .arg("file")
             .arg(target)
             .stdin(Stdio::null())
             .spawn()
             .context("starting nbdkit")?;
-        let _server = Server(server);
-        listens(port)?;
-        let uri = format!(
-            "nbds://localhost:{port}/?tls-certificates={}",
-            pki.display()
-        );
+        let _server = Running(server);
+        until("nbdkit", || ready.exists())?;
+        let uri = format!("nbds://{host}:{port}/?tls-certificates={pki}");
         timed(|| {
-            let mut copy = Command::new("nbdcopy");
+            let mut copy = network.command(End::Near, "nbdcopy");
             run(copy.arg("--flush").arg(source).arg(uri))?;
             Ok(None)
         })
@@ -215,11 +213,11 @@ fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-fn listens(port: u16) -> Result<()> {
+/// Waits for what another program does when it is ready, and tells nobody.
+fn until(what: &str, is_ready: impl Fn() -> bool) -> Result<()> {
     let until = Instant::now() + PATIENCE;
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        anyhow::ensure!(Instant::now() < until, "nobody listens on port {port}");
-        // Another program's start, which it tells nobody.
+    while !is_ready() {
+        anyhow::ensure!(Instant::now() < until, "{what} did not get ready");
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())
@@ -233,8 +231,11 @@ fn certificates(place: &Path) -> Result<()> {
         run(Command::new("certtool").args(arguments).current_dir(&pki)).context("certtool")
     };
     fs::write(pki.join("ca.info"), "cn = bench\nca\ncert_signing_key\n")?;
-    let server =
-        "cn = localhost\ndns_name = localhost\ntls_www_server\nencryption_key\nsigning_key\n";
+    let names: String = FAR
+        .iter()
+        .map(|host| format!("ip_address = {host}\n"))
+        .collect();
+    let server = format!("cn = server\n{names}tls_www_server\nencryption_key\nsigning_key\n");
     fs::write(pki.join("server.info"), server)?;
     for key in ["ca-key.pem", "server-key.pem"] {
         certtool(&["--generate-privkey", "--outfile", key])?;
@@ -256,7 +257,7 @@ fn certificates(place: &Path) -> Result<()> {
     Ok(())
 }
 
-fn ssh_server(place: &Path, port: u16) -> Result<Server> {
+fn ssh_server(place: &Path, port: u16) -> Result<Running> {
     let ssh = place.join("ssh");
     fs::create_dir(&ssh)?;
     for key in ["host", "user"] {
@@ -282,7 +283,7 @@ fn ssh_server(place: &Path, port: u16) -> Result<Server> {
         .stdin(Stdio::null())
         .spawn()
         .context("starting sshd")?;
-    let server = Server(server);
-    listens(port)?;
+    let server = Running(server);
+    until("sshd", || TcpStream::connect(("127.0.0.1", port)).is_ok())?;
     Ok(server)
 }

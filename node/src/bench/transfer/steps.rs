@@ -1,0 +1,46 @@
+//! What both ends of the bench do one after the other, as their file of steps says it: an
+//! action and the name of a disk on each line.
+
+use std::path::{Path, PathBuf};
+
+/// A session over one disk.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    pub(super) action: Action,
+    /// The folder with its source and target.
+    pub(super) disk: PathBuf,
+}
+
+/// What the sending end does in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// One pass.
+    Copy,
+    /// The same, and what was sent is punched out of the source behind it.
+    Consume,
+    /// Writes what is in the disk's file of changes, and then one pass, which is told the
+    /// changed blocks or not.
+    Update { is_dirty: bool },
+    /// Passes over what does not change, each with the hash of the same bytes beside it.
+    Find { rounds: u32 },
+}
+
+impl Step {
+    /// Reads a line; the disk is in this folder.
+    pub(super) fn read(folder: &Path, line: &str) -> Self {
+        let words: Vec<&str> = line.split(' ').collect();
+        let (action, disk) = match words.as_slice() {
+            ["copy", disk] => (Action::Copy, disk),
+            ["consume", disk] => (Action::Consume, disk),
+            ["update", disk] => (Action::Update { is_dirty: false }, disk),
+            ["update-dirty", disk] => (Action::Update { is_dirty: true }, disk),
+            ["find", disk, rounds] => {
+                let rounds = rounds.parse().unwrap();
+                (Action::Find { rounds }, disk)
+            }
+            _ => panic!("{line:?} is no step of the bench"),
+        };
+        let disk = folder.join(disk);
+        Self { action, disk }
+    }
+}

@@ -258,7 +258,7 @@ fn huge(bench: &Bench, section: &mut Section) -> Result<()> {
 }
 
 /// Disks of several sizes. Each is whole on its file system when its pass begins, and
-/// what was sent is punched out behind it, so that 32 GiB need the room of 36.
+/// what was sent is punched out behind it, so that 32 GiB need the room of 38.
 fn scale(bench: &Bench, section: &mut Section) -> Result<()> {
     let sizes = [1, 8, 32].map(|times| times * bench.mib);
     let entries = sizes.map(|mib| {

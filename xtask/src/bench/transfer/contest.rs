@@ -85,7 +85,7 @@ impl Contest<'_> {
         fs::create_dir_all(&disk)?;
         let (source, target) = (disk.join("source"), disk.join("target"));
         if entry.way != Way::Plain {
-            self.require(entry)?;
+            require(self.place, entry)?;
             entry.disk.write(&source)?;
             cool(&source)?;
         }
@@ -113,29 +113,32 @@ impl Contest<'_> {
         fs::remove_dir_all(&case)?;
         Ok(run)
     }
-
-    /// Refuses what does not fit: where disks are in memory it would be everybody's.
-    fn require(&self, entry: &Entry) -> Result<()> {
-        let once = entry.disk.used() + entry.held.map_or(0, |held| 2 * held.used());
-        let needed = match entry.way {
-            // Its source goes as its target comes.
-            Way::Dunlin(Plan::Consume, _) => once + once / 8 + CONSUMED_LATER,
-            _ => once + entry.disk.used() + once / 8,
-        };
-        let room = self.place.room()?;
-        ensure!(
-            room >= needed,
-            "{} MiB are free in {}, and {} are needed: name another folder with --folder",
-            room >> 20,
-            self.place.folder.display(),
-            needed >> 20
-        );
-        Ok(())
-    }
 }
 
 /// How far the source is punched out behind what is sent, in bytes.
 const CONSUMED_LATER: u64 = 2 << 30;
+
+/// Refuses what does not fit: where files are in memory it would be everybody's.
+fn require(place: &Place, entry: &Entry) -> Result<()> {
+    let used = entry.disk.used();
+    let held = entry.held.map_or(0, |held| 2 * held.used());
+    let target = match entry.way {
+        // Its source goes as its target comes.
+        Way::Dunlin(Plan::Consume, _) => CONSUMED_LATER.min(used),
+        _ => used,
+    };
+    let needed = used + target + held + used / 8;
+    let room = place.room()?;
+    ensure!(
+        room >= needed,
+        "{} MiB are free in {}, and {} are needed: name another folder with --folder, or \
+         less with --mib",
+        room >> 20,
+        place.folder.display(),
+        needed >> 20
+    );
+    Ok(())
+}
 
 fn plain(network: &Network, bytes: u64) -> Result<Run> {
     let cores = core_seconds()?;
@@ -174,4 +177,27 @@ fn core_seconds() -> Result<f64> {
         .enumerate()
         .filter(|(at, _)| ![3, 4, 7].contains(at));
     Ok(busy.map(|(_, ticks)| ticks).sum::<f64>() / 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_disk_that_does_not_fit_is_refused_before_it_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::look(folder.path()).unwrap();
+        let room_mib = place.room().unwrap() >> 20;
+        let fits = |mib, plan| {
+            let disk = Disk::Dense { mib };
+            require(&place, &Entry::new("x", disk, Way::Dunlin(plan, false))).is_ok()
+        };
+        assert!(fits(1, Plan::Copy));
+        assert!(!fits(room_mib * 2 / 3, Plan::Copy));
+        assert!(!fits(room_mib, Plan::Consume));
+        // Its copy takes the room that it leaves.
+        let fits_once = room_mib > 12 << 10;
+        assert!(!fits_once || fits(room_mib * 2 / 3, Plan::Consume));
+    }
 }

@@ -11,8 +11,8 @@ use self::steps::{Action, Step};
 use crate::net::{self, BlockStream, Event, Net};
 use crate::transfer::tests::world::{World, noise, permits};
 use crate::transfer::{
-    BARRIER_BYTES, Compression, Leave, ReceiveEvent, ReceiveJob, SendCommand, SendEvent, SendJob,
-    read_open, receive, send,
+    BARRIER_BYTES, Compression, Copy, Leave, OpenFrame, ReceiveEvent, ReceiveJob, References,
+    Scope, SendCommand, SendEvent, SendJob, read_open, receive, send,
 };
 use blocks::{BLOCK_SIZE, DirtySet, Geometry};
 use crdt::PassSummary;
@@ -24,15 +24,19 @@ use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{interval, timeout};
+use volumes::FingerprintIndex;
 
 /// Seeds of the keys of both ends.
 const SENDING: u8 = 1;
 const RECEIVING: u8 = 2;
+/// As large as a node's.
+const INDEX_BYTES: u64 = 256 << 20;
 /// How long a session may have nothing to say.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Permits are made anew this often; they hold for two minutes.
@@ -62,7 +66,7 @@ fn transfer() {
         .build()
         .unwrap();
     match end.as_str() {
-        "receive" => runtime.block_on(receive_all(steps)),
+        "receive" => runtime.block_on(receive_all(&folder, steps)),
         "send" => runtime.block_on(send_all(steps)),
         other => panic!("{other} is no end of a session"),
     }
@@ -114,7 +118,8 @@ fn world(disk: &Path) -> World {
 }
 
 /// The receiving end: a session for each step.
-async fn receive_all(steps: Vec<Step>) {
+async fn receive_all(folder: &Path, steps: Vec<Step>) {
+    let references = references(folder, &steps);
     let listen = setting("DUNLIN_BENCH_LISTEN").unwrap();
     let mut end = End::start(RECEIVING, Some(listen.parse().unwrap())).await;
     let address = end.next(|event| match event {
@@ -131,13 +136,13 @@ async fn receive_all(steps: Vec<Step>) {
             Event::Stream { stream, .. } => Some(stream),
             _ => None,
         });
-        receive_one(stream.await, world(&step.disk)).await;
+        receive_one(stream.await, world(&step.disk), references.clone()).await;
     }
 }
 
-async fn receive_one(mut stream: BlockStream, world: World) {
+async fn receive_one(mut stream: BlockStream, world: World, references: References) {
     let open = read_open(&mut stream).await.unwrap();
-    let job = receive_job(&world, open);
+    let job = receive_job(&world, open, references);
     let (renew, leave) = watch::channel(Leave::Granted(permits().1));
     let (tell, mut events) = mpsc::channel(64);
     let mut session = Box::pin(receive(stream, job, leave, tell));
@@ -157,8 +162,30 @@ async fn receive_one(mut stream: BlockStream, world: World) {
 
 /// All disks of a bench lie at one site and in one scope: what one of them brought may be
 /// referred to by the next.
-fn receive_job(world: &World, open: crate::transfer::OpenFrame) -> ReceiveJob {
-    world.receive_job(open)
+fn receive_job(world: &World, open: OpenFrame, references: References) -> ReceiveJob {
+    ReceiveJob {
+        tag: tag(&world.dir),
+        references: Some(references),
+        ..world.receive_job(open)
+    }
+}
+
+fn tag(disk: &Path) -> [u8; 16] {
+    let hash = blake3::hash(disk.as_os_str().as_encoded_bytes());
+    *hash.as_bytes().first_chunk().unwrap()
+}
+
+fn references(folder: &Path, steps: &[Step]) -> References {
+    let path = folder.join("fingerprints");
+    let index = Arc::new(FingerprintIndex::open(&path, INDEX_BYTES).unwrap());
+    let copies = steps.iter().map(|step| {
+        let world = world(&step.disk);
+        let (path, length) = (world.target(), world.length);
+        (tag(&step.disk), Copy { path, length })
+    });
+    let scope = Scope::default();
+    scope.set(copies.collect());
+    References { index, scope }
 }
 
 /// The sending end: a session for each step.
@@ -224,7 +251,7 @@ fn prepare(world: &World, step: &Step) -> Option<DirtySet> {
 struct Sending {
     commands: mpsc::Sender<SendCommand>,
     events: mpsc::Receiver<SendEvent>,
-    progress: std::sync::Arc<crate::transfer::Progress>,
+    progress: Arc<crate::transfer::Progress>,
     _renewing: Renewing,
     /// The source, where what is durable is punched out of it.
     consumed: Option<File>,

@@ -1,11 +1,9 @@
-//! Reading volumes to find out what they hold: one group after a crash, or
-//! all of it as proof. It trusts no stored hash, and stores only what the
-//! caller asks to have replaced.
+//! Reading one group of a volume to find out what it holds, after a crash. It
+//! trusts no stored hash, and stores only what the caller asks to have replaced.
+//!
+//! Not here: reading all of it as proof (`root_reader`).
 
-use blocks::{
-    BlockIndex, Geometry, GroupIndex, Leaf, Root, RootBuilder, ZERO_ENTRY, group_node, is_zero,
-    leaf,
-};
+use blocks::{BlockIndex, Geometry, GroupIndex, Leaf, ZERO_ENTRY, is_zero, leaf};
 
 use crate::{AlignedBuf, READ_BLOCKS, ReadError, TreeError, TreeFile};
 
@@ -27,6 +25,11 @@ pub trait ReadBlocks {
         count: u64,
         buf: &'b mut AlignedBuf,
     ) -> Result<&'b [u8], ReadError>;
+
+    /// Whether these blocks are a hole of a file: the file system says that it
+    /// stores nothing of them, so that reading gives zeros that it makes up. A
+    /// block device has no holes.
+    fn is_hole(&self, first: BlockIndex, count: u64) -> bool;
 }
 
 /// Why a group could not be hashed again.
@@ -83,45 +86,6 @@ pub fn rehash_group(
     Ok(tree.replace(group, &entries)?)
 }
 
-/// Reads a whole volume, one group at a call, and gives its root: the proof
-/// that rests on no tracker and no stored tree.
-pub struct RootReader {
-    geometry: Geometry,
-    nodes: RootBuilder,
-    buf: AlignedBuf,
-}
-
-impl RootReader {
-    /// Nothing read yet.
-    pub fn new(volume: &impl ReadBlocks) -> Self {
-        let geometry = volume.geometry();
-        Self {
-            geometry,
-            nodes: RootBuilder::new(geometry),
-            buf: AlignedBuf::new(READ_BLOCKS),
-        }
-    }
-
-    /// How many bytes were read so far.
-    pub fn done(&self) -> u64 {
-        let next = self.geometry.group_blocks(GroupIndex(self.nodes.pushed()));
-        BlockIndex(next.start).offset().min(self.geometry.length())
-    }
-
-    /// Reads the next group, and gives the root once that was the last one.
-    ///
-    /// # Errors
-    /// When the group cannot be read; it may be tried again.
-    pub fn step(&mut self, volume: &impl ReadBlocks) -> Result<Option<Root>, ReadError> {
-        let group = GroupIndex(self.nodes.pushed());
-        if self.geometry.contains_group(group) {
-            let entries = read_entries(volume, group, &mut self.buf)?;
-            self.nodes.push(group_node(self.geometry, group, &entries));
-        }
-        Ok(self.nodes.clone().finish())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -129,28 +93,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::{SourceVolume, TargetVolume, VolumeTag};
-
-    #[test]
-    fn the_root_of_what_is_read_is_the_hash_of_the_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("image");
-        for length in [1, 65_536, 65_537, 1 << 20, (16 << 20) + 1, (33 << 20) + 512] {
-            let mut bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
-            let zeros = bytes.len() / 3..bytes.len() / 2;
-            bytes[zeros].fill(0);
-            fs::write(&path, &bytes).unwrap();
-            let source = SourceVolume::open(&path).unwrap();
-            let mut reader = RootReader::new(&source);
-            let root = loop {
-                if let Some(root) = reader.step(&source).unwrap() {
-                    break root;
-                }
-            };
-            assert_eq!(root.0, *blake3::hash(&bytes).as_bytes(), "{length} bytes");
-            assert_eq!(reader.done(), length);
-        }
-    }
+    use crate::{TargetVolume, VolumeTag};
 
     #[test]
     fn a_rehashed_group_says_what_the_volume_holds() {

@@ -399,6 +399,21 @@ impl ReadBlocks for SourceVolume {
     ) -> Result<&'b [u8], ReadError> {
         read_run(&self.file, &self.path, self.geometry, (first, count), buf)
     }
+
+    fn is_hole(&self, first: BlockIndex, count: u64) -> bool {
+        is_hole(&self.file, self.geometry.run_range(first, count))
+    }
+}
+
+/// Whether a file has no data in a range of bytes, for sources and targets
+/// alike. What cannot be asked is read, which fails where the disk does.
+pub(crate) fn is_hole(file: &File, range: Range<u64>) -> bool {
+    match seek(file, SeekFrom::Data(range.start)) {
+        Ok(data) => data >= range.end,
+        // Nothing but a hole to the end, or the file was cut before.
+        Err(Errno::NXIO) => length_of(file).is_ok_and(|length| length >= range.end),
+        Err(_) => false,
+    }
 }
 
 /// Reads whole blocks of an open volume, for sources and targets alike.

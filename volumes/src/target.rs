@@ -16,7 +16,7 @@ use blocks::{BLOCK_SIZE, BlockIndex, Geometry, GeometryError};
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock};
 use rustix::io::Errno;
 
-use crate::source::{Astray, SourceIdentity, length_of, read_exactly, read_run};
+use crate::source::{Astray, SourceIdentity, is_hole, length_of, read_exactly, read_run};
 use crate::{AlignedBuf, ReadBlocks, ReadError, kernel};
 
 /// Written again and again where no hole can be punched: 1 MiB.
@@ -418,6 +418,10 @@ impl ReadBlocks for TargetVolume {
     ) -> Result<&'b [u8], ReadError> {
         self.check_sound()?;
         read_run(&self.file, &self.path, self.geometry, (first, count), buf)
+    }
+
+    fn is_hole(&self, first: BlockIndex, count: u64) -> bool {
+        is_hole(&self.file, self.geometry.run_range(first, count))
     }
 }
 

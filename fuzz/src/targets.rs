@@ -22,6 +22,7 @@ pub fn all() -> Vec<Box<dyn Target>> {
         Box::new(blocks::Extents),
         Box::new(files::Tree::new()),
         Box::new(files::Notes::new()),
+        Box::new(files::Index::new()),
         Box::new(files::Snapshots::new()),
     ];
     all.extend(wire::all());

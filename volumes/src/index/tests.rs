@@ -119,7 +119,11 @@ fn as_many_contents_as_half_fill_it_are_nearly_all_kept() {
 
 #[test]
 fn one_content_has_a_few_places_however_often_it_is_seen() {
-    let (_folder, _path, index) = index(MIB);
+    // One bucket, with room for 32.
+    let (_folder, _path, index) = index(0);
+    for content in 10..30 {
+        insert(&index, content, place(1, content));
+    }
     for block in 0..1000 {
         insert(&index, 5, place(1, block));
         insert(&index, 5, place(1, block));
@@ -134,6 +138,9 @@ fn one_content_has_a_few_places_however_often_it_is_seen() {
     distinct.sort_by_key(|place| place.block);
     distinct.dedup();
     assert_eq!(distinct.len(), MAX_PLACES, "none twice");
+    for content in 10..30 {
+        assert_eq!(look_up(&index, content), [place(1, content)], "still there");
+    }
 }
 
 #[test]
@@ -211,6 +218,11 @@ fn what_is_no_index_or_of_another_size_is_begun_anew() {
         damaged[at] ^= 1;
         cases.push(damaged);
     }
+    // One of another size, cut to this one's.
+    let larger = path.with_extension("larger");
+    let index = FingerprintIndex::open(&larger, 2 * MIB).unwrap();
+    insert(&index, 1, place(1, 10));
+    cases.push(fs::read(&larger).unwrap()[..sound.len()].to_vec());
     for bytes in cases {
         fs::write(&path, &bytes).unwrap();
         let index = FingerprintIndex::open(&path, MIB).unwrap();

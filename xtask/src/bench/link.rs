@@ -6,6 +6,7 @@
 //! Both namespaces have the windows that Linux comes with, whatever this machine is set
 //! to, and its congestion control where the machine allows it. Not here: what is sent over it (`stream`, and the benches).
 
+mod packet;
 mod pipe;
 pub(super) mod stream;
 mod tun;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use packet::{HEADER, wire_bytes};
 use pipe::Pipe;
 pub(super) use pipe::Shape;
 
@@ -150,7 +152,8 @@ impl Link {
         Ok(found.trim().to_owned())
     }
 
-    /// Packets carried and dropped so far, both ways.
+    /// Packets carried and dropped so far, both ways; those that the kernel handed over
+    /// together are one.
     pub(super) fn packets(&self) -> (u64, u64) {
         let sum = |pick: fn(&Counts) -> &AtomicU64| {
             let counts = self.counts.iter();
@@ -181,9 +184,9 @@ fn take(
     (since, counts): (Instant, &Counts),
     to: &SyncSender<(Duration, Vec<u8>)>,
 ) {
-    let mut packet = vec![0; usize::from(u16::MAX)];
+    let mut packet = vec![0; HEADER + usize::from(u16::MAX)];
     while let Ok(length) = device.read(&mut packet) {
-        let due = pipe.take(since.elapsed(), length);
+        let due = pipe.take(since.elapsed(), wire_bytes(&packet[..length]));
         let sent = due.map(|due| to.try_send((due, packet[..length].to_vec())));
         if !matches!(sent, Some(Ok(()))) {
             counts.dropped.fetch_add(1, Ordering::Relaxed);

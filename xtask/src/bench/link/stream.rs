@@ -1,10 +1,13 @@
-//! One plain TCP connection: what a link gives to a program that does nothing about it.
+//! Plain TCP connections: what a link gives to a program that does nothing about it, and
+//! with enough of them what it carries.
 //! Both ends are this program again, each in its namespace, told by its environment what
 //! to do.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -21,10 +24,12 @@ const ARGUMENTS: &[&str] = match cfg!(test) {
     ],
     false => &["bench", "stream"],
 };
-/// The address to listen on, or the one to dial and how many bytes to send there.
+/// The address to listen on, or the one to dial and how many bytes to send there; and
+/// over how many connections.
 const LISTEN: &str = "DUNLIN_STREAM_LISTEN";
 const DIAL: &str = "DUNLIN_STREAM_DIAL";
 const BYTES: &str = "DUNLIN_STREAM_BYTES";
+const CONNECTIONS: &str = "DUNLIN_STREAM_CONNECTIONS";
 
 /// Single bytes that are answered before anything else is sent.
 const PINGS: usize = 9;
@@ -40,12 +45,17 @@ pub(in crate::bench) struct Measured {
     pub(in crate::bench) seconds: f64,
 }
 
-/// Sends so many bytes from one end to the other.
-pub(in crate::bench) fn measure(network: &Network, bytes: u64) -> Result<Measured> {
+/// Sends so many bytes from one end to the other, over so many connections at once.
+pub(in crate::bench) fn measure(
+    network: &Network,
+    bytes: u64,
+    connections: u32,
+) -> Result<Measured> {
     let program = std::env::current_exe().context("finding this program")?;
     let command = |end| {
         let mut command = network.command(end, &program);
         command.args(ARGUMENTS).stdout(Stdio::piped());
+        command.env(CONNECTIONS, connections.to_string());
         command
     };
     let mut receiver = command(End::Far).env(LISTEN, network.far()).spawn()?;
@@ -81,23 +91,28 @@ fn value(line: &str, name: &str) -> Option<String> {
 /// Is the end that the environment says; false where it says none.
 pub(in crate::bench) fn be_an_end() -> Result<bool> {
     let setting = |name| std::env::var(name).ok();
+    let connections = setting(CONNECTIONS).unwrap_or_default().parse();
     if let Some(host) = setting(LISTEN) {
-        return receive(&host).map(|()| true);
-    }
-    let Some((address, bytes)) = setting(DIAL).zip(setting(BYTES)) else {
+        receive(&host, connections?)?;
+    } else if let Some((address, bytes)) = setting(DIAL).zip(setting(BYTES)) {
+        send(&address, bytes.parse().context(BYTES)?, connections?)?;
+    } else {
         return Ok(false);
-    };
-    send(&address, bytes.parse().context(BYTES)?).map(|()| true)
+    }
+    Ok(true)
 }
 
-/// The receiving end: says where it listens, and answers one connection.
-fn receive(host: &str) -> Result<()> {
+/// The receiving end: says where it listens, and takes what comes.
+fn receive(host: &str, connections: u32) -> Result<()> {
     let listener = TcpListener::bind((host, 0)).with_context(|| format!("listening on {host}"))?;
     let mut out = std::io::stdout().lock();
     // Of a line that others have begun this is none.
     writeln!(out, "\naddress={}", listener.local_addr()?)?;
     out.flush()?;
-    let (mut stream, _) = listener.accept()?;
+    each(connections, || take(listener.accept()?.0)).map(drop)
+}
+
+fn take(mut stream: TcpStream) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut piece = vec![0; PIECE];
     for _ in 0..PINGS {
@@ -110,7 +125,26 @@ fn receive(host: &str) -> Result<()> {
 }
 
 /// The sending end: prints the round trip and the time that it took, in seconds.
-fn send(address: &str, bytes: u64) -> Result<()> {
+fn send(address: &str, bytes: u64, connections: u32) -> Result<()> {
+    let streams = each(connections, || open(address))?;
+    let (round_trips, streams): (Vec<Duration>, Vec<TcpStream>) = streams.into_iter().unzip();
+    let streams = Mutex::new(streams);
+    let since = Instant::now();
+    each(connections, || {
+        let mut streams = streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let stream = streams.pop().context("there is one for each")?;
+        drop(streams);
+        fill(stream, bytes / u64::from(connections))
+    })?;
+    let seconds = since.elapsed().as_secs_f64();
+    let round_trip = round_trips[0].as_secs_f64();
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "\nround_trip={round_trip}\nseconds={seconds}")?;
+    Ok(())
+}
+
+/// A connection, and its round trip: the median of several.
+fn open(address: &str) -> Result<(Duration, TcpStream)> {
     let mut stream = TcpStream::connect(address).with_context(|| format!("dialling {address}"))?;
     stream.set_nodelay(true)?;
     let mut round_trips = vec![];
@@ -121,7 +155,11 @@ fn send(address: &str, bytes: u64) -> Result<()> {
         round_trips.push(since.elapsed());
     }
     round_trips.sort_unstable();
-    let since = Instant::now();
+    Ok((round_trips[PINGS / 2], stream))
+}
+
+/// Sends so many bytes and waits until they are there.
+fn fill(mut stream: TcpStream, bytes: u64) -> Result<()> {
     let piece = vec![0; PIECE];
     let mut left = bytes;
     while left > 0 {
@@ -129,11 +167,18 @@ fn send(address: &str, bytes: u64) -> Result<()> {
         stream.write_all(&piece[..next as usize])?;
         left -= next;
     }
-    stream.shutdown(std::net::Shutdown::Write)?;
-    stream.read_exact(&mut [0]).context("it was not taken")?;
-    let (round_trip, seconds) = (round_trips[PINGS / 2], since.elapsed());
-    let mut out = std::io::stdout().lock();
-    let (round_trip, seconds) = (round_trip.as_secs_f64(), seconds.as_secs_f64());
-    writeln!(out, "\nround_trip={round_trip}\nseconds={seconds}")?;
-    Ok(())
+    stream.shutdown(Shutdown::Write)?;
+    stream.read_exact(&mut [0]).context("it was not taken")
+}
+
+/// Does something so many times at once.
+fn each<T: Send>(times: u32, work: impl Fn() -> Result<T> + Sync) -> Result<Vec<T>> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..times).map(|_| scope.spawn(&work)).collect();
+        let done = threads.into_iter().map(|thread| match thread.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        done.collect()
+    })
 }

@@ -19,8 +19,8 @@ fn an_end_of_a_stream() {
 }
 
 #[test]
-fn a_stream_over_loopback_needs_no_link() {
-    let found = stream::measure(&Network::Loopback, 1 << 20).unwrap();
+fn streams_over_loopback_need_no_link() {
+    let found = stream::measure(&Network::Loopback, 1 << 20, 3).unwrap();
     assert!(found.round_trip < Duration::from_millis(20), "{found:?}");
 }
 
@@ -42,7 +42,7 @@ fn a_link_is_as_late_and_as_fast_as_its_shape_says_and_leaves_nothing_behind() {
 
     let network = Network::Delayed(link);
     let bytes = 500_000;
-    let found = stream::measure(&network, bytes).unwrap();
+    let found = stream::measure(&network, bytes, 2).unwrap();
     let millis = found.round_trip.as_secs_f64() * 1000.0;
     assert!((40.0..80.0).contains(&millis), "{found:?}");
     // Half a second by the line alone; a machine that is busy makes it longer.
@@ -51,7 +51,7 @@ fn a_link_is_as_late_and_as_fast_as_its_shape_says_and_leaves_nothing_behind() {
         unreachable!("it was made above");
     };
     let (carried, _) = link.packets();
-    assert!(carried >= bytes / 1460, "{carried} packets");
+    assert!(carried >= 2 * bytes / 65_535, "{carried} carried");
 
     drop(network);
     assert!(!names().contains(&ours));

@@ -186,7 +186,7 @@ fn over_link(bench: &Bench, section: &mut Section) -> Result<()> {
         mtu: bench.mtu,
     };
     let network = Network::Delayed(Link::lay(shape)?);
-    let round_trip = stream::measure(&network, 0)?.round_trip;
+    let round_trip = stream::measure(&network, 0, 1)?.round_trip;
     let millis = round_trip.as_secs_f64() * 1000.0;
     ensure!(
         (100.0..110.0).contains(&millis),
@@ -199,7 +199,9 @@ fn over_link(bench: &Bench, section: &mut Section) -> Result<()> {
         Entry::new("dunlin", disk, Way::Dunlin(Plan::Copy, false)),
         Entry::new("dunlin, compressing", disk, Way::Dunlin(Plan::Copy, true)),
         Entry::new(nbd.name(), disk, Way::Peer(nbd)),
-        Entry::new("one TCP connection", disk, Way::Plain),
+        Entry::new("1 TCP connection", disk, Way::Plain(1)),
+        // What the link carries.
+        Entry::new("16 TCP connections", disk, Way::Plain(16)),
     ];
     section.rows = bench.contest.run(&network, &entries)?;
     let filled = |row: &Row| {
@@ -217,8 +219,8 @@ fn over_link(bench: &Bench, section: &mut Section) -> Result<()> {
     if let Network::Delayed(link) = &network {
         let (carried, dropped) = link.packets();
         section.notes.push(format!(
-            "round trip {millis:.1} ms, packets of {} bytes, {carried} carried and {dropped} \
-             dropped, {}; the core-seconds are the link's too",
+            "round trip {millis:.1} ms, packets of {} bytes, {carried} bunches of them carried \
+             and {dropped} dropped, {}; the core-seconds are the link's too",
             shape.mtu,
             link.congestion_control()?
         ));

@@ -21,8 +21,8 @@ pub(super) enum Way {
     Dunlin(Plan, bool),
     /// What a user would pick instead.
     Peer(Peer),
-    /// As many bytes over one connection, from memory to nowhere.
-    Plain,
+    /// As many bytes over so many connections, from memory to nowhere.
+    Plain(u32),
 }
 
 /// Who takes part.
@@ -84,7 +84,7 @@ impl Contest<'_> {
         let disk = case.join("disk");
         fs::create_dir_all(&disk)?;
         let (source, target) = (disk.join("source"), disk.join("target"));
-        if entry.way != Way::Plain {
+        if !matches!(entry.way, Way::Plain(_)) {
             require(self.place, entry)?;
             entry.disk.write(&source)?;
             cool(&source)?;
@@ -108,7 +108,7 @@ impl Contest<'_> {
                 let peers = self.peers.context("no peer was started")?;
                 peers.run(peer, network, (&source, &target), changes.as_deref())?
             }
-            Way::Plain => plain(network, entry.disk.used())?,
+            Way::Plain(connections) => plain(network, entry.disk.used(), connections)?,
         };
         fs::remove_dir_all(&case)?;
         Ok(run)
@@ -140,9 +140,9 @@ fn require(place: &Place, entry: &Entry) -> Result<()> {
     Ok(())
 }
 
-fn plain(network: &Network, bytes: u64) -> Result<Run> {
+fn plain(network: &Network, bytes: u64, connections: u32) -> Result<Run> {
     let cores = core_seconds()?;
-    let measured = stream::measure(network, bytes)?;
+    let measured = stream::measure(network, bytes, connections)?;
     Ok(Run {
         seconds: measured.seconds,
         cores: core_seconds()? - cores,

@@ -84,7 +84,7 @@ pub struct Report {
 
 impl Wire for Report {
     const NAME: &'static str = "report";
-    const VERSION: u8 = 4;
+    const VERSION: u8 = 5;
     const LIMIT: usize = 256 * 1024;
 }
 
@@ -222,6 +222,10 @@ pub struct PassSummary {
     pub bytes_sent: u64,
     /// How long it took, in milliseconds.
     pub millis: u64,
+    /// From the beginning of the pass before to the beginning of this one, in
+    /// milliseconds: the time in which that which it found had changed. None for a first
+    /// pass, and where a pass was broken off in between.
+    pub since_millis: Option<u64>,
 }
 
 /// The stage of a volume's migration.

@@ -20,6 +20,7 @@
 //! freeze does to the source.
 
 mod hold;
+mod interval;
 mod moving;
 
 pub use moving::{LONG_SESSION_MILLIS, LOST_MILLIS, MAX_DOUBLINGS};
@@ -32,6 +33,7 @@ use codec::Wire;
 use crdt::plan::Desired;
 use crdt::report::{PassSummary, Stage};
 use hold::Hold;
+use interval::Interval;
 use keys::{Denied, Epoch, NodeId, Permit, SendBlocks, Signed};
 use serde::{Deserialize, Serialize};
 
@@ -100,7 +102,7 @@ pub struct Record {
 
 impl Wire for Record {
     const NAME: &'static str = "agent's record of a volume";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const LIMIT: usize = 64 * 1024;
 }
 
@@ -129,7 +131,8 @@ pub enum Input {
     },
     /// A barrier is durable at the replicator.
     BarrierReached(u64),
-    /// A pass is complete and durable at the replicator.
+    /// A pass is complete and durable at the replicator. How long ago the one before had
+    /// begun is known here, and put in.
     PassDone(PassSummary),
     /// Both ends have stated the same root.
     Finished(Finished),
@@ -206,6 +209,7 @@ pub struct Agent {
     source_failure: Option<String>,
     quiet_wanted: bool,
     moving: moving::Watch,
+    interval: Interval,
     /// The lease was not renewed in time, and people were told that work goes on.
     on_autonomy: bool,
 }
@@ -235,6 +239,7 @@ impl Agent {
             source_failure: None,
             quiet_wanted: false,
             moving: moving::Watch::default(),
+            interval: Interval::default(),
             on_autonomy: false,
         }
     }
@@ -380,11 +385,12 @@ impl Agent {
             )
         };
         out.push(Action::Tell(note));
-        self.begin_pass(out);
+        self.begin_pass(now, out);
     }
 
-    fn begin_pass(&mut self, out: &mut Vec<Action>) {
+    fn begin_pass(&mut self, now: Now, out: &mut Vec<Action>) {
         let pass = self.record.passes.last().map_or(1, |last| last.pass + 1);
+        self.interval.begin(now.mono_millis, pass == 1);
         let for_cutover = self.cutover_wanted().is_some();
         self.phase = Phase::Passing { pass, for_cutover };
         out.push(Action::BeginPass { pass });
@@ -397,10 +403,11 @@ impl Agent {
         }
     }
 
-    fn pass_done(&mut self, now: Now, summary: PassSummary, out: &mut Vec<Action>) {
+    fn pass_done(&mut self, now: Now, mut summary: PassSummary, out: &mut Vec<Action>) {
         let Phase::Passing { for_cutover, .. } = self.phase else {
             return;
         };
+        summary.since_millis = self.interval.end();
         self.failures = 0;
         self.source_failure = None;
         self.moving.progressed();
@@ -428,7 +435,7 @@ impl Agent {
                     let text = "the last pass still had blocks to send; cutover waits until a whole pass finds nothing new: stop or freeze what writes to the source";
                     out.push(Action::Tell(Note::warn("source-not-quiet", text)));
                 }
-                self.begin_pass(out);
+                self.begin_pass(now, out);
             }
             None => {
                 self.quiet_wanted = false;
@@ -441,11 +448,18 @@ impl Agent {
 
     /// Keeps the first pass, and the newest of the others: of such as sent nothing one
     /// after the other, the last.
-    fn keep(&mut self, summary: PassSummary) {
+    fn keep(&mut self, mut summary: PassSummary) {
         let passes = &mut self.record.passes;
         let is_idle = |pass: &PassSummary| pass.blocks == 0;
-        if passes.len() > 1 && is_idle(&summary) && passes.last().is_some_and(is_idle) {
-            passes.pop();
+        if passes.len() > 1
+            && is_idle(&summary)
+            && let Some(before) = passes.pop_if(|last| is_idle(last))
+        {
+            // Nothing changed in the time of both.
+            summary.since_millis = match (before.since_millis, summary.since_millis) {
+                (Some(before), Some(since)) => Some(before.saturating_add(since)),
+                (_, since) => since,
+            };
         }
         passes.push(summary);
         if passes.len() > MAX_SUMMARIES {
@@ -576,7 +590,7 @@ impl Agent {
             Phase::Resting { until_millis }
                 if now.mono_millis >= *until_millis || self.cutover_wanted().is_some() =>
             {
-                self.begin_pass(out);
+                self.begin_pass(now, out);
             }
             _ => {}
         }

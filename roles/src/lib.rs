@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod forecast;
 pub mod launch;
 pub mod note;
 pub mod proof;

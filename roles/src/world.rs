@@ -253,6 +253,7 @@ impl World {
             blocks: 1,
             bytes_sent: 1,
             millis: 1,
+            since_millis: None,
         };
         let job = JobReport {
             migration: JOB.migration,

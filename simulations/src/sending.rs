@@ -301,6 +301,7 @@ impl Node {
                     blocks: blocks_sent,
                     bytes_sent: payload_bytes,
                     millis: ctx.now - began,
+                    since_millis: None,
                 };
                 self.agent_input(ctx, job, agent::Input::PassDone(summary))?;
             }

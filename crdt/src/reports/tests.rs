@@ -394,6 +394,7 @@ fn job(detail: &str) -> JobReport {
                 blocks: u64::MAX,
                 bytes_sent: u64::MAX,
                 millis: u64::MAX,
+                since_millis: Some(u64::MAX),
             })
             .collect(),
         root: Some([4; 32]),

@@ -82,6 +82,7 @@ fn agent_record(job: JobId, barrier: u64) -> agent::Record {
             blocks: 10,
             bytes_sent: 20,
             millis: 30,
+            since_millis: Some(40),
         }],
         moves: 0,
         finished: None,

@@ -523,6 +523,7 @@ impl Session {
                     blocks: blocks_sent,
                     bytes_sent: payload_bytes,
                     millis: u64::try_from(millis).unwrap_or(u64::MAX),
+                    since_millis: None,
                 }))
                 .await;
             }

@@ -81,6 +81,7 @@ impl Bench {
             blocks,
             bytes_sent: blocks * 65_536,
             millis: 100,
+            since_millis: None,
         }))
     }
 
@@ -485,6 +486,32 @@ fn passes_that_send_nothing_are_not_told_and_push_no_others_out() {
     bench.later(MIN_REST_MILLIS);
     idle(&mut bench, 3);
     assert_eq!(kept(&bench), [(1, 0), (31, 0), (32, 7), (35, 0)]);
+}
+
+#[test]
+fn a_pass_tells_how_long_ago_the_one_before_began_unless_it_was_broken_off() {
+    let mut bench = Bench::passing();
+    let since = |bench: &Bench| bench.agent.record().passes.last().unwrap().since_millis;
+    bench.pass_done(9);
+    assert_eq!(since(&bench), None, "a first pass finds what there is");
+    bench.later(MIN_REST_MILLIS);
+    bench.pass_done(1);
+    assert_eq!(since(&bench), Some(MIN_REST_MILLIS));
+    // Of passes in a row that sent nothing one is kept, with the time of all.
+    for _ in 0..3 {
+        bench.later(MIN_REST_MILLIS);
+        bench.pass_done(0);
+    }
+    assert_eq!(since(&bench), Some(3 * MIN_REST_MILLIS));
+    bench.later(MIN_REST_MILLIS);
+    bench.input(Input::SessionLost("gone".into()));
+    bench.later(FIRST_RETRY_MILLIS);
+    bench.input(Input::SessionReady {
+        barrier: 0,
+        groups_adopted: 0,
+    });
+    bench.pass_done(1);
+    assert_eq!(since(&bench), None, "what went before the cut is missing");
 }
 
 /// The lease and the autonomy of the grants here.

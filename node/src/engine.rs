@@ -13,6 +13,7 @@ mod copies;
 mod events;
 mod exchange;
 mod facts;
+mod figures;
 mod leases;
 mod offences;
 mod planning;
@@ -24,6 +25,7 @@ mod superseded;
 pub use crate::clock::wall_clock;
 pub use alarms::shown_value;
 pub use calls::CallError;
+pub use figures::Figures;
 
 use crate::clock;
 use crate::config::Config;

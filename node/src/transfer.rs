@@ -28,6 +28,7 @@ mod keeper;
 mod locks;
 mod notes;
 mod piece;
+mod progress;
 mod receive;
 mod references;
 mod replica;
@@ -35,9 +36,11 @@ mod send;
 mod session;
 mod wire;
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 pub use compress::Compression;
+pub use progress::{Counts, Progress, Way};
 pub use receive::{
     Commit, Leave, OpenFrame, Prove, ReceiveError, ReceiveEvent, ReceiveJob, read_open, receive,
     refuse,
@@ -56,29 +59,8 @@ pub const BARRIER_BYTES: u64 = 256 << 20;
 /// do: 30 ms where all of them are zero, which is what a request may wait.
 const WARM_GROUPS: usize = 8;
 
-/// Live figures of one session, read by whoever shows them.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// The pass that runs or ran last.
-    pub pass: AtomicU32,
-    /// Blocks of the volume.
-    pub blocks_total: AtomicU64,
-    /// Blocks looked at in this pass; the agent's end only.
-    pub blocks_looked_at: AtomicU64,
-    /// Bytes read of the source in this session; the agent's end only.
-    pub bytes_read: AtomicU64,
-    /// Blocks sent, or received and written, in this session.
-    pub blocks_sent: AtomicU64,
-    /// Bytes of payload on the wire in this session.
-    pub bytes_sent: AtomicU64,
-    /// Bytes read back or hashed again; the replicator's end only.
-    pub bytes_reread: AtomicU64,
-    /// Whether extents are being compressed; the agent's end only.
-    pub is_compressing: AtomicBool,
-}
-
 fn add(to: &AtomicU64, count: u64) {
-    to.fetch_add(count, Ordering::Relaxed);
+    to.fetch_add(count, Relaxed);
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! The same functions serve a running node and a command that reads stored state
 //! while the node is stopped: then nothing is connected and nothing has progress.
 
+mod figures;
 mod lookup;
 mod migrations;
 mod nodes;
@@ -12,6 +13,7 @@ pub use lookup::{LookupError, find_member, find_migration, find_volume};
 pub use nodes::volume_view;
 
 use crate::api::model::{EventQuery, EventView, HeadsView, StatusView};
+use crate::engine::Figures;
 use crdt::{Event, Plan};
 use keys::{NodeId, PublicKey, UnixSecs};
 use mesh::Replica;
@@ -24,16 +26,10 @@ const MAX_WARNINGS: usize = 5;
 /// Live figures of one job, from this node's own session or from gossip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Live {
-    /// Number of the pass.
-    pub pass: u32,
-    /// Bytes of the volume.
-    pub total_bytes: u64,
-    /// Bytes dealt with.
-    pub done_bytes: u64,
-    /// Payload bytes sent.
-    pub sent_bytes: u64,
-    /// Source bytes dealt with, a second.
-    pub bytes_per_sec: u64,
+    /// The figures.
+    pub figures: Figures,
+    /// When they were made or heard here.
+    pub at: UnixSecs,
 }
 
 /// Everything a view is made from.

@@ -5,6 +5,10 @@
 //! person (`cli`). Ids are lower-case hexadecimal; times are RFC 3339 in UTC; sizes
 //! are bytes.
 
+mod figures;
+
+pub use figures::{CountersView, ForecastView, PassView, ProgressView, RangeView};
+
 use super::secret::Secret;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -515,34 +519,13 @@ pub struct JobView {
     pub passes: Vec<PassView>,
     /// Live figures of the pass that runs, when they are known here.
     pub progress: Option<ProgressView>,
-}
-
-/// A pass that is complete and durable.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PassView {
-    /// Its number.
-    pub pass: u32,
-    /// Blocks of 64 KiB that differed and were sent.
-    pub blocks: u64,
-    /// Payload bytes sent.
-    pub bytes_sent: u64,
-    /// How long it took.
-    pub millis: u64,
-}
-
-/// Live figures of a pass.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ProgressView {
-    /// Its number.
-    pub pass: u32,
-    /// Bytes of the volume.
-    pub total_bytes: u64,
-    /// Bytes compared or skipped so far.
-    pub done_bytes: u64,
-    /// Payload bytes sent so far.
-    pub sent_bytes: u64,
-    /// Source bytes dealt with in the last seconds, a second.
-    pub bytes_per_sec: u64,
+    /// What the agent counted since it started, when it is known here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<CountersView>,
+    /// Whether and when what is left will fit a short freeze; none before blocks move, after
+    /// the cutover, and when the node that answers is not running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<ForecastView>,
 }
 
 /// The roots of both ends, and how anyone can check them.

@@ -128,6 +128,7 @@ struct Standing {
     detail: Option<String>,
     pass: u32,
     tenth: u8,
+    verdict: Option<String>,
 }
 
 impl Standing {
@@ -139,6 +140,10 @@ impl Standing {
             detail: job.detail.clone(),
             pass: job.progress.as_ref().map_or(last, |live| live.pass),
             tenth: progress::pass_percent(job) / 10,
+            verdict: job
+                .forecast
+                .as_ref()
+                .map(|forecast| forecast.verdict.clone()),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Not here: layout (`page`) and figures (`figures`).
 
 pub mod events;
+pub mod forecast;
 pub mod invites;
 pub mod migrations;
 pub mod nodes;

@@ -1,9 +1,9 @@
 //! The agent's side of the engine: one slot for each source volume that this node
 //! migrates, with its machine and, while one runs, its session.
 
+use super::figures::{Figures, Meter};
 use super::{Engine, Message};
 use crate::transfer::{self, Progress, SendCommand, SendEvent, SendJob};
-use crate::views::Live;
 use keys::proof::{End, Method, RootProof};
 use keys::{Authority, Domain, Epoch, Leases, Permit, PublicKey, SendBlocks, Signed, VolumeId};
 use roles::agent::{Action, Agent, Finished, Input, LOST_MILLIS, Record};
@@ -13,7 +13,6 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::{mpsc, watch};
 use volumes::{OpenSourceError, SourceChanged, SourceIdentity, SourceVolume};
 
@@ -34,19 +33,33 @@ pub(super) struct AgentSlot {
     source: Option<SourceIdentity>,
     /// When the source was last looked at, and what was seen.
     look: Option<(u64, Result<(), String>)>,
+    /// What its sessions count, one after the other.
+    pub(super) progress: Arc<Progress>,
+    meter: Meter,
+    /// When it was measured last.
+    measured_millis: Option<u64>,
 }
 
 struct Session {
     number: u64,
     commands: mpsc::Sender<SendCommand>,
-    progress: Arc<Progress>,
     permit: watch::Sender<Permit<SendBlocks>>,
     length: u64,
-    sample: Option<(u64, u64)>,
-    rate: u64,
 }
 
 impl AgentSlot {
+    fn new(machine: Agent) -> Self {
+        Self {
+            machine,
+            session: None,
+            source: None,
+            look: None,
+            progress: Arc::default(),
+            meter: Meter::default(),
+            measured_millis: None,
+        }
+    }
+
     fn is_finished(&self) -> bool {
         self.machine.record().finished.is_some()
     }
@@ -73,30 +86,21 @@ impl AgentSlot {
         }
     }
 
-    /// Live figures, when a pass runs and it is time for new ones.
-    pub(super) fn sample(&mut self, now_millis: u64, every_millis: u64) -> Option<Live> {
-        let session = self.session.as_mut()?;
-        let pass = session.progress.pass.load(Relaxed);
-        if pass == 0 {
+    /// Whether blocks are or may be sent now.
+    pub(super) fn has_session(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// Live figures, once a pass runs and when it is time for new ones.
+    pub(super) fn sample(&mut self, now_millis: u64, every_millis: u64) -> Option<Figures> {
+        let session = self.session.as_ref()?;
+        let counts = self.progress.counts();
+        let rests = |then: u64| now_millis < then + every_millis;
+        if counts.pass == 0 || self.measured_millis.is_some_and(rests) {
             return None;
         }
-        let looked_at = session.progress.blocks_looked_at.load(Relaxed);
-        let done_bytes = (looked_at * blocks::BLOCK_SIZE as u64).min(session.length);
-        let (then, then_bytes) = session.sample.unwrap_or((now_millis, done_bytes));
-        let elapsed = now_millis.saturating_sub(then);
-        if session.sample.is_some() && elapsed < every_millis {
-            return None;
-        }
-        let dealt_with = done_bytes.saturating_sub(then_bytes) * 1000;
-        session.rate = dealt_with.checked_div(elapsed).unwrap_or(session.rate);
-        session.sample = Some((now_millis, done_bytes));
-        Some(Live {
-            pass,
-            total_bytes: session.length,
-            done_bytes,
-            sent_bytes: session.progress.bytes_sent.load(Relaxed),
-            bytes_per_sec: session.rate,
-        })
+        self.measured_millis = Some(now_millis);
+        Some(self.meter.measure(now_millis, session.length, &counts))
     }
 }
 
@@ -105,15 +109,7 @@ impl Engine {
         for record in self.store.agents()? {
             let job = record.job;
             let machine = self.machine(job, Some(record));
-            self.agents.insert(
-                job,
-                AgentSlot {
-                    machine,
-                    session: None,
-                    source: None,
-                    look: None,
-                },
-            );
+            self.agents.insert(job, AgentSlot::new(machine));
         }
         Ok(())
     }
@@ -140,15 +136,7 @@ impl Engine {
         }
         for job in fresh {
             let machine = self.machine(job, None);
-            self.agents.insert(
-                job,
-                AgentSlot {
-                    machine,
-                    session: None,
-                    source: None,
-                    look: None,
-                },
-            );
+            self.agents.insert(job, AgentSlot::new(machine));
         }
     }
 
@@ -303,22 +291,24 @@ impl Engine {
         self.remove_trees_below(&job, epoch);
         let (commands, command_receiver) = mpsc::channel(COMMANDS);
         let (events, event_receiver) = mpsc::channel(EVENTS);
-        let progress = Arc::new(Progress::default());
         let Some(slot) = self.agents.get_mut(&job) else {
             return;
         };
         slot.close();
+        slot.progress.begin_session();
+        if slot.machine.record().passes.is_empty() {
+            // Another copy, of which nothing is complete.
+            slot.meter = Meter::default();
+        }
+        let progress = slot.progress.clone();
         slot.source.get_or_insert(volume.identity());
         let replicator = permit.replicator();
         let (permit, given) = watch::channel(permit);
         slot.session = Some(Session {
             number,
             commands,
-            progress: progress.clone(),
             permit,
             length: volume.length(),
-            sample: None,
-            rate: 0,
         });
         let send_job = SendJob {
             ticket,
@@ -432,12 +422,19 @@ impl Engine {
         if let Some(slot) = self.agents.get_mut(&job) {
             slot.session = None;
         }
-        self.live.remove(&job);
     }
 
     pub(super) fn sent(&mut self, job: JobId, number: u64, event: SendEvent) {
         if !self.is_current(job, number) {
             return;
+        }
+        let now = self.now().mono_millis;
+        if let Some(slot) = self.agents.get_mut(&job) {
+            match &event {
+                SendEvent::Barrier(_) => slot.meter.barrier(now),
+                SendEvent::PassDone(summary) => slot.meter.pass_done(now, summary.millis),
+                _ => {}
+            }
         }
         let input = match event {
             SendEvent::Ready {

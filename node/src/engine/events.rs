@@ -2,6 +2,7 @@
 //! sessions, gossiped and heard.
 
 use super::exchange::Gossip;
+use super::figures::Figures;
 use super::{Engine, RECENT_EVENTS, wall_clock};
 use crate::store::NewEvent;
 use crate::views::Live;
@@ -16,8 +17,8 @@ const SAMPLE_MILLIS: u64 = 500;
 /// So many nodes may gossip their figures as often as they measure them; in a larger
 /// mesh each does so less often, since everybody hears everybody.
 const CHATTY_NODES: u64 = 64;
-/// Jobs in one progress message.
-const MAX_PROGRESSED: usize = 256;
+/// Jobs in one progress message: with the largest figures they are as long as one may be.
+const MAX_PROGRESSED: usize = 128;
 /// Live figures kept of jobs, of all nodes together.
 const MAX_LIVE: usize = 4096;
 
@@ -27,12 +28,12 @@ pub struct Progressed {
     /// When the agent's process began, by its wall clock, and the number of the message
     /// since then: what is passed on twice is heard once.
     pub(super) number: (u64, u64),
-    pub(super) figures: Vec<(JobId, [u64; 5])>,
+    pub(super) figures: Vec<(JobId, Figures)>,
 }
 
 impl Wire for Progressed {
     const NAME: &'static str = "progress";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const LIMIT: usize = 31 * 1024;
 }
 
@@ -188,26 +189,17 @@ impl Engine {
         if figures.is_empty() {
             return;
         }
-        let wire = figures.iter().take(MAX_PROGRESSED).map(|(job, live)| {
-            let rate = live.bytes_per_sec;
-            let pass = u64::from(live.pass);
-            (
-                *job,
-                [
-                    pass,
-                    live.total_bytes,
-                    live.done_bytes,
-                    live.sent_bytes,
-                    rate,
-                ],
-            )
+        let at = wall_clock();
+        let live = figures.iter().map(|(job, figures)| {
+            let figures = *figures;
+            (*job, Live { figures, at })
         });
-        let figures_wire = wire.collect();
-        self.live.extend(figures);
-        self.gossip_progress(now, figures_wire);
+        self.live.extend(live);
+        figures.truncate(MAX_PROGRESSED);
+        self.gossip_progress(now, figures);
     }
 
-    fn gossip_progress(&mut self, now: u64, figures: Vec<(JobId, [u64; 5])>) {
+    fn gossip_progress(&mut self, now: u64, figures: Vec<(JobId, Figures)>) {
         let nodes = self.admitted.len() as u64;
         if now < self.progress.next_millis {
             return;
@@ -236,21 +228,14 @@ impl Engine {
         if figures.is_empty() || !self.progress.is_new(now, source, number) {
             return false;
         }
-        for (job, [pass, total_bytes, done_bytes, sent_bytes, bytes_per_sec]) in figures {
+        let at = wall_clock();
+        for (job, figures) in figures {
             let plan = self.replica.document().plan();
             let theirs = plan.migrations.get(&job.migration);
             let theirs = theirs.filter(|plan| plan.source == node);
             let planned = theirs.is_some_and(|plan| plan.volumes.contains(&job.volume));
             if planned && (self.live.contains_key(&job) || self.live.len() < MAX_LIVE) {
-                let pass = u32::try_from(pass).unwrap_or(u32::MAX);
-                let live = Live {
-                    pass,
-                    total_bytes,
-                    done_bytes,
-                    sent_bytes,
-                    bytes_per_sec,
-                };
-                self.live.insert(job, live);
+                self.live.insert(job, Live { figures, at });
             }
         }
         true
@@ -290,5 +275,69 @@ mod tests {
         assert_eq!(Progressed::open(&sealed).unwrap(), said);
         let other = Signed::seal(&agent, Domain::Report, &said).unwrap();
         assert!(Progressed::open(&other).is_err());
+    }
+
+    #[test]
+    fn the_longest_message_of_progress_can_be_said_and_its_bytes_are_these() {
+        let job = JobId {
+            migration: MigrationId([1; 16]),
+            volume: keys::VolumeId([2; 16]),
+        };
+        let most = Figures {
+            pass: u32::MAX,
+            total_bytes: u64::MAX,
+            done_bytes: u64::MAX,
+            pass_millis: u64::MAX,
+            bytes_per_sec: Some(u64::MAX),
+            pass_bytes_per_sec: u64::MAX,
+            sent_bytes_per_sec: u64::MAX,
+            read_bytes: u64::MAX,
+            sent_bytes: u64::MAX,
+            disk_bytes: u64::MAX,
+            saved_by_compression: u64::MAX,
+            saved_by_patches: u64::MAX,
+            saved_by_references: u64::MAX,
+            unsettled_bytes: u64::MAX,
+            barriers: u64::MAX,
+            barrier_age_millis: Some(u64::MAX),
+            lag_millis: Some(u64::MAX),
+            is_compressing: true,
+        };
+        let number = (u64::MAX, u64::MAX);
+        let figures = vec![(job, most); MAX_PROGRESSED];
+        assert!(codec::encode(&Progressed { number, figures }).is_ok());
+
+        let figures = Figures {
+            pass: 1,
+            total_bytes: 2,
+            done_bytes: 3,
+            pass_millis: 4,
+            bytes_per_sec: Some(5),
+            pass_bytes_per_sec: 6,
+            sent_bytes_per_sec: 7,
+            read_bytes: 8,
+            sent_bytes: 9,
+            disk_bytes: 10,
+            saved_by_compression: 11,
+            saved_by_patches: 12,
+            saved_by_references: 13,
+            unsettled_bytes: 14,
+            barriers: 15,
+            barrier_age_millis: None,
+            lag_millis: Some(16),
+            is_compressing: true,
+        };
+        let said = Progressed {
+            number: (7, 8),
+            figures: vec![(job, figures)],
+        };
+        let mut golden = vec![3, 7, 8, 1];
+        golden.extend([1; 16]);
+        golden.extend([2; 16]);
+        golden.extend([
+            1, 2, 3, 4, 1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 16, 1,
+        ]);
+        assert_eq!(codec::encode(&said).unwrap(), golden);
+        assert_eq!(codec::decode::<Progressed>(&golden).unwrap(), said);
     }
 }

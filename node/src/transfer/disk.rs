@@ -28,7 +28,7 @@ use volumes::{
 use super::compress::{Gauge, Packer};
 use super::locks::while_busy;
 use super::piece::{Lent, Part, Piece, Slice};
-use super::{Compression, PIECES, Progress, WARM_GROUPS, add};
+use super::{Compression, PIECES, Progress, WARM_GROUPS, Way, add};
 
 /// How requests and pieces reach the disk thread. Not bounded by itself: there
 /// are [`PIECES`] pieces, and the session waits for answers before it asks on.
@@ -127,6 +127,22 @@ pub(super) struct Offer {
     pub(super) fingerprints: Vec<Fingerprint>,
     /// The bytes of the blocks, as they were hashed.
     pub(super) bytes: Slice,
+}
+
+impl Run {
+    /// How it is told.
+    pub(super) fn way(&self) -> Way {
+        match self {
+            Self::Zero { .. } => Way::Zeros,
+            Self::Data { is_packed, .. } => match is_packed {
+                true => Way::Zstd,
+                false => Way::Raw,
+            },
+            Self::Patch { .. } => Way::Patch,
+            // What is asked about, and is there.
+            Self::Offer(_) => Way::Reference,
+        }
+    }
 }
 
 /// What the disk thread works on.

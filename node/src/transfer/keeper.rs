@@ -204,6 +204,7 @@ impl Keeper {
         // A file that was deleted takes every write, and is a copy for nobody.
         self.volume.check_in_place()?;
         (self.commit)(barrier).map_err(Trouble::failed)?;
+        add(&self.progress.barriers, 1);
         self.barrier = barrier;
         Ok(mark)
     }

@@ -24,7 +24,7 @@ use super::disk::{Disk, FromDisk, Offer, Run, ToDisk};
 use super::piece::Slice;
 use super::send::{SendCommand, SendEvent};
 use super::wire::{Activity, LINGER, Parcel, SILENT};
-use super::{Progress, add};
+use super::{Progress, Way, add};
 use crate::clock;
 use keys::{Permit, SendBlocks};
 
@@ -373,11 +373,11 @@ impl Session {
     }
 
     async fn send_run(&mut self, run: Run) -> Result<(), NotSent> {
+        let way = run.way();
         let (parcel, extent, payload_bytes) = parcel_of(run)?;
         let (blocks, bytes) = (extent.count(), extent_bytes(&extent));
         self.put(parcel).await?;
-        add(&self.progress.blocks_sent, blocks);
-        add(&self.progress.bytes_sent, payload_bytes);
+        self.progress.sent(way, blocks, payload_bytes);
         self.unsettled.add(bytes);
         self.step(Input::ExtentSent {
             extent,
@@ -418,7 +418,7 @@ impl Session {
             return;
         };
         let made = held.iter().filter(|held| **held == Held::Made).count() as u64;
-        add(&self.progress.blocks_sent, made);
+        self.progress.sent(Way::Reference, made, 0);
         self.unsettled.add(made * BLOCK_SIZE as u64);
         if !self.is_stopping {
             self.remainders += 1;
@@ -509,7 +509,12 @@ impl Session {
             }
             Output::Commit {
                 barrier, extents, ..
-            } => self.disk.ask(ToDisk::Commit { barrier, extents }),
+            } => {
+                let blocks = extents.iter().map(Extent::count).sum();
+                add(&self.progress.blocks_durable, blocks);
+                add(&self.progress.barriers, 1);
+                self.disk.ask(ToDisk::Commit { barrier, extents });
+            }
             Output::PassDone {
                 pass,
                 blocks_sent,

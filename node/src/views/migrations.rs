@@ -1,10 +1,10 @@
 //! Views of migrations: the plan beside what the nodes report, and the proofs.
 
-use super::State;
+use super::figures::pass_view;
 use super::lookup::{LookupError, find_migration};
+use super::{Live, State};
 use crate::api::model::{
-    ExposureView, JobView, MigrationView, PassView, ProgressView, ProofView, StandingGrant,
-    VerifyView, VolumeProof,
+    ExposureView, JobView, MigrationView, ProofView, StandingGrant, VerifyView, VolumeProof,
 };
 use crate::engine::shown_value;
 use crdt::{
@@ -238,7 +238,10 @@ impl State<'_> {
             volume: *volume,
         };
         let passes = report.map(|job| job.passes.as_slice()).unwrap_or_default();
-        let is_over = self.stage(plan, volume) == Stage::CutOver;
+        let stage = self.stage(plan, volume);
+        let is_over = stage == Stage::CutOver;
+        let live = self.live.get(&job);
+        let length = info.map_or(0, |info| info.length);
         let permission = is_over.then(|| self.evidence(plan).permission(volume));
         let witness = permission.and_then(Result::ok);
         let unconfirmed = permission.and_then(Result::err);
@@ -253,10 +256,10 @@ impl State<'_> {
         JobView {
             volume: volume.to_string(),
             name: info.map_or_else(|| volume.short(), |info| info.name.clone()),
-            length: info.map_or(0, |info| info.length),
+            length,
             stage: match &lost {
                 Some(_) => UNKNOWN.to_owned(),
-                None => self.stage(plan, volume).to_string(),
+                None => stage.to_string(),
             },
             step,
             detail: match (lost, self.cloned_source(plan)) {
@@ -275,26 +278,10 @@ impl State<'_> {
             barrier: report.map_or(0, |job| job.barrier),
             confirmed_by: witness.map(|confirmed| self.name_of(&confirmed.witness())),
             unconfirmed: unconfirmed.map(|why| self.why_unconfirmed(&job, why)),
-            passes: passes
-                .iter()
-                .map(|pass| PassView {
-                    pass: pass.pass,
-                    blocks: pass.blocks,
-                    bytes_sent: pass.bytes_sent,
-                    millis: pass.millis,
-                })
-                .collect(),
-            progress: self
-                .live
-                .get(&job)
-                .filter(|_| copying)
-                .map(|live| ProgressView {
-                    pass: live.pass,
-                    total_bytes: live.total_bytes,
-                    done_bytes: live.done_bytes,
-                    sent_bytes: live.sent_bytes,
-                    bytes_per_sec: live.bytes_per_sec,
-                }),
+            passes: passes.iter().map(pass_view).collect(),
+            progress: live.filter(|_| copying).map(Live::progress),
+            counters: live.map(|live| live.counters(self.now)),
+            forecast: self.forecast(stage, length, report, live),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::cli::figures::{age, bar, exact, short_id, size, took};
 use crate::cli::page::{Look, Page, Paint, Piece, Table};
 use crate::cli::task::Verb;
 
-use super::{UNKNOWN, listed, or_unknown, progress, stage};
+use super::{UNKNOWN, forecast, listed, or_unknown, progress, stage};
 
 /// Cells of a bar in a table.
 const BAR_CELLS: usize = 10;
@@ -154,18 +154,21 @@ fn pass(job: &JobView) -> String {
 
 /// What has no place in the table: reason, target, passes.
 fn about(job: &JobView, page: &mut Page) {
-    if job.detail.is_none() && job.target_path.is_none() && job.passes.is_empty() {
+    let figures = forecast::labelled(job);
+    let has_figures = figures.iter().any(|(_, figure)| figure.is_some());
+    if job.detail.is_none() && job.target_path.is_none() && job.passes.is_empty() && !has_figures {
         return;
     }
     page.heading(format!("volume {}", job.name));
-    page.labelled([
+    let standing = [
         (
             "because",
             job.detail.as_ref().map(|why| Piece::new(why, Paint::Warn)),
         ),
         ("copy at", job.target_path.as_ref().map(Into::into)),
         ("confirmed", confirmation(job)),
-    ]);
+    ];
+    page.labelled(standing.into_iter().chain(figures));
     if job.passes.is_empty() {
         return;
     }

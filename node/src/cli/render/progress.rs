@@ -5,6 +5,8 @@
 use crate::api::model::{JobView, MigrationView};
 use crate::cli::figures::{eta, percent, rate, size};
 
+use super::forecast;
+
 /// How much of the pass under way is done; all of it between passes, nothing before
 /// the first.
 pub fn pass_percent(job: &JobView) -> u8 {
@@ -68,6 +70,7 @@ fn has_first_pass(job: &JobView) -> bool {
 pub fn beside_bar(job: &JobView) -> String {
     let mut parts = vec![job.stage.clone()];
     parts.extend(figures(job));
+    parts.extend(job.forecast.as_ref().and_then(forecast::short));
     if !job.step.is_empty() {
         parts.push(job.step.clone());
     }
@@ -78,6 +81,7 @@ pub fn beside_bar(job: &JobView) -> String {
 pub fn line(job: &JobView) -> String {
     let mut parts = vec![standing(job)];
     parts.extend(figures(job));
+    parts.extend(job.forecast.as_ref().and_then(forecast::short));
     let mut line = parts.join(", ");
     if job.progress.is_some() && job.stage != "cut-over" {
         line = format!("{:>3} % {line}", pass_percent(job));

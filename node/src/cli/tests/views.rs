@@ -93,6 +93,8 @@ pub fn job(stage: &str) -> JobView {
         unconfirmed: None,
         passes: Vec::new(),
         progress: None,
+        counters: None,
+        forecast: None,
     }
 }
 
@@ -102,6 +104,7 @@ pub fn pass(pass: u32) -> PassView {
         blocks: 65_536,
         bytes_sent: 4 * GIB,
         millis: 13_500,
+        since_millis: None,
     }
 }
 
@@ -112,6 +115,9 @@ pub fn live(done_bytes: u64) -> ProgressView {
         done_bytes,
         sent_bytes: done_bytes / 2,
         bytes_per_sec: 256 << 20,
+        pass_bytes_per_sec: 256 << 20,
+        sent_bytes_per_sec: 128 << 20,
+        millis: 4_000,
     }
 }
 

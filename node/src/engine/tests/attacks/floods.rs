@@ -3,6 +3,7 @@
 
 use super::super::rogue::{Rogue, STRANGE, empty_page, progress};
 use super::super::world::{Running, World, pause, soon, until};
+use crate::engine::Figures;
 use crate::engine::events::Progressed;
 use crate::engine::exchange::{Gossip, MAX_REPLIES};
 use crate::engine::{Engine, repeats};
@@ -29,7 +30,13 @@ fn false_progress(job: JobId, other: u8) -> Progressed {
         let mut volume = [at; 16];
         volume[0] = other;
         let volume = VolumeId(volume);
-        (JobId { volume, ..job }, [1, 100, 100, 100, 100])
+        let figures = Figures {
+            pass: 1,
+            total_bytes: 100,
+            done_bytes: 100,
+            ..Figures::default()
+        };
+        (JobId { volume, ..job }, figures)
     });
     Progressed {
         number: (1, other.into()),

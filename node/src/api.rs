@@ -2,6 +2,7 @@
 //! only the node's own user can reach.
 
 pub mod client;
+pub mod metrics;
 pub mod model;
 pub mod secret;
 pub mod server;

@@ -23,7 +23,7 @@ pub mod value;
 pub mod watch;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

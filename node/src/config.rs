@@ -3,12 +3,14 @@
 //!
 //! Not here: anything that the mesh decides; that is in the master document.
 
+use crate::api::metrics::loopback;
 use crate::transfer::Compression;
 use anyhow::{Context, bail};
 use keys::PublicKey;
 use libp2p::Multiaddr;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,6 +34,8 @@ pub struct Config {
     pub compression: Compression,
     /// Folder of the local cloud's volumes.
     pub local_cloud: Option<PathBuf>,
+    /// Where Prometheus may read this node's metrics, with a token; nowhere without.
+    pub metrics: Option<SocketAddr>,
     /// How long this agent waits for a lost replicator before it goes on with the next.
     pub move_on_after: Option<Duration>,
     /// Whether the node may write before it has heard from any peer.
@@ -57,6 +61,14 @@ struct File {
     local: Local,
     #[serde(default)]
     agent: Agent,
+    #[serde(default)]
+    metrics: Metrics,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Metrics {
+    listen: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -108,7 +120,11 @@ impl Config {
         if move_on_after.is_some_and(|secs| !(1..=MAX_MOVE_ON_SECS).contains(&secs)) {
             bail!("`move_on_after_secs` in `[agent]` must be 1 to {MAX_MOVE_ON_SECS} seconds");
         }
+        let metrics = settings.metrics.listen.as_deref();
+        let metrics = metrics.map(loopback).transpose();
+        let metrics = metrics.context("`listen` in `[metrics]`")?;
         Ok(Self {
+            metrics,
             move_on_after: move_on_after.map(Duration::from_secs),
             listen: parsed,
             announce: settings.announce,
@@ -138,7 +154,7 @@ mod tests {
         let path = folder.path().join("dunlin.toml");
         std::fs::write(
             &path,
-            "listen = [\"/ip4/10.0.0.1/tcp/1\"]\nmdns = false\ncompression = \"off\"\n[local]\nfolder = \"/srv/volumes\"\n[agent]\nmove_on_after_secs = 30\n",
+            "listen = [\"/ip4/10.0.0.1/tcp/1\"]\nmdns = false\ncompression = \"off\"\n[local]\nfolder = \"/srv/volumes\"\n[agent]\nmove_on_after_secs = 30\n[metrics]\nlisten = \"127.0.0.1:7432\"\n",
         )
         .unwrap();
         let config = Config::read(Some(&path), &[], false).unwrap();
@@ -147,6 +163,7 @@ mod tests {
         assert_eq!(config.compression, Compression::Off);
         assert_eq!(config.local_cloud, Some("/srv/volumes".into()));
         assert_eq!(config.move_on_after, Some(Duration::from_secs(30)));
+        assert_eq!(config.metrics, Some(([127, 0, 0, 1], 7432).into()));
         let flag = ["/ip4/127.0.0.1/tcp/0".to_owned()];
         let config = Config::read(Some(&path), &flag, false).unwrap();
         assert_eq!(config.listen[0].to_string(), flag[0]);
@@ -164,6 +181,12 @@ mod tests {
         std::fs::write(&path, "[agent]\nmove_on_after_secs = 0\n").unwrap();
         let error = format!("{:#}", Config::read(Some(&path), &[], false).unwrap_err());
         assert!(error.contains("move_on_after_secs"), "{error}");
+        std::fs::write(&path, "[metrics]\nlisten = \"0.0.0.0:7432\"\n").unwrap();
+        let error = format!("{:#}", Config::read(Some(&path), &[], false).unwrap_err());
+        assert!(
+            error.contains("[metrics]") && error.contains("loopback"),
+            "{error}"
+        );
         let flag = ["localhost:80".to_owned()];
         let error = Config::read(None, &flag, false).unwrap_err().to_string();
         assert!(error.contains("localhost:80"), "{error}");

@@ -15,6 +15,7 @@ mod exchange;
 mod facts;
 mod figures;
 mod leases;
+mod measured;
 mod offences;
 mod planning;
 mod repeats;
@@ -175,6 +176,7 @@ pub struct Engine {
     binding: Option<crate::machine::Binding>,
     live: BTreeMap<JobId, Live>,
     progress: events::Progress,
+    measured: measured::Measured,
     tagged: BTreeMap<provider::VolumeKey, provider::VolumeState>,
     report: report::Draft,
     boot: Boot,
@@ -249,6 +251,7 @@ impl Engine {
             provisioner: Provisioner::default(),
             live: BTreeMap::new(),
             progress: events::Progress::new(wall_clock()),
+            measured: measured::Measured::default(),
             tagged: BTreeMap::new(),
             report: report::Draft::default(),
             boot,

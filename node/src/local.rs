@@ -9,7 +9,7 @@ mod root;
 mod run;
 mod snapshot;
 
-pub(crate) use snapshot::write_snapshot;
+pub(crate) use snapshot::{path as snapshot_path, write_snapshot};
 
 pub use answering::{Answering, answering};
 pub use join::{InviteExpired, Joining, join};

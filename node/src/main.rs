@@ -15,6 +15,7 @@ mod engine;
 mod inventory;
 mod local;
 mod machine;
+mod metrics;
 mod net;
 mod planfile;
 mod store;

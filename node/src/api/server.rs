@@ -116,6 +116,7 @@ fn routes(handle: Handle) -> Router {
             post(plan_check).layer(DefaultBodyLimit::max(crate::planfile::MAX_BYTES)),
         )
         .route("/v1/events", get(events))
+        .route("/metrics", get(metrics))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(handle)
 }
@@ -398,4 +399,8 @@ async fn events(
     Query(query): Query<EventQuery>,
 ) -> Answer<Vec<super::model::EventView>> {
     call(&handle, move |engine| engine.events(&query)).await
+}
+
+async fn metrics(State(handle): State<Handle>) -> Response {
+    super::metrics::page(&handle).await
 }

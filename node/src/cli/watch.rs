@@ -223,7 +223,7 @@ enum Display {
         news: News,
         as_result: bool,
     },
-    /// Each view that differs from the one before.
+    /// Each view that differs from the one before in more than that time has passed.
     Json {
         last: String,
     },
@@ -258,9 +258,9 @@ impl Display {
                 }
             }
             Self::Json { last } => {
-                let now = screen.json_text(view)?;
+                let now = screen.json_text(&without_time(view))?;
                 if *last != now {
-                    screen.out(&now)?;
+                    screen.json_line(view)?;
                     *last = now;
                 }
             }
@@ -282,6 +282,21 @@ impl Display {
             bars.end();
         }
     }
+}
+
+/// A view without what only grows older.
+fn without_time(view: &MigrationView) -> MigrationView {
+    let mut view = view.clone();
+    for job in &mut view.volumes {
+        if let Some(counters) = &mut job.counters {
+            (counters.lag_secs, counters.barrier_age_secs) = (None, None);
+        }
+        if let Some(forecast) = &mut job.forecast {
+            (forecast.behind_bytes, forecast.converges_in_secs) = (None, None);
+            forecast.pass_left_secs = None;
+        }
+    }
+    view
 }
 
 fn failed(view: &MigrationView, volume: &str, why: Option<&str>) -> CommandError {

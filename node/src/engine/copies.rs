@@ -5,7 +5,7 @@ use super::agents::{remove_state, tag};
 use super::{Engine, Message};
 use crate::net::BlockStream;
 use crate::transfer::{
-    self, Copy, Leave, OpenFrame, Progress, ReceiveError, ReceiveEvent, ReceiveJob, References,
+    self, Copy, Leave, OpenFrame, ReceiveError, ReceiveEvent, ReceiveJob, References,
 };
 use blocks::{RefusalCode, Root};
 use keys::proof::{End, Method};
@@ -87,6 +87,7 @@ impl Engine {
                 bad_frame(text)
             }
         };
+        self.measured.traffic.refused_streams += 1;
         self.tell_of(&from, None, refusal.note);
         let code = refusal.code;
         tokio::spawn(transfer::refuse(stream, code));
@@ -166,7 +167,7 @@ impl Engine {
             fresh,
             barrier: record.barrier,
             references: self.references(&record.job),
-            progress: Arc::new(Progress::default()),
+            progress: self.measured.copy(job),
             commit: self.committer(record.clone()),
             prove: self.prover(record),
         };
@@ -391,6 +392,7 @@ impl Engine {
             if let Some(receiving) = self.receiving.get(&job) {
                 receiving.withdraw(RefusalCode::StaleEpoch);
             }
+            self.measured.forget(&job);
             let text =
                 format!("{job}: this node's copy is over; what was kept beside it is removed");
             self.tell(Some(job.migration), Note::info("copy-forgotten", text));

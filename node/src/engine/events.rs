@@ -113,6 +113,7 @@ impl Engine {
             kind: note.kind.to_owned(),
             text: note.text,
         };
+        self.measured.told(event.level);
         match event.level {
             crdt::Level::Info => tracing::info!(kind = event.kind, "{}", event.text),
             crdt::Level::Warn => tracing::warn!(kind = event.kind, "{}", event.text),

@@ -104,8 +104,12 @@ impl Engine {
         let not_to = not_to.map(|key| key.0);
         match codec::encode(gossip) {
             Ok(bytes) => {
-                if let Err(error) = self.net.gossip(bytes, not_to) {
-                    tracing::warn!("gossip was not sent: {error}");
+                let known = not_to.is_some_and(|key| self.connected.contains(&PublicKey(key)));
+                let hearers = self.connected.len() - usize::from(known);
+                let sent = bytes.len() as u64 * hearers as u64;
+                match self.net.gossip(bytes, not_to) {
+                    Ok(()) => self.measured.traffic.gossip_sent_bytes += sent,
+                    Err(error) => tracing::warn!("gossip was not sent: {error}"),
                 }
             }
             Err(error) => tracing::warn!("gossip was not sent: {error}"),
@@ -116,6 +120,7 @@ impl Engine {
         let Ok(bytes) = codec::encode(request) else {
             return self.step_replica(Input::AskFailed { from: to });
         };
+        self.measured.traffic.asked += 1;
         let (net, inbox) = (self.net.clone(), self.inbox.clone());
         tokio::spawn(async move {
             let answer = net.request(to.0, bytes).await;
@@ -164,6 +169,8 @@ impl Engine {
     }
 
     pub(super) fn answered(&mut self, from: PublicKey, answer: Result<Vec<u8>, RequestError>) {
+        let bytes = answer.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        self.measured.traffic.answer_bytes += bytes;
         let (why, is_malformed) = match answer {
             Ok(bytes) => match codec::decode::<Page>(&bytes) {
                 Ok(page) => {
@@ -175,6 +182,7 @@ impl Engine {
             },
             Err(error) => (error.to_string(), is_oversized(&error)),
         };
+        self.measured.traffic.unanswered += 1;
         tracing::debug!("sync with {}: {why}", from.short());
         if is_malformed {
             let text = format!("answer of {} refused: {why}", self.name_of(&from));
@@ -243,6 +251,12 @@ impl Engine {
             Event::Gossip { peer, bytes } => self.gossiped(PublicKey(peer), &bytes),
             Event::Stream { peer, stream } => self.stream_opened(PublicKey(peer), stream),
             Event::Refused { peer, what } => {
+                match what {
+                    Refusal::TooManyStreams { .. } => self.measured.traffic.refused_streams += 1,
+                    Refusal::Frame { .. } | Refusal::Gossip(_) => {
+                        self.measured.traffic.refused_frames += 1;
+                    }
+                }
                 let peer = PublicKey(peer);
                 let text = format!("{}: {what}", self.name_of(&peer));
                 match what {
@@ -291,6 +305,7 @@ impl Engine {
 
     /// A peer sent what no honest node sends. Too many of these cost it its place.
     pub(super) fn offended(&mut self, peer: PublicKey, text: String) {
+        self.measured.traffic.refused_messages += 1;
         self.tell_of(&peer, None, Note::warn("peer-refused", text));
         let now = self.now().mono_millis;
         // Strangers have no place to lose.
@@ -386,6 +401,7 @@ impl Engine {
     /// Takes gossip. Honest nodes pass on only what they have checked, so who sent it
     /// answers for it, whoever made it.
     pub(super) fn gossiped(&mut self, from: PublicKey, bytes: &[u8]) {
+        self.measured.traffic.gossip_heard_bytes += bytes.len() as u64;
         // Its connection may outlive its enrolment by a moment.
         if !self.replica.authority().admits(self.now().wall, &from) {
             return;

@@ -1,7 +1,7 @@
 //! `dunlin run`: the node in the foreground, until it is told to stop.
 
 use super::{bind, mesh_tag, read_told, restore, settle_key};
-use crate::api::server;
+use crate::api::{metrics, server};
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::engine::{Ended, Engine, Parts};
@@ -66,6 +66,7 @@ pub async fn run(
         .map(|member| member.name.to_string())
         .context("this node is not enrolled in the mesh whose state it holds; join again")?;
     let run_dir = dir.run();
+    let (metrics_at, data) = (config.metrics, dir.clone());
     let (engine, net_events, messages) = Engine::new(Parts {
         dir,
         store,
@@ -76,6 +77,15 @@ pub async fn run(
         config,
     })?;
     let api = server::serve(&run_dir, engine.handle())?;
+    let metrics = match metrics_at {
+        Some(address) => Some(metrics::serve(address, &data, engine.handle()).await?),
+        None => None,
+    };
+    if let Some((address, _)) = &metrics {
+        let token = metrics::token_path(&data);
+        let token = token.display();
+        tracing::info!("metrics are at http://{address}/metrics, with the token in {token}");
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let ready = |addresses: &[String]| {
@@ -92,6 +102,9 @@ pub async fn run(
     };
     let ended = engine.run(net_events, messages, ready, stop).await;
     api.abort();
+    if let Some((_, metrics)) = metrics {
+        metrics.abort();
+    }
     drop(lock);
     match ended? {
         Ended::Stopped => Ok(()),

@@ -11,7 +11,8 @@ use std::path::PathBuf;
 /// Bytes of the checksum at the end of the file: the first of its BLAKE3 hash.
 const CHECKSUM_BYTES: usize = 16;
 
-fn path(dir: &DataDir) -> PathBuf {
+/// Where it is.
+pub(crate) fn path(dir: &DataDir) -> PathBuf {
     dir.path().join("document.snapshot")
 }
 

@@ -99,6 +99,11 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Bytes of disk that were sent, or received and written.
+    pub fn disk_bytes(&self) -> u64 {
+        self.blocks_sent.saturating_mul(blocks::BLOCK_SIZE as u64)
+    }
+
     /// Bytes of disk that were sent in a way, and the bytes of payload that it took.
     pub fn sent(&self, way: Way) -> (u64, u64) {
         let (blocks, payload) = self.ways[way as usize];

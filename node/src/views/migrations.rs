@@ -30,6 +30,34 @@ impl State<'_> {
         live.into_iter().map(|plan| self.migration(plan)).collect()
     }
 
+    /// Migrations that were started and are not deleted, those that are over last,
+    /// with at most so many volumes in all; and how many migrations are left out.
+    pub fn moving_migrations(&self, volumes: usize) -> (Vec<MigrationView>, usize) {
+        let plans = self.plan().migrations.values();
+        let mut moving: Vec<&MigrationPlan> = plans
+            .filter(|plan| {
+                matches!(
+                    plan.desired,
+                    Desired::Started | Desired::Paused | Desired::Cutover { .. }
+                )
+            })
+            .collect();
+        let is_over = |plan: &&MigrationPlan| {
+            let mut stages = plan.volumes.iter().map(|volume| self.stage(plan, volume));
+            stages.all(|stage| stage == Stage::CutOver)
+        };
+        moving.sort_by_key(|plan| (is_over(plan), plan.created_at, plan.id));
+        let mut room = volumes;
+        let fit = moving.iter().take_while(|plan| {
+            let left = room.checked_sub(plan.volumes.len());
+            room = left.unwrap_or(room);
+            left.is_some()
+        });
+        let shown = fit.count();
+        let views = moving[..shown].iter().map(|plan| self.migration(plan));
+        (views.collect(), moving.len() - shown)
+    }
+
     /// One migration, by name or id.
     pub fn migration_by(&self, wanted: &str) -> Result<MigrationView, LookupError> {
         Ok(self.migration(find_migration(self.plan(), wanted)?))

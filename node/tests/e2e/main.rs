@@ -14,6 +14,7 @@ mod harness;
 mod leases;
 mod live_load;
 mod losses;
+mod metrics;
 mod plan_file;
 mod revocations;
 mod writing;

@@ -1,6 +1,8 @@
 //! A table of cases, and what holds whatever was measured.
 
+use super::passes::disk_bytes;
 use super::*;
+use blocks::BLOCK_SIZE;
 use proptest::prelude::*;
 
 const MIB: u64 = 1 << 20;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::node::{Scripted, not_found, not_running};
 use super::*;
-use crate::api::model::{JobView, MigrationView};
+use crate::api::model::{CountersView, JobView, MigrationView};
 use crate::cli::awaited::{Goal, Verdict, judge};
 use crate::cli::outcome::CommandError;
 use crate::cli::task::Verb;
@@ -242,9 +242,19 @@ async fn waiting_with_json_prints_the_last_view_only() {
 #[tokio::test]
 async fn watching_with_json_prints_each_view_that_differs_one_a_line() {
     let (mut screen, out, err) = screen(&json());
+    // That time passes is nothing new.
+    let lagging = |lag_secs| {
+        let mut view = with("cutover", "replicating");
+        view.volumes[0].counters = Some(CountersView {
+            lag_secs: Some(lag_secs),
+            barrier_age_secs: Some(lag_secs),
+            ..CountersView::default()
+        });
+        view
+    };
     let node = Scripted::of([
-        Ok(with("cutover", "replicating")),
-        Ok(with("cutover", "replicating")),
+        Ok(lagging(1)),
+        Ok(lagging(2)),
         Ok(with("cutover", "cutting-over")),
         Ok(with("cutover", "cut-over")),
     ]);

@@ -1,4 +1,5 @@
 //! Pages are read back as strictly as Prometheus reads them.
+#![allow(clippy::unwrap_used)]
 
 use super::*;
 use crate::api::model::RangeView;

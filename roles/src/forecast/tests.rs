@@ -306,7 +306,7 @@ proptest! {
             looking_millis: looking * SECOND,
         };
         let passes = steady.passes(20 * GIB, count);
-        let last = passes.last().unwrap().millis;
+        let last = passes.last().expect("there is a first").millis;
         let measured = Measured {
             length: 20 * GIB,
             lag_millis: Some(last),
@@ -321,7 +321,7 @@ proptest! {
         // Whole blocks, and a disk that can change no more than as a whole, blur it.
         let blurred = passes.iter().any(|pass| disk_bytes(pass) >= 20 * GIB && pass.pass > 1);
         let forecast = forecast(&measured, FREEZE_MILLIS);
-        let looked = forecast.looking_millis.unwrap();
+        let looked = forecast.looking_millis.expect("passes were complete");
         match forecast.verdict {
             Verdict::Fits => prop_assert!(truth.is_some_and(|millis| millis < SECOND)),
             Verdict::Converges { secs } if !blurred => {

@@ -292,7 +292,7 @@ barriers  12 durable, the last 4 s ago
                 ..forecast("unknown")
             });
             let text = shown(&job);
-            assert!(text.contains(&format!("not known yet: ")), "{text}");
+            assert!(text.contains("not known yet: "), "{text}");
             assert!(text.contains(said), "{text}");
         }
         assert_eq!(short(&forecast("unknown")), None);

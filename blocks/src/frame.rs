@@ -530,7 +530,7 @@ impl ToSource {
     }
 }
 
-fn framed(header: Vec<u8>, payload: usize) -> Result<Vec<u8>, FrameError> {
+pub(crate) fn framed(header: Vec<u8>, payload: usize) -> Result<Vec<u8>, FrameError> {
     let prefix = FramePrefix::new(header.len(), payload)?;
     let mut bytes = prefix.encode().to_vec();
     bytes.extend_from_slice(&header);
@@ -550,7 +550,7 @@ fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), FrameEr
     counted(what, count.max(1) as u64, limit as u64)
 }
 
-fn no_payload(frame: &'static str, bytes: usize) -> Result<(), FrameError> {
+pub(crate) fn no_payload(frame: &'static str, bytes: usize) -> Result<(), FrameError> {
     if bytes > 0 {
         return Err(FrameError::Payload { frame, bytes });
     }

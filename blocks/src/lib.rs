@@ -1,6 +1,6 @@
 //! Volumes as 64 KiB blocks under one BLAKE3 tree, and the sessions that move
 //! them: geometry, hashes, dirty sets, frames, and a state machine for each
-//! end of a transfer.
+//! end of a transfer; and the frames of a speed check.
 //!
 //! Not here: reading or writing a disk, compressing, timers, sockets. A shell
 //! does those and feeds these types what it saw.
@@ -18,6 +18,7 @@ pub mod offer;
 pub mod patch;
 pub mod piece;
 pub mod source;
+pub mod speed;
 pub mod target;
 pub mod tree;
 

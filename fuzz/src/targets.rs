@@ -20,6 +20,7 @@ pub fn all() -> Vec<Box<dyn Target>> {
         Box::new(sync::Pages::new()),
         Box::new(sync::Requests::new()),
         Box::new(blocks::Extents),
+        Box::new(blocks::SpeedFrames),
         Box::new(files::Tree::new()),
         Box::new(files::Notes::new()),
         Box::new(files::Index::new()),

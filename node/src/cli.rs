@@ -7,6 +7,7 @@
 pub mod act;
 pub mod awaited;
 pub mod bars;
+pub mod doctor;
 pub mod figures;
 pub mod folder;
 pub mod follow;
@@ -103,6 +104,8 @@ pub enum Command {
     Verify(OneId),
     /// Show what happened
     Events(EventsArgs),
+    /// Check this machine and its connections, and say what to do; or measure a connection
+    Doctor(DoctorArgs),
     /// Run a whole migration on this machine, in a temporary folder
     Demo(DemoArgs),
     /// Print completions for a shell
@@ -460,6 +463,18 @@ pub struct EventsArgs {
     /// Go on printing what happens
     #[arg(long)]
     pub follow: bool,
+}
+
+/// `dunlin doctor`
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Measure the connection to this node instead: round trip, throughput both ways and
+    /// path, over a stream as blocks take it; no disk is touched
+    #[arg(long, value_name = "NODE", value_parser = NonEmptyStringValueParser::new())]
+    pub to: Option<String>,
+    /// How long data flows with --to, half of it each way
+    #[arg(long, value_name = "N", default_value_t = 5, requires = "to", value_parser = clap::value_parser!(u32).range(1..=60))]
+    pub seconds: u32,
 }
 
 /// `dunlin demo`

@@ -10,6 +10,7 @@ mod alarms;
 mod calls;
 mod clouds;
 mod copies;
+mod doctor;
 mod events;
 mod exchange;
 mod facts;
@@ -21,17 +22,20 @@ mod planning;
 mod repeats;
 mod report;
 mod saving;
+mod speed;
 mod superseded;
 
 pub use crate::clock::wall_clock;
 pub use alarms::shown_value;
 pub use calls::CallError;
+pub use doctor::{copy, facts};
 pub use figures::Figures;
 
 use crate::clock;
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::net::{self, Net};
+use crate::speed::SpeedError;
 use crate::store::{OfferedVolume, Store};
 use crate::transfer::{ReceiveEvent, Scope, SendEvent};
 use crate::views::{Live, State};
@@ -74,6 +78,10 @@ pub(crate) enum Message {
     Sent(JobId, u64, SendEvent),
     /// A stream came in and its first frame was read.
     Incoming(Box<copies::Incoming>),
+    /// A stream came in that began as a speed check.
+    SpeedAsked(Box<speed::Asked>),
+    /// A peer's speed check is over.
+    SpeedAnswered(PublicKey, Result<(), SpeedError>),
     /// From a receiving session.
     Received(JobId, u64, ReceiveEvent),
     /// A cloud call ended.
@@ -164,6 +172,7 @@ pub struct Engine {
     fingerprints: Option<Arc<FingerprintIndex>>,
     /// The copies that sessions of a migration may look into.
     scopes: BTreeMap<MigrationId, Scope>,
+    checks: speed::Checks,
     provisioner: Provisioner,
     providers: BTreeMap<String, Arc<dyn Provider>>,
     volumes: Vec<OfferedVolume>,
@@ -248,6 +257,7 @@ impl Engine {
             receiving: BTreeMap::new(),
             fingerprints: None,
             scopes: BTreeMap::new(),
+            checks: speed::Checks::default(),
             provisioner: Provisioner::default(),
             live: BTreeMap::new(),
             progress: events::Progress::new(wall_clock()),
@@ -355,6 +365,8 @@ impl Engine {
             Message::SendOpened(job, session, opened) => self.send_opened(job, session, opened),
             Message::Sent(job, session, event) => self.sent(job, session, event),
             Message::Incoming(incoming) => self.incoming(*incoming),
+            Message::SpeedAsked(asked) => self.speed_asked(*asked),
+            Message::SpeedAnswered(from, ended) => self.speed_answered(from, &ended),
             Message::Received(job, session, event) => self.received(job, session, event),
             Message::Cloud(input) => self.cloud_answered(input),
         }
@@ -369,6 +381,7 @@ impl Engine {
         self.tell_repeats();
         self.settle();
         self.sample_progress();
+        self.watch_sessions();
         self.publish_if_due();
         self.save_document_if_due();
     }

@@ -11,6 +11,7 @@ mod clock;
 mod config;
 mod datadir;
 mod demo;
+mod doctor;
 mod engine;
 mod inventory;
 mod local;
@@ -18,6 +19,7 @@ mod machine;
 mod metrics;
 mod net;
 mod planfile;
+mod speed;
 mod store;
 mod transfer;
 mod views;
@@ -162,6 +164,7 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
             Box::pin(ended).await.map_err(not_run)?;
             told
         }
+        Here::Doctor => Box::pin(cli::doctor::examine(globals, screen)).await,
         Here::Demo(args) => Box::pin(demo::run(args, screen)).await,
         Here::Completions(shell) => cli::manual::completions(shell, screen),
         Here::Man(words) => cli::manual::man(&words, screen),

@@ -23,6 +23,7 @@ mod event;
 mod frame;
 mod gate;
 mod gossip;
+mod links;
 mod listen;
 mod outbox;
 mod peer;
@@ -35,8 +36,11 @@ mod tls;
 
 pub use event::{Event, Protocol, Refusal, Reply, TooLong};
 pub use frame::FrameError;
+pub use links::{Carrier, Links};
 pub use peer::PeerKey;
 pub use streams::{BlockStream, MAX_STREAMS_PER_PEER, StreamError};
+pub use striped::connections_for;
+pub use tls::has_fast_aes;
 
 /// Largest enrolment request or answer, bytes.
 pub const ENROL_LIMIT: usize = 64 << 10;
@@ -199,6 +203,10 @@ enum Command {
         peer: PeerKey,
         opened: oneshot::Sender<Result<BlockStream, StreamError>>,
     },
+    Links {
+        peer: PeerKey,
+        answer: oneshot::Sender<Links>,
+    },
     Shutdown {
         done: oneshot::Sender<()>,
     },
@@ -352,6 +360,14 @@ impl Net {
         let sent = self.commands.send(Command::OpenStream { peer, opened });
         sent.await.map_err(|_| StreamError::Stopped)?;
         open.await.map_err(|_| StreamError::Stopped)?
+    }
+
+    /// The ways to a peer; none where it is not connected, or the network was shut down.
+    pub async fn links(&self, peer: PeerKey) -> Links {
+        let (answer, answered) = oneshot::channel();
+        // A network that was shut down answers nothing.
+        let _ = self.commands.send(Command::Links { peer, answer }).await;
+        answered.await.unwrap_or_default()
     }
 
     /// Closes every connection, frees the ports and stops.

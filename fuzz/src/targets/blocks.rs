@@ -1,8 +1,10 @@
-//! Frames of a block stream with their payload, as far as to blocks that may be written.
+//! Frames of a block stream with their payload, as far as to blocks that may be written;
+//! and those of a speed check.
 
 use crate::target::{Target, Verdict};
 use blocks::extent::{MAX_EXTENT_BLOCKS, check_extent, check_zero, extent_len};
 use blocks::frame::{Encoding, FramePrefix, MAX_PAYLOAD, PREFIX_LEN, ToSource, ToTarget};
+use blocks::speed::{Flow, SpeedFrame, SpeedRefusal, ToAnswerer, ToAsker, speed_prefix};
 use blocks::{
     BLOCK_SIZE, BlockIndex, Extent, Geometry, GroupIndex, Held, Leaf, Mark, Patch, PieceSet,
     ZERO_ENTRY, fingerprint, leaf, piece_hashes, remainder,
@@ -284,5 +286,68 @@ fn left(first: BlockIndex, held: &[Held]) -> Result<(), String> {
     match left.saved_bytes > place.end - place.start {
         true => Err("more is saved than there is".into()),
         false => Ok(()),
+    }
+}
+
+/// A whole frame of a speed check, either way.
+pub struct SpeedFrames;
+
+impl Target for SpeedFrames {
+    fn name(&self) -> &'static str {
+        "speed-frame"
+    }
+
+    fn seeds(&self) -> Vec<Vec<u8>> {
+        let asked = [
+            ToAnswerer::Open { millis: 5000 },
+            ToAnswerer::Ping { number: 3 },
+            ToAnswerer::AskData,
+        ];
+        let told = [
+            ToAsker::Opened { at_millis: 1 << 40 },
+            ToAsker::Refused {
+                code: SpeedRefusal::Busy,
+            },
+            ToAsker::Received(Flow {
+                bytes: 1 << 20,
+                micros: 300,
+                bytes_in_all: 1 << 21,
+            }),
+        ];
+        let asked = asked.iter().map(|frame| frame.encode(0));
+        let told = told.iter().map(|frame| frame.encode(0));
+        let seeds = asked.chain(told);
+        let mut seeds: Vec<_> = seeds.map(|seed| seed.expect("a sound frame")).collect();
+        let mut data = ToAnswerer::Data.encode(10).expect("a sound frame");
+        data.extend([7; 10]);
+        seeds.push(data);
+        seeds
+    }
+
+    fn check(&self, input: &[u8]) -> Result<Verdict, String> {
+        let Some((prefix, rest)) = input.split_first_chunk::<PREFIX_LEN>() else {
+            return Ok(Verdict::Refused);
+        };
+        let Ok(lengths) = speed_prefix(*prefix) else {
+            return Ok(Verdict::Refused);
+        };
+        let Some((header, payload)) = rest.split_at_checked(lengths.header) else {
+            return Ok(Verdict::Refused);
+        };
+        if payload.len() != lengths.payload {
+            return Ok(Verdict::Refused);
+        }
+        let asked = ToAnswerer::decode(header, payload.len());
+        let told = ToAsker::decode(header, payload.len());
+        if let Ok(frame) = &asked {
+            same(input, frame.encode(payload.len()), payload.len())?;
+        }
+        if let Ok(frame) = &told {
+            same(input, frame.encode(payload.len()), payload.len())?;
+        }
+        Ok(match asked.is_ok() || told.is_ok() {
+            true => Verdict::Accepted,
+            false => Verdict::Refused,
+        })
     }
 }

@@ -187,6 +187,15 @@ impl Client {
         }
     }
 
+    /// The same for a request that takes so long by itself.
+    pub fn waiting(&self, longest: Duration) -> Self {
+        Self {
+            longest_wait: longest,
+            longest_silence: longest,
+            ..self.clone()
+        }
+    }
+
     /// Asks for a value. The path begins with `/v1/` and is percent-encoded.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.ask(Method::GET, path, None).await

@@ -5,8 +5,12 @@
 //! person (`cli`). Ids are lower-case hexadecimal; times are RFC 3339 in UTC; sizes
 //! are bytes.
 
+mod checks;
 mod figures;
 
+pub use checks::{
+    CheckState, CheckView, DoctorView, FlowView, PathView, RoundTripView, SpeedAsk, SpeedView,
+};
 pub use figures::{CountersView, ForecastView, PassView, ProgressView, RangeView};
 
 use super::secret::Secret;

@@ -7,7 +7,7 @@
 use super::client::{SOCKET, SocketPath};
 use super::model::{
     ActionOptions, ErrorKind, ErrorView, EventQuery, InviteCreate, InviteRevoke, MigrationCreate,
-    MigrationDelete, NodeRevoke, VolumeAdd,
+    MigrationDelete, NodeRevoke, SpeedAsk, VolumeAdd,
 };
 use crate::engine::{CallError, Engine, Handle, Stopped};
 use crate::views::LookupError;
@@ -93,10 +93,12 @@ pub fn serve(run_dir: &FilePath, handle: Handle) -> anyhow::Result<tokio::task::
 fn routes(handle: Handle) -> Router {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/doctor", get(doctor))
         .route("/v1/rotate-key", post(rotate_key))
         .route("/v1/nodes", get(nodes))
         .route("/v1/nodes/{which}", get(node))
         .route("/v1/nodes/{which}/revoke", post(node_revoke))
+        .route("/v1/nodes/{which}/speed-check", post(speed_check))
         .route("/v1/invites", get(invites).post(invite_create))
         .route("/v1/invites/{which}/revoke", post(invite_revoke))
         .route("/v1/servers", get(servers))
@@ -227,6 +229,27 @@ async fn node_revoke(
     Json(asked): Json<NodeRevoke>,
 ) -> Answer<super::model::NodeRevoked> {
     write(&handle, move |engine| engine.node_revoke(&which, &asked)).await
+}
+
+/// Files and links are looked at outside of the engine, which they would hold up.
+async fn doctor(State(handle): State<Handle>) -> Answer<super::model::DoctorView> {
+    let asked = handle.call(Engine::doctor).await??;
+    let facts = asked.facts().await;
+    let examined = tokio::task::spawn_blocking(move || crate::doctor::examine(&facts));
+    let examined = examined.await.map_err(|error| {
+        CallError::Failed(format!("the checks did not end as they should: {error}"))
+    })?;
+    Ok(Json(examined))
+}
+
+/// Made outside of the engine, which it would hold up; it ends when the caller goes away.
+async fn speed_check(
+    State(handle): State<Handle>,
+    Path(which): Path<String>,
+    Json(asked): Json<SpeedAsk>,
+) -> Answer<super::model::SpeedView> {
+    let prepared = handle.call(move |engine| engine.speed_check(&which, asked.seconds));
+    Ok(Json(prepared.await??.run().await?))
 }
 
 async fn rotate_key(State(handle): State<Handle>) -> Answer<super::model::KeyRotated> {

@@ -23,7 +23,8 @@ use super::reader::one;
 use super::screen::Screen;
 use super::task::{Act, Verb};
 use super::{
-    InviteCreateArgs, MigrationCreateArgs, NodeRevokeArgs, Steer, follow, plan, render, watch,
+    InviteCreateArgs, MigrationCreateArgs, NodeRevokeArgs, Steer, doctor, follow, plan, render,
+    watch,
 };
 
 /// How long a node may take to come back with its next key.
@@ -39,6 +40,7 @@ pub async fn run(act: Act, client: &Client, screen: &mut Screen) -> Result<(), C
             invite_revoke(&id, root_key.as_deref(), client, screen).await
         }
         Act::NodeRevoke(args) => node_revoke(args, client, screen).await,
+        Act::Measure { to, seconds } => doctor::measure(&to, seconds, client, screen).await,
         Act::RotateKey => rotate_key(client, screen).await,
         Act::VolumeRemove(which) => {
             let route = format!("{}/remove", one("volumes", &which));

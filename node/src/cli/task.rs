@@ -8,9 +8,10 @@ use clap_complete::Shell;
 
 use super::value::Since;
 use super::{
-    Command, DemoArgs, EventsArgs, InviteCommand, InviteCreateArgs, JoinArgs, MeshCommand,
-    MeshInit, MeshRecover, MigrationCommand, MigrationCreateArgs, NodeCommand, NodeRevokeArgs,
-    PlanApply, PlanCommand, RunArgs, ServerCommand, StartArgs, Steer, VolumeCommand,
+    Command, DemoArgs, DoctorArgs, EventsArgs, InviteCommand, InviteCreateArgs, JoinArgs,
+    MeshCommand, MeshInit, MeshRecover, MigrationCommand, MigrationCreateArgs, NodeCommand,
+    NodeRevokeArgs, PlanApply, PlanCommand, RunArgs, ServerCommand, StartArgs, Steer,
+    VolumeCommand,
 };
 
 /// A command, by what it needs.
@@ -35,6 +36,8 @@ pub enum Here {
     Join(JoinArgs),
     /// Run the node.
     Run(RunArgs),
+    /// Look at this machine, its node and its connections.
+    Doctor,
     /// Run the demo.
     Demo(DemoArgs),
     /// Print completions.
@@ -100,6 +103,13 @@ pub enum Act {
     },
     /// Expel a node.
     NodeRevoke(NodeRevokeArgs),
+    /// Measure the connection to a node.
+    Measure {
+        /// Which.
+        to: String,
+        /// How long data flows.
+        seconds: u32,
+    },
     /// Give this node a new key.
     RotateKey,
     /// Offer a source disk no more.
@@ -170,6 +180,11 @@ impl From<Command> for Task {
             Command::Mesh(MeshCommand::Recover(args)) => Self::Here(Here::MeshRecover(args)),
             Command::Join(args) => Self::Here(Here::Join(args)),
             Command::Run(args) => Self::Here(Here::Run(args)),
+            Command::Doctor(DoctorArgs { to: None, .. }) => Self::Here(Here::Doctor),
+            Command::Doctor(DoctorArgs {
+                to: Some(to),
+                seconds,
+            }) => Self::Act(Act::Measure { to, seconds }),
             Command::Demo(args) => Self::Here(Here::Demo(args)),
             Command::Completions { shell } => Self::Here(Here::Completions(shell)),
             Command::Man { command } => Self::Here(Here::Man(command)),

@@ -13,6 +13,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::{mpsc, watch};
 use volumes::{OpenSourceError, SourceChanged, SourceIdentity, SourceVolume};
 
@@ -71,6 +72,11 @@ impl AgentSlot {
             // dropping the sender with the slot ends it in any case.
             let _ = session.commands.try_send(SendCommand::Close);
         }
+    }
+
+    /// Payload bytes that its sessions have sent.
+    pub(super) fn bytes_sent(&self) -> u64 {
+        self.progress.bytes_sent.load(Relaxed)
     }
 
     /// Lets a running session go on as long as it now may, or ends it.

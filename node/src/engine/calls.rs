@@ -69,6 +69,9 @@ pub enum CallError {
     /// Not in this state.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// The other node cannot be reached.
+    #[error("{0}")]
+    Unreachable(String),
     /// It did not work.
     #[error("{0}")]
     Failed(String),
@@ -99,6 +102,7 @@ impl CallError {
             Self::Lookup(LookupError::NotEnrolled) | Self::Failed(_) => ErrorKind::Failed,
             Self::NotOperator | Self::NotAuthorised(_) => ErrorKind::NotAuthorised,
             Self::Cloned | Self::Unheard | Self::Refused(_) => ErrorKind::Refused,
+            Self::Unreachable(_) => ErrorKind::NotRunning,
         }
     }
 }

@@ -2,12 +2,16 @@
 //! each, and the sessions that write.
 
 use super::agents::{remove_state, tag};
+use super::speed::Asked;
 use super::{Engine, Message};
 use crate::net::BlockStream;
+use crate::speed::{self, Begins, SpeedError};
 use crate::transfer::{
-    self, Copy, Leave, OpenFrame, ReceiveError, ReceiveEvent, ReceiveJob, References,
+    self, Copy, Leave, OpenFrame, Progress, ReceiveError, ReceiveEvent, ReceiveJob, References,
 };
+use blocks::speed::ToAnswerer;
 use blocks::{RefusalCode, Root};
+use futures::AsyncReadExt;
 use keys::proof::{End, Method};
 use keys::{Denied, Permit, PublicKey, ReceiveBlocks};
 use roles::proof::{SealedProof, Subject};
@@ -16,11 +20,16 @@ use roles::{JobId, Note, Now, Ticket};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use volumes::{FingerprintIndex, VolumeTag};
 
 /// Events that may wait for the engine.
 const EVENTS: usize = 64;
+/// How long a stream may take to say what it is for.
+const BEGINNING: Duration = Duration::from_secs(10);
 
 /// The most that the index of contents takes, in bytes: for a TiB of content. It takes
 /// as much as there is content.
@@ -38,6 +47,7 @@ pub(super) struct Receiving {
     number: u64,
     agent: PublicKey,
     leave: watch::Sender<Leave>,
+    progress: Arc<Progress>,
     on_autonomy: bool,
 }
 
@@ -54,6 +64,11 @@ impl Receiving {
         }
     }
 
+    /// Payload bytes that came in this session.
+    pub(super) fn bytes_received(&self) -> u64 {
+        self.progress.bytes_sent.load(Relaxed)
+    }
+
     /// Whether it goes on without an operator having renewed its lease.
     pub(super) fn is_on_autonomy(&self, now: Now) -> bool {
         self.permit()
@@ -65,10 +80,21 @@ impl Engine {
     pub(super) fn stream_opened(&self, from: PublicKey, mut stream: BlockStream) {
         let inbox = self.inbox.clone();
         tokio::spawn(async move {
-            let open = transfer::read_open(&mut stream).await;
-            let incoming = Incoming { from, stream, open };
+            let first = timeout(BEGINNING, first_of(&mut stream)).await;
+            let message = match first {
+                Ok(First::Check(open)) => {
+                    Message::SpeedAsked(Box::new(Asked { from, stream, open }))
+                }
+                Ok(First::Session(open)) => {
+                    Message::Incoming(Box::new(Incoming { from, stream, open }))
+                }
+                Err(_) => {
+                    let open = Err(ReceiveError::TimedOut);
+                    Message::Incoming(Box::new(Incoming { from, stream, open }))
+                }
+            };
             // A closed inbox means the node is stopping; the stream is dropped with it.
-            let _ = inbox.send(Message::Incoming(Box::new(incoming))).await;
+            let _ = inbox.send(message).await;
         });
     }
 
@@ -155,6 +181,7 @@ impl Engine {
         let agent = permit.agent();
         self.tell_of(&agent, Some(job.migration), note);
         let number = self.number();
+        let progress = self.measured.copy(job);
         let (leave, given) = watch::channel(Leave::Granted(permit));
         let (events, event_receiver) = mpsc::channel(EVENTS);
         let receive_job = ReceiveJob {
@@ -167,7 +194,7 @@ impl Engine {
             fresh,
             barrier: record.barrier,
             references: self.references(&record.job),
-            progress: self.measured.copy(job),
+            progress: progress.clone(),
             commit: self.committer(record.clone()),
             prove: self.prover(record),
         };
@@ -177,6 +204,7 @@ impl Engine {
                 number,
                 agent,
                 leave,
+                progress,
                 on_autonomy: false,
             },
         );
@@ -413,6 +441,21 @@ impl Engine {
             self.report.soon();
         }
     }
+}
+
+/// What a stream that came in is for.
+enum First {
+    Check(Result<ToAnswerer, SpeedError>),
+    Session(Result<OpenFrame, ReceiveError>),
+}
+
+/// Reads the first frame of a stream, and nothing beyond it.
+async fn first_of(stream: &mut BlockStream) -> First {
+    First::Session(match speed::begins(stream).await {
+        Ok(Begins::Check(open)) => return First::Check(open),
+        Ok(Begins::Other(head)) => transfer::read_open(&mut (&head[..]).chain(stream)).await,
+        Err(error) => Err(ReceiveError::Ended(error)),
+    })
 }
 
 /// What people are told when a stream may not go on.

@@ -9,7 +9,8 @@ use crate::api::model::{
 use crate::cli::outcome::CommandError;
 use crate::cli::reader::Reader;
 use crate::datadir::DataDir;
-use crate::engine::{CallError, wall_clock};
+use crate::doctor::Facts;
+use crate::engine::{self, CallError, wall_clock};
 use crate::machine;
 use crate::store;
 use crate::views::{LookupError, State};
@@ -25,6 +26,7 @@ const EVENTS: usize = 20_000;
 pub struct Offline {
     replica: Replica,
     events: Vec<Event>,
+    copies: Vec<roles::replicator::Record>,
     binding: Option<machine::Binding>,
 }
 
@@ -35,17 +37,26 @@ impl Offline {
         let (store, header) = store::Reader::open_read_only(&dir.store())?;
         let (_, replica) = restore(&dir, &store, &header)?;
         let events = store.newest_events(EVENTS, None)?;
+        let copies = store.copies()?;
         let binding = machine::bound(dir.path());
         Ok(Self {
             replica,
             events,
+            copies,
             binding,
         })
     }
 
-    fn view<T>(
+    /// What is known for `dunlin doctor`.
+    pub fn facts(&self, folder: &Path) -> Result<Facts, CommandError> {
+        let mut facts = self.view(|state| engine::facts(state, folder.to_owned()))?;
+        facts.copies = self.copies.iter().map(engine::copy).collect();
+        Ok(facts)
+    }
+
+    fn view<T, E: Into<CallError>>(
         &self,
-        make: impl FnOnce(&State<'_>) -> Result<T, LookupError>,
+        make: impl FnOnce(&State<'_>) -> Result<T, E>,
     ) -> Result<T, CommandError> {
         let state = State {
             replica: &self.replica,
@@ -58,7 +69,7 @@ impl Offline {
             now: wall_clock(),
         };
         make(&state).map_err(|error| {
-            let error = CallError::from(error);
+            let error: CallError = error.into();
             CommandError::new(error.kind(), error.to_string())
         })
     }
@@ -70,11 +81,11 @@ impl Reader for Offline {
     }
 
     async fn invites(&self) -> Result<Vec<InviteView>, CommandError> {
-        self.view(|state| Ok(state.invites()))
+        self.view(|state| Ok::<_, LookupError>(state.invites()))
     }
 
     async fn nodes(&self) -> Result<Vec<NodeView>, CommandError> {
-        self.view(|state| Ok(state.nodes()))
+        self.view(|state| Ok::<_, LookupError>(state.nodes()))
     }
 
     async fn node(&self, which: &str) -> Result<NodeView, CommandError> {
@@ -82,7 +93,7 @@ impl Reader for Offline {
     }
 
     async fn servers(&self) -> Result<Vec<ServerView>, CommandError> {
-        self.view(|state| Ok(state.servers()))
+        self.view(|state| Ok::<_, LookupError>(state.servers()))
     }
 
     async fn server(&self, which: &str) -> Result<ServerView, CommandError> {
@@ -90,11 +101,11 @@ impl Reader for Offline {
     }
 
     async fn volumes(&self) -> Result<Vec<VolumeView>, CommandError> {
-        self.view(|state| Ok(state.volumes()))
+        self.view(|state| Ok::<_, LookupError>(state.volumes()))
     }
 
     async fn migrations(&self) -> Result<Vec<MigrationView>, CommandError> {
-        self.view(|state| Ok(state.migrations()))
+        self.view(|state| Ok::<_, LookupError>(state.migrations()))
     }
 
     async fn migration(&self, which: &str) -> Result<MigrationView, CommandError> {
@@ -106,7 +117,7 @@ impl Reader for Offline {
     }
 
     async fn plan(&self) -> Result<PlanView, CommandError> {
-        self.view(|state| Ok(state.plan_view()))
+        self.view(|state| Ok::<_, LookupError>(state.plan_view()))
     }
 
     async fn events(&self, query: &EventQuery) -> Result<Vec<EventView>, CommandError> {

@@ -23,6 +23,7 @@ use super::direct::{self, Dialler, Usable, Welcome};
 use super::event::Refusal;
 use super::frame::{Frame, FrameError};
 use super::gossip::{self, Gossip, Heard};
+use super::links::{self, Connections, Links};
 use super::outbox::Outbox;
 use super::peer::{PeerKey, id_of, key_of};
 use super::redial::{MAX_ADDRESSES, Redial};
@@ -92,6 +93,7 @@ pub(super) struct Driver {
     reached: HashMap<PeerKey, Multiaddr>,
     /// The host at the other end of its last connection.
     remote: HashMap<PeerKey, IpAddr>,
+    connections: Connections,
     arrivals: mpsc::Receiver<Arrival>,
     opening: Arc<Semaphore>,
 }
@@ -145,6 +147,7 @@ impl Driver {
             usable,
             reached: HashMap::new(),
             remote: HashMap::new(),
+            connections: Connections::default(),
             arrivals,
             opening: Arc::new(Semaphore::new(MAX_OPENING)),
         })
@@ -330,6 +333,10 @@ impl Driver {
             } => self.request(peer, request, answer),
             Command::Gossip { bytes, not_to } => self.gossip.say(&bytes, not_to),
             Command::OpenStream { peer, opened } => self.open_stream(peer, opened),
+            Command::Links { peer, answer } => {
+                // Whoever asked may have gone away.
+                let _ = answer.send(self.links(&peer));
+            }
             Command::Shutdown { .. } => {}
         }
     }
@@ -443,6 +450,17 @@ impl Driver {
         told.into_iter().filter(is_there).collect()
     }
 
+    fn links(&self, peer: &PeerKey) -> Links {
+        if !self.swarm.behaviour().gated.is_live(peer) {
+            return Links::default();
+        }
+        let own = self.tcp_addresses(peer);
+        Links {
+            shared: self.connections.of(peer),
+            own: own.iter().map(links::without_peer).collect(),
+        }
+    }
+
     fn on_arrival(&mut self, arrival: Arrival) {
         let gated = &self.swarm.behaviour().gated;
         match arrival {
@@ -486,9 +504,14 @@ impl Driver {
         match event {
             SwarmEvent::NewListenAddr { address, .. } => self.outbox.listening(address),
             SwarmEvent::ConnectionEstablished {
-                peer_id, endpoint, ..
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
             } => {
                 let Some(key) = key_of(&peer_id) else { return };
+                let remote = endpoint.get_remote_address().clone();
+                self.connections.opened(key, connection_id, remote);
                 if self.swarm.behaviour().gated.is_live(&key) {
                     let remote = endpoint.get_remote_address();
                     if let Some(ip) = direct::ip_of(remote) {
@@ -500,6 +523,15 @@ impl Driver {
                     self.redial.connected(now, &key);
                 } else {
                     self.redial.failed(now, &key);
+                }
+            }
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                connection_id,
+                ..
+            } => {
+                if let Some(key) = key_of(&peer_id) {
+                    self.connections.closed(&key, connection_id);
                 }
             }
             SwarmEvent::OutgoingConnectionError {

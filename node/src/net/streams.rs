@@ -79,7 +79,8 @@ pub enum StreamError {
 /// A stream of bytes with one peer, with backpressure.
 pub struct BlockStream {
     stream: Box<dyn Io>,
-    is_direct: bool,
+    /// How many it has of its own; none where it shares the one that there is.
+    connections: usize,
     /// Inbound streams hold one of their peer's places.
     _place: Option<Place>,
 }
@@ -88,15 +89,19 @@ impl BlockStream {
     /// Whether it has a connection of its own.
     #[cfg(test)]
     pub fn is_direct(&self) -> bool {
-        self.is_direct
+        self.connections > 0
+    }
+
+    /// How many connections of its own it has.
+    pub fn connections(&self) -> usize {
+        self.connections
     }
 }
 
 impl fmt::Debug for BlockStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_direct = self.is_direct;
         f.debug_struct("BlockStream")
-            .field("is_direct", &is_direct)
+            .field("connections", &self.connections)
             .finish_non_exhaustive()
     }
 }
@@ -184,9 +189,9 @@ pub(super) async fn accept(
     // Each of them has one of the places for connections.
     let mut introduced = FuturesUnordered::new();
     loop {
-        let (peer, stream, is_direct): (_, Box<dyn Io>, _) = select! {
+        let (peer, stream, connections): (_, Box<dyn Io>, _) = select! {
             Some((peer, stream)) = incoming.next() => match key_of(&peer) {
-                Some(peer) => (peer, Box::new(stream), false),
+                Some(peer) => (peer, Box::new(stream), 0),
                 None => continue,
             },
             // Who gets no greeting shares the connection that there is, if there is one.
@@ -198,10 +203,11 @@ pub(super) async fn accept(
             Some(introduced) = introduced.next() => {
                 let whole = introduced.and_then(|(peer, hello, direct)| {
                     let parts = gathering.take(peer, hello, direct, Instant::now())?;
-                    Some((peer, one_of(parts)))
+                    let count = parts.len();
+                    Some((peer, one_of(parts), count))
                 });
                 match whole {
-                    Some((peer, stream)) => (peer, stream, true),
+                    Some(whole) => whole,
                     None => continue,
                 }
             }
@@ -210,7 +216,7 @@ pub(super) async fn accept(
         if let Some(place) = places.take(peer) {
             let stream = BlockStream {
                 stream,
-                is_direct,
+                connections,
                 _place: Some(place),
             };
             tokio::spawn(welcome(peer, stream, arrivals.clone()));
@@ -295,6 +301,7 @@ impl Opening {
         let peer = self.peer;
         let dialled = self.dialler.dial(peer, self.addresses.clone()).await?;
         // It may have left meanwhile.
+        let connections = dialled.len();
         let opened = dialled.into_iter().map(|io| self.usable.open(peer, io));
         let mut stream = one_of(opened.collect::<Option<_>>()?);
         let mut greeting = [0];
@@ -303,7 +310,7 @@ impl Opening {
         Some(match greeting {
             [ACCEPTED] => Ok(BlockStream {
                 stream,
-                is_direct: true,
+                connections,
                 _place: None,
             }),
             _ => Err(StreamError::Refused(peer)),
@@ -330,7 +337,7 @@ impl Opening {
                 Ok(()) if greeting == [ACCEPTED] => {
                     return Ok(BlockStream {
                         stream: Box::new(stream),
-                        is_direct: false,
+                        connections: 0,
                         _place: None,
                     });
                 }

@@ -40,7 +40,7 @@ const MAX_GATHERED: usize = 4;
 const GATHER: Duration = Duration::from_secs(10);
 
 /// How many connections fill a link with this round trip.
-pub(super) fn connections_for(round_trip: Duration) -> u8 {
+pub fn connections_for(round_trip: Duration) -> u8 {
     let needed = (round_trip.as_secs_f64() * LINK / WINDOW).ceil();
     // A cast of a float cannot overflow: it saturates.
     (needed as u8).clamp(1, MAX_CONNECTIONS)

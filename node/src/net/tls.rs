@@ -109,7 +109,7 @@ fn ciphers(fast_aes: bool) -> Vec<SupportedCipherSuite> {
 
 /// Whether AES-GCM is done by instructions of the processor. Without them it is slower
 /// than ChaCha20.
-fn has_fast_aes() -> bool {
+pub fn has_fast_aes() -> bool {
     #[cfg(target_arch = "x86_64")]
     return is_x86_feature_detected!("aes") && is_x86_feature_detected!("pclmulqdq");
     #[cfg(target_arch = "aarch64")]

@@ -3,7 +3,8 @@
 
 use super::*;
 use crate::api::model::{
-    ExposureView, Lapsed, NodeRevoked, PlannedServer, RevokedView, ServerView,
+    CheckState, CheckView, DoctorView, ExposureView, FlowView, Lapsed, NodeRevoked, PathView,
+    PlannedServer, RevokedView, RoundTripView, ServerView, SpeedView,
 };
 use crate::cli::page::{Look, Page, Table};
 use crate::cli::task::Verb;
@@ -466,4 +467,99 @@ fn what_is_not_known_any_more_has_no_share_and_no_bar() {
     fresh.length = 0;
     let fresh = migration("created", vec![fresh]);
     assert_eq!(progress::first_passes_percent(&fresh), Some(0));
+}
+
+fn check(check: &str, state: CheckState, todo: Option<&str>) -> CheckView {
+    CheckView {
+        check: check.into(),
+        on: None,
+        state,
+        text: format!("how {check} is"),
+        todo: todo.map(Into::into),
+    }
+}
+
+#[test]
+fn checks_are_aligned_with_what_to_do_below_and_a_sum() {
+    let clock = check("clock", CheckState::Warning, Some("set it"));
+    let on_web = CheckView {
+        on: Some("web".into()),
+        ..check("member", CheckState::Failed, Some("start it"))
+    };
+    let view = DoctorView {
+        folder: "/d".into(),
+        node: Some("office".into()),
+        running: true,
+        state: CheckState::Failed,
+        checks: vec![check("aes", CheckState::Ok, None), clock, on_web],
+    };
+    assert_eq!(
+        shown(&doctor::page(&view, &look())),
+        [
+            "ok       aes         how aes is",
+            "warning  clock       how clock is",
+            "                     → set it",
+            "failed   member web  how member is",
+            "                     → start it",
+            "",
+            "3 checks: 1 ok, 1 warning, 1 failed"
+        ]
+    );
+}
+
+#[test]
+fn a_speed_check_shows_way_round_trip_and_both_directions() {
+    let flow = FlowView {
+        bytes_per_sec: 125_000_000,
+        bytes: 187_500_000,
+        seconds: 1.5,
+        bytes_in_all: 1 << 28,
+    };
+    let mut view = SpeedView {
+        id: NODE_ID.into(),
+        node: "web".into(),
+        path: PathView {
+            own_connections: 1,
+            transport: Some("tcp".into()),
+            relayed: Some(false),
+            address: Some("/ip4/192.0.2.1/tcp/7430".into()),
+        },
+        round_trip: RoundTripView {
+            count: 20,
+            median_micros: 245,
+            worst_micros: 100_900,
+        },
+        sent: flow.clone(),
+        received: flow,
+        clock_ahead_millis: -1_250,
+    };
+    assert_eq!(
+        shown(&doctor::speed(&view, &look())),
+        [
+            "node        web",
+            "path        a connection of its own, by tcp, direct, /ip4/192.0.2.1/tcp/7430",
+            "round trip  0.24 ms in the middle, 100 ms at worst, of 20",
+            "sent        119 MiB/s (1000 Mbit/s): 179 MiB in 1.5 s, 256 MiB in all",
+            "received    119 MiB/s (1000 Mbit/s): 179 MiB in 1.5 s, 256 MiB in all",
+            "its clock   1.2 s behind this one"
+        ]
+    );
+    view.path.own_connections = 7;
+    assert!(doctor::speed(&view, &look()).contains("7 connections of its own, by tcp"));
+    view.path = PathView {
+        own_connections: 0,
+        transport: None,
+        relayed: None,
+        address: None,
+    };
+    view.clock_ahead_millis = 3_600_000;
+    let page = doctor::speed(&view, &look());
+    assert!(
+        page.contains("the shared connection, one of several"),
+        "{page}"
+    );
+    assert!(
+        page.contains("3600.0 s ahead of this one: set both"),
+        "{page}"
+    );
 }

@@ -64,6 +64,8 @@ fn every_command_of_the_contract_is_taken() {
         "migration delete m --wait",
         "verify m",
         "events --migration m --since 2h --follow",
+        "doctor",
+        "doctor --to web --seconds 60",
         "demo --keep --size 1GiB --files 10 --seed 4",
         "completions bash",
         "man",
@@ -97,7 +99,10 @@ fn wrong_usage_is_refused_with_status_2() {
         "completions cobol",
         "plan export",
         "console",
-        "doctor",
+        "doctor web",
+        "doctor --seconds 5",
+        "doctor --to web --seconds 0",
+        "doctor --to web --seconds 61",
         "run --console 127.0.0.1:1",
         "migration test m",
     ] {
@@ -132,6 +137,7 @@ fn commands_are_sorted_by_what_can_answer_them() {
         "join -",
         "run",
         "demo",
+        "doctor",
         "man",
         "completions zsh",
     ] {
@@ -151,6 +157,7 @@ fn commands_are_sorted_by_what_can_answer_them() {
         "migration watch m",
         "events --follow",
         "invite revoke i",
+        "doctor --to web",
     ] {
         assert!(matches!(task(line), Task::Act(_)), "{line}");
     }
@@ -170,6 +177,10 @@ fn options_reach_the_task() {
             assert_eq!(verb, Verb::Cutover { prove_full: false });
             assert!(!steer.wait);
         }
+        other => panic!("{other:?}"),
+    }
+    match task("doctor --to web") {
+        Task::Act(Act::Measure { to, seconds }) => assert_eq!((to.as_str(), seconds), ("web", 5)),
         other => panic!("{other:?}"),
     }
     let since = Some(Since::At(0));

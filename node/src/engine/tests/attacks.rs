@@ -9,4 +9,5 @@ mod chunk;
 mod document;
 mod enrolment;
 mod floods;
+mod speed;
 mod statements;

@@ -6,7 +6,7 @@ use crate::net::direct::{Dialler, Io, Usable, socket_of};
 use crate::net::peer::id_of;
 use crate::net::striped::Striped;
 use crate::net::tls::Tls;
-use crate::net::{BlockStream, StreamError};
+use crate::net::{BlockStream, Links, StreamError};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, poll};
 use libp2p::Multiaddr;
 use libp2p::identity::Keypair;
@@ -81,6 +81,18 @@ async fn who_was_dialled_opens_a_stream_where_the_other_says_it_listens_or_share
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_ways_to_a_peer_are_told_while_it_is_connected() {
+    let (mut a, b) = pair(TCP).await;
+    let links = soon("its links", a.net.links(b.key)).await;
+    let known = vec![b.address.clone()];
+    assert_eq!((links.shared, links.own), (known.clone(), known));
+    assert_eq!(a.net.links(key(9)).await, Links::default());
+    a.allow([]);
+    a.disconnected(b.key).await;
+    assert_eq!(a.net.links(b.key).await, Links::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_leads_nowhere_or_to_somebody_else_is_passed_over() {
     let (a, other) = (node(1, TCP).await, node(2, TCP).await);
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -121,7 +133,7 @@ async fn a_stream_of_several_connections_is_one_stream_at_the_other_end() {
     assert_eq!(near.connections(), 5);
     let (peer, mut far) = a.stream().await;
     assert_eq!(peer, key(9));
-    assert!(far.is_direct());
+    assert_eq!(far.connections(), 5);
     carries(&mut near, &mut far).await;
     // It ends as one.
     a.allow([]);

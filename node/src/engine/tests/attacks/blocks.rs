@@ -9,8 +9,8 @@ use crate::api::model::ActionOptions;
 use crate::net::{BlockStream, MAX_STREAMS_PER_PEER};
 use blocks::frame::PREFIX_LEN;
 use blocks::{
-    BLOCK_SIZE, BlockIndex, FramePrefix, GROUP_BLOCKS, Geometry, Leaf, Mark, RefusalCode, Root,
-    ToSource, ToTarget, ZERO_ENTRY,
+    BLOCK_SIZE, BlockIndex, FramePrefix, GROUP_BLOCKS, Geometry, Held, Leaf, Mark, RefusalCode,
+    Root, ToSource, ToTarget, ZERO_ENTRY,
 };
 use futures::{AsyncReadExt, AsyncWriteExt};
 use keys::proof::{End, Method, RootProof};
@@ -109,6 +109,10 @@ enum Lie {
     NobodyAsked,
     UnknownCode,
     NodesOfNothing,
+    /// An answer to no offer.
+    NothingOffered,
+    /// To have made what it does not hold.
+    AllMade,
     /// The right mark, and nothing written.
     AsIfWritten(Mark),
 }
@@ -144,6 +148,18 @@ impl Lie {
                     let entries = vec![Leaf([3; 32]); GROUP_BLOCKS as usize];
                     says(stream, &ToSource::Leaves { group, entries }).await;
                 }
+                (Self::NothingOffered, ToTarget::BeginPass { .. }) => {
+                    let (first, held) = (BlockIndex(0), vec![Held::Made]);
+                    says(stream, &ToSource::Answer { first, held }).await;
+                }
+                (_, ToTarget::Offer { first, leaves, .. }) => {
+                    let held = match self {
+                        Self::AllMade => Held::Made,
+                        _ => Held::Nothing,
+                    };
+                    let held = vec![held; leaves.len()];
+                    says(stream, &ToSource::Answer { first, held }).await;
+                }
                 (_, ToTarget::Barrier { barrier }) => {
                     let (barrier, mark) = match self {
                         Self::AsIfWritten(mark) => (barrier, mark),
@@ -168,6 +184,11 @@ async fn a_replicator_that_acknowledges_falsely_is_left_by_name_and_believed_in_
         (Lie::NobodyAsked, "the session with the replicator failed"),
         (Lie::UnknownCode, "bytes that are not a frame"),
         (Lie::NodesOfNothing, "do not fit"),
+        (
+            Lie::NothingOffered,
+            "the session with the replicator failed",
+        ),
+        (Lie::AllMade, "mark at barrier"),
     ];
     for (at, (lie, words)) in (3..).zip(lies) {
         std::fs::write(&lied.disk, content(at)).unwrap();

@@ -197,7 +197,7 @@ impl Engine {
             SpeedRefusal::MovingBlocks => refused(&name, MOVING_HERE.into(), WHEN_STILL),
             _ => refused(
                 &name,
-                "beside other speed checks of this node".into(),
+                "one too many: other speed checks run at this node".into(),
                 LATER,
             ),
         })?;
@@ -214,7 +214,7 @@ impl Engine {
 }
 
 const MEMBERS: &str = "`dunlin node list` shows who is";
-const MOVING_HERE: &str = "beside blocks that move at this node, from which it would take";
+const MOVING_HERE: &str = "in the way of blocks that move at this node";
 const WHEN_STILL: &str = "wait until the pass is over, or pause the migration, and try again";
 const LATER: &str = "try again in a minute";
 
@@ -264,16 +264,16 @@ impl SpeedCheck {
         match error {
             SpeedError::Refused(SpeedRefusal::MovingBlocks) => refused(
                 name,
-                format!("beside blocks that move at {name}"),
+                format!("in the way of blocks that move at {name}"),
                 WHEN_STILL,
             ),
             SpeedError::MovingBlocks => refused(name, MOVING_HERE.into(), WHEN_STILL),
             SpeedError::Refused(code @ SpeedRefusal::Busy) => {
-                refused(name, format!("refused by it, as {code}"), LATER)
+                refused(name, format!("refused: {code}"), LATER)
             }
             SpeedError::Refused(code) => refused(
                 name,
-                format!("refused by it: {code}"),
+                format!("refused: {code}"),
                 "look at its events, and use the same version of dunlin on both",
             ),
             SpeedError::Cut(_) | SpeedError::Silent | SpeedError::Garbled(_) => {

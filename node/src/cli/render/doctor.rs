@@ -112,12 +112,12 @@ const CLOCKS_APART_MILLIS: u64 = 10_000;
 
 fn clock(ahead_millis: i64) -> Piece {
     let apart = ahead_millis.unsigned_abs();
-    let side = if ahead_millis < 0 { "behind" } else { "ahead" };
-    let text = format!(
-        "{}.{} s {side} of this one",
-        apart / 1000,
-        apart % 1000 / 100
-    );
+    let side = if ahead_millis < 0 {
+        "behind"
+    } else {
+        "ahead of"
+    };
+    let text = format!("{}.{} s {side} this one", apart / 1000, apart % 1000 / 100);
     match apart > CLOCKS_APART_MILLIS {
         true => Piece::new(
             format!("{text}: set both by NTP (`timedatectl`)"),

@@ -59,7 +59,8 @@ fn counters_grow_while_a_migration_runs_and_its_forecast_is_told() {
     let disk = lab.disk("disk.raw", 24, 1);
     mesh.plan(&disk);
     let before = scrape(&mesh.agent);
-    assert_eq!(sum(&before, "dunlin_source_read_bytes_total", &[]), None);
+    let read = sum(&before, "dunlin_source_read_bytes_total", &[]);
+    assert_eq!(read.unwrap_or(0.0), 0.0);
     mesh.act("start");
     mesh.until_passes(1);
 

@@ -8,7 +8,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 const MIB: u64 = 1 << 20;
 /// What the engine moves.
@@ -139,7 +138,7 @@ fn used_pieces(
     mut each: impl FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<()> {
     let mut noise = Noise(length);
-    let mut files = Files::new()?;
+    let mut files = Files::new();
     let mut buf = vec![0; MIB as usize];
     let mut at = 0;
     while at < length {
@@ -252,37 +251,32 @@ impl Noise {
     }
 }
 
-/// The contents of this machine's programs and libraries, one after the other.
+/// The contents of this machine's programs and libraries, one after the other. Folders are
+/// read when their turn comes: small disks need few.
 struct Files {
-    paths: std::slice::Iter<'static, PathBuf>,
+    folders: Vec<PathBuf>,
+    paths: Vec<PathBuf>,
     open: Option<File>,
+    has_some: bool,
 }
 
 impl Files {
-    fn new() -> Result<Self> {
-        static PATHS: OnceLock<Vec<PathBuf>> = OnceLock::new();
-        let paths = PATHS.get_or_init(|| {
-            let mut paths = vec![];
-            for folder in ["/usr/bin", "/usr/sbin", "/usr/lib"] {
-                collect(Path::new(folder), &mut paths);
-            }
-            paths.sort_unstable();
-            paths
-        });
-        anyhow::ensure!(!paths.is_empty(), "there are no files in /usr");
-        let paths = paths.iter();
-        Ok(Self { paths, open: None })
+    fn new() -> Self {
+        Self {
+            folders: ["/usr/lib", "/usr/sbin", "/usr/bin"]
+                .map(PathBuf::from)
+                .into(),
+            paths: vec![],
+            open: None,
+            has_some: false,
+        }
     }
 
     fn fill(&mut self, bytes: &mut [u8]) -> Result<()> {
         let mut filled = 0;
         while filled < bytes.len() {
             let Some(file) = &mut self.open else {
-                let Some(path) = self.paths.next() else {
-                    *self = Self::new()?;
-                    continue;
-                };
-                self.open = File::open(path).ok();
+                self.next()?;
                 continue;
             };
             match file.read(&mut bytes[filled..]).unwrap_or(0) {
@@ -292,20 +286,38 @@ impl Files {
         }
         Ok(())
     }
+
+    /// Opens another file, or reads another folder, or begins again.
+    fn next(&mut self) -> Result<()> {
+        if let Some(path) = self.paths.pop() {
+            self.open = File::open(path).ok().filter(is_large);
+            self.has_some |= self.open.is_some();
+        } else if let Some(folder) = self.folders.pop() {
+            self.list(&folder);
+        } else {
+            anyhow::ensure!(self.has_some, "there are no files in /usr");
+            *self = Self::new();
+        }
+        Ok(())
+    }
+
+    /// What cannot be looked at is left out.
+    fn list(&mut self, folder: &Path) {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        for entry in entries {
+            match entry.file_type() {
+                Ok(found) if found.is_dir() => self.folders.push(entry.path()),
+                Ok(found) if found.is_file() => self.paths.push(entry.path()),
+                _ => {}
+            }
+        }
+        self.folders.sort_unstable();
+        self.paths.sort_unstable();
+    }
 }
 
-/// Plain files of 16 KiB and more. What cannot be looked at is left out.
-fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        match entry.metadata() {
-            Ok(found) if found.is_dir() => collect(&entry.path(), paths),
-            Ok(found) if found.is_file() && found.len() >= 16 << 10 => paths.push(entry.path()),
-            _ => {}
-        }
-    }
+fn is_large(file: &File) -> bool {
+    file.metadata().is_ok_and(|found| found.len() >= 16 << 10)
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use self::steps::{Action, Step};
 use crate::net::{self, BlockStream, Event, Net};
 use crate::transfer::tests::world::{World, noise, permits};
 use crate::transfer::{
-    BARRIER_BYTES, Compression, Copy, Leave, OpenFrame, ReceiveEvent, ReceiveJob, References,
-    Scope, SendCommand, SendEvent, SendJob, read_open, receive, send,
+    BARRIER_BYTES, Compression, Copy, Leave, Progress, ReceiveEvent, ReceiveJob, References, Scope,
+    SendCommand, SendEvent, SendJob, read_open, receive, send,
 };
 use blocks::{BLOCK_SIZE, DirtySet, Geometry};
 use crdt::PassSummary;
@@ -22,11 +22,13 @@ use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{interval, timeout};
@@ -35,10 +37,10 @@ use volumes::FingerprintIndex;
 /// Seeds of the keys of both ends.
 const SENDING: u8 = 1;
 const RECEIVING: u8 = 2;
-/// As large as a node's.
-const INDEX_BYTES: u64 = 256 << 20;
 /// How long a session may have nothing to say.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// The index of contents is as large as a replicator's.
+const INDEX_BYTES: u64 = 256 << 20;
 /// Permits are made anew this often; they hold for two minutes.
 const RENEWED: Duration = Duration::from_secs(30);
 /// Barriers whose blocks may still be on their way when one is durable: two that were
@@ -66,7 +68,7 @@ fn transfer() {
         .build()
         .unwrap();
     match end.as_str() {
-        "receive" => runtime.block_on(receive_all(&folder, steps)),
+        "receive" => runtime.block_on(receive_all(steps)),
         "send" => runtime.block_on(send_all(steps)),
         other => panic!("{other} is no end of a session"),
     }
@@ -118,8 +120,7 @@ fn world(disk: &Path) -> World {
 }
 
 /// The receiving end: a session for each step.
-async fn receive_all(folder: &Path, steps: Vec<Step>) {
-    let references = references(folder, &steps);
+async fn receive_all(steps: Vec<Step>) {
     let listen = setting("DUNLIN_BENCH_LISTEN").unwrap();
     let mut end = End::start(RECEIVING, Some(listen.parse().unwrap())).await;
     let address = end.next(|event| match event {
@@ -131,18 +132,23 @@ async fn receive_all(folder: &Path, steps: Vec<Step>) {
     println!("listening={address}");
     end.next(connected).await;
     println!("connected=yes");
+    let site = Site::of(&steps);
     for step in steps {
         let stream = end.next(|event| match event {
             Event::Stream { stream, .. } => Some(stream),
             _ => None,
         });
-        receive_one(stream.await, world(&step.disk), references.clone()).await;
+        receive_one(stream.await, &site, world(&step.disk)).await;
     }
 }
 
-async fn receive_one(mut stream: BlockStream, world: World, references: References) {
+async fn receive_one(mut stream: BlockStream, site: &Site, world: World) {
     let open = read_open(&mut stream).await.unwrap();
-    let job = receive_job(&world, open, references);
+    let job = ReceiveJob {
+        tag: tag_of(&world),
+        references: Some(site.references.clone()),
+        ..world.receive_job(open)
+    };
     let (renew, leave) = watch::channel(Leave::Granted(permits().1));
     let (tell, mut events) = mpsc::channel(64);
     let mut session = Box::pin(receive(stream, job, leave, tell));
@@ -160,32 +166,35 @@ async fn receive_one(mut stream: BlockStream, world: World, references: Referenc
     assert!(matches!(last, Some(ReceiveEvent::Ended(_))), "{last:?}");
 }
 
-/// All disks of a bench lie at one site and in one scope: what one of them brought may be
-/// referred to by the next.
-fn receive_job(world: &World, open: OpenFrame, references: References) -> ReceiveJob {
-    ReceiveJob {
-        tag: tag(&world.dir),
-        references: Some(references),
-        ..world.receive_job(open)
+/// What a replicator keeps beside its copies. All of a bench are in one scope: what one of
+/// them brought may be referred to by the next.
+struct Site {
+    references: References,
+    _folder: TempDir,
+}
+
+impl Site {
+    fn of(steps: &[Step]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let index = FingerprintIndex::open(&folder.path().join("fingerprints"), INDEX_BYTES);
+        let (index, scope) = (Arc::new(index.unwrap()), Scope::default());
+        let copies = steps.iter().map(|step| {
+            let world = world(&step.disk);
+            let (path, length) = (world.target(), world.length);
+            (tag_of(&world), Copy { path, length })
+        });
+        scope.set(copies.collect());
+        Self {
+            references: References { index, scope },
+            _folder: folder,
+        }
     }
 }
 
-fn tag(disk: &Path) -> [u8; 16] {
-    let hash = blake3::hash(disk.as_os_str().as_encoded_bytes());
-    *hash.as_bytes().first_chunk().unwrap()
-}
-
-fn references(folder: &Path, steps: &[Step]) -> References {
-    let path = folder.join("fingerprints");
-    let index = Arc::new(FingerprintIndex::open(&path, INDEX_BYTES).unwrap());
-    let copies = steps.iter().map(|step| {
-        let world = world(&step.disk);
-        let (path, length) = (world.target(), world.length);
-        (tag(&step.disk), Copy { path, length })
-    });
-    let scope = Scope::default();
-    scope.set(copies.collect());
-    References { index, scope }
+/// Names the copy of a disk.
+fn tag_of(world: &World) -> [u8; 16] {
+    let name = world.dir.file_name().unwrap().as_bytes();
+    *blake3::hash(name).as_bytes().first_chunk().unwrap()
 }
 
 /// The sending end: a session for each step.
@@ -251,7 +260,7 @@ fn prepare(world: &World, step: &Step) -> Option<DirtySet> {
 struct Sending {
     commands: mpsc::Sender<SendCommand>,
     events: mpsc::Receiver<SendEvent>,
-    progress: Arc<crate::transfer::Progress>,
+    progress: Arc<Progress>,
     _renewing: Renewing,
     /// The source, where what is durable is punched out of it.
     consumed: Option<File>,

@@ -23,7 +23,6 @@ pub fn all() -> Vec<Box<dyn Target>> {
         Box::new(blocks::SpeedFrames),
         Box::new(files::Tree::new()),
         Box::new(files::Notes::new()),
-        Box::new(files::Index::new()),
         Box::new(files::Snapshots::new()),
     ];
     all.extend(wire::all());

@@ -9,7 +9,7 @@ use crdt::{Document, Snapshot};
 use std::cell::RefCell;
 use std::path::PathBuf;
 use tempfile::TempDir;
-use volumes::{FingerprintIndex, Intents, MAX_PLACES, Place, TreeFile, VolumeTag};
+use volumes::{Intents, TreeFile, VolumeTag};
 
 const TAG: VolumeTag = VolumeTag([7; 16]);
 
@@ -83,63 +83,6 @@ impl Target for Tree {
         let _ = tree.set_zero(BlockIndex(258));
         let _ = tree.sync();
         Ok(Verdict::Accepted)
-    }
-}
-
-/// The index of where contents were seen. What it holds may be wrong; it is to
-/// stay usable.
-pub struct Index {
-    folder: Folder,
-}
-
-/// Room for two buckets, after header and table.
-const INDEX_BYTES: u64 = 4096 + 128 * 1024 + 2 * 512;
-
-impl Index {
-    pub fn new() -> Self {
-        Self {
-            folder: Folder::new(),
-        }
-    }
-}
-
-impl Target for Index {
-    fn name(&self) -> &'static str {
-        "file-index"
-    }
-
-    fn seeds(&self) -> Vec<Vec<u8>> {
-        let path = self.folder.0.path().join("fresh");
-        let _ = std::fs::remove_file(&path);
-        let index = FingerprintIndex::open(&path, INDEX_BYTES).expect("a new index");
-        for content in 0..8 {
-            index
-                .insert(content, TAG, BlockIndex(content))
-                .expect("it is written");
-        }
-        vec![std::fs::read(&path).expect("it was just written")]
-    }
-
-    fn check(&self, input: &[u8]) -> Result<Verdict, String> {
-        let path = self.folder.put(input)?;
-        let failed = |error: volumes::IndexError| format!("it is not usable: {error}");
-        let index = FingerprintIndex::open(&path, INDEX_BYTES).map_err(failed)?;
-        let is_new = index.volumes().is_empty();
-        for content in 0..8 {
-            if index.look_up(content).map_err(failed)?.len() > MAX_PLACES {
-                return Err("one content has more places than any may have".into());
-            }
-        }
-        let place = Place {
-            volume: VolumeTag([8; 16]),
-            block: BlockIndex(9),
-        };
-        index.insert(9, place.volume, place.block).map_err(failed)?;
-        match index.look_up(9).map_err(failed)?.contains(&place) {
-            true if is_new => Ok(Verdict::Refused),
-            true => Ok(Verdict::Accepted),
-            false => Err("what was just put in is not found".into()),
-        }
     }
 }
 

@@ -17,8 +17,9 @@
 //!                                                 ▲────── durable ──── commit
 //! ```
 //!
-//! Memory is bounded: [`PIECES`] buffers of 1 MiB at each end, a tree's cache,
-//! and the leaves between two barriers. A session that is dropped at any point
+//! Memory is bounded: [`PIECES`] buffers of 1 MiB at each end, a tree's cache, and the leaves
+//! between two barriers; at the agent 16 MiB that are offered, and what is left of as much
+//! and waits for the stream (16 and 32 MiB at most). A session that is dropped at any point
 //! ends its threads, and what was acknowledged is kept.
 
 mod compress;

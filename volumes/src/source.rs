@@ -401,7 +401,8 @@ impl ReadBlocks for SourceVolume {
     }
 
     fn is_hole(&self, first: BlockIndex, count: u64) -> bool {
-        is_hole(&self.file, self.geometry.run_range(first, count))
+        // A device is read in full, whatever its kernel says of holes.
+        !self.identity.is_device() && is_hole(&self.file, self.geometry.run_range(first, count))
     }
 }
 

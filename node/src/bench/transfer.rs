@@ -185,7 +185,7 @@ impl Site {
         });
         scope.set(copies.collect());
         Self {
-            references: References { index, scope },
+            references: References::new(index, scope, &[1; 16]),
             _folder: folder,
         }
     }

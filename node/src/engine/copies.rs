@@ -167,6 +167,7 @@ impl Engine {
         let had = self.replicator.record(&job).map(|had| had.epoch);
         if let Some(older) = had.filter(|had| *had < record.epoch) {
             remove_state(&self.dir.copy(&job, older));
+            self.forget_contents(VolumeTag(tag(&job, older)));
         }
         if fresh {
             // Before the record says that it was begun: a stored tree of another volume
@@ -217,20 +218,42 @@ impl Engine {
 
     /// What a session for this job may refer to; none where no index can be had.
     fn references(&mut self, job: &JobId) -> Option<References> {
-        let path = self.dir.fingerprints();
-        let index = match &self.fingerprints {
-            Some(index) => index.clone(),
-            None => match FingerprintIndex::open(&path, FINGERPRINTS_BYTES) {
-                Ok(index) => self.fingerprints.insert(Arc::new(index)).clone(),
+        let index = self.index_of_contents()?;
+        let scope = self.scopes.entry(job.migration).or_default().clone();
+        self.refresh_scopes();
+        Some(References::new(index, scope, &job.migration.0))
+    }
+
+    /// Opened when it is first needed; what it has of copies that are not here any more is
+    /// forgotten then.
+    fn index_of_contents(&mut self) -> Option<Arc<FingerprintIndex>> {
+        if self.fingerprints.is_none() {
+            match FingerprintIndex::open(&self.dir.fingerprints(), FINGERPRINTS_BYTES) {
+                Ok(index) => self.fingerprints = Some(Arc::new(index)),
                 Err(error) => {
                     tracing::warn!("disks that share content are sent in full: {error}");
                     return None;
                 }
-            },
-        };
-        let scope = self.scopes.entry(job.migration).or_default().clone();
-        self.refresh_scopes();
-        Some(References { index, scope })
+            }
+            let records = self.replicator.records();
+            let here: Vec<VolumeTag> = records.map(|r| VolumeTag(tag(&r.job, r.epoch))).collect();
+            let known = self.fingerprints.as_ref().map(|index| index.volumes());
+            for volume in known.unwrap_or_default() {
+                if !here.contains(&volume) {
+                    self.forget_contents(volume);
+                }
+            }
+        }
+        self.fingerprints.clone()
+    }
+
+    /// Its places lead nowhere from here on.
+    fn forget_contents(&self, volume: VolumeTag) {
+        let index = self.fingerprints.as_ref();
+        if let Some(Err(error)) = index.map(|index| index.forget(volume)) {
+            // They make room as others come.
+            tracing::debug!("{error}");
+        }
     }
 
     /// Sessions look into the copies of their own migration that are here now.
@@ -429,14 +452,7 @@ impl Engine {
             self.must(stored);
             if let Some(record) = records.iter().find(|record| record.job == job) {
                 remove_state(&self.dir.copy(&job, record.epoch));
-                let forgotten = self
-                    .fingerprints
-                    .as_ref()
-                    .map(|index| index.forget(VolumeTag(tag(&job, record.epoch))));
-                if let Some(Err(error)) = forgotten {
-                    // Its places lead nowhere, and make room as others come.
-                    tracing::debug!("{error}");
-                }
+                self.forget_contents(VolumeTag(tag(&job, record.epoch)));
             }
             self.report.soon();
         }

@@ -34,7 +34,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::peer::{PeerKey, id_of, key_of};
-use super::striped::{Hello, connections_for};
+use super::streams::MAX_STREAMS_PER_PEER;
+use super::striped::{Hello, MAX_CONNECTIONS, connections_for};
 use super::tls::Tls;
 
 /// TLS asks for 4 KiB at a time; so much is taken from the kernel at once.
@@ -42,6 +43,10 @@ pub(super) const READ_AHEAD: usize = 64 * 1024;
 /// Connections of block streams at once, both ways, of all peers: each takes a file
 /// descriptor. Beyond it streams share the connection that there is.
 const MAX_DIRECT: usize = 1024;
+/// The same of one peer: all the streams that it may have, each over as many connections as
+/// it may take.
+const MAX_DIRECT_OF_PEER: usize = MAX_STREAMS_PER_PEER * MAX_CONNECTIONS as usize;
+
 /// Addresses of one peer that are dialled for a stream.
 const MAX_SOCKETS: usize = 4;
 /// How long a dial may take, and each of the others that follow it: a firewall may swallow
@@ -189,6 +194,8 @@ pub(super) fn keep_alive(stream: &TcpStream) {
     }
 }
 
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
 /// The dialling end.
 #[derive(Clone)]
 pub(super) struct Dialler {
@@ -196,19 +203,28 @@ pub(super) struct Dialler {
     direct: StreamProtocol,
     /// Connections of each stream at least.
     least: u8,
+    /// A peer is dialled for one stream at a time: it has few places for handshakes.
+    turns: Arc<Mutex<HashMap<PeerKey, Turn>>>,
     /// Peers that could not be dialled, and until when they are not tried again.
     failed: Arc<Mutex<HashMap<PeerKey, Instant>>>,
 }
 
 impl Dialler {
     pub(super) fn new(tls: Tls, direct: StreamProtocol) -> Self {
-        let (least, failed) = (1, Arc::default());
+        let (least, turns, failed) = (1, Arc::default(), Arc::default());
         Self {
             tls,
             direct,
             least,
+            turns,
             failed,
         }
+    }
+
+    fn turn(&self, peer: PeerKey) -> Turn {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        turns.entry(peer).or_default().clone()
     }
 
     /// As over a way that is long.
@@ -228,7 +244,12 @@ impl Dialler {
     ) -> Option<Vec<Box<dyn Io>>> {
         let sockets = addresses.into_iter().filter_map(|a| socket_of(&a));
         let sockets: Vec<SocketAddr> = sockets.take(MAX_SOCKETS).collect();
-        if sockets.is_empty() || self.has_failed(&peer) {
+        if sockets.is_empty() {
+            return None;
+        }
+        let turn = self.turn(peer);
+        let _turn = turn.lock().await;
+        if self.has_failed(&peer) {
             return None;
         }
         match self.connections(peer, sockets).await {
@@ -405,6 +426,11 @@ impl Usable {
         if !peers.usable.contains(&peer) {
             return None;
         }
+        let of_peer = peers.open.entry(peer).or_default();
+        of_peer.retain(|open| open.strong_count() > 0);
+        if of_peer.len() >= MAX_DIRECT_OF_PEER {
+            return None;
+        }
         let place = peers.places.clone().try_acquire_owned().ok()?;
         let open = Arc::new(Open {
             io: Mutex::new(Some(io)),
@@ -413,7 +439,6 @@ impl Usable {
             _place: place,
         });
         let of_peer = peers.open.entry(peer).or_default();
-        of_peer.retain(|open| open.strong_count() > 0);
         of_peer.push(Arc::downgrade(&open));
         Some(Direct(open))
     }

@@ -211,6 +211,10 @@ pub(super) async fn accept(
                     None => continue,
                 }
             }
+            () = until(gathering.due()), if gathering.due().is_some() => {
+                gathering.expire(Instant::now());
+                continue;
+            }
             else => return,
         };
         if let Some(place) = places.take(peer) {
@@ -232,6 +236,12 @@ pub(super) async fn accept(
                 drop(permit);
             });
         }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    if let Some(due) = due {
+        tokio::time::sleep_until(due.into()).await;
     }
 }
 

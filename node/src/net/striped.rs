@@ -102,6 +102,18 @@ impl<T> Default for Gathering<T> {
 }
 
 impl<T> Gathering<T> {
+    /// When the next stream has waited for long enough.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let began = self.0.values().map(|waiting| waiting.since);
+        began.min().map(|since| since + GATHER)
+    }
+
+    /// Lets go of what has waited for long enough.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.0
+            .retain(|_, waiting| now.duration_since(waiting.since) < GATHER);
+    }
+
     /// Takes a connection; all of its stream in order once it is the last of them. One
     /// that contradicts the others ends with them.
     pub(super) fn take(
@@ -114,8 +126,7 @@ impl<T> Gathering<T> {
         if hello.count == 1 {
             return Some(vec![part]);
         }
-        self.0
-            .retain(|_, waiting| now.duration_since(waiting.since) < GATHER);
+        self.expire(now);
         let key = (peer, hello.stream);
         let of_peer = self.0.keys().filter(|(of, _)| *of == peer).count();
         if !self.0.contains_key(&key) && of_peer >= MAX_GATHERED {
@@ -284,6 +295,11 @@ mod tests {
         }
     }
 
+    async fn in_time<T>(done: impl Future<Output = T>) -> T {
+        let deadline = Duration::from_secs(60);
+        tokio::time::timeout(deadline, done).await.expect("it ends")
+    }
+
     async fn sockets() -> (TcpStream, TcpStream) {
         let listener = net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let near = net::TcpStream::connect(listener.local_addr().unwrap());
@@ -317,12 +333,15 @@ mod tests {
             let back: Vec<u8> = there.iter().rev().copied().collect();
             let ((mut near_in, near_out), (mut far_in, far_out)) = (near.split(), far.split());
             let (mut got, mut got_back) = (Vec::new(), Vec::new());
-            let ((), (), read, read_back) = tokio::join!(
-                send(&there, near_out),
-                send(&back, far_out),
-                far_in.read_to_end(&mut got),
-                near_in.read_to_end(&mut got_back),
-            );
+            let ends = async {
+                tokio::join!(
+                    send(&there, near_out),
+                    send(&back, far_out),
+                    far_in.read_to_end(&mut got),
+                    near_in.read_to_end(&mut got_back),
+                )
+            };
+            let ((), (), read, read_back) = in_time(ends).await;
             assert!(read.is_ok() && read_back.is_ok());
             assert!(got == there && got_back == back, "{count} connections");
         }
@@ -337,7 +356,7 @@ mod tests {
         near.write_all(&[7; STRIPE]).await.unwrap();
         near.write_all(&[8]).await.unwrap();
         let mut got = vec![0; STRIPE];
-        far.read_exact(&mut got).await.unwrap();
+        in_time(far.read_exact(&mut got)).await.unwrap();
         assert!(got.iter().all(|byte| *byte == 7));
     }
 
@@ -431,8 +450,11 @@ mod tests {
             all.take(PEER, hello(0, 1, 2), 'b', now),
             Some(vec!['a', 'b'])
         );
+        assert_eq!(all.due(), Some(now + GATHER));
+        all.expire(now + GATHER);
+        assert!(all.0.is_empty() && all.due().is_none());
         let later = now + GATHER;
-        assert_eq!(all.take(PEER, hello(1, 1, 2), 'b', later), None);
-        assert_eq!(all.0.len(), 1);
+        assert_eq!(all.take(PEER, hello(1, 1, 2), 'b', now), None);
+        assert_eq!(all.take(PEER, hello(1, 0, 2), 'a', later), None);
     }
 }

@@ -13,10 +13,10 @@ use blocks::target::{Input, Output, TargetError};
 use blocks::{
     BadExtent, BlockIndex, CheckedExtent, CloseReason, Encoding, Extent, Fingerprint, Geometry,
     GroupIndex, Leaf, MAX_EXTENT_BLOCKS, Mark, Patch, RefusalCode, Root, Target, ToSource,
-    ToTarget, ZERO_ENTRY, check_extent, extent_len, piece_hashes,
+    ToTarget, ZERO_ENTRY, check_extent, extent_len, is_zero, piece_hashes,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
-use volumes::{TargetVolume, TreeFile};
+use volumes::{ReadError, TargetVolume, TreeFile};
 use zstd::bulk::Decompressor;
 
 use super::keeper::{Job, Keeper, KeeperHandle};
@@ -418,19 +418,32 @@ impl Desk {
         self.fingerprints.clear();
     }
 
-    /// The pieces of what lies in a block's place. Where that is zeros, there is nothing
-    /// to patch.
+    /// The pieces of what lies in a block's place. Where that is zeros, or cannot be read,
+    /// there is nothing to patch: writing a sector anew is what mends it.
     fn pieces_of(&mut self, block: BlockIndex) -> Result<blocks::Held, Trouble> {
-        let first = self.geometry.group_blocks(block.group()).start;
-        // Below 256.
-        let at = (block.0 - first) as usize;
-        if self.tree().entries(block.group())?[at] == ZERO_ENTRY {
+        if self.is_known_zero(block)? {
             return Ok(blocks::Held::Nothing);
         }
         let place = self.geometry.block_range(block);
         let bytes = &mut self.in_place[..extent_bytes(&place)];
-        self.volume.read_at(place.start, bytes)?;
-        Ok(blocks::Held::Pieces(piece_hashes(bytes)))
+        match self.volume.read_at(place.start, bytes) {
+            Ok(()) if is_zero(bytes) => Ok(blocks::Held::Nothing),
+            Ok(()) => Ok(blocks::Held::Pieces(piece_hashes(bytes))),
+            Err(ReadError::Io { .. } | ReadError::Short { .. }) => Ok(blocks::Held::Nothing),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the stored tree has it as zero. It is not waited for while a barrier is made
+    /// durable.
+    fn is_known_zero(&self, block: BlockIndex) -> Result<bool, Trouble> {
+        let Ok(mut tree) = self.tree.try_lock() else {
+            return Ok(false);
+        };
+        let first = self.geometry.group_blocks(block.group()).start;
+        // Below 256.
+        let at = (block.0 - first) as usize;
+        Ok(tree.entries(block.group())?[at] == ZERO_ENTRY)
     }
 
     /// One input, and all it leads to.

@@ -1,5 +1,6 @@
 //! The buffers of the agent's end: a fixed number, lent out with what was read
-//! into them, and back home once the last slice of them was written.
+//! into them, and back home once the last slice of them was written. What was offered leaves
+//! them, and is bounded by how much may be offered.
 //!
 //! Not here: the replicator's payloads, which are plain bytes.
 

@@ -4,7 +4,8 @@
 //! A source learns of a block that it offers whether it was made of bytes that are here.
 //! It shows that it has the content, by its leaf, and so learns no byte of anybody's; but
 //! it learns that somebody has it. So it is told of the copies in its own scope alone: the
-//! disks of its own migration.
+//! disks of its own migration. The index is one for all, but each migration has keys of its
+//! own in it, so that none finds, counts or crowds out what is there of another.
 //!
 //! Not here: the index itself (`volumes`), and checking and writing (`desk`).
 
@@ -18,6 +19,9 @@ use volumes::{AlignedBuf, FingerprintIndex, IndexError, ReadBlocks, SourceVolume
 /// Places that are read for one block at most: each is a read of 64 KiB, and an index may
 /// be wrong as often as it likes.
 const TRIES: usize = 2;
+
+/// Each migration's key for its fingerprints is derived with this.
+const REALM: &str = "dunlin 2026 references of a migration v1";
 
 /// Copies that sessions of one migration may look into, by their tags. Shared with
 /// sessions that run.
@@ -48,10 +52,32 @@ impl Scope {
 /// What a session may refer to.
 #[derive(Debug, Clone)]
 pub struct References {
-    /// Where contents were seen, of all copies at this node.
-    pub index: Arc<FingerprintIndex>,
-    /// Where it may look for them.
-    pub scope: Scope,
+    index: Arc<FingerprintIndex>,
+    scope: Scope,
+    /// Makes fingerprints keys of this migration.
+    realm: [u8; 32],
+}
+
+impl References {
+    /// For sessions of a migration: the index of all copies at this node, and where they
+    /// may look for content.
+    pub fn new(index: Arc<FingerprintIndex>, scope: Scope, migration: &[u8; 16]) -> Self {
+        let realm = blake3::derive_key(REALM, migration);
+        Self {
+            index,
+            scope,
+            realm,
+        }
+    }
+
+    fn key(&self, fingerprint: Fingerprint) -> u64 {
+        let hash = blake3::keyed_hash(&self.realm, &fingerprint.0.to_le_bytes());
+        let (first, _) = hash
+            .as_bytes()
+            .split_first_chunk()
+            .expect("a hash of BLAKE3 has 32 bytes");
+        u64::from_le_bytes(*first)
+    }
 }
 
 /// Looks for content on behalf of one session.
@@ -83,7 +109,8 @@ impl Finder {
             if self.is_lost {
                 return;
             }
-            let noted = self.references.index.insert(fingerprint.0, self.own, block);
+            let key = self.references.key(*fingerprint);
+            let noted = self.references.index.insert(key, self.own, block);
             self.is_lost = noted.map_err(|error| lost(&error)).is_err();
         }
     }
@@ -100,16 +127,21 @@ impl Finder {
         if self.is_lost {
             return None;
         }
-        let places = self.references.index.look_up(fingerprint.0);
+        let References { index, scope, .. } = &self.references;
+        // What has left the scope is let go of, for others to remove.
+        self.opened.retain(|tag, _| scope.copy(&tag.0).is_some());
+        let places = index.look_up(self.references.key(fingerprint));
         self.is_lost = places.is_err();
         let places = places.map_err(|error| lost(&error)).ok()?;
         let len = geometry.block_len(block);
-        for place in places.into_iter().take(TRIES) {
+        let is_ours = |tag: VolumeTag| tag == self.own || scope.copy(&tag.0).is_some();
+        let places = places.into_iter().filter(|place| is_ours(place.volume));
+        for place in places.take(TRIES) {
             // What cannot be read is not found.
             let bytes = match place.volume == self.own {
                 true => own.read_blocks(place.block, 1, &mut self.buf).ok(),
                 false => {
-                    let volume = open(&self.references.scope, &mut self.opened, place.volume);
+                    let volume = open(scope, &mut self.opened, place.volume);
                     volume.and_then(|v| v.read_blocks(place.block, 1, &mut self.buf).ok())
                 }
             };

@@ -28,8 +28,7 @@ use super::{Progress, Way, add};
 use crate::clock;
 use keys::{Permit, SendBlocks};
 
-/// Frames of the target that wait for the session; more than it may have asked
-/// for at once.
+/// Frames of the target that wait for the session; what is beyond that waits in the stream.
 pub(super) const FRAMES: usize = 128;
 
 /// Or once the first of them has waited this long.

@@ -35,8 +35,9 @@ const READ_AHEAD: usize = 16 * 1024;
 /// lie.
 const GATHER: usize = 256 * 1024;
 
-/// Parcels that wait for the writer: mostly headers, since pieces are few.
-pub(super) const PARCELS: usize = 256;
+/// Parcels that wait for the writer, a mebibyte each at most: what is left of offers lies in
+/// no piece.
+pub(super) const PARCELS: usize = 32;
 
 /// One frame to be written.
 #[derive(Debug)]

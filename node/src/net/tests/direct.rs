@@ -181,17 +181,28 @@ async fn a_connection_that_is_late_or_one_too_many_is_no_stream() {
     let usable = Usable::default();
     let io = || -> Box<dyn Io> { Box::new(futures::io::Cursor::new(Vec::new())) };
     assert!(usable.open(key(1), io()).is_none());
-    usable.set([key(1), key(2)].into());
+    let peers: Vec<_> = (1..=9).map(key).collect();
+    usable.set(peers.iter().copied().collect());
     let mut first = usable.open(key(1), io()).unwrap();
-    let others: Vec<_> = (0..).map_while(|_| usable.open(key(2), io())).collect();
-    assert_eq!(others.len(), 1023);
+    // A peer has some of them, and all together have no more than there are.
+    let fill = |peer| {
+        (0..)
+            .map_while(|_| usable.open(peer, io()))
+            .collect::<Vec<_>>()
+    };
+    let mut others: Vec<_> = peers[1..].iter().map(|peer| fill(*peer)).collect();
+    assert_eq!(
+        others.iter().map(Vec::len).collect::<Vec<_>>(),
+        [128, 128, 128, 128, 128, 128, 128, 127]
+    );
     assert!(usable.open(key(1), io()).is_none());
-    // The last one of the other peer makes room, and a peer that left has none.
-    drop(others);
+    // The last one of another peer makes room, and a peer that left has none.
+    others.pop();
     assert!(usable.open(key(1), io()).is_some());
     usable.set([key(2)].into());
     assert!(first.write(b"late").await.is_err());
     assert!(usable.open(key(1), io()).is_none());
+    others.clear();
     assert!(usable.open(key(2), io()).is_some());
 }
 

@@ -109,8 +109,6 @@ enum Lie {
     NobodyAsked,
     UnknownCode,
     NodesOfNothing,
-    /// An answer to no offer.
-    NothingOffered,
     /// To have made what it does not hold.
     AllMade,
     /// The right mark, and nothing written.
@@ -148,10 +146,6 @@ impl Lie {
                     let entries = vec![Leaf([3; 32]); GROUP_BLOCKS as usize];
                     says(stream, &ToSource::Leaves { group, entries }).await;
                 }
-                (Self::NothingOffered, ToTarget::BeginPass { .. }) => {
-                    let (first, held) = (BlockIndex(0), vec![Held::Made]);
-                    says(stream, &ToSource::Answer { first, held }).await;
-                }
                 (_, ToTarget::Offer { first, leaves, .. }) => {
                     let held = match self {
                         Self::AllMade => Held::Made,
@@ -184,10 +178,6 @@ async fn a_replicator_that_acknowledges_falsely_is_left_by_name_and_believed_in_
         (Lie::NobodyAsked, "the session with the replicator failed"),
         (Lie::UnknownCode, "bytes that are not a frame"),
         (Lie::NodesOfNothing, "do not fit"),
-        (
-            Lie::NothingOffered,
-            "the session with the replicator failed",
-        ),
         (Lie::AllMade, "mark at barrier"),
     ];
     for (at, (lie, words)) in (3..).zip(lies) {

@@ -18,7 +18,7 @@
 mod ahead;
 mod passes;
 
-use ahead::Model;
+use ahead::{Model, Phase};
 use crdt::PassSummary;
 use passes::{Busy, Change, change_of, looking, newest, rate, within};
 
@@ -102,6 +102,9 @@ pub struct Link {
 /// What is still missing for a forecast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lacking {
+    /// The agent says nothing of the volume: neither how long it is, nor of a pass under
+    /// way, nor when the last began.
+    Silent,
     /// The first pass is not complete.
     FirstPass,
     /// No second pass has shown how much changes.
@@ -194,15 +197,17 @@ pub fn forecast(measured: &Measured<'_>, freeze_millis: u64) -> Forecast {
         .running
         .map(|running| left_millis(&running, measured, looking_millis));
     let behind_bytes = behind(measured, &changes);
-    let verdict = match (looking_millis, link) {
-        (None, _) => Verdict::Unknown(Lacking::FirstPass),
+    let verdict = match (Phase::of(measured), looking_millis, link) {
+        (None, _, _) => Verdict::Unknown(Lacking::Silent),
+        (_, None, _) => Verdict::Unknown(Lacking::FirstPass),
         _ if changes.is_empty() => Verdict::Unknown(Lacking::Changes),
         _ if pass_left == Some(None) => Verdict::Unknown(Lacking::Standstill),
-        (_, None) if changes.iter().any(|change| change.bytes > 0) => {
+        (_, _, None) if changes.iter().any(|change| change.bytes > 0) => {
             Verdict::Unknown(Lacking::Link)
         }
-        (Some(looking_millis), link) => {
+        (Some(phase), Some(looking_millis), link) => {
             let model = Model {
+                phase,
                 changes: &changes,
                 // With no changes at all the link does not matter.
                 link: link.unwrap_or(Link {

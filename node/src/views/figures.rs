@@ -134,6 +134,7 @@ fn view(forecast: Forecast) -> ForecastView {
 
 fn missing(lacking: Lacking) -> &'static str {
     match lacking {
+        Lacking::Silent => "agent-silent",
         Lacking::FirstPass => "first-pass",
         Lacking::Changes => "changes",
         Lacking::Link => "link",

@@ -1,7 +1,7 @@
 //! Passes thought ahead, in the better case and in the worse.
 
 use super::passes::{Change, within};
-use super::{Cause, Help, Link, Measured, Range, Verdict, in_secs, scaled};
+use super::{Cause, Help, Link, Measured, Range, Running, Verdict, in_secs, scaled};
 
 /// Passes that are thought ahead; a rest that shrinks, does so in fewer.
 const AHEAD: usize = 64;
@@ -29,8 +29,28 @@ impl Case {
     }
 }
 
+/// What the agent does now.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Phase {
+    /// A pass is under way.
+    Copying(Running),
+    /// None is, and the last began so long ago.
+    Resting { lag_millis: u64 },
+}
+
+impl Phase {
+    /// None where nobody says so: of an agent that is silent nothing is thought ahead.
+    pub(super) fn of(measured: &Measured<'_>) -> Option<Self> {
+        let resting = |lag_millis| Self::Resting { lag_millis };
+        let phase = measured.running.map(Self::Copying);
+        let phase = phase.or(measured.lag_millis.map(resting));
+        phase.filter(|_| measured.length > 0)
+    }
+}
+
 /// What follows from enough measurements.
 pub(super) struct Model<'a> {
+    pub(super) phase: Phase,
     pub(super) changes: &'a [Change],
     pub(super) link: Link,
     pub(super) looking_millis: Range,
@@ -103,15 +123,18 @@ impl Model<'_> {
     /// What the pass under way, or the next, still takes; and when it is complete, how
     /// long ago it had begun.
     fn first(&self, measured: &Measured<'_>, pass_left: Option<Range>, case: Case) -> (u64, u64) {
-        if let Some(running) = measured.running {
-            let left = case.of_changes(pass_left.unwrap_or_default());
-            return (left, running.elapsed_millis.saturating_add(left));
+        match self.phase {
+            Phase::Copying(running) => {
+                let left = case.of_changes(pass_left.unwrap_or_default());
+                (left, running.elapsed_millis.saturating_add(left))
+            }
+            Phase::Resting { lag_millis } => {
+                let found = case.of_changes(within(self.changes, lag_millis));
+                let sending = self.sending_millis(found.min(measured.length), case);
+                let pass = sending.max(case.of_changes(self.looking_millis));
+                (pass, pass)
+            }
         }
-        let lag = measured.lag_millis.unwrap_or(self.looking_millis.high);
-        let found = case.of_changes(within(self.changes, lag));
-        let sending = self.sending_millis(found.min(measured.length), case);
-        let pass = sending.max(case.of_changes(self.looking_millis));
-        (pass, pass)
     }
 
     fn sending_millis(&self, bytes: u64, case: Case) -> u64 {

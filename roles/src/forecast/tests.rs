@@ -105,6 +105,42 @@ fn what_shrinks_from_pass_to_pass_converges_and_says_when() {
 }
 
 #[test]
+fn of_an_agent_that_is_silent_nothing_is_said() {
+    let passes = [
+        pass(1, 10_000, 100, None),
+        pass(2, 4_000, 40, Some(200)),
+        pass(3, 80, 4, Some(4)),
+    ];
+    let silent = Measured {
+        lag_millis: None,
+        ..resting(&passes)
+    };
+    assert_eq!(verdict(&silent), Verdict::Unknown(Lacking::Silent));
+    // It has just started again: a pass is under way, and nobody knows when the last began.
+    let running = Running {
+        elapsed_millis: 2 * SECOND,
+        done_bytes: 5 * GIB,
+        bytes_per_sec: None,
+    };
+    let restarted = Measured {
+        running: Some(running),
+        ..silent
+    };
+    let secs = Range::exactly(2);
+    assert_eq!(verdict(&restarted), Verdict::Converges { secs });
+}
+
+#[test]
+fn a_volume_whose_length_nobody_says_does_not_fit() {
+    let passes = [pass(1, 10_000, 100, None), pass(2, 60, 10, Some(60))];
+    let measured = Measured {
+        length: 0,
+        ..resting(&passes)
+    };
+    assert_eq!(verdict(&measured), Verdict::Unknown(Lacking::Silent));
+}
+
+#[test]
 fn changes_that_outrun_the_link_are_said_to_with_what_would_help() {
     // 100 MiB/s; 150 MiB/s changes.
     let passes = [
@@ -377,8 +413,8 @@ proptest! {
             prop_assert!(range.low <= range.high);
         }
         prop_assert!(forecast.behind_bytes.is_none_or(|behind| behind.high <= length));
-        if passes.len() < 2 {
-            prop_assert!(matches!(forecast.verdict, Verdict::Unknown(_) | Verdict::Fits));
+        if passes.len() < 2 || length == 0 || (running.is_none() && lag_millis.is_none()) {
+            prop_assert!(matches!(forecast.verdict, Verdict::Unknown(_)));
         }
     }
 }

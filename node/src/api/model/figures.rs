@@ -81,9 +81,9 @@ pub struct ForecastView {
     /// `diverges`: it will not.
     pub verdict: String,
     /// Of `unknown`, what is missing: `first-pass`, `changes` (a second pass), `link` (a
-    /// pass that sends enough) or `standstill`. Of `uncertain` and `diverges`, why not:
-    /// `link` (as much changes as can be sent) or `looking` (too much changes while the
-    /// disk is looked at).
+    /// pass that sends enough), `standstill`, or `agent-silent` (its agent says nothing of
+    /// the volume now). Of `uncertain` and `diverges`, why not: `link` (as much changes as
+    /// can be sent) or `looking` (too much changes while the disk is looked at).
     pub because: Option<String>,
     /// Of those, what would help: `compression`, `bandwidth`, `quiet-hours`, `tracker`.
     pub help: Vec<String>,

@@ -78,6 +78,7 @@ fn missing(what: Option<&str>) -> &'static str {
         Some("first-pass") => "the first pass is not complete",
         Some("changes") => "a second pass shows how much changes",
         Some("link") => "no pass has sent enough to tell how fast the link is",
+        Some("agent-silent") => "its agent says nothing of it now",
         Some("standstill") => "the pass under way does not get on",
         _ => "not enough was measured",
     }
@@ -285,6 +286,7 @@ barriers  12 durable, the last 4 s ago
             ("changes", "a second pass shows how much changes"),
             ("link", "how fast the link is"),
             ("standstill", "does not get on"),
+            ("agent-silent", "its agent says nothing of it now"),
         ] {
             let mut job = job("initial-sync");
             job.forecast = Some(ForecastView {

@@ -68,9 +68,24 @@ pub struct Running {
     pub elapsed_millis: u64,
     /// Bytes of the disk that it dealt with.
     pub done_bytes: u64,
+    /// Bytes of the disk that it found to differ and sent.
+    pub found_bytes: u64,
     /// Bytes of the disk that it dealt with in a second, lately; none while that is not
     /// known yet.
     pub bytes_per_sec: Option<u64>,
+}
+
+impl Running {
+    /// What it will have found of a volume of so many bytes: what it has already, or as
+    /// much in the rest as in what it dealt with.
+    fn finds(&self, length: u64) -> Range {
+        let low = self.found_bytes.min(length);
+        let high = scaled(self.found_bytes, length, self.done_bytes);
+        Range {
+            low,
+            high: high.clamp(low, length),
+        }
+    }
 }
 
 /// What was measured of one volume.
@@ -202,14 +217,12 @@ pub fn forecast(measured: &Measured<'_>, freeze_millis: u64) -> Forecast {
         (_, None, _) => Verdict::Unknown(Lacking::FirstPass),
         _ if changes.is_empty() => Verdict::Unknown(Lacking::Changes),
         _ if pass_left == Some(None) => Verdict::Unknown(Lacking::Standstill),
-        (_, _, None) if changes.iter().any(|change| change.bytes > 0) => {
-            Verdict::Unknown(Lacking::Link)
-        }
+        (_, _, None) if has_to_send(measured, &changes) => Verdict::Unknown(Lacking::Link),
         (Some(phase), Some(looking_millis), link) => {
             let model = Model {
                 phase,
                 changes: &changes,
-                // With no changes at all the link does not matter.
+                // With nothing to send the link does not matter.
                 link: link.unwrap_or(Link {
                     bytes_per_sec: Range::exactly(u64::MAX),
                     is_at_least: true,
@@ -230,8 +243,16 @@ pub fn forecast(measured: &Measured<'_>, freeze_millis: u64) -> Forecast {
     }
 }
 
-/// By how much the copy is behind: what changed since the last complete pass began, some
-/// of which the pass under way may have sent.
+/// Whether anything changed, or is found to have by the pass under way.
+fn has_to_send(measured: &Measured<'_>, changes: &[Change]) -> bool {
+    let found = measured.running.map_or(0, |running| running.found_bytes);
+    let changed = changes.iter().any(|change| change.bytes > 0);
+    changed || found > 0 || measured.unsettled_bytes > 0
+}
+
+/// By how much the copy is behind: what changed since the last complete pass began. What
+/// the pass under way found of that counts until it is complete, whatever was found
+/// before.
 fn behind(measured: &Measured<'_>, changes: &[Change]) -> Option<Range> {
     let lag_millis = measured.lag_millis?;
     if changes.is_empty() {
@@ -242,11 +263,14 @@ fn behind(measured: &Measured<'_>, changes: &[Change]) -> Option<Range> {
         .map_or(lag_millis, |running| running.elapsed_millis);
     let least = within(changes, since.min(lag_millis)).low;
     let most = within(changes, lag_millis).high;
+    let finds = measured.running.map(|running| running.finds(measured.length));
+    let finds = finds.unwrap_or_default();
     let unsettled = measured.unsettled_bytes;
-    let least = least.max(unsettled).min(measured.length);
+    let least = least.max(unsettled).max(finds.low);
+    let most = most.saturating_add(unsettled).max(finds.high);
     Some(Range::between(
-        least,
-        most.saturating_add(unsettled).min(measured.length),
+        least.min(measured.length),
+        most.min(measured.length),
     ))
 }
 

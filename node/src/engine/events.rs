@@ -288,6 +288,7 @@ mod tests {
             pass: u32::MAX,
             total_bytes: u64::MAX,
             done_bytes: u64::MAX,
+            found_bytes: u64::MAX,
             pass_millis: u64::MAX,
             bytes_per_sec: Some(u64::MAX),
             pass_bytes_per_sec: u64::MAX,
@@ -312,6 +313,7 @@ mod tests {
             pass: 1,
             total_bytes: 2,
             done_bytes: 3,
+            found_bytes: 17,
             pass_millis: 4,
             bytes_per_sec: Some(5),
             pass_bytes_per_sec: 6,
@@ -336,7 +338,7 @@ mod tests {
         golden.extend([1; 16]);
         golden.extend([2; 16]);
         golden.extend([
-            1, 2, 3, 4, 1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 16, 1,
+            1, 2, 3, 17, 4, 1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 16, 1,
         ]);
         assert_eq!(codec::encode(&said).unwrap(), golden);
         assert_eq!(codec::decode::<Progressed>(&golden).unwrap(), said);

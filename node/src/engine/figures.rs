@@ -26,6 +26,8 @@ pub struct Figures {
     pub total_bytes: u64,
     /// Bytes of it that the pass dealt with.
     pub done_bytes: u64,
+    /// Bytes of it that the pass found to differ and sent.
+    pub found_bytes: u64,
     /// How long the pass has run.
     pub pass_millis: u64,
     /// Bytes dealt with in a second, lately; none in a pass that has just begun.
@@ -73,6 +75,8 @@ pub(super) struct Meter {
     samples: VecDeque<Sample>,
     pass: u32,
     began_millis: u64,
+    /// Blocks that had been sent when it began.
+    began_sent: u64,
     barrier_millis: Option<u64>,
     /// When the last complete pass began.
     covered_millis: Option<u64>,
@@ -100,6 +104,7 @@ impl Meter {
             pass: counts.pass,
             total_bytes: length,
             done_bytes,
+            found_bytes: in_bytes(counts.blocks_sent.saturating_sub(self.began_sent)),
             pass_millis,
             bytes_per_sec: looked_at.map(in_bytes),
             pass_bytes_per_sec: per_sec(done_bytes, pass_millis),
@@ -126,6 +131,7 @@ impl Meter {
         if begins || self.samples.is_empty() {
             self.samples.clear();
             (self.pass, self.began_millis) = (counts.pass, now_millis);
+            self.began_sent = counts.blocks_sent;
         }
         self.samples.push_back(Sample {
             at_millis: now_millis,
@@ -222,6 +228,26 @@ mod tests {
         assert_eq!((next.pass_millis, next.bytes_per_sec), (0, None));
         let later = meter.measure(11_000, LENGTH, &counts(2, 30, 0));
         assert_eq!(later.bytes_per_sec, Some(10 * BLOCK_SIZE as u64));
+    }
+
+    #[test]
+    fn what_a_pass_found_is_counted_from_its_beginning() {
+        let sent = |pass, looked_at, blocks_sent| Counts {
+            blocks_sent,
+            ..counts(pass, looked_at, 0)
+        };
+        let mut meter = Meter::default();
+        let first = meter.measure(0, LENGTH, &sent(1, 0, 0));
+        assert_eq!(first.found_bytes, 0);
+        let first = meter.measure(5_000, LENGTH, &sent(1, 500, 70));
+        assert_eq!(first.found_bytes, 70 * BLOCK_SIZE as u64);
+        let next = meter.measure(9_000, LENGTH, &sent(2, 0, 90));
+        assert_eq!(next.found_bytes, 0);
+        let next = meter.measure(9_500, LENGTH, &sent(2, 10, 93));
+        assert_eq!(next.found_bytes, 3 * BLOCK_SIZE as u64);
+        assert_eq!(next.disk_bytes, 93 * BLOCK_SIZE as u64);
+        let again = meter.measure(9_900, LENGTH, &sent(2, 1, 95));
+        assert_eq!(again.found_bytes, 0, "it was broken off and begins again");
     }
 
     #[test]

@@ -85,6 +85,7 @@ impl State<'_> {
             running: running.map(|figures| Running {
                 elapsed_millis: figures.pass_millis,
                 done_bytes: figures.done_bytes,
+                found_bytes: figures.found_bytes,
                 bytes_per_sec: figures.bytes_per_sec,
             }),
             lag_millis: lag.map(|lag| lag.saturating_add(age)),

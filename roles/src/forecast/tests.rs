@@ -120,7 +120,7 @@ fn of_an_agent_that_is_silent_nothing_is_said() {
     let running = Running {
         elapsed_millis: 2 * SECOND,
         done_bytes: 5 * GIB,
-        bytes_per_sec: None,
+        ..Running::default()
     };
     let restarted = Measured {
         running: Some(running),
@@ -227,6 +227,7 @@ fn the_pass_under_way_is_counted_by_its_mean_and_by_its_present_speed() {
         elapsed_millis: 10 * SECOND,
         done_bytes: 2 * GIB,
         bytes_per_sec: Some(100 * MIB),
+        ..Running::default()
     };
     let passes = [pass(1, 10_000, 100, None), pass(2, 60, 10, Some(60))];
     let measured = Measured {
@@ -246,11 +247,93 @@ fn the_pass_under_way_is_counted_by_its_mean_and_by_its_present_speed() {
 }
 
 #[test]
+fn what_the_pass_under_way_finds_counts_whatever_was_found_before() {
+    // Nothing of note ever changed; now every other byte did.
+    let running = Running {
+        elapsed_millis: 10 * SECOND,
+        done_bytes: 4 * GIB,
+        found_bytes: 2 * GIB,
+        bytes_per_sec: Some(400 * MIB),
+    };
+    let passes = [pass(1, 10_000, 100, None), pass(2, 60, 10, Some(60))];
+    let measured = Measured {
+        running: Some(running),
+        lag_millis: Some(30 * SECOND),
+        ..resting(&passes)
+    };
+    let found = forecast(&measured, FREEZE_MILLIS);
+    let behind = Range::between(2 * GIB, 5 * GIB);
+    assert_eq!(found.behind_bytes, Some(behind));
+    assert!(matches!(found.verdict, Verdict::Converges { .. }));
+    // At the beginning it may be all of the disk, and never more.
+    let begins = Running {
+        done_bytes: 0,
+        found_bytes: MIB,
+        ..running
+    };
+    let measured = Measured {
+        running: Some(begins),
+        ..measured
+    };
+    let behind = forecast(&measured, FREEZE_MILLIS).behind_bytes;
+    assert_eq!(behind.map(|behind| behind.high), Some(10 * GIB));
+}
+
+#[test]
+fn what_is_found_or_on_its_way_needs_a_link_that_is_known() {
+    let passes = [pass(1, 1, 100, None), pass(2, 0, 30, Some(100))];
+    let running = Running {
+        elapsed_millis: 10 * SECOND,
+        done_bytes: 4 * GIB,
+        ..Running::default()
+    };
+    let quiet = Measured {
+        running: Some(running),
+        ..resting(&passes)
+    };
+    assert_eq!(verdict(&quiet), Verdict::Fits);
+    let unsettled = Measured {
+        unsettled_bytes: GIB,
+        ..quiet
+    };
+    assert_eq!(verdict(&unsettled), Verdict::Unknown(Lacking::Link));
+    let found = Measured {
+        running: Some(Running {
+            found_bytes: GIB,
+            ..running
+        }),
+        ..quiet
+    };
+    assert_eq!(verdict(&found), Verdict::Unknown(Lacking::Link));
+}
+
+#[test]
+fn what_is_on_its_way_while_a_pass_runs_counts_as_behind() {
+    let passes = [pass(1, 10_000, 100, None), pass(2, 60, 10, Some(60))];
+    let running = Running {
+        elapsed_millis: 5 * SECOND,
+        done_bytes: 5 * GIB,
+        ..Running::default()
+    };
+    let measured = Measured {
+        running: Some(running),
+        lag_millis: Some(30 * SECOND),
+        unsettled_bytes: 400 * MIB,
+        ..resting(&passes)
+    };
+    let forecast = forecast(&measured, FREEZE_MILLIS);
+    let behind = Range::between(400 * MIB, 460 * MIB);
+    assert_eq!(forecast.behind_bytes, Some(behind));
+    assert_ne!(forecast.verdict, Verdict::Fits);
+}
+
+#[test]
 fn a_pass_that_stands_still_has_no_end_and_neither_has_the_forecast() {
     let running = Running {
         elapsed_millis: 10 * SECOND,
         done_bytes: 2 * GIB,
         bytes_per_sec: Some(0),
+        ..Running::default()
     };
     let passes = [pass(1, 10_000, 100, None), pass(2, 9_000, 90, Some(60))];
     let measured = Measured {
@@ -384,7 +467,8 @@ proptest! {
     fn whatever_was_measured_its_ranges_are_in_order_and_bounded_by_the_disk(
         found in proptest::collection::vec(
             (any::<u64>(), any::<u64>(), proptest::option::of(any::<u64>())), 0..20),
-        running in proptest::option::of((any::<u64>(), any::<u64>(), proptest::option::of(any::<u64>()))),
+        running in proptest::option::of(
+            (any::<u64>(), any::<u64>(), any::<u64>(), proptest::option::of(any::<u64>()))),
         lag_millis in proptest::option::of(any::<u64>()),
         unsettled_bytes: u64,
         length: u64,
@@ -393,8 +477,8 @@ proptest! {
         let passes: Vec<PassSummary> = (1..).zip(found).map(|(pass, (blocks, millis, since_millis))| {
             PassSummary { pass, blocks, bytes_sent: 0, millis, since_millis }
         }).collect();
-        let running = running.map(|(elapsed_millis, done_bytes, bytes_per_sec)| Running {
-            elapsed_millis, done_bytes, bytes_per_sec,
+        let running = running.map(|(elapsed_millis, done_bytes, found_bytes, bytes_per_sec)| {
+            Running { elapsed_millis, done_bytes, found_bytes, bytes_per_sec }
         });
         let measured = Measured {
             length, passes: &passes, running, lag_millis, unsettled_bytes, is_compressing: false,

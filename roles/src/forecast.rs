@@ -101,8 +101,8 @@ pub struct Measured<'a> {
     pub lag_millis: Option<u64>,
     /// Bytes that are known to differ and are not durable yet.
     pub unsettled_bytes: u64,
-    /// Whether what is sent is compressed.
-    pub is_compressing: bool,
+    /// Whether nothing that is sent is compressed, by the agent's settings.
+    pub is_uncompressed: bool,
 }
 
 /// How fast changes can be sent, in bytes of the disk in a second.
@@ -142,7 +142,7 @@ pub enum Cause {
 /// What would help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Help {
-    /// Compress what is sent.
+    /// Compress what is sent, where settings forbid it.
     Compression,
     /// More bandwidth, or a limit lifted.
     Bandwidth,
@@ -263,7 +263,9 @@ fn behind(measured: &Measured<'_>, changes: &[Change]) -> Option<Range> {
         .map_or(lag_millis, |running| running.elapsed_millis);
     let least = within(changes, since.min(lag_millis)).low;
     let most = within(changes, lag_millis).high;
-    let finds = measured.running.map(|running| running.finds(measured.length));
+    let finds = measured
+        .running
+        .map(|running| running.finds(measured.length));
     let finds = finds.unwrap_or_default();
     let unsettled = measured.unsettled_bytes;
     let least = least.max(unsettled).max(finds.low);

@@ -3,7 +3,7 @@
 
 use super::figures::{Figures, Meter};
 use super::{Engine, Message};
-use crate::transfer::{self, Progress, SendCommand, SendEvent, SendJob};
+use crate::transfer::{self, Compression, Progress, SendCommand, SendEvent, SendJob};
 use keys::proof::{End, Method, RootProof};
 use keys::{Authority, Domain, Epoch, Leases, Permit, PublicKey, SendBlocks, Signed, VolumeId};
 use roles::agent::{Action, Agent, Finished, Input, LOST_MILLIS, Record};
@@ -49,14 +49,14 @@ struct Session {
 }
 
 impl AgentSlot {
-    fn new(machine: Agent) -> Self {
+    fn new(machine: Agent, compression: Compression) -> Self {
         Self {
             machine,
             session: None,
             source: None,
             look: None,
             progress: Arc::default(),
-            meter: Meter::default(),
+            meter: Meter::new(compression),
             measured_millis: None,
         }
     }
@@ -115,7 +115,8 @@ impl Engine {
         for record in self.store.agents()? {
             let job = record.job;
             let machine = self.machine(job, Some(record));
-            self.agents.insert(job, AgentSlot::new(machine));
+            self.agents
+                .insert(job, AgentSlot::new(machine, self.config.compression));
         }
         Ok(())
     }
@@ -142,7 +143,8 @@ impl Engine {
         }
         for job in fresh {
             let machine = self.machine(job, None);
-            self.agents.insert(job, AgentSlot::new(machine));
+            self.agents
+                .insert(job, AgentSlot::new(machine, self.config.compression));
         }
     }
 
@@ -304,7 +306,7 @@ impl Engine {
         slot.progress.begin_session();
         if slot.machine.record().passes.is_empty() {
             // Another copy, of which nothing is complete.
-            slot.meter = Meter::default();
+            slot.meter = Meter::new(self.config.compression);
         }
         let progress = slot.progress.clone();
         slot.source.get_or_insert(volume.identity());

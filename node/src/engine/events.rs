@@ -303,7 +303,7 @@ mod tests {
             barriers: u64::MAX,
             barrier_age_millis: Some(u64::MAX),
             lag_millis: Some(u64::MAX),
-            is_compressing: true,
+            is_uncompressed: true,
         };
         let number = (u64::MAX, u64::MAX);
         let figures = vec![(job, most); MAX_PROGRESSED];
@@ -328,7 +328,7 @@ mod tests {
             barriers: 15,
             barrier_age_millis: None,
             lag_millis: Some(16),
-            is_compressing: true,
+            is_uncompressed: true,
         };
         let said = Progressed {
             number: (7, 8),

@@ -4,7 +4,7 @@
 //! the counters (`transfer`), when it is measured and told (`events`), and what follows
 //! from it (`roles::forecast`).
 
-use crate::transfer::{Counts, Way};
+use crate::transfer::{Compression, Counts, Way};
 use blocks::BLOCK_SIZE;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -56,8 +56,8 @@ pub struct Figures {
     pub barrier_age_millis: Option<u64>,
     /// How long ago the last complete pass began: all that is older is in the copy.
     pub lag_millis: Option<u64>,
-    /// Whether what is sent is compressed.
-    pub is_compressing: bool,
+    /// Whether nothing that is sent is compressed, by the agent's settings.
+    pub is_uncompressed: bool,
 }
 
 /// What was counted at one time.
@@ -73,6 +73,7 @@ struct Sample {
 pub(super) struct Meter {
     /// Of the pass that runs, or ran last, newest last.
     samples: VecDeque<Sample>,
+    compression: Compression,
     pass: u32,
     began_millis: u64,
     /// Blocks that had been sent when it began.
@@ -83,6 +84,14 @@ pub(super) struct Meter {
 }
 
 impl Meter {
+    /// Of a volume that is sent with this setting.
+    pub(super) fn new(compression: Compression) -> Self {
+        Self {
+            compression,
+            ..Self::default()
+        }
+    }
+
     /// A barrier is durable.
     pub(super) fn barrier(&mut self, now_millis: u64) {
         self.barrier_millis = Some(now_millis);
@@ -119,7 +128,7 @@ impl Meter {
             barriers: counts.barriers,
             barrier_age_millis: self.barrier_millis.map(age),
             lag_millis: self.covered_millis.map(age),
-            is_compressing: counts.is_compressing,
+            is_uncompressed: self.compression == Compression::Off,
         }
     }
 
@@ -260,6 +269,20 @@ mod tests {
         let later = meter.measure(9_000, LENGTH, &counts(1, 0, 0));
         let ages = (later.barrier_age_millis, later.lag_millis);
         assert_eq!(ages, (Some(5_000), Some(8_000)), "since the pass began");
+    }
+
+    #[test]
+    fn that_nothing_is_compressed_is_said_where_settings_forbid_it() {
+        // While it does not pay, the automatic one does not compress either.
+        let counts = counts(1, 0, 0);
+        for (compression, is_uncompressed) in [
+            (Compression::Off, true),
+            (Compression::Auto, false),
+            (Compression::On, false),
+        ] {
+            let figures = Meter::new(compression).measure(0, LENGTH, &counts);
+            assert_eq!(figures.is_uncompressed, is_uncompressed, "{compression:?}");
+        }
     }
 
     #[test]

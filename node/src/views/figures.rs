@@ -90,7 +90,7 @@ impl State<'_> {
             }),
             lag_millis: lag.map(|lag| lag.saturating_add(age)),
             unsettled_bytes: figures.map_or(0, |figures| figures.unsettled_bytes),
-            is_compressing: figures.is_some_and(|figures| figures.is_compressing),
+            is_uncompressed: figures.is_some_and(|figures| figures.is_uncompressed),
         };
         Some(view(forecast(&measured, FREEZE_MILLIS)))
     }

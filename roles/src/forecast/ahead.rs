@@ -81,11 +81,11 @@ impl Model<'_> {
             (Ok(soonest), Err(cause)) => Verdict::Uncertain {
                 soonest_secs: soonest.div_ceil(1_000),
                 cause,
-                help: help(cause, measured.is_compressing),
+                help: help(cause, measured.is_uncompressed),
             },
             (Err(cause), _) => Verdict::Diverges {
                 cause,
-                help: help(cause, measured.is_compressing),
+                help: help(cause, measured.is_uncompressed),
             },
         }
     }
@@ -148,10 +148,12 @@ impl Model<'_> {
     }
 }
 
-fn help(cause: Cause, is_compressing: bool) -> Vec<Help> {
+fn help(cause: Cause, is_uncompressed: bool) -> Vec<Help> {
     match cause {
         Cause::Looking => vec![Help::Tracker, Help::QuietHours],
-        Cause::Link if is_compressing => vec![Help::Bandwidth, Help::QuietHours],
-        Cause::Link => vec![Help::Compression, Help::Bandwidth, Help::QuietHours],
+        Cause::Link if is_uncompressed => {
+            vec![Help::Compression, Help::Bandwidth, Help::QuietHours]
+        }
+        Cause::Link => vec![Help::Bandwidth, Help::QuietHours],
     }
 }

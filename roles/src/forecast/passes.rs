@@ -105,7 +105,8 @@ pub(super) fn looking(passes: &[PassSummary], busy: &Busy<'_>) -> Option<Range> 
 }
 
 /// What changes within a time, by the measurements over times next to it: those of about
-/// the same length vary as the source does.
+/// the same length vary as the source does. Where longer and shorter ones contradict each
+/// other, all that any of them says is possible.
 pub(super) fn within(changes: &[Change], millis: u64) -> Range {
     let longer = changes.iter().filter(|change| change.millis >= millis);
     let nearest = longer.clone().map(|change| change.millis).min();
@@ -115,17 +116,20 @@ pub(super) fn within(changes: &[Change], millis: u64) -> Range {
     let nearest = shorter.clone().map(|change| change.millis).max();
     let shortest = nearest.map_or(0, |nearest| nearest / ALIKE);
     let shorter = shorter.filter(|change| change.millis >= shortest);
-    let at_pace = |change: &Change| change.scaled_to(millis);
-    let most = [
-        longer.clone().map(|change| change.bytes).max(),
-        shorter.clone().map(at_pace).max(),
-    ];
-    let least = [
-        shorter.map(|change| change.bytes).min(),
-        longer.map(at_pace).min(),
-    ];
-    let most = most.into_iter().flatten().min().unwrap_or(0);
-    let least = least.into_iter().flatten().max().unwrap_or(0);
-    // Where the source was another from one to the next, they contradict each other.
-    Range::between(least, most)
+    let ends = |one: u64, other: u64| Range::between(one, other);
+    let longer = longer.map(|change| ends(change.scaled_to(millis), change.bytes));
+    let shorter = shorter.map(|change| ends(change.bytes, change.scaled_to(millis)));
+    let longer = longer.reduce(Range::and);
+    let shorter = shorter.reduce(Range::and);
+    match (longer, shorter) {
+        (Some(longer), Some(shorter)) => {
+            let (low, high) = (longer.low.max(shorter.low), longer.high.min(shorter.high));
+            match low <= high {
+                true => Range { low, high },
+                // The source was another from one to the next, and may be either.
+                false => longer.and(shorter),
+            }
+        }
+        (one, other) => one.or(other).unwrap_or_default(),
+    }
 }

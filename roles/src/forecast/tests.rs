@@ -28,7 +28,7 @@ fn resting(passes: &[PassSummary]) -> Measured<'_> {
         running: None,
         lag_millis: Some(0),
         unsettled_bytes: 0,
-        is_compressing: true,
+        is_uncompressed: false,
     }
 }
 
@@ -149,7 +149,7 @@ fn changes_that_outrun_the_link_are_said_to_with_what_would_help() {
         pass(3, 9_000, 90, Some(60)),
     ];
     let measured = Measured {
-        is_compressing: false,
+        is_uncompressed: true,
         lag_millis: Some(90 * SECOND),
         ..resting(&passes)
     };
@@ -160,7 +160,7 @@ fn changes_that_outrun_the_link_are_said_to_with_what_would_help() {
     let change = forecast.change_bytes_per_sec.map(|range| range.low / MIB);
     assert_eq!(change, Some(150));
     let compressing = Measured {
-        is_compressing: true,
+        is_uncompressed: false,
         ..measured
     };
     let Verdict::Diverges { help, .. } = verdict(&compressing) else {
@@ -353,6 +353,26 @@ fn only_the_newest_measurements_count() {
     assert_eq!(forecast.change_bytes_per_sec, Some(Range::exactly(MIB)));
 }
 
+#[test]
+fn measurements_that_contradict_each_other_leave_all_that_either_says_possible() {
+    // 600 MiB in 60 s, and then 10 MiB in 10 s: of 30 s one says 300 MiB to 600 MiB, the
+    // other 10 MiB to 30 MiB.
+    let passes = [
+        pass(1, 10_000, 100, None),
+        pass(2, 600, 10, Some(60)),
+        pass(3, 10, 10, Some(10)),
+    ];
+    let measured = Measured {
+        lag_millis: Some(30 * SECOND),
+        ..resting(&passes)
+    };
+    let behind = Range::between(10 * MIB, 600 * MIB);
+    assert_eq!(
+        forecast(&measured, FREEZE_MILLIS).behind_bytes,
+        Some(behind)
+    );
+}
+
 /// A disk whose blocks change at a steady pace, each another one, and passes over it that
 /// follow each other.
 #[derive(Debug, Clone, Copy)]
@@ -481,7 +501,7 @@ proptest! {
             Running { elapsed_millis, done_bytes, found_bytes, bytes_per_sec }
         });
         let measured = Measured {
-            length, passes: &passes, running, lag_millis, unsettled_bytes, is_compressing: false,
+            length, passes: &passes, running, lag_millis, unsettled_bytes, is_uncompressed: true,
         };
         let forecast = forecast(&measured, freeze_millis);
         let secs = match forecast.verdict {

@@ -34,7 +34,7 @@ use table::Table;
 
 /// Format of the whole file; raised when a program that knows only the one before
 /// could misread it.
-pub const FORMAT: u8 = 5;
+pub const FORMAT: u8 = 6;
 /// Memory for the engine's cache, in bytes. Everything is read once at the start and
 /// then kept elsewhere; the engine would take a gibibyte.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
@@ -282,7 +282,9 @@ fn read_header(txn: &ReadTransaction) -> Result<Header, StoreError> {
         Some(&found) if found > known => {
             return Err(StoreError::NewerFormat { what, found, known });
         }
-        Some(&found) if found < known => return Err(StoreError::OlderFormat { found, known }),
+        Some(&found) if found < known => {
+            return Err(StoreError::OlderFormat { what, found, known });
+        }
         _ => {}
     }
     let StoredHeader { mesh, key } = table::unseal(HEADER.name(), HEADER_KEY, &stored)?;

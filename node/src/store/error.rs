@@ -49,9 +49,11 @@ pub enum StoreError {
     },
     /// Written by a program of before the format changed.
     #[error(
-        "the stored state has format {found} and this dunlin reads format {known} only: use the dunlin that wrote it, or move the data folder away and join the mesh again with a new invite (source disks are not touched by this)"
+        "the stored {what} has format {found} and this dunlin reads format {known} only: use the dunlin that wrote it, or move the data folder away and join the mesh again with a new invite (source disks are not touched by this)"
     )]
     OlderFormat {
+        /// What was stored.
+        what: &'static str,
         /// Its format.
         found: u8,
         /// The format that this program reads.

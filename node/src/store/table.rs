@@ -263,6 +263,11 @@ pub(super) fn unseal<T: Wire>(table: &str, key: &[u8], stored: &[u8]) -> Result<
             found,
             known,
         },
+        DecodeError::Version { name, found, known } => StoreError::OlderFormat {
+            what: name,
+            found,
+            known,
+        },
         other => damaged(&other.to_string()),
     })
 }

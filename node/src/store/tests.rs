@@ -372,6 +372,33 @@ fn another_format_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn a_record_of_an_older_version_is_told_from_a_damaged_one() {
+    let folder = TempDir::new().unwrap();
+    let (_, store) = create(&folder);
+    #[derive(Serialize, Deserialize)]
+    struct Older(u8);
+    impl Wire for Older {
+        const NAME: &'static str = "older";
+        const VERSION: u8 = 1;
+        const LIMIT: usize = 10;
+    }
+    store
+        .write(|txn| table::put(txn, mine::AGENTS, b"x", &Older(1)))
+        .unwrap();
+    let refused = store.agents().unwrap_err();
+    let words = refused.to_string();
+    assert!(
+        matches!(refused, StoreError::OlderFormat { found: 1, .. }),
+        "{words}"
+    );
+    assert!(
+        words.contains("has format 1 and this dunlin reads format"),
+        "{words}"
+    );
+    assert!(words.contains("join the mesh again"), "{words}");
+}
+
+#[test]
 fn a_newer_record_is_told_from_a_damaged_one() {
     #[derive(Serialize, Deserialize)]
     struct Newer(u8);

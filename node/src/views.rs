@@ -30,6 +30,8 @@ pub struct Live {
     pub figures: Figures,
     /// When they were made or heard here.
     pub at: UnixSecs,
+    /// The next ones come so much later, in a mesh of this size.
+    pub pace_millis: u64,
 }
 
 /// Everything a view is made from.

@@ -7,7 +7,8 @@ use super::{Engine, RECENT_EVENTS, wall_clock};
 use crate::store::NewEvent;
 use crate::views::Live;
 use codec::Wire;
-use keys::{Domain, MigrationId, PublicKey, Role, Signed, UnixSecs};
+use crdt::{Desired, Plan};
+use keys::{Domain, MigrationId, NodeId, PublicKey, Role, Signed, UnixSecs};
 use roles::{JobId, Note};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,9 @@ const CHATTY_NODES: u64 = 64;
 const MAX_PROGRESSED: usize = 128;
 /// Live figures kept of jobs, of all nodes together.
 const MAX_LIVE: usize = 4096;
+
+/// How often figures are dropped of jobs that are not planned any more.
+const SWEEP_MILLIS: u64 = 10_000;
 
 /// Gossip of an agent: the live figures of its sessions. Stored nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +54,7 @@ pub(super) struct Progress {
     since: u64,
     said: u64,
     next_millis: u64,
+    next_sweep_millis: u64,
     /// The last message heard of each agent, and when; no more than there are members.
     heard: BTreeMap<PublicKey, ((u64, u64), u64)>,
 }
@@ -61,6 +66,7 @@ impl Progress {
             since: since.0,
             said: 0,
             next_millis: 0,
+            next_sweep_millis: 0,
             heard: BTreeMap::new(),
         }
     }
@@ -78,6 +84,14 @@ impl Progress {
         }
         is_new
     }
+}
+
+/// The node whose figures of a job are shown: none's of a migration that is gone or
+/// deleted, or has other volumes.
+fn agent_of(plan: &Plan, job: &JobId) -> Option<NodeId> {
+    let migration = plan.migrations.get(&job.migration)?;
+    let is_shown = migration.desired != Desired::Deleted && migration.volumes.contains(&job.volume);
+    is_shown.then_some(migration.source)
 }
 
 /// About which migration, of which kind, in which words.
@@ -181,6 +195,11 @@ impl Engine {
 
     pub(super) fn sample_progress(&mut self) {
         let now = self.now().mono_millis;
+        if self.progress.next_sweep_millis <= now {
+            self.progress.next_sweep_millis = now + SWEEP_MILLIS;
+            let plan = self.replica.document().plan();
+            self.live.retain(|job, _| agent_of(plan, job).is_some());
+        }
         let mut figures = vec![];
         for (job, slot) in &mut self.agents {
             if let Some(live) = slot.sample(now, SAMPLE_MILLIS) {
@@ -192,8 +211,12 @@ impl Engine {
         }
         let at = wall_clock();
         let live = figures.iter().map(|(job, figures)| {
-            let figures = *figures;
-            (*job, Live { figures, at })
+            let live = Live {
+                figures: *figures,
+                at,
+                pace_millis: SAMPLE_MILLIS,
+            };
+            (*job, live)
         });
         self.live.extend(live);
         figures.truncate(MAX_PROGRESSED);
@@ -201,11 +224,10 @@ impl Engine {
     }
 
     fn gossip_progress(&mut self, now: u64, figures: Vec<(JobId, Figures)>) {
-        let nodes = self.admitted.len() as u64;
         if now < self.progress.next_millis {
             return;
         }
-        self.progress.next_millis = now + SAMPLE_MILLIS * (nodes / CHATTY_NODES);
+        self.progress.next_millis = now + self.pace_millis();
         self.progress.said += 1;
         let number = (self.progress.since, self.progress.said);
         let progressed = Progressed { number, figures };
@@ -213,6 +235,11 @@ impl Engine {
         if let Ok(signed) = Signed::seal(&self.identity, Domain::Progress, &progressed) {
             self.gossip(&Gossip::Progress(signed), None);
         }
+    }
+
+    /// How much later than its last an agent says its next figures.
+    fn pace_millis(&self) -> u64 {
+        SAMPLE_MILLIS * (self.admitted.len() as u64 / CHATTY_NODES)
     }
 
     /// Takes figures from the agent that the plan names; whether they are new, and so to
@@ -229,14 +256,17 @@ impl Engine {
         if figures.is_empty() || !self.progress.is_new(now, source, number) {
             return false;
         }
-        let at = wall_clock();
+        let (at, pace_millis) = (wall_clock(), self.pace_millis());
         for (job, figures) in figures {
-            let plan = self.replica.document().plan();
-            let theirs = plan.migrations.get(&job.migration);
-            let theirs = theirs.filter(|plan| plan.source == node);
-            let planned = theirs.is_some_and(|plan| plan.volumes.contains(&job.volume));
-            if planned && (self.live.contains_key(&job) || self.live.len() < MAX_LIVE) {
-                self.live.insert(job, Live { figures, at });
+            let agent = agent_of(self.replica.document().plan(), &job);
+            let has_room = self.live.contains_key(&job) || self.live.len() < MAX_LIVE;
+            if agent == Some(node) && has_room {
+                let live = Live {
+                    figures,
+                    at,
+                    pace_millis,
+                };
+                self.live.insert(job, live);
             }
         }
         true
@@ -276,6 +306,41 @@ mod tests {
         assert_eq!(Progressed::open(&sealed).unwrap(), said);
         let other = Signed::seal(&agent, Domain::Report, &said).unwrap();
         assert!(Progressed::open(&other).is_err());
+    }
+
+    #[test]
+    fn figures_are_shown_of_planned_volumes_of_migrations_that_are_not_deleted() {
+        let (id, node) = (MigrationId([1; 16]), NodeId([3; 32]));
+        let volume = keys::VolumeId([2; 16]);
+        let plan = |desired| {
+            let migration = crdt::MigrationPlan {
+                id,
+                name: "web".into(),
+                source: node,
+                volumes: vec![volume],
+                provider: "local".into(),
+                provisioner: node,
+                replicators: vec![],
+                site: None,
+                desired,
+                grants: vec![],
+                created_at: UnixSecs(1),
+                created_by: PublicKey([4; 32]),
+                conflicts: vec![],
+            };
+            Plan {
+                migrations: [(id, migration)].into(),
+                ..Plan::default()
+            }
+        };
+        let job = |migration, volume| JobId { migration, volume };
+        let (planned, deleted) = (plan(Desired::Started), plan(Desired::Deleted));
+        assert_eq!(agent_of(&planned, &job(id, volume)), Some(node));
+        assert_eq!(agent_of(&deleted, &job(id, volume)), None);
+        let other = keys::VolumeId([9; 16]);
+        assert_eq!(agent_of(&planned, &job(id, other)), None);
+        let gone = job(MigrationId([9; 16]), volume);
+        assert_eq!(agent_of(&planned, &gone), None);
     }
 
     #[test]

@@ -8,6 +8,10 @@ use roles::forecast::{
     Cause, FREEZE_MILLIS, Forecast, Help, Lacking, Measured, Range, Running, Verdict, forecast,
 };
 
+/// Figures that are so much older than the next should be say nothing of now: their agent
+/// is gone, or nobody hears it.
+const STALE_MILLIS: u64 = 30_000;
+
 pub(super) fn pass_view(pass: &PassSummary) -> PassView {
     PassView {
         pass: pass.pass,
@@ -52,17 +56,22 @@ impl Live {
         }
     }
 
+    /// Whether they are too old to say what happens now.
+    pub(super) fn is_stale(&self, now: UnixSecs) -> bool {
+        self.age_millis(now) > STALE_MILLIS.saturating_add(self.pace_millis)
+    }
+
     fn age_millis(&self, now: UnixSecs) -> u64 {
         now.0.saturating_sub(self.at.0).saturating_mul(1_000)
     }
 }
 
 impl State<'_> {
-    /// The forecast for a volume, while blocks move and this node runs.
+    /// The forecast for a volume of a known length, while blocks move and this node runs.
     pub(super) fn forecast(
         &self,
         stage: Stage,
-        length: u64,
+        length: Option<u64>,
         report: Option<&JobReport>,
         live: Option<&Live>,
     ) -> Option<ForecastView> {
@@ -71,28 +80,45 @@ impl State<'_> {
             Stage::InitialSync | Stage::Replicating | Stage::ReadyForCutover | Stage::CuttingOver
         );
         let report = report.filter(|_| moves && self.connected.is_some())?;
-        let figures = live.map(|live| &live.figures);
-        // What is reported and what is gossiped do not come at the same time.
-        let running = figures.filter(|figures| {
-            let last = report.passes.last().map_or(0, |pass| pass.pass);
-            report.step == "copying" && figures.pass > last
-        });
-        let lag = figures.and_then(|figures| figures.lag_millis);
-        let age = live.map_or(0, |live| live.age_millis(self.now));
-        let measured = Measured {
-            length,
-            passes: &report.passes,
-            running: running.map(|figures| Running {
-                elapsed_millis: figures.pass_millis,
-                done_bytes: figures.done_bytes,
-                found_bytes: figures.found_bytes,
-                bytes_per_sec: figures.bytes_per_sec,
-            }),
-            lag_millis: lag.map(|lag| lag.saturating_add(age)),
-            unsettled_bytes: figures.map_or(0, |figures| figures.unsettled_bytes),
-            is_uncompressed: figures.is_some_and(|figures| figures.is_uncompressed),
-        };
+        let measured = measured(length?, report, live, self.now);
         Some(view(forecast(&measured, FREEZE_MILLIS)))
+    }
+}
+
+/// What is known of a volume now. Of old figures a pass that was under way stands still
+/// since; where it had looked at all, or none was, their agent is silent.
+fn measured<'a>(
+    length: u64,
+    report: &'a JobReport,
+    live: Option<&Live>,
+    now: UnixSecs,
+) -> Measured<'a> {
+    let figures = live.map(|live| &live.figures);
+    let age = live.map_or(0, |live| live.age_millis(now));
+    let is_stale = live.is_some_and(|live| live.is_stale(now));
+    // What is reported and what is gossiped do not come at the same time.
+    let running = figures.filter(|figures| {
+        let last = report.passes.last().map_or(0, |pass| pass.pass);
+        let is_under_way = report.step == "copying" && figures.pass > last;
+        is_under_way && (!is_stale || figures.done_bytes < length)
+    });
+    let lag = figures.and_then(|figures| figures.lag_millis);
+    let lag = lag.filter(|_| !is_stale || running.is_some());
+    Measured {
+        length,
+        passes: &report.passes,
+        running: running.map(|figures| Running {
+            elapsed_millis: figures.pass_millis.saturating_add(age),
+            done_bytes: figures.done_bytes,
+            found_bytes: figures.found_bytes,
+            bytes_per_sec: match is_stale {
+                true => Some(0),
+                false => figures.bytes_per_sec,
+            },
+        }),
+        lag_millis: lag.map(|lag| lag.saturating_add(age)),
+        unsettled_bytes: figures.map_or(0, |figures| figures.unsettled_bytes),
+        is_uncompressed: figures.is_some_and(|figures| figures.is_uncompressed),
     }
 }
 
@@ -156,5 +182,105 @@ fn word(help: Help) -> &'static str {
         Help::Bandwidth => "bandwidth",
         Help::QuietHours => "quiet-hours",
         Help::Tracker => "tracker",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Figures;
+    use crdt::JobRole;
+    use keys::{Epoch, MigrationId, VolumeId};
+
+    const GIB: u64 = 1 << 30;
+
+    fn summary(pass: u32, blocks: u64, millis: u64, since_millis: Option<u64>) -> PassSummary {
+        PassSummary {
+            pass,
+            blocks,
+            bytes_sent: 0,
+            millis,
+            since_millis,
+        }
+    }
+
+    /// Of a volume of 10 GiB, after two passes, in the third.
+    fn report() -> JobReport {
+        JobReport {
+            migration: MigrationId([1; 16]),
+            volume: VolumeId([2; 16]),
+            role: JobRole::Agent,
+            epoch: Epoch(1),
+            replicator: None,
+            stage: Stage::Replicating,
+            step: "copying".into(),
+            detail: None,
+            pass: 3,
+            barrier: 2,
+            passes: vec![
+                summary(1, 163_840, 100_000, None),
+                summary(2, 1_000, 20_000, Some(200_000)),
+            ],
+            root: None,
+        }
+    }
+
+    fn live(pass: u32) -> Live {
+        Live {
+            figures: Figures {
+                pass,
+                total_bytes: 10 * GIB,
+                done_bytes: 5 * GIB,
+                pass_millis: 10_000,
+                bytes_per_sec: Some(GIB / 2),
+                lag_millis: Some(40_000),
+                ..Figures::default()
+            },
+            at: UnixSecs(1_000),
+            pace_millis: 0,
+        }
+    }
+
+    fn verdict(live: Option<&Live>, secs: u64) -> (String, Option<String>) {
+        let report = report();
+        let measured = measured(10 * GIB, &report, live, UnixSecs(1_000 + secs));
+        let view = view(forecast(&measured, FREEZE_MILLIS));
+        (view.verdict, view.because)
+    }
+
+    fn unknown(because: &str) -> (String, Option<String>) {
+        ("unknown".into(), Some(because.into()))
+    }
+
+    #[test]
+    fn figures_of_a_pass_that_are_not_renewed_stand_still_after_half_a_minute() {
+        let live = live(3);
+        let report = report();
+        let later = measured(10 * GIB, &report, Some(&live), UnixSecs(1_020));
+        let running = later.running.map(|running| running.elapsed_millis);
+        assert_eq!((running, later.lag_millis), (Some(30_000), Some(60_000)));
+        assert_ne!(verdict(Some(&live), 30).0, "unknown");
+        assert!(!live.is_stale(UnixSecs(1_030)));
+        assert_eq!(verdict(Some(&live), 31), unknown("standstill"));
+        assert!(live.is_stale(UnixSecs(1_031)));
+        // In a large mesh they come less often.
+        let rare = Live {
+            pace_millis: 60_000,
+            ..live
+        };
+        assert!(!rare.is_stale(UnixSecs(1_090)));
+        assert!(rare.is_stale(UnixSecs(1_091)));
+    }
+
+    #[test]
+    fn an_agent_that_says_nothing_any_more_is_silent() {
+        assert_eq!(verdict(None, 0), unknown("agent-silent"));
+        // Between two passes, and in one that has looked at all of the disk.
+        let resting = live(2);
+        assert_ne!(verdict(Some(&resting), 30).0, "unknown");
+        assert_eq!(verdict(Some(&resting), 31), unknown("agent-silent"));
+        let mut looked = live(3);
+        looked.figures.done_bytes = 10 * GIB;
+        assert_eq!(verdict(Some(&looked), 31), unknown("agent-silent"));
     }
 }

@@ -46,7 +46,7 @@ impl State<'_> {
             let mut stages = plan.volumes.iter().map(|volume| self.stage(plan, volume));
             stages.all(|stage| stage == Stage::CutOver)
         };
-        moving.sort_by_key(|plan| (is_over(plan), plan.created_at, plan.id));
+        moving.sort_by_cached_key(|plan| (is_over(plan), plan.created_at, plan.id));
         let mut room = volumes;
         let fit = moving.iter().take_while(|plan| {
             let left = room.checked_sub(plan.volumes.len());
@@ -269,12 +269,13 @@ impl State<'_> {
         let stage = self.stage(plan, volume);
         let is_over = stage == Stage::CutOver;
         let live = self.live.get(&job);
-        let length = info.map_or(0, |info| info.length);
+        let length = info.map(|info| info.length);
         let permission = is_over.then(|| self.evidence(plan).permission(volume));
         let witness = permission.and_then(Result::ok);
         let unconfirmed = permission.and_then(Result::err);
-        // Figures of a session that has ended say nothing any more.
+        // Figures of a session that has ended say nothing any more, nor do old ones.
         let copying = report.is_some_and(|job| job.step == "copying");
+        let progress = live.filter(|live| copying && !live.is_stale(self.now));
         let lost = self.lost_source(plan).filter(|_| report.is_none());
         let step = match (&lost, report) {
             (Some(_), _) => UNKNOWN.to_owned(),
@@ -284,7 +285,7 @@ impl State<'_> {
         JobView {
             volume: volume.to_string(),
             name: info.map_or_else(|| volume.short(), |info| info.name.clone()),
-            length,
+            length: length.unwrap_or(0),
             stage: match &lost {
                 Some(_) => UNKNOWN.to_owned(),
                 None => stage.to_string(),
@@ -307,7 +308,7 @@ impl State<'_> {
             confirmed_by: witness.map(|confirmed| self.name_of(&confirmed.witness())),
             unconfirmed: unconfirmed.map(|why| self.why_unconfirmed(&job, why)),
             passes: passes.iter().map(pass_view).collect(),
-            progress: live.filter(|_| copying).map(Live::progress),
+            progress: progress.map(Live::progress),
             counters: live.map(|live| live.counters(self.now)),
             forecast: self.forecast(stage, length, report, live),
         }

@@ -37,6 +37,8 @@ const RUN: &str = "run";
 const TREES: &str = "trees";
 const COPIES: &str = "copies";
 const CLOUD: &str = "cloud";
+/// The folders of the layout.
+const FOLDERS: [&str; 4] = [RUN, TREES, COPIES, CLOUD];
 
 /// A data folder that was found sound.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,8 +97,15 @@ impl DataDir {
         Ok(dir)
     }
 
-    /// The folder of a node that is part of a mesh.
+    /// The folder of a node that is part of a mesh. What is missing of its layout is made.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        let dir = Self::look(path)?;
+        dir.furnish()?;
+        Ok(dir)
+    }
+
+    /// The same for whoever only looks: nothing is made, so that what was lost is seen.
+    pub fn look(path: &Path) -> Result<Self, DataDirError> {
         let dir = Self {
             path: path.to_path_buf(),
         };
@@ -118,7 +127,7 @@ impl DataDir {
         if !dir.has(STORE)? {
             return Err(DataDirError::NoMesh { path: dir.path });
         }
-        dir.furnish()?;
+        dir.expect_folders()?;
         Ok(dir)
     }
 
@@ -194,19 +203,29 @@ impl DataDir {
         let lock = self.path.join(LOCK);
         let opened = private_file().create(true).truncate(false).open(&lock);
         opened.map_err(|error| io_error("make", &lock, error))?;
-        for name in [RUN, TREES, COPIES, CLOUD] {
+        for name in FOLDERS {
             let path = self.path.join(name);
             match make_folder(&path) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    if !path.is_dir() {
-                        return Err(wrong_kind(path, "folder"));
-                    }
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(io_error("make folder", &path, error));
                 }
-                Err(error) => return Err(io_error("make folder", &path, error)),
+                _ => {}
             }
         }
+        self.expect_folders()?;
         sync_folder(&self.path).map_err(|error| io_error("write", &self.path, error))
+    }
+
+    /// That nothing else is where a folder of the layout should be.
+    fn expect_folders(&self) -> Result<(), DataDirError> {
+        for name in FOLDERS {
+            let path = self.path.join(name);
+            // A link to nowhere is in the way, too.
+            if !path.is_dir() && (path.is_symlink() || path.exists()) {
+                return Err(wrong_kind(path, "folder"));
+            }
+        }
+        Ok(())
     }
 
     fn is_marked(&self) -> Result<bool, DataDirError> {

@@ -156,6 +156,23 @@ fn a_missing_folder_of_the_layout_is_made_again() {
 }
 
 #[test]
+fn whoever_only_looks_makes_nothing_and_sees_what_is_in_the_way() {
+    let folder = TempDir::new().unwrap();
+    let dir = member(&folder);
+    let (lock, copies) = (dir.path().join(LOCK), dir.path().join(COPIES));
+    fs::remove_file(&lock).unwrap();
+    fs::remove_dir(&copies).unwrap();
+    DataDir::look(dir.path()).unwrap();
+    assert!(!lock.exists() && !copies.exists());
+    symlink("nowhere", &copies).unwrap();
+    let refused = DataDir::look(dir.path()).unwrap_err();
+    assert!(matches!(refused, DataDirError::WrongKind { .. }));
+    fs::remove_file(&copies).unwrap();
+    DataDir::open(dir.path()).unwrap();
+    assert!(lock.exists() && copies.is_dir());
+}
+
+#[test]
 fn a_key_that_others_may_read_is_refused_with_what_to_do() {
     let folder = TempDir::new().unwrap();
     let dir = member(&folder);

@@ -25,7 +25,7 @@ pub(super) fn checks(folder: &Path, sources: &[Disk]) -> Vec<CheckView> {
 fn permissions(folder: &Path) -> CheckView {
     let check = "folder";
     let read = || -> Result<(), DataDirError> {
-        let dir = DataDir::open(folder)?;
+        let dir = DataDir::look(folder)?;
         dir.read_key(KeyFile::Node)?;
         // Not every folder has them.
         dir.find_key(KeyFile::Root)?;

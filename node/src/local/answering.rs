@@ -87,6 +87,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_look_at_a_stopped_node_makes_nothing_in_its_folder() {
+        let folder = TempDir::new().unwrap();
+        let path = founded(&folder);
+        std::fs::remove_dir(path.join("copies")).unwrap();
+        let stopped = answering(&path).await.unwrap();
+        assert!(matches!(stopped, Answering::Stored(_)));
+        assert!(!path.join("copies").exists());
+    }
+
+    #[tokio::test]
     async fn a_node_that_starts_is_waited_for_and_then_said_to_start() {
         let folder = TempDir::new().unwrap();
         let path = founded(&folder);

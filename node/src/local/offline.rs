@@ -31,9 +31,9 @@ pub struct Offline {
 }
 
 impl Offline {
-    /// Reads the state of `folder`; fails while a node runs there.
+    /// Reads the state of `folder`, in which nothing is made; fails while a node runs there.
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
-        let dir = DataDir::open(folder)?;
+        let dir = DataDir::look(folder)?;
         let (store, header) = store::Reader::open_read_only(&dir.store())?;
         let (_, replica) = restore(&dir, &store, &header)?;
         let events = store.newest_events(EVENTS, None)?;

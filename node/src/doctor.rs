@@ -123,12 +123,14 @@ fn broken(check: &str, text: impl Into<String>, todo: impl Into<String>) -> Chec
     }
 }
 
-/// A failure whose text says what to do behind its first colon, as our errors do.
+/// A failure as an error tells it, whole: its causes and its advice are not to be told
+/// apart by their text.
 fn failed(check: &str, error: &str) -> CheckView {
-    match error.split_once(": ") {
-        Some((what, todo)) => broken(check, what, todo),
-        None => broken(check, error, "see the user guide on this message"),
-    }
+    broken(
+        check,
+        error,
+        "do what this says; where it says nothing to do, look at the folder and at the log of the node",
+    )
 }
 
 fn on(subject: impl Into<String>, check: CheckView) -> CheckView {

@@ -95,9 +95,23 @@ impl From<anyhow::Error> for CommandError {
     fn from(error: anyhow::Error) -> Self {
         match error.downcast::<Self>() {
             Ok(error) => error,
-            Err(error) => Self::failed(format!("{error:#}")),
+            Err(error) => Self::failed(whole(&error)),
         }
     }
+}
+
+/// An error with its causes, but for those that its own text names already.
+fn whole(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Prints how a command ended, where it failed, and gives the exit status.
@@ -141,4 +155,33 @@ pub fn report_usage(error: &clap::Error, json: bool) -> u8 {
         let _ = error.print();
     }
     exit_status(ErrorKind::Usage)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the state could not be read: {source}; check the disk")]
+    struct Unreadable {
+        source: io::Error,
+    }
+
+    #[test]
+    fn a_cause_that_the_error_names_itself_is_not_said_twice() {
+        let source = || Unreadable {
+            source: io::Error::other("no such block"),
+        };
+        let named = anyhow::Error::from(source()).context("cannot look");
+        assert_eq!(
+            CommandError::from(named).to_string(),
+            "cannot look: the state could not be read: no such block; check the disk"
+        );
+        let hidden = anyhow::Error::from(source().source).context("cannot look");
+        assert_eq!(
+            CommandError::from(hidden).to_string(),
+            "cannot look: no such block"
+        );
+    }
 }

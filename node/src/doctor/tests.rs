@@ -330,13 +330,18 @@ fn this_machine_can_be_read() {
 }
 
 #[test]
-fn the_worst_check_is_the_state_of_all_and_errors_say_what_to_do() {
+fn the_worst_check_is_the_state_of_all_and_an_error_is_told_whole() {
     let folder = TempDir::new().unwrap();
-    let view = examine_without_state(&folder.path().join("none"), "it is gone: look for it");
+    let error = "the stored state is damaged: the file: no magic; restore it";
+    let view = examine_without_state(&folder.path().join("none"), error);
     assert_eq!(view.state, CheckState::Failed);
     assert!(!view.running && view.node.is_none());
-    assert_eq!(view.checks[0].text, "it is gone");
-    assert_eq!(view.checks[0].todo.as_deref(), Some("look for it"));
+    assert_eq!(view.checks[0].text, error);
+    let todo = view.checks[0].todo.as_deref().unwrap();
+    assert!(
+        todo.starts_with("do what this says"),
+        "a cause is no advice: {todo}"
+    );
     // Of a folder that is not there nothing is said, and the machine is looked at all the same.
     let names: Vec<&str> = view
         .checks

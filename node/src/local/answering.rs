@@ -40,7 +40,7 @@ async fn answering_within(begins: Duration, folder: &Path) -> Result<Answering, 
         match Offline::open(folder) {
             Ok(offline) => return Ok(Answering::Stored(Box::new(offline))),
             Err(error) if !is_open_elsewhere(&error) => {
-                return Err(CommandError::failed(format!("{error:#}")));
+                return Err(error.into());
             }
             Err(_) if Instant::now() >= until => {
                 return Err(CommandError::new(

@@ -13,17 +13,10 @@ const ALL_CONNECTED: usize = 8;
 /// in seconds.
 const CLOCKS_APART_SECS: u64 = 10;
 
-/// Whether the node runs, and may do anything.
+/// Whether the node may do anything, and runs. To start one that may not would help nobody.
 pub(super) fn node(facts: &Facts) -> CheckView {
     let check = "node";
     let (me, mesh) = (&facts.me, &facts.mesh_name);
-    let Some(live) = &facts.live else {
-        return warning(
-            check,
-            format!("{} of mesh {mesh} is not running", me.name),
-            "start it with `dunlin run`; what needs a connection was not looked at",
-        );
-    };
     if let Some(by) = &me.said_revoked {
         return broken(
             check,
@@ -41,6 +34,13 @@ pub(super) fn node(facts: &Facts) -> CheckView {
             "`dunlin events` says why; ask an operator",
         );
     }
+    let Some(live) = &facts.live else {
+        return warning(
+            check,
+            format!("{} of mesh {mesh} is not running", me.name),
+            "start it with `dunlin run`; what needs a connection was not looked at",
+        );
+    };
     let version = env!("CARGO_PKG_VERSION");
     match live.may_write {
         true => ok(

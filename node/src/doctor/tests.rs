@@ -98,9 +98,14 @@ fn a_sound_node_is_well() {
 
 #[test]
 fn a_node_that_may_do_nothing_fails() {
-    let mut facts = sound(&["agent"]);
-    facts.me.state = "cloned".into();
-    assert_eq!(state(&facts, "node", None), CheckState::Failed);
+    for word in ["cloned", "revoked", "lapsed"] {
+        let mut facts = sound(&["agent"]);
+        facts.me.state = word.into();
+        assert_eq!(state(&facts, "node", None), CheckState::Failed);
+        let told = members::node(&stopped(facts));
+        assert_eq!(told.state, CheckState::Failed, "it does not have to run");
+        assert!(told.text.contains(word), "{}", told.text);
+    }
     let mut facts = sound(&["agent"]);
     facts.me.said_revoked = Some("boss".into());
     assert_eq!(state(&facts, "node", None), CheckState::Failed);

@@ -37,6 +37,8 @@ pub struct Live {
     pub listening: Vec<String>,
     /// Ids of the nodes with which it has work in common that goes on.
     pub partners: BTreeSet<String>,
+    /// Those of them without whom it does not go on.
+    pub needed: BTreeSet<String>,
     /// Other ends of its connections, by id of the node.
     pub links: BTreeMap<String, Vec<Multiaddr>>,
     /// Where its local cloud keeps volumes, if it has one.

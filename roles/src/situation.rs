@@ -318,20 +318,51 @@ impl Situation<'_> {
     /// The keys of all with whom this node has work in common that goes on: to them it stays
     /// connected, however many others there are.
     pub fn partners(&self) -> BTreeSet<PublicKey> {
-        let mut partners = BTreeSet::new();
+        self.in_common(|plan| plan.replicators.clone())
+    }
+
+    /// Those of them without whom the work does not go on: of the replicators of a pool
+    /// only those that its agent chose, as another can take their place.
+    pub fn needed(&self) -> BTreeSet<PublicKey> {
+        self.in_common(|plan| match plan.replicators.as_slice() {
+            [only] => vec![*only],
+            _ => self.chosen(plan),
+        })
+    }
+
+    /// Of each migration of this node's that goes on: the source, the provisioner, and
+    /// these of the replicators.
+    fn in_common(
+        &self,
+        replicators: impl Fn(&MigrationPlan) -> Vec<NodeId>,
+    ) -> BTreeSet<PublicKey> {
+        let mut found = BTreeSet::new();
         for plan in self.plan.migrations.values() {
             let goes = matches!(plan.desired, Desired::Started | Desired::Cutover { .. });
-            let involved = || {
-                let pool = plan.replicators.iter();
-                pool.chain([&plan.source, &plan.provisioner])
-            };
-            if goes && involved().any(|node| *node == self.me) && !self.is_over(plan) {
-                let members = involved().filter_map(|node| self.authority.member(node));
-                partners.extend(members.map(|member| member.key));
+            let mut involved = plan.replicators.iter();
+            let is_mine = [plan.source, plan.provisioner].contains(&self.me)
+                || involved.any(|node| *node == self.me);
+            if goes && is_mine && !self.is_over(plan) {
+                let mut nodes = replicators(plan);
+                nodes.extend([plan.source, plan.provisioner]);
+                let members = nodes.iter().filter_map(|node| self.authority.member(node));
+                found.extend(members.map(|member| member.key));
             }
         }
-        partners.remove(&self.my_key);
-        partners
+        found.remove(&self.my_key);
+        found
+    }
+
+    /// The replicators that the agent of a migration chose for its volumes.
+    fn chosen(&self, plan: &MigrationPlan) -> Vec<NodeId> {
+        let jobs = plan.volumes.iter().map(|volume| JobId {
+            migration: plan.id,
+            volume: *volume,
+        });
+        let chosen = jobs.filter_map(|job| self.agent_job(&job)?.replicator);
+        chosen
+            .filter(|node| plan.replicators.contains(node))
+            .collect()
     }
 
     /// Whether the provisioner has made the volume of the record's epoch.

@@ -174,9 +174,13 @@ fn member(facts: &Facts, other: &NodeView) -> CheckView {
             addresses.join(", ")
         ),
     };
-    if live.partners.contains(&other.id) {
+    if live.needed.contains(&other.id) {
         let text = format!("{text}; a migration of this node's needs it");
         return broken(check, text, todo);
+    }
+    if live.partners.contains(&other.id) {
+        let text = format!("{text}; a migration of this node's may fall back on it");
+        return warning(check, text, todo);
     }
     match facts.others.len() <= ALL_CONNECTED {
         true => warning(check, text, todo),

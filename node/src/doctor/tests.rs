@@ -140,7 +140,18 @@ fn who_is_needed_and_not_connected_weighs_more_than_who_is_not() {
     assert_eq!(state(&facts, "member", Some("b")), CheckState::Warning);
     assert_eq!(state(&facts, "links", None), CheckState::Ok);
     let partner = facts.others[1].id.clone();
-    facts.live.as_mut().unwrap().partners.insert(partner);
+    facts
+        .live
+        .as_mut()
+        .unwrap()
+        .partners
+        .insert(partner.clone());
+    assert_eq!(
+        state(&facts, "member", Some("b")),
+        CheckState::Warning,
+        "a spare replicator"
+    );
+    facts.live.as_mut().unwrap().needed.insert(partner);
     assert_eq!(state(&facts, "member", Some("b")), CheckState::Failed);
     facts.others[0].connected = Some(false);
     assert_eq!(state(&facts, "links", None), CheckState::Failed);
@@ -149,6 +160,9 @@ fn who_is_needed_and_not_connected_weighs_more_than_who_is_not() {
     large.others = (0..9).map(|n| member(&format!("n{n}"), &[])).collect();
     large.others[0].connected = Some(false);
     assert_eq!(state(&large, "member", Some("n0")), CheckState::Ok);
+    let spare = large.others[0].id.clone();
+    large.live.as_mut().unwrap().partners.insert(spare);
+    assert_eq!(state(&large, "member", Some("n0")), CheckState::Warning);
     // Of a stopped node nobody knows, and nothing is said of it.
     let quiet = members::checks(&stopped(large));
     assert!(quiet.iter().all(|check| check.state == CheckState::Ok));

@@ -24,8 +24,9 @@ impl Engine {
         facts.copies = self.replicator.records().map(disk).collect();
         let authority = self.replica.authority();
         let id_of = |key: &PublicKey| Some(authority.by_key(key)?.id.to_string());
-        let partners = self.situation().map(|situation| situation.partners());
-        let partners = partners.unwrap_or_default();
+        let work = self.situation();
+        let work = work.map(|situation| (situation.partners(), situation.needed()));
+        let (partners, needed) = work.unwrap_or_default();
         let connected = self.connected.iter();
         let connected = connected.filter_map(|key| Some((id_of(key)?, *key)));
         let cloud = self.providers.keys().any(|kind| kind == "local");
@@ -37,6 +38,7 @@ impl Engine {
             may_write: self.replica.may_write(),
             listening: self.listening.clone(),
             partners: partners.iter().filter_map(id_of).collect(),
+            needed: needed.iter().filter_map(id_of).collect(),
             links: Default::default(),
             cloud,
         });

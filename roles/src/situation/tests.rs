@@ -225,7 +225,42 @@ fn partners_are_those_of_work_that_goes_on_whichever_part_in_it_one_has() {
             report.jobs = vec![agent_job(JOB, JobRole::Agent, Stage::CutOver)];
         });
         assert!(world.situation(AGENT, NOW).partners().is_empty());
+        assert!(world.situation(AGENT, NOW).needed().is_empty());
     }
+}
+
+#[test]
+fn of_a_pool_only_the_replicator_in_use_is_needed() {
+    let keys = |seeds: &[u8]| -> BTreeSet<PublicKey> {
+        seeds.iter().map(|seed| key(*seed).public()).collect()
+    };
+    let mut world = World::with(&[REPLICATOR, OTHER_REPLICATOR], OPERATOR);
+    world.enrol(9, &[Role::Replicator]);
+    world.want(Desired::Started);
+    assert_eq!(world.situation(AGENT, NOW).needed(), keys(&[OPERATOR]));
+    // Chosen by the agent; and one that is in no pool of its.
+    for (chosen, needed) in [(REPLICATOR, true), (OTHER_REPLICATOR, true), (9, false)] {
+        let replicator = Some(world.id(chosen));
+        world.report(AGENT, |report| {
+            report.jobs = vec![JobReport {
+                replicator,
+                ..agent_job(JOB, JobRole::Agent, Stage::InitialSync)
+            }];
+        });
+        let mut expected = vec![OPERATOR];
+        expected.extend(needed.then_some(chosen));
+        assert_eq!(world.situation(AGENT, NOW).needed(), keys(&expected));
+    }
+    assert!(world.situation(9, NOW).needed().is_empty());
+
+    let mut world = World::with(&[REPLICATOR], OPERATOR);
+    world.want(Desired::Started);
+    let all = keys(&[REPLICATOR, OPERATOR]);
+    assert_eq!(
+        world.situation(AGENT, NOW).needed(),
+        all,
+        "there is no other"
+    );
 }
 
 /// The plan may come before the enrolment of a node that it names.

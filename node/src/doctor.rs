@@ -76,14 +76,18 @@ pub fn examine(facts: &Facts) -> DoctorView {
     view(&facts.folder, Some(facts), checks)
 }
 
-/// Looks at what there is where the node's state cannot be read, which `why` says.
-pub fn examine_without_state(folder: &Path, why: &str) -> DoctorView {
+/// Looks at what there is where the node's state cannot be read, which `why` says. The node
+/// may run all the same.
+pub fn examine_without_state(folder: &Path, why: &str, is_running: bool) -> DoctorView {
     let mut checks = vec![failed("node", why)];
     if folder.exists() {
         checks.extend(folder::checks(folder, &[]));
     }
     checks.extend(machine::checks(&Machine::read()));
-    view(folder, None, checks)
+    DoctorView {
+        running: is_running,
+        ..view(folder, None, checks)
+    }
 }
 
 fn view(folder: &Path, facts: Option<&Facts>, checks: Vec<CheckView>) -> DoctorView {

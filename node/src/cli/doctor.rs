@@ -3,10 +3,11 @@
 //!
 //! Not here: the checks (`doctor`), the measuring (`speed`), and how both look (`render`).
 
+use std::path::Path;
 use std::time::Duration;
 
-use crate::api::client::Client;
-use crate::api::model::{CheckState, DoctorView, SpeedAsk, SpeedView};
+use crate::api::client::{Client, ClientError};
+use crate::api::model::{CheckState, CheckView, DoctorView, ErrorKind, SpeedAsk, SpeedView};
 use crate::doctor;
 use crate::local::{self, Answering};
 
@@ -25,27 +26,68 @@ const BESIDE: Duration = Duration::from_secs(60);
 /// Looks at everything and prints it; fails where a check does.
 pub async fn examine(globals: &Globals, screen: &mut Screen) -> Result<(), CommandError> {
     let folder = globals.folder()?;
-    let view = match local::answering(&folder).await {
-        Ok(Answering::Node(client)) => {
-            let client = client.waiting(LOOKING);
-            match client.get("/v1/doctor").await {
-                Ok(view) => view,
-                Err(error) => doctor::examine_without_state(&folder, &error.to_string()),
-            }
-        }
-        Ok(Answering::Stored(offline)) => match offline.facts(&folder) {
-            Ok(facts) => doctor::examine(&facts),
-            Err(error) => doctor::examine_without_state(&folder, &error.to_string()),
-        },
-        Err(error) => doctor::examine_without_state(&folder, &error.to_string()),
+    let (view, kind) = match look(&folder).await {
+        Ok(view) => (view, ErrorKind::Failed),
+        Err(unread) => (unread.view(&folder), unread.kind()),
     };
     screen.result(&view, render::doctor::page)?;
-    verdict(&view)
+    verdict(&view, kind)
 }
 
-/// Warnings are no failure.
-fn verdict(view: &DoctorView) -> Result<(), CommandError> {
-    let failed = |check: &&crate::api::model::CheckView| check.state == CheckState::Failed;
+/// Why the state of a node could not be had.
+#[derive(Debug)]
+struct Unread {
+    error: CommandError,
+    is_running: bool,
+}
+
+impl Unread {
+    /// Somebody has the folder where its node is asked in vain, or is not ours to ask.
+    fn of_folder(error: CommandError) -> Self {
+        let is_running = matches!(
+            error.kind(),
+            Some(ErrorKind::NotRunning | ErrorKind::NotAuthorised)
+        );
+        Self { error, is_running }
+    }
+
+    /// A node that was connected to runs, unless it went in between.
+    fn of_node(error: ClientError) -> Self {
+        let is_running = !matches!(error, ClientError::NotRunning { .. });
+        let error = error.into();
+        Self { error, is_running }
+    }
+
+    fn of_state(error: CommandError) -> Self {
+        let is_running = false;
+        Self { error, is_running }
+    }
+
+    fn view(&self, folder: &Path) -> DoctorView {
+        doctor::examine_without_state(folder, &self.error.to_string(), self.is_running)
+    }
+
+    fn kind(&self) -> ErrorKind {
+        self.error.kind().unwrap_or(ErrorKind::Failed)
+    }
+}
+
+async fn look(folder: &Path) -> Result<DoctorView, Unread> {
+    match local::answering(folder).await.map_err(Unread::of_folder)? {
+        Answering::Node(client) => {
+            let client = client.waiting(LOOKING);
+            client.get("/v1/doctor").await.map_err(Unread::of_node)
+        }
+        Answering::Stored(offline) => {
+            let facts = offline.facts(folder).map_err(Unread::of_state)?;
+            Ok(doctor::examine(&facts))
+        }
+    }
+}
+
+/// Warnings are no failure. `kind` is what a failure ends with.
+fn verdict(view: &DoctorView, kind: ErrorKind) -> Result<(), CommandError> {
+    let failed = |check: &&CheckView| check.state == CheckState::Failed;
     let failed: Vec<String> = view
         .checks
         .iter()
@@ -57,11 +99,14 @@ fn verdict(view: &DoctorView) -> Result<(), CommandError> {
         .collect();
     match failed.len() {
         0 => Ok(()),
-        count => Err(CommandError::failed(format!(
-            "{count} of {} checks failed ({}): each says what to do",
-            view.checks.len(),
-            failed.join(", ")
-        ))),
+        count => Err(CommandError::new(
+            kind,
+            format!(
+                "{count} of {} checks failed ({}): each says what to do",
+                view.checks.len(),
+                failed.join(", ")
+            ),
+        )),
     }
 }
 
@@ -77,4 +122,37 @@ pub async fn measure(
     let route = format!("{}/speed-check", one("nodes", to));
     let view: SpeedView = client.post(&route, &SpeedAsk { seconds }).await?;
     screen.result(&view, render::doctor::speed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_runs_and_does_not_answer_is_said_to_run_and_keeps_the_status_of_its_error() {
+        let silent = Unread::of_node(ClientError::Silent {
+            socket: "/d/run/s".into(),
+            request: "GET /v1/doctor".into(),
+            waited: LOOKING,
+        });
+        let gone = Unread::of_node(ClientError::NotRunning {
+            socket: "/d/run/s".into(),
+            why: "connection refused".into(),
+        });
+        let forbidden = Unread::of_folder(CommandError::new(ErrorKind::NotAuthorised, "not ours"));
+        let starts = Unread::of_folder(CommandError::new(ErrorKind::NotRunning, "it is starting"));
+        let damaged = Unread::of_folder(CommandError::failed("damaged"));
+        for (unread, is_running, status) in [
+            (silent, true, 4),
+            (gone, false, 4),
+            (forbidden, true, 3),
+            (starts, true, 4),
+            (damaged, false, 1),
+        ] {
+            let view = unread.view(Path::new("/nowhere"));
+            assert_eq!(view.running, is_running, "{unread:?}");
+            let ended = verdict(&view, unread.kind()).map_err(|error| error.exit_status());
+            assert_eq!(ended, Err(status), "{unread:?}");
+        }
+    }
 }

@@ -352,7 +352,7 @@ fn this_machine_can_be_read() {
 fn the_worst_check_is_the_state_of_all_and_an_error_is_told_whole() {
     let folder = TempDir::new().unwrap();
     let error = "the stored state is damaged: the file: no magic; restore it";
-    let view = examine_without_state(&folder.path().join("none"), error);
+    let view = examine_without_state(&folder.path().join("none"), error, false);
     assert_eq!(view.state, CheckState::Failed);
     assert!(!view.running && view.node.is_none());
     assert_eq!(view.checks[0].text, error);

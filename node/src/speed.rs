@@ -37,6 +37,9 @@ const BESIDE: Duration = Duration::from_secs(30);
 const READ_AHEAD: usize = 4 * MAX_SPEED_PAYLOAD;
 /// How long the last frame of a check that is over may take to be taken.
 const LINGER: Duration = Duration::from_secs(2);
+/// How much of what such a peer had under way is taken: more than buffers hold of a check
+/// that ends honestly.
+const LINGER_BYTES: u64 = 1 << 20;
 
 /// Why a check came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -259,7 +262,7 @@ where
     tell(reader, writer, code).await;
 }
 
-async fn tell<R, W>(mut reader: R, mut writer: W, code: SpeedRefusal)
+async fn tell<R, W>(reader: R, mut writer: W, code: SpeedRefusal)
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -269,6 +272,7 @@ where
         writer.close().await?;
         // What is on its way is taken, or the refusal would be lost with the connection.
         let mut scrap = vec![0; MAX_SPEED_PAYLOAD];
+        let mut reader = reader.take(LINGER_BYTES);
         while reader.read(&mut scrap).await? > 0 {}
         Ok::<(), SpeedError>(())
     };

@@ -144,6 +144,7 @@ impl Engine {
             }
             Err(code) => {
                 tracing::debug!("a speed check of {name} is refused ({code:?})");
+                self.measured.traffic.refused_streams += 1;
                 tokio::spawn(speed::refuse(stream, code));
             }
         }

@@ -208,6 +208,29 @@ async fn a_check_that_is_refused_or_cut_says_so() {
     assert!(matches!(asked, Err(SpeedError::Cut(_))), "{asked:?}");
 }
 
+#[tokio::test]
+async fn of_a_check_that_is_refused_a_mebibyte_is_taken_and_no_more() {
+    let (mut near, far) = pair().await;
+    let (moves, _) = still();
+    let left = LINGER_BYTES as usize + 1;
+    let mut taken = moves.subscribe();
+    let refusing = async {
+        let io = Trips {
+            io: far,
+            left,
+            moves,
+        };
+        refuse(io, SpeedRefusal::Busy).await;
+    };
+    let sending = async {
+        let data = [0; MAX_SPEED_PAYLOAD];
+        // Until the other end is closed.
+        while near.write_all(&data).await.is_ok() {}
+    };
+    soon("its end", async { tokio::join!(refusing, sending) }).await;
+    assert!(!*taken.borrow_and_update(), "more was taken");
+}
+
 /// What the answerer tells and ends with when it is sent this after a check was opened.
 async fn after(frames: &[(ToAnswerer, usize)]) -> (ToAsker, SpeedError) {
     let (mut near, far) = pair().await;

@@ -70,7 +70,7 @@ pub struct Facts {
 pub fn examine(facts: &Facts) -> DoctorView {
     let mut checks = vec![members::node(facts)];
     checks.extend(folder::checks(&facts.folder, &facts.sources));
-    checks.extend(machine::checks(&Machine::read()));
+    checks.extend(machine::checks(&Machine::read(facts.live.is_some())));
     checks.extend(members::checks(facts));
     checks.extend(roles::checks(facts));
     view(&facts.folder, Some(facts), checks)
@@ -83,7 +83,7 @@ pub fn examine_without_state(folder: &Path, why: &str, is_running: bool) -> Doct
     if folder.exists() {
         checks.extend(folder::checks(folder, &[]));
     }
-    checks.extend(machine::checks(&Machine::read()));
+    checks.extend(machine::checks(&Machine::read(false)));
     DoctorView {
         running: is_running,
         ..view(folder, None, checks)

@@ -8,7 +8,7 @@ use crate::datadir::DataDirError;
 use crate::datadir::{DataDir, read_private, write_private};
 use crate::engine::Handle;
 use crate::metrics::{MEDIA_TYPE, text};
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
@@ -62,6 +62,11 @@ impl Token {
                     .with_context(|| format!("cannot write {}", path.display()))?;
                 text
             }
+            // Unlike a key it is nobody's identity, and a new one costs nothing.
+            Err(DataDirError::Exposed { path, mode }) => bail!(
+                "{} can be read or changed by other users (mode {mode:03o}): remove it, and the node makes a new one",
+                path.display()
+            ),
             read => read?,
         };
         let token = text.trim_ascii();
@@ -183,7 +188,8 @@ mod tests {
         assert_eq!(blake3::hash(&text), first.0);
         assert_eq!(Token::of(&path).unwrap().0, first.0);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(Token::of(&path).is_err(), "others may know it");
+        let error = Token::of(&path).err().unwrap().to_string();
+        assert!(error.contains("(mode 644): remove it"), "{error}");
     }
 
     #[test]

@@ -25,6 +25,8 @@ const ADVISED_BYTES: u64 = 32 << 20;
 pub(super) struct Machine {
     /// How many files this process may open at most; none without a limit.
     pub(super) open_files: Option<u64>,
+    /// Whether this process is the node, whose limit that is; else it is the shell's.
+    pub(super) is_node: bool,
     /// The largest buffer of a TCP connection for what comes.
     pub(super) tcp_receive: Option<u64>,
     /// The same for what is sent.
@@ -37,13 +39,14 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn read() -> Self {
+    pub(super) fn read(is_node: bool) -> Self {
         let setting = |name: &str| {
             let text = fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
             last_number(&text.unwrap_or_default())
         };
         Self {
             open_files: getrlimit(Resource::Nofile).maximum,
+            is_node,
             tcp_receive: setting("tcp_rmem"),
             tcp_send: setting("tcp_wmem"),
             sizes_itself: setting("tcp_moderate_rcvbuf").map(|set| set != 0),
@@ -67,19 +70,23 @@ fn open_files(machine: &Machine) -> CheckView {
     let todo = format!(
         "raise the hard limit: `LimitNOFILE={ENOUGH_FILES}` in the systemd unit, or `ulimit -Hn {ENOUGH_FILES}` as root before `dunlin run`"
     );
+    let of = match machine.is_node {
+        true => "",
+        false => " by what this shell starts",
+    };
     match machine.open_files {
-        None => ok(check, "files may be opened without a limit"),
+        None => ok(check, format!("files may be opened without a limit{of}")),
         Some(limit) if limit < FEWEST_FILES => {
-            let text = format!("only {limit} files may be open at once, too few for any mesh");
+            let text = format!("only {limit} files may be open at once{of}, too few for any mesh");
             broken(check, text, todo)
         }
         Some(limit) if limit < ENOUGH_FILES => {
             let text = format!(
-                "only {limit} files may be open at once, where {ENOUGH_FILES} are enough for many nodes and disks"
+                "only {limit} files may be open at once{of}, where {ENOUGH_FILES} are enough for many nodes and disks"
             );
             warning(check, text, todo)
         }
-        Some(limit) => ok(check, format!("{limit} files may be open at once")),
+        Some(limit) => ok(check, format!("{limit} files may be open at once{of}")),
     }
 }
 

@@ -248,6 +248,7 @@ fn a_cloud_folder_must_be_there() {
 fn tuned() -> Machine {
     Machine {
         open_files: Some(1 << 20),
+        is_node: true,
         tcp_receive: Some(32 << 20),
         tcp_send: Some(32 << 20),
         sizes_itself: Some(true),
@@ -286,6 +287,17 @@ fn a_machine_is_told_what_to_set_and_only_where_it_has_to() {
     assert_eq!(files(Some(4095)), CheckState::Warning);
     assert_eq!(files(Some(4096)), CheckState::Ok);
     assert_eq!(files(Some(100)), CheckState::Failed);
+    for open_files in [None, Some(100), Some(4095), Some(4096)] {
+        for is_node in [true, false] {
+            let machine = Machine {
+                open_files,
+                is_node,
+                ..tuned()
+            };
+            let (_, _, text) = &of_machine(machine)[0];
+            assert_eq!(text.contains("this shell"), !is_node, "{text}");
+        }
+    }
 
     let buffers = |machine| of_machine(machine)[1].clone();
     // As Debian has them.
@@ -344,7 +356,7 @@ fn a_machine_is_told_what_to_set_and_only_where_it_has_to() {
 
 #[test]
 fn this_machine_can_be_read() {
-    let machine = Machine::read();
+    let machine = Machine::read(true);
     assert!(machine.tcp_receive.unwrap() > 0 && machine.tcp_send.unwrap() > 0);
 }
 

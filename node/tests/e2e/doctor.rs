@@ -2,6 +2,7 @@
 //! check between two nodes, with what refuses it.
 
 use crate::harness::{Lab, Node, eventually, noise, pause};
+use crate::metrics::{scrape, sum};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -198,6 +199,14 @@ fn no_speed_check_runs_beside_blocks_that_move() {
         let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
             refused(&mesh.agent, "operator", "blocks that move at this node");
             refused(&mesh.operator, "agent", "blocks that move at agent");
+            // One that was ended in its middle was not refused, and does not count.
+            eventually("a check that was refused counts", || {
+                mesh.operator
+                    .run(&["doctor", "--to", "agent", "--seconds", "1"]);
+                let page = scrape(&mesh.agent);
+                let count = sum(&page, "dunlin_refused_total", &["what=\"stream\""]);
+                count.filter(|count| *count >= 1.0)
+            });
             refused(
                 &mesh.operator,
                 "replicator",

@@ -25,7 +25,7 @@ fn get(mut stream: impl Read + Write, path: &str, header: &str) -> (u16, String)
 }
 
 /// The metrics of a node, by its socket.
-fn scrape(node: &Node) -> String {
+pub fn scrape(node: &Node) -> String {
     let socket = UnixStream::connect(node.folder.join("run/api.sock")).unwrap();
     let (status, page) = get(socket, "/metrics", "");
     assert_eq!(status, 200, "{page}");
@@ -34,7 +34,7 @@ fn scrape(node: &Node) -> String {
 }
 
 /// The sum of all series of a name that have these labels.
-fn sum(page: &str, name: &str, labels: &[&str]) -> Option<f64> {
+pub fn sum(page: &str, name: &str, labels: &[&str]) -> Option<f64> {
     let series = page.lines().filter(|line| {
         let named = line
             .strip_prefix(name)

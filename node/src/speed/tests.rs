@@ -223,7 +223,7 @@ async fn of_a_check_that_is_refused_a_mebibyte_is_taken_and_no_more() {
         refuse(io, SpeedRefusal::Busy).await;
     };
     let sending = async {
-        let data = [0; MAX_SPEED_PAYLOAD];
+        let data = vec![0; MAX_SPEED_PAYLOAD];
         // Until the other end is closed.
         while near.write_all(&data).await.is_ok() {}
     };

@@ -146,12 +146,6 @@ impl Scan {
         BlockIndex(self.cursor)
     }
 
-    /// The set that is scanned, as it was given, to be kept where the scan
-    /// ends early; none where every block is.
-    pub fn into_dirty(self) -> Option<DirtySet> {
-        self.dirty
-    }
-
     /// The next span, or none when all were handed out. Spans are in order and
     /// do not overlap. `source` and `tree` are to be the same in every step.
     ///

@@ -432,7 +432,6 @@ impl Worker {
 
     fn give(&mut self, changed: Vec<Changed>, mut piece: Piece) -> Result<(), Ended> {
         let pack = self.gauge.is_on();
-        self.progress.is_compressing.store(pack, Relaxed);
         let mut parts = Vec::with_capacity(changed.len());
         let (mut packed_end, mut raw_bytes, mut wire_bytes) = (0, 0, 0);
         for run in &changed {

@@ -3,7 +3,7 @@
 //! Not here: speeds, ages and what follows from them (`engine::figures`).
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::add;
 
@@ -69,8 +69,6 @@ pub struct Progress {
     pub barriers: AtomicU64,
     /// Bytes read back or hashed again; the replicator's end only.
     pub bytes_reread: AtomicU64,
-    /// Whether extents are being compressed; the agent's end only.
-    pub is_compressing: AtomicBool,
 }
 
 /// What [`Progress`] counted up to one time.
@@ -94,8 +92,6 @@ pub struct Counts {
     pub barriers: u64,
     /// As there.
     pub bytes_reread: u64,
-    /// As there.
-    pub is_compressing: bool,
 }
 
 impl Counts {
@@ -152,7 +148,6 @@ impl Progress {
             blocks_durable: load(&self.blocks_durable),
             barriers: load(&self.barriers),
             bytes_reread: load(&self.bytes_reread),
-            is_compressing: self.is_compressing.load(Relaxed),
         }
     }
 }

@@ -43,9 +43,14 @@ impl Scope {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = copies;
     }
 
-    fn copy(&self, tag: &[u8; 16]) -> Option<Copy> {
+    fn has(&self, tag: VolumeTag) -> bool {
         let copies = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        copies.get(tag).cloned()
+        copies.contains_key(&tag.0)
+    }
+
+    fn copy(&self, tag: VolumeTag) -> Option<Copy> {
+        let copies = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        copies.get(&tag.0).cloned()
     }
 }
 
@@ -129,16 +134,17 @@ impl Finder {
         }
         let References { index, scope, .. } = &self.references;
         // What has left the scope is let go of, for others to remove.
-        self.opened.retain(|tag, _| scope.copy(&tag.0).is_some());
+        self.opened.retain(|tag, _| scope.has(*tag));
         let places = index.look_up(self.references.key(fingerprint));
         self.is_lost = places.is_err();
         let places = places.map_err(|error| lost(&error)).ok()?;
         let len = geometry.block_len(block);
-        let is_ours = |tag: VolumeTag| tag == self.own || scope.copy(&tag.0).is_some();
+        let own_tag = self.own;
+        let is_ours = |tag| tag == own_tag || scope.has(tag);
         let places = places.into_iter().filter(|place| is_ours(place.volume));
         for place in places.take(TRIES) {
             // What cannot be read is not found.
-            let bytes = match place.volume == self.own {
+            let bytes = match place.volume == own_tag {
                 true => own.read_blocks(place.block, 1, &mut self.buf).ok(),
                 false => {
                     let volume = open(scope, &mut self.opened, place.volume);
@@ -168,10 +174,7 @@ fn open<'v>(
     opened: &'v mut HashMap<VolumeTag, (Copy, Option<SourceVolume>)>,
     tag: VolumeTag,
 ) -> Option<&'v SourceVolume> {
-    let Some(copy) = scope.copy(&tag.0) else {
-        opened.remove(&tag);
-        return None;
-    };
+    let copy = scope.copy(tag)?;
     if opened.get(&tag).is_none_or(|(had, _)| *had != copy) {
         let volume = SourceVolume::open(&copy.path);
         let volume = volume.and_then(|volume| volume.narrowed(copy.length)).ok();

@@ -373,19 +373,6 @@ fn what_lies_outside_a_dirty_set_is_neither_read_nor_looked_up() {
 }
 
 #[test]
-fn a_scan_that_ends_early_gives_its_dirty_set_back_whole() {
-    let mut setup = Setup::new(100 * BLOCK);
-    setup.write(0, &vec![1; 100 * BLOCK_SIZE]);
-    let source = SourceVolume::open(&setup.image).unwrap();
-    let mut dirty = DirtySet::new(source.geometry());
-    dirty.mark_range(0, 50 * BLOCK);
-    let mut scan = Scan::of_dirty(dirty, 8);
-    let span = scan.next_span(&source, &mut setup.tree).unwrap().unwrap();
-    assert_eq!(span.blocks(), 0..8);
-    assert_eq!(scan.into_dirty().unwrap().len(), 50);
-}
-
-#[test]
 fn a_dirty_block_in_a_hole_is_zero_without_being_read() {
     let mut setup = Setup::new(10_000 * BLOCK);
     setup.tree.set(BlockIndex(300), Leaf([1; 32])).unwrap();

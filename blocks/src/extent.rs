@@ -156,8 +156,8 @@ pub enum BadExtent {
 }
 
 /// An extent that lies in the volume and whose bytes hash to its leaves. Only
-/// [`check_extent`] and [`check_zero`] make one, so nothing unchecked can be
-/// handed to the target's session for writing.
+/// [`ExtentCheck`], [`check_extent`] and [`check_zero`] make one, so nothing
+/// unchecked can be handed to the target's session for writing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckedExtent(Extent);
 
@@ -184,25 +184,79 @@ pub fn check_extent(
     leaves: Vec<Leaf>,
     data: &[u8],
 ) -> Result<CheckedExtent, BadExtent> {
-    let extent = Extent::Data { first, leaves };
-    let expected = extent_len(geometry, &extent)?;
-    if data.len() as u64 != expected {
-        return Err(BadExtent::Length {
+    let mut check = ExtentCheck::new(geometry, (first, leaves), data.len() as u64)?;
+    data.chunks(BLOCK_SIZE)
+        .try_for_each(|block| check.block(block))?;
+    check.finish()
+}
+
+/// The check of a data extent while its bytes come in, a block at a time: each is looked
+/// at while it is in the processor's cache.
+#[derive(Debug)]
+pub struct ExtentCheck {
+    geometry: Geometry,
+    first: BlockIndex,
+    leaves: Vec<Leaf>,
+    /// Blocks whose bytes were seen.
+    seen: usize,
+}
+
+impl ExtentCheck {
+    /// Begins with its bounds, and with how many bytes are to come.
+    ///
+    /// # Errors
+    /// When either is wrong; its bytes need not be looked at then.
+    pub fn new(
+        geometry: Geometry,
+        (first, leaves): (BlockIndex, Vec<Leaf>),
+        bytes: u64,
+    ) -> Result<Self, BadExtent> {
+        let extent = Extent::Data { first, leaves };
+        let expected = extent_len(geometry, &extent)?;
+        if bytes != expected {
+            return Err(BadExtent::Length {
+                first,
+                bytes,
+                expected,
+            });
+        }
+        let Extent::Data { leaves, .. } = extent else {
+            unreachable!("made above as data");
+        };
+        Ok(Self {
+            geometry,
             first,
-            bytes: data.len() as u64,
-            expected,
-        });
+            leaves,
+            seen: 0,
+        })
     }
-    let Extent::Data { leaves, .. } = &extent else {
-        unreachable!("made above as data");
-    };
-    for ((block, expected), data) in (first.0..).zip(leaves).zip(data.chunks(BLOCK_SIZE)) {
-        let block = BlockIndex(block);
-        if leaf(geometry, block, data) != *expected {
+
+    /// Looks at the bytes of the next block.
+    ///
+    /// # Errors
+    /// When they do not hash to its leaf; the extent must not be written then.
+    pub fn block(&mut self, bytes: &[u8]) -> Result<(), BadExtent> {
+        let block = BlockIndex(self.first.0 + self.seen as u64);
+        let expected = self.leaves.get(self.seen);
+        if bytes.is_empty() || expected != Some(&leaf(self.geometry, block, bytes)) {
             return Err(BadExtent::Mismatch { block });
         }
+        self.seen += 1;
+        Ok(())
     }
-    Ok(CheckedExtent(extent))
+
+    /// What was checked.
+    ///
+    /// # Errors
+    /// When not all of its blocks were looked at, or one of them was refused.
+    pub fn finish(self) -> Result<CheckedExtent, BadExtent> {
+        let (first, leaves) = (self.first, self.leaves);
+        if self.seen < leaves.len() {
+            let block = BlockIndex(first.0 + self.seen as u64);
+            return Err(BadExtent::Mismatch { block });
+        }
+        Ok(CheckedExtent(Extent::Data { first, leaves }))
+    }
 }
 
 /// Checks a zero extent, which has no bytes to look at.
@@ -267,6 +321,35 @@ mod tests {
                 block: BlockIndex(7)
             })
         );
+    }
+
+    #[test]
+    fn an_extent_of_which_not_every_block_was_seen_and_right_does_not_pass() {
+        let data = vec![7; 3 * BLOCK_SIZE];
+        let (first, leaves) = (BlockIndex(5), leaves(5, &data));
+        let len = data.len() as u64;
+        let check = || ExtentCheck::new(geometry(), (first, leaves.clone()), len).unwrap();
+        let block = |at| BadExtent::Mismatch {
+            block: BlockIndex(at),
+        };
+        assert_eq!(check().finish(), Err(block(5)));
+        let mut two = check();
+        two.block(&data[..BLOCK_SIZE]).unwrap();
+        two.block(&data[..BLOCK_SIZE]).unwrap();
+        assert_eq!(two.finish(), Err(block(7)));
+        // One that was refused is not passed over.
+        let mut wrong = check();
+        assert_eq!(wrong.block(&[8; BLOCK_SIZE]), Err(block(5)));
+        wrong.block(&data[..BLOCK_SIZE]).unwrap();
+        wrong.block(&data[..BLOCK_SIZE]).unwrap();
+        assert_eq!(wrong.finish(), Err(block(7)));
+        let mut all = check();
+        data.chunks(BLOCK_SIZE)
+            .for_each(|bytes| all.block(bytes).unwrap());
+        // There is no fourth, and an empty one is none.
+        assert_eq!(all.block(&data[..BLOCK_SIZE]), Err(block(8)));
+        assert_eq!(all.block(&[]), Err(block(8)));
+        assert!(all.finish().is_ok());
     }
 
     #[test]

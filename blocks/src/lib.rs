@@ -24,7 +24,7 @@ pub mod tree;
 
 pub use dirty::DirtySet;
 pub use extent::{
-    BARRIER_BLOCKS, BadExtent, CheckedExtent, Extent, MAX_BARRIERS, MAX_EXTENT_BLOCKS,
+    BARRIER_BLOCKS, BadExtent, CheckedExtent, Extent, ExtentCheck, MAX_BARRIERS, MAX_EXTENT_BLOCKS,
     MAX_ZERO_BLOCKS, check_extent, check_zero, extent_len,
 };
 pub use fingerprint::{Fingerprint, fingerprint};

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use futures::io::BufReader;
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::core::ConnectedPoint;
 use libp2p::core::Transport;
@@ -113,7 +112,7 @@ pub(super) fn swarm(
     let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
         .map(|stream, _| {
             direct::keep_alive(&stream.0);
-            BufReader::with_capacity(direct::READ_AHEAD, stream)
+            stream
         })
         .upgrade(Version::V1Lazy)
         .authenticate(tls)

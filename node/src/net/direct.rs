@@ -19,7 +19,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::future::{join_all, try_join_all};
-use futures::io::BufReader;
 use futures::stream::FuturesUnordered;
 use futures::task::AtomicWaker;
 use futures::{AsyncRead, AsyncWrite, StreamExt};
@@ -38,8 +37,6 @@ use super::streams::MAX_STREAMS_PER_PEER;
 use super::striped::{Hello, MAX_CONNECTIONS, connections_for};
 use super::tls::Tls;
 
-/// TLS asks for 4 KiB at a time; so much is taken from the kernel at once.
-pub(super) const READ_AHEAD: usize = 64 * 1024;
 /// Connections of block streams at once, both ways, of all peers: each takes a file
 /// descriptor. Beyond it streams share the connection that there is.
 const MAX_DIRECT: usize = 1024;
@@ -331,7 +328,7 @@ impl Dialler {
         let round_trip = began.elapsed();
         stream.set_nodelay(true)?;
         keep_alive(&stream);
-        let stream = BufReader::with_capacity(READ_AHEAD, tcp::tokio::TcpStream(stream));
+        let stream = tcp::tokio::TcpStream(stream);
         let names = self.tls.protocol_info();
         let negotiated = dialer_select_proto(stream, names, Version::V1).await;
         let (name, stream) = negotiated.map_err(io::Error::other)?;

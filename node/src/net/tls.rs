@@ -11,21 +11,25 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::{AsyncRead, AsyncWrite, FutureExt};
-use futures_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use libp2p::PeerId;
 use libp2p::core::UpgradeInfo;
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade};
 use libp2p::identity::Keypair;
 use libp2p::tls::certificate::{self, GenError, ParseError};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::crypto::aws_lc_rs::{self, cipher_suite};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::UnbufferedServerConnection;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     CertificateError, ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName, Error,
     OtherError, ServerConfig, SignatureScheme, SupportedCipherSuite,
 };
+
+use super::handshake::{Handshake, handshake};
+use super::records::Records;
 
 const ALPN: &[u8] = b"libp2p";
 const NAME: &str = "/tls/1.0.0";
@@ -55,6 +59,8 @@ pub(super) struct Tls {
 pub(super) enum TlsError {
     #[error("TLS handshake failed: {0}")]
     Handshake(#[from] std::io::Error),
+    #[error("TLS handshake failed: {0}")]
+    Refused(#[from] Error),
     #[error("the peer's certificate is not libp2p's: {0}")]
     Certificate(#[from] ParseError),
     #[error("the peer showed no certificate")]
@@ -80,6 +86,7 @@ impl Tls {
             .with_custom_certificate_verifier(Arc::new(PeerCertificates))
             .with_client_cert_resolver(shown.clone());
         client.alpn_protocols = vec![ALPN.to_vec()];
+        (client.enable_secret_extraction, client.resumption) = (true, Resumption::disabled());
         let builder = ServerConfig::builder_with_provider(provider);
         let mut server = builder
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -87,6 +94,7 @@ impl Tls {
             .with_client_cert_verifier(Arc::new(PeerCertificates))
             .with_cert_resolver(shown);
         server.alpn_protocols = vec![ALPN.to_vec()];
+        (server.enable_secret_extraction, server.send_tls13_tickets) = (true, 0);
         Ok(Self {
             client: Arc::new(client),
             server: Arc::new(server),
@@ -132,14 +140,14 @@ impl<C> InboundConnectionUpgrade<C> for Tls
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    type Output = (PeerId, TlsStream<C>);
+    type Output = (PeerId, Records<C>);
     type Error = TlsError;
     type Future = BoxFuture<'static, Result<Self::Output, Self::Error>>;
 
     fn upgrade_inbound(self, socket: C, _: Self::Info) -> Self::Future {
         async move {
-            let stream = TlsAcceptor::from(self.server).accept(socket).await?;
-            Ok((peer_of(stream.get_ref().1)?, stream.into()))
+            let connection = UnbufferedServerConnection::new(self.server)?;
+            secure(socket, connection).await
         }
         .boxed()
     }
@@ -149,7 +157,7 @@ impl<C> OutboundConnectionUpgrade<C> for Tls
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    type Output = (PeerId, TlsStream<C>);
+    type Output = (PeerId, Records<C>);
     type Error = TlsError;
     type Future = BoxFuture<'static, Result<Self::Output, Self::Error>>;
 
@@ -158,13 +166,22 @@ where
             // An address instead of a name leaves the name out of the handshake, as the
             // spec asks.
             let name = ServerName::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-            let stream = TlsConnector::from(self.client)
-                .connect(name, socket)
-                .await?;
-            Ok((peer_of(stream.get_ref().1)?, stream.into()))
+            let connection = UnbufferedClientConnection::new(self.client, name)?;
+            secure(socket, connection).await
         }
         .boxed()
     }
+}
+
+async fn secure<C, H>(mut socket: C, mut ours: H) -> Result<(PeerId, Records<C>), TlsError>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    H: Handshake,
+{
+    let came = handshake(&mut socket, &mut ours).await?;
+    let peer = peer_of(&ours)?;
+    let records = Records::new(socket, ours.finish()?, &came)?;
+    Ok((peer, records))
 }
 
 fn peer_of(state: &CommonState) -> Result<PeerId, TlsError> {
@@ -284,6 +301,8 @@ impl ClientCertVerifier for PeerCertificates {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use futures::io::WriteHalf;
+    use futures::{AsyncReadExt, AsyncWriteExt};
     use libp2p::tcp::tokio::TcpStream;
     use rustls::CipherSuite;
     use tokio::net;
@@ -299,19 +318,17 @@ mod tests {
         (TcpStream(near.unwrap()), TcpStream(far.unwrap().0))
     }
 
-    type Secured = (PeerId, TlsStream<TcpStream>);
-
     /// What a client and a server make of each other.
-    async fn handshake<C, S>(
+    async fn handshake<C, S, Near, Far>(
         client: C,
         server: S,
     ) -> (
-        Result<Secured, <C as OutboundConnectionUpgrade<TcpStream>>::Error>,
-        Result<Secured, <S as InboundConnectionUpgrade<TcpStream>>::Error>,
+        Result<(PeerId, Near), C::Error>,
+        Result<(PeerId, Far), S::Error>,
     )
     where
-        C: OutboundConnectionUpgrade<TcpStream, Info = &'static str, Output = Secured>,
-        S: InboundConnectionUpgrade<TcpStream, Info = &'static str, Output = Secured>,
+        C: OutboundConnectionUpgrade<TcpStream, Info = &'static str, Output = (PeerId, Near)>,
+        S: InboundConnectionUpgrade<TcpStream, Info = &'static str, Output = (PeerId, Far)>,
     {
         let (near, far) = sockets().await;
         tokio::join!(
@@ -327,7 +344,7 @@ mod tests {
         let ((server, near), (client, _)) = (ends.0.unwrap(), ends.1.unwrap());
         assert_eq!(server, other.public().to_peer_id());
         assert_eq!(client, one.public().to_peer_id());
-        let suite = near.get_ref().1.negotiated_cipher_suite().unwrap().suite();
+        let suite = near.suite();
         let fastest = match has_fast_aes() {
             true => CipherSuite::TLS13_AES_128_GCM_SHA256,
             false => CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
@@ -350,11 +367,49 @@ mod tests {
         let (one, other) = (keypair(1), keypair(2));
         let theirs = |keypair| libp2p::tls::Config::new(keypair).unwrap();
         let ends = handshake(Tls::new(&one).unwrap(), theirs(&other)).await;
-        assert_eq!(ends.0.unwrap().0, other.public().to_peer_id());
-        assert_eq!(ends.1.unwrap().0, one.public().to_peer_id());
+        let ((server, near), (client, far)) = (ends.0.unwrap(), ends.1.unwrap());
+        assert_eq!(server, other.public().to_peer_id());
+        assert_eq!(client, one.public().to_peer_id());
+        talk(near, far).await;
         let ends = handshake(theirs(&one), Tls::new(&other).unwrap()).await;
-        assert_eq!(ends.0.unwrap().0, other.public().to_peer_id());
-        assert_eq!(ends.1.unwrap().0, one.public().to_peer_id());
+        let ((server, near), (client, far)) = (ends.0.unwrap(), ends.1.unwrap());
+        assert_eq!(server, other.public().to_peer_id());
+        assert_eq!(client, one.public().to_peer_id());
+        talk(near, far).await;
+    }
+
+    async fn say(mut bytes: &[u8], mut to: WriteHalf<impl AsyncWrite + Unpin>) {
+        for len in (1..).map(|count| count * 1009) {
+            let (piece, rest) = bytes.split_at(len.min(bytes.len()));
+            to.write_all(piece).await.unwrap();
+            bytes = rest;
+            if bytes.is_empty() {
+                break;
+            }
+        }
+        to.close().await.unwrap();
+    }
+
+    /// Both ways at once, in pieces of all sizes, until each end says that it is done.
+    async fn talk(
+        near: impl AsyncRead + AsyncWrite + Unpin,
+        far: impl AsyncRead + AsyncWrite + Unpin,
+    ) {
+        let bytes: Vec<u8> = (0..3 << 20).map(|at: u32| (at % 251) as u8).collect();
+        let ((mut near_in, near_out), (mut far_in, far_out)) = (near.split(), far.split());
+        let (mut there, mut back) = (Vec::new(), Vec::new());
+        let ends = async {
+            tokio::join!(
+                say(&bytes, near_out),
+                say(&bytes, far_out),
+                far_in.read_to_end(&mut there),
+                near_in.read_to_end(&mut back),
+            )
+        };
+        let deadline = std::time::Duration::from_secs(60);
+        let ((), (), there_len, back_len) = tokio::time::timeout(deadline, ends).await.unwrap();
+        assert_eq!((there_len.unwrap(), back_len.unwrap()), (3 << 20, 3 << 20));
+        assert!(there == bytes && back == bytes);
     }
 
     /// Shows the certificate of one key and signs the handshake with another.

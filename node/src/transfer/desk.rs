@@ -1,8 +1,9 @@
 //! The replicator's desk thread: one input at a time into `blocks::Target`,
-//! its outputs carried out in order. It decompresses, checks and writes.
+//! its outputs carried out in order. It decompresses, checks what was packed or
+//! patched, and writes.
 //!
-//! Not here: bytes on the stream (`wire`), and what makes a barrier durable
-//! (`keeper`).
+//! Not here: bytes on the stream (`wire`) and their check where they are sent as
+//! they are (`receive`), and what makes a barrier durable (`keeper`).
 
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
@@ -39,6 +40,13 @@ const EXTENT_BYTES: usize = MAX_EXTENT_BLOCKS as usize * blocks::BLOCK_SIZE;
 pub(super) enum ToDesk {
     Frame {
         frame: ToTarget,
+        payload: Payload,
+        _room: OwnedSemaphorePermit,
+    },
+    /// An extent that was checked while its bytes came in.
+    Extent {
+        checked: Result<CheckedExtent, BadExtent>,
+        fingerprints: Vec<Fingerprint>,
         payload: Payload,
         _room: OwnedSemaphorePermit,
     },
@@ -81,6 +89,11 @@ impl Payload {
 
     fn bytes(&self) -> &[u8] {
         &self.buf[..self.len]
+    }
+
+    /// To be filled.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.buf[..self.len]
     }
 }
 
@@ -263,6 +276,15 @@ impl Desk {
                         continue;
                     }
                 },
+                (
+                    None,
+                    ToDesk::Extent {
+                        checked,
+                        fingerprints,
+                        payload,
+                        ..
+                    },
+                ) => self.raw_extent(checked, fingerprints, payload),
                 (None, ToDesk::Flushed { barrier, mark }) => Input::Flushed { barrier, mark },
                 (None, ToDesk::RootComputed { root }) => Input::RootComputed { root },
                 (None, ToDesk::ReadBack { root }) => Input::ReadBack { root },
@@ -281,17 +303,17 @@ impl Desk {
         }
     }
 
-    /// Checks a data extent or a patch; all other frames go to the machine as they come.
+    /// Checks a packed extent or a patch; all other frames go to the machine as they come.
     fn frame(&mut self, frame: ToTarget, payload: Payload) -> Result<Input, Trouble> {
         let (held, checked) = match frame {
             ToTarget::Extent {
                 first,
-                encoding,
                 leaves,
                 fingerprints,
+                ..
             } => {
                 self.fingerprints = fingerprints;
-                self.extent((first, encoding, leaves), payload)
+                self.packed_extent(first, leaves, payload)
             }
             ToTarget::Patch {
                 first,
@@ -305,23 +327,29 @@ impl Desk {
             frame => return Ok(Input::Received(frame)),
         };
         self.held = held;
-        Ok(match checked {
-            Ok(extent) => Input::ExtentChecked(extent),
-            Err(bad) => Input::ExtentRefused(bad),
-        })
+        Ok(checked_input(checked))
     }
 
-    fn extent(
+    fn raw_extent(
         &mut self,
-        (first, encoding, leaves): (BlockIndex, Encoding, Vec<Leaf>),
+        checked: Result<CheckedExtent, BadExtent>,
+        fingerprints: Vec<Fingerprint>,
+        payload: Payload,
+    ) -> Input {
+        add(&self.progress.bytes_sent, payload.len as u64);
+        self.fingerprints = fingerprints;
+        self.held = Held::Raw(payload);
+        checked_input(checked)
+    }
+
+    fn packed_extent(
+        &mut self,
+        first: BlockIndex,
+        leaves: Vec<Leaf>,
         payload: Payload,
     ) -> (Held, Result<CheckedExtent, BadExtent>) {
         add(&self.progress.bytes_sent, payload.len as u64);
         let geometry = self.geometry;
-        if encoding == Encoding::Raw {
-            let checked = check_extent(geometry, first, leaves, payload.bytes());
-            return (Held::Raw(payload), checked);
-        }
         let extent = Extent::Data { first, leaves };
         let unpacked = extent_len(geometry, &extent)
             // Bounded by the limit on its blocks.
@@ -632,6 +660,13 @@ impl Unpacker {
 
     fn bytes(&self, len: usize) -> &[u8] {
         &self.buf[..len]
+    }
+}
+
+fn checked_input(checked: Result<CheckedExtent, BadExtent>) -> Input {
+    match checked {
+        Ok(extent) => Input::ExtentChecked(extent),
+        Err(bad) => Input::ExtentRefused(bad),
     }
 }
 

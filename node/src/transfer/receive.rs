@@ -13,7 +13,10 @@ use std::thread;
 use std::time::Duration;
 
 use blocks::frame::{MAX_PAYLOAD, PREFIX_LEN};
-use blocks::{CloseReason, FrameError, FramePrefix, RefusalCode, Root, ToSource, ToTarget};
+use blocks::{
+    BLOCK_SIZE, BadExtent, CheckedExtent, CloseReason, Encoding, ExtentCheck, FrameError,
+    FramePrefix, Geometry, RefusalCode, Root, ToSource, ToTarget,
+};
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use keys::{Permit, ReceiveBlocks};
 use tokio::select;
@@ -239,6 +242,7 @@ pub async fn receive<S>(
 {
     let (reader, writer) = stream.split();
     let (parcels, outgoing) = mpsc::channel(PARCELS);
+    let geometry = Geometry::new(job.length).ok();
     let (desk, ended) = start_desk(job, leave.clone(), events.clone(), parcels);
     let mut ended = pin!(ended);
     let activity = Activity::new();
@@ -246,7 +250,7 @@ pub async fn receive<S>(
     let mut writing = pin!(write_parcels(writer, activity, outgoing));
     let mut is_written = false;
     let last = {
-        let mut reading = pin!(read_for(&mut frames, &desk.0));
+        let mut reading = pin!(read_for(&mut frames, &desk.0, geometry));
         let withdrawn = |leave: &Leave| matches!(leave, Leave::Withdrawn(_));
         let mut watching = pin!(leave.wait_for(withdrawn));
         let (mut is_read, mut is_stopped) = (false, false);
@@ -337,11 +341,17 @@ fn start_desk(
     (DeskHandle(mailbox), ended)
 }
 
-/// Reads the source's frames for the desk until the stream ends; says how.
+/// Reads the source's frames for the desk until the stream ends; says how. Blocks that
+/// are sent as they are, are checked while they come in.
 async fn read_for<R: AsyncRead + Unpin>(
     frames: &mut FrameReader<R>,
     desk: &std_mpsc::Sender<ToDesk>,
+    geometry: Option<Geometry>,
 ) -> CloseReason {
+    // The desk says what is wrong with a length that has none.
+    let Some(geometry) = geometry else {
+        return CloseReason::Cancelled;
+    };
     let (home, mut pool) = mpsc::channel(PIECES);
     for _ in 0..PIECES {
         // There is room for all of them.
@@ -359,24 +369,58 @@ async fn read_for<R: AsyncRead + Unpin>(
         let Ok(frame) = ToTarget::decode(frames.header(), len) else {
             return CloseReason::Garbled;
         };
-        let payload = if len == 0 {
-            Payload::none(home.clone())
-        } else {
-            let Some(mut buf) = pool.recv().await else {
+        let mut payload = Payload::none(home.clone());
+        if len > 0 {
+            let Some(buf) = pool.recv().await else {
                 return CloseReason::Cancelled;
             };
-            if let Err(reason) = frames.fill(&mut buf[..len]).await {
-                return reason;
+            payload = Payload::new(buf, len, home.clone());
+        }
+        let message = match frame {
+            ToTarget::Extent {
+                first,
+                encoding: Encoding::Raw,
+                leaves,
+                fingerprints,
+            } => {
+                let check = ExtentCheck::new(geometry, (first, leaves), len as u64);
+                let checked = match read_checked(frames, check, payload.bytes_mut()).await {
+                    Ok(checked) => checked,
+                    Err(reason) => return reason,
+                };
+                ToDesk::Extent {
+                    checked,
+                    fingerprints,
+                    payload,
+                    _room,
+                }
             }
-            Payload::new(buf, len, home.clone())
-        };
-        let message = ToDesk::Frame {
-            frame,
-            payload,
-            _room,
+            frame => {
+                if let Err(reason) = frames.fill(payload.bytes_mut()).await {
+                    return reason;
+                }
+                ToDesk::Frame {
+                    frame,
+                    payload,
+                    _room,
+                }
+            }
         };
         if desk.send(message).is_err() {
             return CloseReason::Cancelled;
         }
     }
+}
+
+/// Reads blocks and checks each as soon as it is there.
+async fn read_checked<R: AsyncRead + Unpin>(
+    frames: &mut FrameReader<R>,
+    mut check: Result<ExtentCheck, BadExtent>,
+    bytes: &mut [u8],
+) -> Result<Result<CheckedExtent, BadExtent>, CloseReason> {
+    for block in bytes.chunks_mut(BLOCK_SIZE) {
+        frames.fill(block).await?;
+        check = check.and_then(|mut check| check.block(block).map(|()| check));
+    }
+    Ok(check.and_then(ExtentCheck::finish))
 }

@@ -2,7 +2,8 @@
 //! given: `cargo xtask bench transfer` prepares them, runs this beside what a user would
 //! pick instead, and compares.
 //!
-//! Both ends go through the same steps, one session each. Not here: nodes, and leases:
+//! Both ends go through the same steps, one session each but where disks are moved
+//! together. Not here: nodes, and leases:
 //! both ends hold permits as the tests make them.
 
 mod steps;
@@ -16,6 +17,9 @@ use crate::transfer::{
 };
 use blocks::{BLOCK_SIZE, DirtySet, Geometry};
 use crdt::PassSummary;
+use futures::StreamExt;
+use futures::future::join_all;
+use futures::stream::FuturesUnordered;
 use keys::Identity;
 use libp2p::Multiaddr;
 use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
@@ -134,16 +138,38 @@ async fn receive_all(steps: Vec<Step>) {
     println!("connected=yes");
     let site = Site::of(&steps);
     for step in steps {
-        let stream = end.next(|event| match event {
-            Event::Stream { stream, .. } => Some(stream),
-            _ => None,
-        });
-        receive_one(stream.await, &site, world(&step.disk)).await;
+        let disks = match step.action {
+            Action::Together { disks } => disks,
+            _ => 1,
+        };
+        let mut sessions = FuturesUnordered::new();
+        for _ in 0..disks {
+            let stream = end.next(|event| match event {
+                Event::Stream { stream, .. } => Some(stream),
+                _ => None,
+            });
+            let stream = tokio::select! {
+                stream = stream => stream,
+                () = sessions.select_next_some(), if !sessions.is_empty() => {
+                    panic!("a session was over before the last one began")
+                }
+            };
+            sessions.push(receive_one(stream, &site, &step));
+        }
+        while let Some(()) = sessions.next().await {}
     }
 }
 
-async fn receive_one(mut stream: BlockStream, site: &Site, world: World) {
+async fn receive_one(mut stream: BlockStream, site: &Site, step: &Step) {
     let open = read_open(&mut stream).await.unwrap();
+    let world = match step.action {
+        Action::Together { .. } => {
+            // Which one it is of.
+            let disk = std::str::from_utf8(&open.ticket).unwrap();
+            world(&step.disk.join(disk))
+        }
+        _ => world(&step.disk),
+    };
     let job = ReceiveJob {
         tag: tag_of(&world),
         references: Some(site.references.clone()),
@@ -178,7 +204,8 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let index = FingerprintIndex::open(&folder.path().join("fingerprints"), INDEX_BYTES);
         let (index, scope) = (Arc::new(index.unwrap()), Scope::default());
-        let copies = steps.iter().map(|step| {
+        let together = |step: &&Step| matches!(step.action, Action::Together { .. });
+        let copies = steps.iter().filter(|step| !together(step)).map(|step| {
             let world = world(&step.disk);
             let (path, length) = (world.target(), world.length);
             (tag_of(&world), Copy { path, length })
@@ -210,10 +237,14 @@ async fn send_all(steps: Vec<Step>) {
     let begun = std::io::stdin().read_line(&mut String::new());
     assert!(begun.unwrap() > 0, "nobody told us to begin");
     for step in steps {
+        if let Action::Together { disks } = step.action {
+            send_together(&end, &step.disk, disks).await;
+            continue;
+        }
         let world = world(&step.disk);
         let dirty = prepare(&world, &step);
         let (since, cores) = (Instant::now(), core_seconds());
-        let mut sending = Sending::start(&end, &world).await;
+        let mut sending = Sending::start(&end, &world, b"ticket").await;
         if step.action == Action::Consume {
             sending.consumed = Some(OpenOptions::new().write(true).open(world.source()).unwrap());
         }
@@ -225,6 +256,33 @@ async fn send_all(steps: Vec<Step>) {
         let (took, cores) = (since.elapsed().as_secs_f64(), core_seconds() - cores);
         let (bytes, blocks) = (done.bytes_sent, done.blocks);
         println!("seconds={took:.4} core_seconds={cores:.2} bytes={bytes} blocks={blocks}");
+        sending.close().await;
+    }
+}
+
+/// A session for each of several disks, all at once.
+async fn send_together(end: &End, folder: &Path, disks: u32) {
+    let (since, cores) = (Instant::now(), core_seconds());
+    let mut sessions = Vec::new();
+    for disk in 0..disks {
+        let disk = disk.to_string();
+        let world = world(&folder.join(&disk));
+        sessions.push(Sending::start(end, &world, disk.as_bytes()).await);
+    }
+    let passes = sessions.into_iter().map(|mut sending| async move {
+        let done = sending.pass(1, None).await;
+        (sending, done.bytes_sent, since.elapsed().as_secs_f64())
+    });
+    let done = join_all(passes).await;
+    let cores = core_seconds() - cores;
+    let took = done.iter().map(|(_, _, took)| *took);
+    let (first, last) = (
+        took.clone().fold(f64::MAX, f64::min),
+        took.fold(0.0, f64::max),
+    );
+    let bytes: u64 = done.iter().map(|(_, bytes, _)| bytes).sum();
+    println!("seconds={last:.4} core_seconds={cores:.2} bytes={bytes} first={first:.4}");
+    for (sending, _, _) in done {
         sending.close().await;
     }
 }
@@ -278,7 +336,7 @@ impl Drop for Renewing {
 }
 
 impl Sending {
-    async fn start(end: &End, world: &World) -> Self {
+    async fn start(end: &End, world: &World, ticket: &[u8]) -> Self {
         let (renew, permit) = watch::channel(permits().0);
         let renewing = tokio::spawn(async move {
             let mut renewal = interval(RENEWED);
@@ -291,6 +349,7 @@ impl Sending {
         println!("direct={}", stream.is_direct());
         let job = SendJob {
             permit,
+            ticket: ticket.to_vec(),
             ..world.send_job()
         };
         let progress = job.progress.clone();

@@ -23,6 +23,9 @@ pub(super) enum Action {
     Update { is_dirty: bool },
     /// Passes over what does not change, each with the hash of the same bytes beside it.
     Find { rounds: u32 },
+    /// One pass over each of so many disks at once: its folder has a folder of each, by
+    /// number.
+    Together { disks: u32 },
 }
 
 impl Step {
@@ -37,6 +40,10 @@ impl Step {
             ["find", disk, rounds] => {
                 let rounds = rounds.parse().unwrap();
                 (Action::Find { rounds }, disk)
+            }
+            ["together", disk, disks] => {
+                let disks = disks.parse().unwrap();
+                (Action::Together { disks }, disk)
             }
             _ => panic!("{line:?} is no step of the bench"),
         };

@@ -4,7 +4,7 @@
 
 use super::contest::{Contest, Entry, Way};
 use super::disks::{Change, Disk};
-use super::ours::Plan;
+use super::ours::{DISKS, Plan};
 use super::peers::Peer;
 use super::table::{Limit, Row, Section, median};
 use crate::bench::link::{self, Link, Network, Shape, stream};
@@ -44,7 +44,7 @@ impl Case {
 }
 
 /// All of them, in this order.
-pub(super) const CASES: [Case; 10] = [
+pub(super) const CASES: [Case; 11] = [
     Case {
         name: "dense",
         has_peers: true,
@@ -99,6 +99,13 @@ pub(super) const CASES: [Case; 10] = [
             )
         },
         measure: references,
+    },
+    Case {
+        name: "disks",
+        has_peers: false,
+        is_long: false,
+        title: |mib| format!("{mib} MiB, all of it used, as {DISKS} disks of one server at once"),
+        measure: together,
     },
     Case {
         name: "link",
@@ -173,6 +180,27 @@ fn references(bench: &Bench, section: &mut Section) -> Result<()> {
     };
     section.rows = bench.contest.run(&Network::Loopback, &[entry])?;
     sent(section, mib, 12.0)
+}
+
+/// The disks of a server, beside one disk that holds the same.
+fn together(bench: &Bench, section: &mut Section) -> Result<()> {
+    let disk = Disk::Dense { mib: bench.mib };
+    let entries = [("together", Plan::Together), ("one disk", Plan::Copy)]
+        .map(|(who, plan)| Entry::new(who, disk, Way::Dunlin(plan, true)));
+    section.rows = bench.contest.run(&Network::Loopback, &entries)?;
+    let (all, one) = (section.rows[0].run, section.rows[1].run);
+    let times = all.seconds / one.seconds;
+    section.judge("times as long as one disk", times, Limit::AtMost(1.15));
+    let apart = all.seconds / all.first.unwrap_or(f64::NAN);
+    section.judge(
+        "times as long for the last disk as for the first",
+        apart,
+        Limit::AtMost(1.25),
+    );
+    let [near, far] = all.most_mib.unwrap_or([f64::NAN; 2]);
+    section.judge("MiB of memory, sending", near, Limit::AtMost(256.0));
+    section.judge("MiB of memory, receiving", far, Limit::AtMost(256.0));
+    Ok(())
 }
 
 /// A far place.

@@ -148,6 +148,7 @@ fn plain(network: &Network, bytes: u64, connections: u32) -> Result<Run> {
         cores: core_seconds()? - cores,
         sent: Some(bytes),
         most_mib: None,
+        first: None,
     })
 }
 
@@ -160,6 +161,7 @@ pub(super) fn timed(work: impl FnOnce() -> Result<Option<u64>>) -> Result<Run> {
         cores: core_seconds()? - cores,
         sent,
         most_mib: None,
+        first: None,
     })
 }
 

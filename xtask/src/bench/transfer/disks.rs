@@ -5,7 +5,7 @@ use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +25,20 @@ pub(super) enum Disk {
     Spread { mib: u64, times: u64 },
     /// Nine of ten blocks of 64 KiB are those of the dense one, each at another place.
     Shared { mib: u64 },
+}
+
+/// Cuts the source of a folder into so many disks of their own, each with an empty target.
+pub(super) fn cut(folder: &Path, parts: u64) -> Result<()> {
+    let whole = File::open(folder.join("source"))?;
+    let length = whole.metadata()?.len() / parts;
+    for part in 0..parts {
+        let folder = folder.join(part.to_string());
+        fs::create_dir(&folder)?;
+        let mut source = File::create(folder.join("source"))?;
+        io::copy(&mut (&whole).take(length), &mut source)?;
+        File::create(folder.join("target"))?.set_len(length)?;
+    }
+    fs::remove_file(folder.join("source")).context("removing what was cut")
 }
 
 /// What changes before a disk is brought up to date.

@@ -29,7 +29,12 @@ pub(super) enum Plan {
     Update,
     /// The same, with the changed blocks known.
     UpdateDirty,
+    /// It is cut into eight disks of one server, which are moved at once.
+    Together,
 }
+
+/// Disks of one server.
+pub(super) const DISKS: u64 = 8;
 
 impl Plan {
     /// A step a line; the last one is what is measured.
@@ -40,6 +45,7 @@ impl Plan {
             Self::Consume => "consume disk\n",
             Self::Update => "copy disk\nupdate disk\n",
             Self::UpdateDirty => "copy disk\nupdate-dirty disk\n",
+            Self::Together => "together disk 8\n",
         }
     }
 }
@@ -87,6 +93,10 @@ impl Program {
                 File::create(disk.join("target"))?.set_len(length)?;
             }
         }
+        let disk = folder.join("disk");
+        if plan == Plan::Together {
+            disks::cut(&disk, DISKS)?;
+        }
         let said = self.both(network, folder, plan.lines(), compresses)?;
         ensure!(
             said.near.contains("direct=true"),
@@ -105,11 +115,18 @@ impl Program {
                 cores: field(line, "core_seconds")?,
                 sent: Some(field(line, "bytes")? as u64),
                 most_mib: Some([memory[0]?, memory[1]?]),
+                first: field(line, "first"),
             })
         });
         let run = run.with_context(|| format!("no figures in {}", said.near))?;
-        let (source, target) = (folder.join("disk/source"), folder.join("disk/target"));
-        let is_same = plan == Plan::Consume || disks::same(&source, &target)?;
+        let same = |disk: &Path| disks::same(&disk.join("source"), &disk.join("target"));
+        let is_same = match plan {
+            Plan::Consume => true,
+            Plan::Together => (0..DISKS)
+                .map(|part| same(&disk.join(part.to_string())))
+                .try_fold(true, |all, is_same| is_same.map(|is_same| all && is_same))?,
+            _ => same(&disk)?,
+        };
         ensure!(is_same, "the target is not the source");
         Ok(run)
     }
@@ -129,6 +146,7 @@ impl Program {
                     cores: field(line, "core_seconds")?,
                     sent: None,
                     most_mib: None,
+                    first: None,
                 })
             };
             lines.filter_map(run).collect()

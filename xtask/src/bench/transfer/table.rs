@@ -15,6 +15,8 @@ pub(super) struct Run {
     /// The most memory that the sending and the receiving end had, in MiB, where that is
     /// known.
     pub(super) most_mib: Option<[f64; 2]>,
+    /// When the first of several disks that moved at once was there, in seconds.
+    pub(super) first: Option<f64>,
 }
 
 /// One way to do it.
@@ -139,6 +141,7 @@ impl Section {
                 "core_seconds": run.cores,
                 "bytes_sent": run.sent,
                 "most_mib": run.most_mib,
+                "first_seconds": run.first,
             })
         };
         let verdict = |verdict: &Verdict| {
@@ -188,6 +191,7 @@ mod tests {
             cores: 2.0 * seconds,
             sent: None,
             most_mib: None,
+            first: None,
         }
     }
 

@@ -17,8 +17,8 @@
 //!                                                 ▲────── durable ──── commit
 //! ```
 //!
-//! Memory is bounded: [`PIECES`] buffers of 1 MiB at each end, a tree's cache, and the leaves
-//! between two barriers; at the agent 16 MiB that are offered, and what is left of as much
+//! Memory is bounded: [`PIECES`] buffers of 1 MiB at each end, fewer where many sessions share
+//! them (`share`), a tree's cache, and the leaves between two barriers; at the agent 16 MiB that are offered, and what is left of as much
 //! and waits for the stream (16 and 32 MiB at most). A session that is dropped at any point
 //! ends its threads, and what was acknowledged is kept.
 
@@ -35,6 +35,7 @@ mod references;
 mod replica;
 mod send;
 mod session;
+mod share;
 mod wire;
 
 use std::sync::atomic::AtomicU64;

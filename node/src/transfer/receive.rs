@@ -27,6 +27,7 @@ use volumes::VolumeTag;
 use super::desk::{self, DeskJob, Payload, ToDesk};
 use super::references::References;
 use super::replica::Place;
+use super::share::{self, Share, Sharers};
 use super::wire::{Activity, FrameReader, LINGER, PARCELS, write_parcels};
 use super::{PIECES, Progress};
 use crate::clock;
@@ -34,6 +35,9 @@ use roles::replicator::code_for;
 
 /// How long a peer may take for its first frame.
 const OPENING: Duration = Duration::from_secs(10);
+
+/// A session to which nothing came for so long gives its buffers back.
+const RESTING: Duration = Duration::from_secs(1);
 
 /// Frames that wait for the desk; the payloads among them are bounded by
 /// [`PIECES`].
@@ -352,16 +356,15 @@ async fn read_for<R: AsyncRead + Unpin>(
     let Some(geometry) = geometry else {
         return CloseReason::Cancelled;
     };
-    let (home, mut pool) = mpsc::channel(PIECES);
-    for _ in 0..PIECES {
-        // There is room for all of them.
-        let _ = home.try_send(vec![0; MAX_PAYLOAD]);
-    }
+    let mut buffers = Buffers::new(&share::RECEIVING);
     let room = Arc::new(Semaphore::new(FRAMES));
     loop {
         let Ok(_room) = room.clone().acquire_owned().await else {
             return CloseReason::Cancelled;
         };
+        if timeout(RESTING, frames.begun()).await.is_err() {
+            buffers.let_go();
+        }
         let len = match frames.next().await {
             Ok(len) => len,
             Err(reason) => return reason,
@@ -369,13 +372,7 @@ async fn read_for<R: AsyncRead + Unpin>(
         let Ok(frame) = ToTarget::decode(frames.header(), len) else {
             return CloseReason::Garbled;
         };
-        let mut payload = Payload::none(home.clone());
-        if len > 0 {
-            let Some(buf) = pool.recv().await else {
-                return CloseReason::Cancelled;
-            };
-            payload = Payload::new(buf, len, home.clone());
-        }
+        let mut payload = buffers.payload(len).await;
         let message = match frame {
             ToTarget::Extent {
                 first,
@@ -412,6 +409,64 @@ async fn read_for<R: AsyncRead + Unpin>(
     }
 }
 
+/// The payloads of a session, of which there are as many as its share allows. They are
+/// made when they are needed.
+struct Buffers {
+    sharers: &'static Sharers,
+    /// None while no blocks come.
+    share: Option<Share>,
+    home: mpsc::Sender<Vec<u8>>,
+    pool: mpsc::Receiver<Vec<u8>>,
+    /// How many there are, at home or not.
+    count: usize,
+}
+
+impl Buffers {
+    fn new(sharers: &'static Sharers) -> Self {
+        let (home, pool) = mpsc::channel(PIECES);
+        Self {
+            sharers,
+            share: None,
+            home,
+            pool,
+            count: 0,
+        }
+    }
+
+    /// One for a payload of so many bytes; waits for it where there are enough of them.
+    async fn payload(&mut self, len: usize) -> Payload {
+        if len == 0 {
+            return Payload::none(self.home.clone());
+        }
+        let share = self.share.get_or_insert_with(|| self.sharers.join());
+        loop {
+            let allowed = share.buffers(PIECES);
+            if self.count < allowed && self.pool.is_empty() {
+                self.count += 1;
+                break Payload::new(vec![0; MAX_PAYLOAD], len, self.home.clone());
+            }
+            // It does not end: a sender is here.
+            let Some(buf) = self.pool.recv().await else {
+                continue;
+            };
+            if self.count <= share.buffers(PIECES) {
+                break Payload::new(buf, len, self.home.clone());
+            }
+            self.count -= 1;
+        }
+    }
+
+    /// Those that are at home are given back.
+    fn let_go(&mut self) {
+        while self.pool.try_recv().is_ok() {
+            self.count -= 1;
+        }
+        if self.count == 0 {
+            self.share = None;
+        }
+    }
+}
+
 /// Reads blocks and checks each as soon as it is there.
 async fn read_checked<R: AsyncRead + Unpin>(
     frames: &mut FrameReader<R>,
@@ -423,4 +478,43 @@ async fn read_checked<R: AsyncRead + Unpin>(
         check = check.and_then(|mut check| check.block(block).map(|()| check));
     }
     Ok(check.and_then(ExtentCheck::finish))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use futures::FutureExt;
+
+    #[tokio::test]
+    async fn a_session_takes_what_it_needs_of_its_share_and_gives_back_what_is_above_it() {
+        static SHARERS: Sharers = Sharers::new();
+        let mut buffers = Buffers::new(&SHARERS);
+        drop(buffers.payload(10).await);
+        drop(buffers.payload(10).await);
+        assert_eq!(buffers.count, 1, "one is enough");
+
+        let mut out = Vec::new();
+        while let Some(payload) = buffers.payload(10).now_or_never() {
+            out.push(payload);
+        }
+        assert_eq!(out.len(), PIECES);
+
+        // As others come it has fewer, as soon as its own are back.
+        let others: Vec<Share> = (0..31).map(|_| SHARERS.join()).collect();
+        out.clear();
+        while let Some(payload) = buffers.payload(10).now_or_never() {
+            out.push(payload);
+        }
+        assert_eq!((out.len(), buffers.count), (2, 2));
+
+        // One that rests has none, and does not count.
+        buffers.let_go();
+        assert!(buffers.share.is_some(), "both are in use");
+        out.clear();
+        buffers.let_go();
+        assert_eq!((buffers.count, buffers.share.is_none()), (0, true));
+        assert_eq!(others[0].buffers(PIECES), 2);
+    }
 }

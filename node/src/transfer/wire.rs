@@ -113,6 +113,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
+    /// Waits until a frame begins, or none will. Nothing is lost when it is dropped.
+    pub(super) async fn begun(&mut self) {
+        // The next read tells how it ended.
+        let _ = self.stream.fill_buf().await;
+    }
+
     /// Waits for the next frame, however long it takes to begin, and gives its
     /// payload's length. Its header is kept for decoding.
     pub(super) async fn next(&mut self) -> Result<usize, CloseReason> {

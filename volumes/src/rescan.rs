@@ -3,14 +3,17 @@
 //!
 //! Not here: where to look (`scan`), and comparing (`changed`).
 
-use blocks::{BlockIndex, DirtySet, Geometry};
+use blocks::{BLOCK_SIZE, BlockIndex, DirtySet, Geometry};
 
 use crate::changed::{Changed, add_zeros, find_changed};
-use crate::{AlignedBuf, READ_BLOCKS, ReadBlocks, Scan, ScanError, SourceVolume, Span, TreeFile};
+use crate::{AlignedBuf, READ_BLOCKS, Scan, ScanError, SourceVolume, Span, TreeFile};
 
 /// After this many blocks without a change the tracker returns, so that its
 /// caller can pause, stop, or use the tree: 64 MiB.
 const QUIET_BLOCKS: u64 = 1024;
+
+/// Runs are gathered until there are as many.
+const MOST_RUNS: usize = READ_BLOCKS as usize;
 
 /// What one step of a scan found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +23,15 @@ pub enum Scanned {
     /// A stretch without changes. More follows.
     Quiet,
     /// Everything was looked at, and the source is still what it was.
+    End,
+}
+
+/// What a look at the next span came to.
+enum Looked {
+    Found(Vec<Changed>),
+    /// It is to be read, and does not fit: the next step has a buffer of its own.
+    NoRoom,
+    /// There is none.
     End,
 }
 
@@ -66,14 +78,16 @@ impl RescanTracker {
         unread.map_or(self.scan.position(), BlockIndex)
     }
 
-    /// Scans until something changed, or a good while without. At most
-    /// [`READ_BLOCKS`] blocks are read into `buf`, which must hold as many,
-    /// between two changes that are given out. `source` and `tree` are to be
-    /// the same in every step.
+    /// Scans until something changed, or a good while without. `buf` must hold
+    /// [`READ_BLOCKS`] blocks: changes that lie apart are gathered in it until
+    /// it is full or that while has passed, so that many small ones are as few
+    /// steps as a large one. `source` and `tree` are to be the same in every
+    /// step.
     ///
     /// # Errors
     /// When the source cannot be read or is another one, or the tree cannot be
-    /// used. The step can be tried again.
+    /// used. The step can be tried again, and nothing that was found before is
+    /// lost.
     pub fn next_changed(
         &mut self,
         source: &SourceVolume,
@@ -81,31 +95,64 @@ impl RescanTracker {
         buf: &mut AlignedBuf,
     ) -> Result<Scanned, ScanError> {
         let start = self.position().0;
-        while self.position().0 - start < QUIET_BLOCKS {
-            if self.unread.is_none() {
-                self.unread = self.scan.next_span(source, tree)?;
-            }
-            let changed = match &self.unread {
-                None if self.zeros.is_empty() => {
+        let room = READ_BLOCKS as usize * BLOCK_SIZE;
+        let (mut gathered, mut filled) = (Vec::new(), 0);
+        while self.position().0 - start < QUIET_BLOCKS && gathered.len() < MOST_RUNS {
+            let step = self.look(source, tree, &mut buf.bytes_mut()[filled..room]);
+            let found = match step {
+                Ok(Looked::Found(found)) => found,
+                Ok(Looked::NoRoom) => break,
+                Ok(Looked::End) if gathered.is_empty() && self.zeros.is_empty() => {
                     source.check_unchanged()?;
                     return Ok(Scanned::End);
                 }
-                None => std::mem::take(&mut self.zeros),
-                Some(Span::Hole { changed, .. }) => changed.clone(),
-                Some(Span::Data { blocks, entries }) => {
-                    let first = BlockIndex(blocks.start);
-                    let bytes = source.read_blocks(first, entries.len() as u64, buf)?;
-                    self.bytes_read += bytes.len() as u64;
-                    find_changed(source.geometry(), first, entries, bytes)
+                Ok(Looked::End) => {
+                    gathered.append(&mut self.zeros);
+                    break;
                 }
+                // What was found goes out, and the next step meets it again.
+                Err(_) if !gathered.is_empty() => break,
+                Err(error) => return Err(error),
             };
-            let at_end = self.unread.take().is_none();
-            let changed = if at_end { changed } else { self.join(changed) };
-            if !changed.is_empty() {
-                return Ok(Scanned::Changed(changed));
+            for mut run in self.join(found) {
+                if let Changed::Data { bytes, .. } = &mut run {
+                    (bytes.start, bytes.end) = (bytes.start + filled, bytes.end + filled);
+                }
+                gathered.push(run);
             }
+            filled = gathered.iter().map(end_of_bytes).max().unwrap_or(0);
         }
-        Ok(Scanned::Quiet)
+        match gathered.is_empty() {
+            true => Ok(Scanned::Quiet),
+            false => Ok(Scanned::Changed(gathered)),
+        }
+    }
+
+    /// Looks at the next span, and reads it into `room` where it has to.
+    fn look(
+        &mut self,
+        source: &SourceVolume,
+        tree: &mut TreeFile,
+        room: &mut [u8],
+    ) -> Result<Looked, ScanError> {
+        if self.unread.is_none() {
+            self.unread = self.scan.next_span(source, tree)?;
+        }
+        let found = match &self.unread {
+            None => return Ok(Looked::End),
+            Some(Span::Hole { changed, .. }) => changed.clone(),
+            Some(Span::Data { entries, .. }) if entries.len() * BLOCK_SIZE > room.len() => {
+                return Ok(Looked::NoRoom);
+            }
+            Some(Span::Data { blocks, entries }) => {
+                let first = BlockIndex(blocks.start);
+                let bytes = source.read_into(first, entries.len() as u64, room)?;
+                self.bytes_read += bytes.len() as u64;
+                find_changed(source.geometry(), first, entries, bytes)
+            }
+        };
+        self.unread = None;
+        Ok(Looked::Found(found))
     }
 
     /// Joins runs of zeros with those found before, and keeps back the last.
@@ -125,6 +172,14 @@ impl RescanTracker {
     }
 }
 
+/// Where the bytes of a run end, up to the block's end.
+fn end_of_bytes(run: &Changed) -> usize {
+    match run {
+        Changed::Zero { .. } => 0,
+        Changed::Data { bytes, .. } => bytes.end.next_multiple_of(BLOCK_SIZE),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -132,7 +187,7 @@ mod tests {
     use std::fs::File;
     use std::os::unix::fs::FileExt;
 
-    use blocks::{BLOCK_SIZE, Leaf};
+    use blocks::{BLOCK_SIZE, Leaf, leaf};
 
     use super::*;
     use crate::VolumeTag;
@@ -191,7 +246,99 @@ mod tests {
         file.set_len(17 * BLOCK).unwrap();
         assert!(matches!(step(), (Err(ScanError::Read(_)), 16)));
         file.set_len(40 * BLOCK).unwrap();
-        assert!(matches!(step(), (Ok(Scanned::Changed(_)), 32)));
+        // What is left of the source has room in one step.
+        assert!(matches!(step(), (Ok(Scanned::Changed(_)), 40)));
+    }
+
+    #[test]
+    fn changes_that_lie_apart_are_gathered_with_their_bytes_as_far_as_there_is_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("image");
+        let file = File::create(&image).unwrap();
+        // The last block is short.
+        let length = 100 * BLOCK + 10;
+        let bytes: Vec<u8> = (0..length).map(|at| (at / BLOCK) as u8 + 1).collect();
+        file.write_all_at(&bytes, 0).unwrap();
+        let source = SourceVolume::open(&image).unwrap();
+        let geometry = source.geometry();
+        let at = folder.path().join("tree");
+        let mut tree = TreeFile::create(&at, VolumeTag([1; 16]), geometry).unwrap();
+        let mut dirty = DirtySet::new(geometry);
+        // As it was, like no other one, and a run too long for what is left.
+        let unchanged = BlockIndex(5);
+        let entry = leaf(geometry, unchanged, &bytes[5 * BLOCK_SIZE..6 * BLOCK_SIZE]);
+        tree.set(unchanged, entry).unwrap();
+        for blocks in [1..2, 3..5, 5..6, 10..11, 20..30, 40..43, 100..101] {
+            (blocks.start..blocks.end).for_each(|block| dirty.mark_range(block * BLOCK, 1));
+        }
+        let mut tracker = RescanTracker::of_dirty(dirty);
+        let mut buf = AlignedBuf::new(READ_BLOCKS);
+        let mut steps = Vec::new();
+        loop {
+            let step = tracker.next_changed(&source, &mut tree, &mut buf).unwrap();
+            let Scanned::Changed(changed) = step else {
+                assert_eq!(step, Scanned::End);
+                break;
+            };
+            let runs = changed.iter().map(|run| match run {
+                Changed::Zero { .. } => panic!("nothing is zero"),
+                Changed::Data {
+                    first,
+                    leaves,
+                    bytes,
+                    ..
+                } => {
+                    let data = buf.bytes()[bytes.clone()].chunks(BLOCK_SIZE);
+                    let found = (first.0..).map(BlockIndex).zip(data);
+                    let found = found.map(|(block, data)| leaf(geometry, block, data));
+                    assert!(
+                        found.eq(leaves.iter().copied()),
+                        "{first} has its own bytes"
+                    );
+                    (first.0, leaves.len())
+                }
+            });
+            steps.push(runs.collect::<Vec<_>>());
+        }
+        let first = vec![(1, 1), (3, 2), (10, 1), (20, 10)];
+        assert_eq!(steps, [first, vec![(40, 3), (100, 1)]]);
+        let read = tracker.bytes_read();
+        assert_eq!(read, 18 * BLOCK + 10, "nothing is read twice");
+    }
+
+    #[test]
+    fn what_was_gathered_before_the_source_could_not_be_read_is_given_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("image");
+        let file = File::create(&image).unwrap();
+        file.write_all_at(&vec![1; 40 * BLOCK_SIZE], 0).unwrap();
+        let source = SourceVolume::open(&image).unwrap();
+        let geometry = source.geometry();
+        let at = folder.path().join("tree");
+        let mut tree = TreeFile::create(&at, VolumeTag([1; 16]), geometry).unwrap();
+        let mut dirty = DirtySet::new(geometry);
+        for block in [1, 30] {
+            dirty.mark_range(block * BLOCK, 1);
+        }
+        let mut tracker = RescanTracker::of_dirty(dirty);
+        let mut buf = AlignedBuf::new(READ_BLOCKS);
+        // The source is looked at before the first span and after the last one.
+        let scan = &mut tracker.scan;
+        tracker.unread = scan.next_span(&source, &mut tree).unwrap();
+        file.set_len(30 * BLOCK + 10).unwrap();
+        let mut step = || tracker.next_changed(&source, &mut tree, &mut buf);
+        let only = |found| match found {
+            Ok(Scanned::Changed(changed)) => match changed.as_slice() {
+                [Changed::Data { first, .. }] => first.0,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(only(step()), 1);
+        assert!(matches!(step(), Err(ScanError::Read(_))));
+        file.set_len(40 * BLOCK).unwrap();
+        assert_eq!(only(step()), 30);
+        assert_eq!(step().unwrap(), Scanned::End);
     }
 
     #[test]

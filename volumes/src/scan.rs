@@ -93,7 +93,8 @@ pub struct Scan {
     /// The blocks that were found last to be looked at.
     run: Range<u64>,
     /// The data that was found last, in bytes; between it and the cursor there
-    /// is a hole.
+    /// is a hole. It is empty where it begins behind the run: what follows is
+    /// not known.
     data: Range<u64>,
     counts: ScanCounts,
 }
@@ -171,7 +172,10 @@ impl Scan {
         let offset = BlockIndex(self.cursor).offset();
         if offset >= self.data.end {
             let length = self.geometry.length();
-            self.data = source.next_data(offset)?.unwrap_or(length..length);
+            // Past the last block where that is a short one.
+            let until = BlockIndex(self.run.end).offset();
+            let data = source.next_data(offset, until)?;
+            self.data = data.unwrap_or(length..length);
         }
         let hole_end = match self.data.start == self.geometry.length() {
             // A short last block is all hole too.

@@ -9,11 +9,14 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use blocks::{BlockIndex, Geometry, GeometryError};
+use blocks::{BLOCK_SIZE, BlockIndex, Geometry, GeometryError};
 use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 use rustix::io::Errno;
 
-use crate::{AlignedBuf, ReadBlocks};
+use crate::{AlignedBuf, READ_BLOCKS, ReadBlocks};
+
+/// In a range of so many bytes, which are read at once, no hole is looked for.
+const SHORT: u64 = READ_BLOCKS * BLOCK_SIZE as u64;
 
 /// Why a source could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -351,9 +354,14 @@ impl SourceVolume {
     /// before it reads as zeros. None when only zeros follow. A block device
     /// is data everywhere.
     ///
+    /// Beyond `until` nothing is of interest: data that begins there is given
+    /// without its end, as an empty range, and in a short range up to there no
+    /// hole is looked for behind data. A file system in memory finds the end of
+    /// data page by page, which is dearer than reading so little.
+    ///
     /// # Errors
     /// When the file cannot be asked.
-    pub fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, ReadError> {
+    pub fn next_data(&self, offset: u64, until: u64) -> Result<Option<Range<u64>>, ReadError> {
         let length = self.length();
         if offset >= length {
             return Ok(None);
@@ -368,6 +376,10 @@ impl SourceVolume {
             Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some(offset..length)),
             Err(errno) => return Err(self.read_failed(offset, errno.into())),
         };
+        let until = until.min(length).max(start);
+        if until - start <= SHORT {
+            return Ok(Some(start..until));
+        }
         let end = match seek(&self.file, SeekFrom::Hole(start)) {
             Ok(end) => end.min(length),
             // Cut while we looked; reading will say so.
@@ -375,6 +387,17 @@ impl SourceVolume {
             Err(errno) => return Err(self.read_failed(start, errno.into())),
         };
         Ok(Some(start..end))
+    }
+
+    /// Reads `count` whole blocks from `first` on to the beginning of `room`,
+    /// which lies on a page boundary.
+    pub(crate) fn read_into<'b>(
+        &self,
+        first: BlockIndex,
+        count: u64,
+        room: &'b mut [u8],
+    ) -> Result<&'b [u8], ReadError> {
+        read_run(&self.file, &self.path, self.geometry, (first, count), room)
     }
 
     fn read_failed(&self, offset: u64, source: io::Error) -> ReadError {
@@ -397,7 +420,7 @@ impl ReadBlocks for SourceVolume {
         count: u64,
         buf: &'b mut AlignedBuf,
     ) -> Result<&'b [u8], ReadError> {
-        read_run(&self.file, &self.path, self.geometry, (first, count), buf)
+        self.read_into(first, count, buf.bytes_mut())
     }
 
     fn is_hole(&self, first: BlockIndex, count: u64) -> bool {
@@ -423,9 +446,10 @@ pub(crate) fn read_run<'b>(
     path: &Path,
     geometry: Geometry,
     (first, count): (BlockIndex, u64),
-    buf: &'b mut AlignedBuf,
+    room: &'b mut [u8],
 ) -> Result<&'b [u8], ReadError> {
-    if !geometry.contains_run(first, count) || count > buf.blocks() {
+    let blocks = (room.len() / BLOCK_SIZE) as u64;
+    if !geometry.contains_run(first, count) || count > blocks {
         return Err(ReadError::Outside {
             path: path.to_owned(),
             first,
@@ -433,8 +457,8 @@ pub(crate) fn read_run<'b>(
         });
     }
     let range = geometry.run_range(first, count);
-    // At most the buffer's length, as checked above.
-    let bytes = &mut buf.bytes_mut()[..(range.end - range.start) as usize];
+    // At most the room there is, as checked above.
+    let bytes = &mut room[..(range.end - range.start) as usize];
     read_exactly(file, path, geometry.length(), range.start, bytes)?;
     Ok(bytes)
 }

@@ -417,7 +417,8 @@ impl ReadBlocks for TargetVolume {
         buf: &'b mut AlignedBuf,
     ) -> Result<&'b [u8], ReadError> {
         self.check_sound()?;
-        read_run(&self.file, &self.path, self.geometry, (first, count), buf)
+        let room = buf.bytes_mut();
+        read_run(&self.file, &self.path, self.geometry, (first, count), room)
     }
 
     fn is_hole(&self, first: BlockIndex, count: u64) -> bool {

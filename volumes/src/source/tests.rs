@@ -65,17 +65,40 @@ fn holes_are_found_and_data_is_not_taken_for_one() {
     let file = File::create(&path).unwrap();
     file.set_len(length).unwrap();
     let source = SourceVolume::open(&path).unwrap();
-    assert_eq!(source.next_data(0).unwrap(), None);
+    assert_eq!(source.next_data(0, length).unwrap(), None);
     file.write_all_at(&pattern(BLOCK), 50 * BLOCK).unwrap();
-    let data = source.next_data(0).unwrap().unwrap();
+    let data = source.next_data(0, length).unwrap().unwrap();
     assert!(data.start <= 50 * BLOCK && data.end >= 51 * BLOCK);
     // Were it all data, this file system had no holes and nothing was shown.
     assert!(data.start > 0 && data.end < length);
-    assert_eq!(source.next_data(data.end).unwrap(), None);
-    assert_eq!(source.next_data(u64::MAX).unwrap(), None);
+    assert_eq!(source.next_data(data.end, length).unwrap(), None);
+    assert_eq!(source.next_data(u64::MAX, u64::MAX).unwrap(), None);
     file.write_all_at(&[1], length - 1).unwrap();
-    let tail = source.next_data(data.end).unwrap().unwrap();
+    let tail = source.next_data(data.end, length).unwrap().unwrap();
     assert_eq!(tail.end, length);
+}
+
+#[test]
+fn in_a_short_range_no_hole_is_looked_for_behind_data_and_none_of_what_lies_beyond_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image");
+    let length = 100 * BLOCK;
+    let file = File::create(&path).unwrap();
+    file.set_len(length).unwrap();
+    file.write_all_at(&pattern(BLOCK), 50 * BLOCK).unwrap();
+    let source = SourceVolume::open(&path).unwrap();
+    let data = |offset, until| source.next_data(offset, until).unwrap();
+    let short = 50 * BLOCK..66 * BLOCK;
+    assert_eq!(data(short.start, short.end), Some(short.clone()));
+    assert_eq!(data(0, short.end), Some(short.clone()));
+    assert_eq!(data(0, 50 * BLOCK), Some(50 * BLOCK..50 * BLOCK));
+    // In a longer one it is.
+    let long = data(short.start, short.end + 1).unwrap();
+    assert!(long.end < short.end, "{long:?}");
+    // Up to the volume's end, and not beyond it.
+    assert_eq!(data(50 * BLOCK, u64::MAX), Some(long));
+    file.write_all_at(&[1], length - 1).unwrap();
+    assert_eq!(data(99 * BLOCK, 101 * BLOCK).unwrap().end, length);
 }
 
 #[test]
@@ -173,7 +196,7 @@ fn a_block_device_is_read_past_the_cache_whatever_its_length() {
     assert_eq!(source.length(), bytes.len() as u64);
     assert!(read_all(&source, 16) == bytes);
     let all = 0..source.length();
-    assert_eq!(source.next_data(0).unwrap(), Some(all));
+    assert_eq!(source.next_data(0, all.end).unwrap(), Some(all));
     source.check_unchanged().unwrap();
 }
 

@@ -100,14 +100,15 @@ impl TreeFile {
     }
 
     fn read_records(&mut self) -> io::Result<()> {
-        let mut bytes = vec![0; RECORDS_READ * RECORD_LEN];
+        let most = self.geometry.groups().min(RECORDS_READ as u64);
+        let mut bytes = vec![0; index(most) * RECORD_LEN];
         let records_end = self.layout.record(self.geometry.groups());
         let mut at = self.layout.record(0);
         // Holes are blank groups, which is what the tree starts with.
         while let Some(data) = next_data(&self.file, at)?.filter(|data| *data < records_end) {
             let record_len = RECORD_LEN as u64;
             let first = data.saturating_sub(self.layout.record(0)) / record_len;
-            let count = (self.geometry.groups() - first).min(RECORDS_READ as u64);
+            let count = (self.geometry.groups() - first).min(most);
             let piece = &mut bytes[..index(count) * RECORD_LEN];
             self.file.read_exact_at(piece, self.layout.record(first))?;
             let (records, _) = piece.as_chunks::<RECORD_LEN>();

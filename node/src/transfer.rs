@@ -17,9 +17,11 @@
 //!                                                 ▲────── durable ──── commit
 //! ```
 //!
-//! Memory is bounded: [`PIECES`] buffers of 1 MiB at each end, fewer where many sessions share
-//! them (`share`), a tree's cache, and the leaves between two barriers; at the agent 16 MiB that are offered, and what is left of as much
-//! and waits for the stream (16 and 32 MiB at most). A session that is dropped at any point
+//! Memory is bounded: [`PIECES`] buffers of 1 MiB at the replicator and twice as many at the
+//! agent, once more where it compresses, and fewer where many sessions share them (`share`);
+//! a tree's cache, and the leaves between two barriers; at the agent also what is offered and
+//! lies in no buffer (16 MiB at most), and what is left of offers and waits for the stream
+//! (16 and 32 MiB at most). A session that is dropped at any point
 //! ends its threads, and what was acknowledged is kept.
 
 mod compress;
@@ -50,8 +52,8 @@ pub use receive::{
 pub use references::{Copy, References, Scope};
 pub use send::{SendCommand, SendEvent, SendJob, send};
 
-/// Buffers of one read (1 MiB) in flight at each end: 16 MiB hides the time
-/// between two threads and the delay of a fast link.
+/// Buffers of one read (1 MiB) in flight at each end, beside what is offered: 16 MiB hides
+/// the time between two threads and the delay of a fast link.
 const PIECES: usize = 16;
 
 /// How much is sent between two barriers, in bytes.

@@ -31,8 +31,12 @@ use super::piece::{Lent, Part, Piece, Slice};
 use super::{Compression, PIECES, Progress, WARM_GROUPS, Way, add};
 
 /// How requests and pieces reach the disk thread. Not bounded by itself: there
-/// are [`PIECES`] pieces, and the session waits for answers before it asks on.
+/// are [`LENT`] pieces, and the session waits for answers before it asks on.
 pub(super) type Mailbox = std_mpsc::Sender<ToDisk>;
+
+/// Pieces of a session: what may be offered fills half of them, and reading goes on with
+/// the others.
+const LENT: usize = 2 * PIECES;
 
 /// Answers that wait for the session; the pieces among them are bounded
 /// already.
@@ -127,6 +131,9 @@ pub(super) struct Offer {
     pub(super) fingerprints: Vec<Fingerprint>,
     /// The bytes of the blocks, as they were hashed.
     pub(super) bytes: Slice,
+    /// Whether they may stay in their piece until the answer is there, since most of it
+    /// is offered.
+    pub(super) fills_piece: bool,
 }
 
 impl Run {
@@ -220,6 +227,8 @@ struct Worker {
     home: Mailbox,
     answers: mpsc::Sender<FromDisk>,
     free: Vec<Piece>,
+    /// How many there are, free or not.
+    pieces: usize,
     pass_ended: bool,
     /// Between two passes: what a cutover will ask for is computed meanwhile.
     is_resting: bool,
@@ -249,6 +258,7 @@ fn run(
             home,
             answers: answers.clone(),
             free: Vec::new(),
+            pieces: 0,
             pass_ended: true,
             is_resting: false,
             gauge: Gauge::new(job.compression, Instant::now()),
@@ -308,7 +318,6 @@ fn open(job: &DiskJob) -> Result<(SourceVolume, TreeFile), Ended> {
 impl Worker {
     /// Carries out requests until told to stop.
     fn serve(&mut self) -> Result<(), Ended> {
-        self.free = (0..PIECES).map(|_| Piece::new()).collect();
         loop {
             let request = self.next_request()?;
             self.carry_out(request)?;
@@ -423,6 +432,10 @@ impl Worker {
             if let Some(piece) = self.free.pop() {
                 return Ok(piece);
             }
+            if self.pieces < LENT {
+                self.pieces += 1;
+                return Ok(Piece::new());
+            }
             let began = Instant::now();
             let request = self.requests.recv().map_err(|_| Ended::Stopped)?;
             self.gauge.waited(began.elapsed());
@@ -434,6 +447,7 @@ impl Worker {
         let pack = self.gauge.is_on();
         let mut parts = Vec::with_capacity(changed.len());
         let (mut packed_end, mut raw_bytes, mut wire_bytes) = (0, 0, 0);
+        let mut offered_bytes = 0;
         for run in &changed {
             let Changed::Data {
                 bytes, is_fresh, ..
@@ -443,14 +457,15 @@ impl Worker {
             };
             // What is fresh can only be referred to.
             if (!is_fresh || self.references) && self.offers.wants() {
+                offered_bytes += bytes.len();
                 parts.push((true, Part::Raw(bytes.clone())));
                 continue;
             }
-            let Piece { raw, packed } = &mut piece;
             let shrunk = pack
                 .then(|| {
-                    let raw = &raw.bytes()[bytes.clone()];
-                    self.packer.pack(raw, &mut packed[packed_end..])
+                    let (raw, room) = piece.raw_and_room();
+                    self.packer
+                        .pack(&raw[bytes.clone()], &mut room[packed_end..])
                 })
                 .flatten();
             raw_bytes += bytes.len();
@@ -467,6 +482,7 @@ impl Worker {
         }
         self.gauge
             .moved(raw_bytes as u64, wire_bytes as u64, Instant::now());
+        let fills_piece = offered_bytes * 2 >= piece.raw.bytes().len();
         let lent = Lent::new(piece, self.home.clone());
         let mut parts = parts.into_iter();
         let references = self.references;
@@ -496,6 +512,7 @@ impl Worker {
                             leaves,
                             fingerprints,
                             bytes: raw,
+                            fills_piece,
                         }));
                     }
                     Some(Run::Data {
@@ -523,8 +540,8 @@ impl Worker {
         for parcel in left.parcels {
             let run = match parcel {
                 blocks::Parcel::Patch(patch) => {
-                    let (is_packed, payload) =
-                        self.pack_own(patched_bytes(&patch, offer.first, data));
+                    let patched = patched_bytes(&patch, offer.first, data);
+                    let (is_packed, payload) = self.pack(Slice::own(patched));
                     Run::Patch {
                         patch,
                         is_packed,
@@ -539,7 +556,7 @@ impl Worker {
                         true => Vec::new(),
                         false => offer.fingerprints[at..at + leaves.len()].to_vec(),
                     };
-                    let (is_packed, payload) = self.pack_own(data[range].to_vec());
+                    let (is_packed, payload) = self.pack(offer.bytes.cut(range));
                     Run::Data {
                         first,
                         leaves,
@@ -560,15 +577,15 @@ impl Worker {
     }
 
     /// Compresses bytes where that is asked for and pays.
-    fn pack_own(&mut self, raw: Vec<u8>) -> (bool, Slice) {
+    fn pack(&mut self, raw: Slice) -> (bool, Slice) {
         if self.gauge.is_on() {
             let mut packed = vec![0; raw.len()];
-            if let Some(len) = self.packer.pack(&raw, &mut packed) {
+            if let Some(len) = self.packer.pack(raw.bytes(), &mut packed) {
                 packed.truncate(len);
                 return (true, Slice::own(packed));
             }
         }
-        (false, Slice::own(raw))
+        (false, raw)
     }
 
     fn answer(&self, answer: FromDisk) -> Result<(), Ended> {

@@ -1,6 +1,7 @@
 //! The buffers of the agent's end: a fixed number, lent out with what was read
-//! into them, and back home once the last slice of them was written. What was offered leaves
-//! them, and is bounded by how much may be offered.
+//! into them, and back home once the last slice of them was written. What was offered stays
+//! in them until it is answered where it is most of one, and leaves them where it is not;
+//! either way it is bounded by how much may be offered.
 //!
 //! Not here: the replicator's payloads, which are plain bytes.
 
@@ -15,15 +16,23 @@ use super::disk::{Mailbox, ToDisk};
 pub(super) struct Piece {
     /// What was read.
     pub(super) raw: AlignedBuf,
-    /// Compressed extents, one behind the other.
-    pub(super) packed: Vec<u8>,
+    /// Compressed extents, one behind the other. Empty until something is compressed.
+    packed: Vec<u8>,
 }
 
 impl Piece {
     pub(super) fn new() -> Self {
-        let raw = AlignedBuf::new(READ_BLOCKS);
-        let packed = vec![0; raw.bytes().len()];
-        Self { raw, packed }
+        Self {
+            raw: AlignedBuf::new(READ_BLOCKS),
+            packed: Vec::new(),
+        }
+    }
+
+    /// What was read, and as much room for what it is compressed to.
+    pub(super) fn raw_and_room(&mut self) -> (&[u8], &mut [u8]) {
+        let raw = self.raw.bytes();
+        self.packed.resize(raw.len(), 0);
+        (raw, &mut self.packed)
     }
 }
 
@@ -87,6 +96,19 @@ impl Slice {
                 }
             }
             Self::Own(bytes, range) => &bytes[range.clone()],
+        }
+    }
+
+    /// Some of these bytes, where they lie.
+    pub(super) fn cut(&self, range: Range<usize>) -> Self {
+        assert!(range.end <= self.len(), "a cut is inside of what is cut");
+        let within = |all: &Range<usize>| all.start + range.start..all.start + range.end;
+        match self {
+            Self::Lent(lent, Part::Raw(all)) => Self::Lent(lent.clone(), Part::Raw(within(all))),
+            Self::Lent(lent, Part::Packed(all)) => {
+                Self::Lent(lent.clone(), Part::Packed(within(all)))
+            }
+            Self::Own(bytes, all) => Self::Own(bytes.clone(), within(all)),
         }
     }
 

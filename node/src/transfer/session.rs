@@ -386,27 +386,20 @@ impl Session {
         Ok(())
     }
 
-    /// The bytes are kept, apart from the buffer they were read into, until it is known
-    /// what of them is to be sent.
-    async fn send_offer(&mut self, offer: Offer) -> Result<(), NotSent> {
-        let Offer {
-            first,
-            leaves,
-            fingerprints,
-            bytes,
-        } = offer;
+    /// The bytes are kept until it is known what of them is to be sent: where they lie, if
+    /// they are most of what lies there.
+    async fn send_offer(&mut self, mut offer: Offer) -> Result<(), NotSent> {
+        let (first, leaves) = (offer.first, offer.leaves.clone());
         let frame = ToTarget::Offer {
             first,
             leaves: leaves.clone(),
-            fingerprints: fingerprints.clone(),
+            fingerprints: offer.fingerprints.clone(),
         };
         self.put(Parcel::to_target(&frame)?).await?;
-        self.offers.push_back(Offer {
-            first,
-            leaves: leaves.clone(),
-            fingerprints,
-            bytes: Slice::own(bytes.bytes().to_vec()),
-        });
+        if !offer.fills_piece {
+            offer.bytes = Slice::own(offer.bytes.bytes().to_vec());
+        }
+        self.offers.push_back(offer);
         self.unsettled.add(0);
         self.step(Input::Offered { first, leaves }).await;
         Ok(())

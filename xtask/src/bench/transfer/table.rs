@@ -175,8 +175,13 @@ pub(super) fn json(settings: &Value, sections: &[Section]) -> Value {
 }
 
 /// The run that took the middle time; of at least one.
-pub(super) fn median(mut runs: Vec<Run>) -> Run {
-    runs.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+pub(super) fn median(runs: Vec<Run>) -> Run {
+    median_by(runs, |run| run.seconds)
+}
+
+/// The run that is in the middle by another figure; of at least one.
+pub(super) fn median_by(mut runs: Vec<Run>, figure: fn(&Run) -> f64) -> Run {
+    runs.sort_by(|a, b| figure(a).total_cmp(&figure(b)));
     runs[runs.len() / 2]
 }
 
@@ -219,6 +224,9 @@ mod tests {
     fn the_median_is_the_middle_one_by_time() {
         let found = median(vec![run(3.0), run(1.0), run(9.0), run(2.0), run(8.0)]);
         assert_eq!(found.seconds, 3.0);
+        let mut runs = vec![run(1.0), run(2.0), run(3.0)];
+        runs[0].cores = 5.0;
+        assert_eq!(median_by(runs, |run| run.cores).seconds, 1.0);
     }
 
     #[test]

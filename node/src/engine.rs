@@ -37,7 +37,7 @@ use crate::datadir::DataDir;
 use crate::net::{self, Net};
 use crate::speed::SpeedError;
 use crate::store::{OfferedVolume, Store};
-use crate::transfer::{ReceiveEvent, Scope, SendEvent};
+use crate::transfer::{Pacer, ReceiveEvent, Scope, SendEvent};
 use crate::views::{Live, State};
 use agents::AgentSlot;
 use copies::Receiving;
@@ -173,6 +173,8 @@ pub struct Engine {
     /// The copies that sessions of a migration may look into.
     scopes: BTreeMap<MigrationId, Scope>,
     checks: speed::Checks,
+    /// Keeps all sending sessions to what limits say.
+    pacer: Pacer,
     provisioner: Provisioner,
     providers: BTreeMap<String, Arc<dyn Provider>>,
     volumes: Vec<OfferedVolume>,
@@ -258,6 +260,7 @@ impl Engine {
             fingerprints: None,
             scopes: BTreeMap::new(),
             checks: speed::Checks::default(),
+            pacer: Pacer::default(),
             provisioner: Provisioner::default(),
             live: BTreeMap::new(),
             progress: events::Progress::new(wall_clock()),

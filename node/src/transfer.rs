@@ -30,6 +30,7 @@ mod disk;
 mod keeper;
 mod locks;
 mod notes;
+mod pace;
 mod piece;
 mod progress;
 mod receive;
@@ -44,6 +45,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 pub use compress::Compression;
+pub use pace::{Pace, Pacer};
 pub use progress::{Counts, Progress, Way};
 pub use receive::{
     Commit, Leave, OpenFrame, Prove, ReceiveError, ReceiveEvent, ReceiveJob, read_open, receive,

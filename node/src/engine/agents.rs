@@ -327,6 +327,7 @@ impl Engine {
             barrier_bytes: transfer::BARRIER_BYTES,
             progress,
             compression: self.config.compression,
+            pacer: self.pacer.clone(),
             permit: given,
         };
         self.spawn_session(

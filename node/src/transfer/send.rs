@@ -18,7 +18,7 @@ use volumes::VolumeTag;
 use super::disk::{Disk, DiskJob, FromDisk};
 use super::session::{FRAMES, Session, Wires};
 use super::wire::{Activity, LINGER, PARCELS, read_frames, write_parcels};
-use super::{Compression, Progress};
+use super::{Compression, Pacer, Progress};
 
 /// What is sent, and with what right.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub struct SendJob {
     pub progress: Arc<Progress>,
     /// Whether to compress.
     pub compression: Compression,
+    /// How fast to send, together with all other sessions of this agent.
+    pub pacer: Pacer,
 }
 
 /// What the caller wants next. Passes and the finish wait for their turn.

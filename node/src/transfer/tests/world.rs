@@ -329,6 +329,7 @@ impl World {
             barrier_bytes: self.barrier_bytes,
             progress: Arc::default(),
             compression: self.compression,
+            pacer: Pacer::default(),
         }
     }
 

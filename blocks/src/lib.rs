@@ -15,6 +15,7 @@ pub mod geometry;
 pub mod hash;
 pub mod mark;
 pub mod offer;
+pub mod pace;
 pub mod patch;
 pub mod piece;
 pub mod source;
@@ -36,6 +37,7 @@ pub use geometry::{
 pub use hash::{Leaf, Mark, Node, ParseHashError, Root};
 pub use mark::{BLANK_MARK, MarkBuilder, ZERO_ENTRY, group_mark, tree_mark};
 pub use offer::{Held, MAX_OPEN_BLOCKS, OfferGauge, Parcel, Remainder, remainder};
+pub use pace::{LEAST_LIMIT, Pacing, piece_of};
 pub use patch::Patch;
 pub use piece::{PieceHash, PieceSet, piece_hashes};
 pub use source::Source;

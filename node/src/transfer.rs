@@ -32,6 +32,7 @@ mod locks;
 mod notes;
 mod pace;
 mod piece;
+mod polite;
 mod progress;
 mod receive;
 mod references;

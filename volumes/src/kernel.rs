@@ -1,4 +1,4 @@
-//! The one system call that no safe wrapper offers. Nothing else goes here.
+//! The system calls that no safe wrapper offers. Nothing else goes here.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -21,5 +21,53 @@ pub(crate) fn start_writeback(file: &File, range: Range<u64>) -> io::Result<()> 
     match result {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// `IOPRIO_WHO_PROCESS` of linux/ioprio.h; with 0 it is the calling thread.
+const OF_THREAD: libc::c_int = 1;
+
+/// The class that is served when no other asks, and the one that is the default, each
+/// shifted by `IOPRIO_CLASS_SHIFT`.
+const IDLE: libc::c_int = 3 << 13;
+const DEFAULT: libc::c_int = 0;
+
+/// Puts the IO of the calling thread into the idle class, or back into the default one.
+/// Schedulers that know classes (BFQ, mq-deadline) serve it after all others, and now and
+/// then in any case, so that it is never stuck; others take no notice.
+///
+/// # Errors
+/// When the kernel has no classes.
+pub fn give_way(is_idle: bool) -> io::Result<()> {
+    let class = if is_idle { IDLE } else { DEFAULT };
+    // SAFETY: three numbers are passed, and no memory; it is about this thread alone.
+    let result = unsafe { libc::syscall(libc::SYS_ioprio_set, OF_THREAD, 0, class) };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_class_of_one_thread_changes_and_changes_back() {
+        // SAFETY: two numbers are passed, and no memory.
+        let class = || unsafe { libc::syscall(libc::SYS_ioprio_get, OF_THREAD, 0) } >> 13;
+        let before = class();
+        let other = std::thread::spawn(move || {
+            give_way(true).unwrap();
+            let idle = class();
+            give_way(false).unwrap();
+            (idle, class())
+        });
+        let (idle, after) = other.join().unwrap();
+        assert_eq!(idle, 3);
+        assert_ne!(after, 3);
+        assert_eq!(class(), before);
     }
 }

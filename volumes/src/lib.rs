@@ -6,6 +6,8 @@
 
 mod aligned;
 mod changed;
+mod courtesy;
+mod device_io;
 mod index;
 mod intents;
 mod kernel;
@@ -21,10 +23,13 @@ mod tree_file;
 
 pub use aligned::AlignedBuf;
 pub use changed::{Changed, find_changed};
+pub use courtesy::{Courtesy, LEAST_READ, Look, Reading};
+pub use device_io::{DeviceIo, IoCounts, NoDeviceIo};
 pub use index::{FingerprintIndex, IndexError, MAX_INDEXED_VOLUMES, MAX_PLACES, Place};
 pub use intents::{IntentError, Intents, OpenIntentsError};
+pub use kernel::give_way;
 pub use rehash::{ReadBlocks, RehashError, read_entries, rehash_group};
-pub use rescan::{RescanTracker, Scanned};
+pub use rescan::{QUIET_BLOCKS, RescanTracker, Scanned};
 pub use root_reader::RootReader;
 pub use scan::{Scan, ScanCounts, ScanError, Span};
 pub use source::{OpenSourceError, ReadError, SourceChanged, SourceIdentity, SourceVolume};

@@ -3,6 +3,8 @@
 //!
 //! Not here: where to look (`scan`), and comparing (`changed`).
 
+use std::time::{Duration, Instant};
+
 use blocks::{BLOCK_SIZE, BlockIndex, DirtySet, Geometry};
 
 use crate::changed::{Changed, add_zeros, find_changed};
@@ -10,7 +12,7 @@ use crate::{AlignedBuf, READ_BLOCKS, Scan, ScanError, SourceVolume, Span, TreeFi
 
 /// After this many blocks without a change the tracker returns, so that its
 /// caller can pause, stop, or use the tree: 64 MiB.
-const QUIET_BLOCKS: u64 = 1024;
+pub const QUIET_BLOCKS: u64 = 1024;
 
 /// Runs are gathered until there are as many.
 const MOST_RUNS: usize = READ_BLOCKS as usize;
@@ -44,7 +46,9 @@ pub struct RescanTracker {
     /// A run of zeros that was found and not yet given out, for more may
     /// follow.
     zeros: Vec<Changed>,
+    quiet_blocks: u64,
     bytes_read: u64,
+    read_time: Duration,
 }
 
 impl RescanTracker {
@@ -63,13 +67,32 @@ impl RescanTracker {
             scan,
             unread: None,
             zeros: Vec::new(),
+            quiet_blocks: QUIET_BLOCKS,
             bytes_read: 0,
+            read_time: Duration::ZERO,
         }
+    }
+
+    /// From here on at most so many blocks are read at once, one at least, and so given
+    /// out in one run of data: as many as [`READ_BLOCKS`] unless told otherwise.
+    pub fn read_at_most(&mut self, blocks: u64) {
+        self.scan.hand_out(blocks.min(READ_BLOCKS));
+    }
+
+    /// From here on a step returns after so many blocks without a change, one at least:
+    /// after [`QUIET_BLOCKS`] unless told otherwise.
+    pub fn return_after(&mut self, blocks: u64) {
+        self.quiet_blocks = blocks.max(1);
     }
 
     /// Bytes read of the source so far.
     pub fn bytes_read(&self) -> u64 {
         self.bytes_read
+    }
+
+    /// How long that took.
+    pub fn read_time(&self) -> Duration {
+        self.read_time
     }
 
     /// The next block to look at; all before it were.
@@ -97,7 +120,7 @@ impl RescanTracker {
         let start = self.position().0;
         let room = READ_BLOCKS as usize * BLOCK_SIZE;
         let (mut gathered, mut filled) = (Vec::new(), 0);
-        while self.position().0 - start < QUIET_BLOCKS && gathered.len() < MOST_RUNS {
+        while self.position().0 - start < self.quiet_blocks && gathered.len() < MOST_RUNS {
             let step = self.look(source, tree, &mut buf.bytes_mut()[filled..room]);
             let found = match step {
                 Ok(Looked::Found(found)) => found,
@@ -146,7 +169,9 @@ impl RescanTracker {
             }
             Some(Span::Data { blocks, entries }) => {
                 let first = BlockIndex(blocks.start);
+                let began = Instant::now();
                 let bytes = source.read_into(first, entries.len() as u64, room)?;
+                self.read_time += began.elapsed();
                 self.bytes_read += bytes.len() as u64;
                 find_changed(source.geometry(), first, entries, bytes)
             }

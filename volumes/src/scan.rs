@@ -137,6 +137,11 @@ impl Scan {
         }
     }
 
+    /// From here on spans have at most so many blocks of data, one at least.
+    pub fn hand_out(&mut self, span_blocks: u64) {
+        self.span_blocks = span_blocks.max(1);
+    }
+
     /// What was handed out so far.
     pub fn counts(&self) -> ScanCounts {
         self.counts

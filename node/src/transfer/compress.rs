@@ -6,6 +6,10 @@
 //! waits for buffers to come back and few bytes a second leave, it tries, and
 //! keeps to whichever way moved more of the disk.
 //!
+//! Where a limit holds the stream up nothing needs to be tried: a limit wants fewer bytes,
+//! and what it leaves of a core is idle. Where zstd is slower than the limit, that does not
+//! hold the stream up any more, and it is tried as ever.
+//!
 //! Not here: decompressing, which is the replicator's and bounded there.
 
 use std::time::Duration;
@@ -44,6 +48,10 @@ const FAST_LINK: u64 = 125 << 20;
 /// than the disk.
 const LINK_BOUND_PERCENT: u128 = 30;
 
+/// A stream that waits for its limit for this share of a period, in percent, is held up by
+/// it.
+const LIMIT_BOUND_PERCENT: u128 = 30;
+
 /// Compressing has to move this much more of the disk, in percent, to be kept.
 const GAIN_PERCENT: u64 = 110;
 
@@ -59,6 +67,8 @@ pub(super) struct Gauge {
     on: bool,
     began: Instant,
     waited: Duration,
+    /// How long the stream had waited for a limit when the period began, in all.
+    paced: Duration,
     raw_bytes: u64,
     wire_bytes: u64,
     /// Disk bytes a second without compressing, when last tried.
@@ -74,6 +84,7 @@ impl Gauge {
             on: mode == Compression::On,
             began: now,
             waited: Duration::ZERO,
+            paced: Duration::ZERO,
             raw_bytes: 0,
             wire_bytes: 0,
             rate_off: 0,
@@ -87,9 +98,11 @@ impl Gauge {
         self.on
     }
 
-    /// A new pass begins; the time before it says nothing.
-    pub(super) fn restart(&mut self, now: Instant) {
+    /// A new pass begins; the time before it says nothing. The stream has waited for a
+    /// limit for `paced`, in all.
+    pub(super) fn restart(&mut self, now: Instant, paced: Duration) {
         self.began = now;
+        self.paced = paced;
         self.waited = Duration::ZERO;
         self.raw_bytes = 0;
         self.wire_bytes = 0;
@@ -100,12 +113,20 @@ impl Gauge {
         self.waited += time;
     }
 
-    /// Extents of `raw` bytes left as `wire` bytes.
-    pub(super) fn moved(&mut self, raw: u64, wire: u64, now: Instant) {
+    /// Extents of `raw` bytes left as `wire` bytes. The stream has waited for a limit for
+    /// `paced`, in all.
+    pub(super) fn moved(&mut self, raw: u64, wire: u64, (now, paced): (Instant, Duration)) {
         self.raw_bytes += raw;
         self.wire_bytes += wire;
         let time = now.duration_since(self.began);
         if self.mode != Compression::Auto || time < PERIOD {
+            return;
+        }
+        let held_up = paced.saturating_sub(self.paced);
+        if held_up.as_millis() * 100 >= time.as_millis() * LIMIT_BOUND_PERCENT {
+            self.on = true;
+            self.hold = FIRST_PATIENCE;
+            self.restart(now, paced);
             return;
         }
         let link_bound = self.waited.as_millis() * 100 >= time.as_millis() * LINK_BOUND_PERCENT;
@@ -127,7 +148,7 @@ impl Gauge {
                 self.hold = self.patience;
             }
         }
-        self.restart(now);
+        self.restart(now, paced);
     }
 
     fn turn_off(&mut self) {
@@ -167,6 +188,8 @@ mod tests {
 
     use super::*;
 
+    const UNPACED: Duration = Duration::ZERO;
+
     /// A world in which a link carries `link` bytes a second, the disk is
     /// faster, and zstd halves at `zstd` bytes a second.
     fn run(link: u64, zstd: u64, seconds: u32) -> Gauge {
@@ -178,10 +201,10 @@ mod tests {
                 let raw = (link * 2).min(zstd);
                 let busy = PERIOD.mul_f64(raw as f64 / zstd as f64);
                 gauge.waited(PERIOD - busy);
-                gauge.moved(raw, raw / 2, now);
+                gauge.moved(raw, raw / 2, (now, UNPACED));
             } else {
                 gauge.waited(PERIOD / 2);
-                gauge.moved(link, link, now);
+                gauge.moved(link, link, (now, UNPACED));
             }
         }
         gauge
@@ -212,9 +235,38 @@ mod tests {
         let mut gauge = Gauge::new(Compression::Auto, now);
         for _ in 0..20 {
             now += PERIOD;
-            gauge.moved(1 << 20, 1 << 20, now);
+            gauge.moved(1 << 20, 1 << 20, (now, UNPACED));
             assert!(!gauge.is_on());
         }
+    }
+
+    #[test]
+    fn a_limit_is_compressed_for_from_the_first_period_on_and_not_once_it_is_lifted() {
+        let (mut now, mut paced) = (Instant::now(), Duration::from_secs(9));
+        let mut gauge = Gauge::new(Compression::Auto, now);
+        gauge.restart(now, paced);
+        // What fills the buffers at first goes fast, and says nothing.
+        gauge.moved(16 << 20, 16 << 20, (now, paced));
+        for _ in 0..100 {
+            now += PERIOD * 4;
+            paced += PERIOD * 3;
+            gauge.moved(1 << 20, 1 << 20, (now, paced));
+            assert!(gauge.is_on());
+        }
+        // The link is fast, and so is zstd not: it goes on raw, but for a try now and then.
+        let mut on = 0;
+        for _ in 0..100 {
+            now += PERIOD;
+            let raw = if gauge.is_on() { 100 << 20 } else { 900 << 20 };
+            gauge.moved(raw, raw, (now, paced));
+            on += u32::from(gauge.is_on());
+        }
+        assert!(on <= FIRST_PATIENCE + 1, "{on}");
+        // Nor where a limit is so high that zstd, not the limit, holds the stream up.
+        gauge.turn_off();
+        now += PERIOD;
+        gauge.moved(900 << 20, 900 << 20, (now, paced + PERIOD / 10));
+        assert!(!gauge.is_on());
     }
 
     #[test]
@@ -223,7 +275,7 @@ mod tests {
         for (mode, on) in [(Compression::On, true), (Compression::Off, false)] {
             let mut gauge = Gauge::new(mode, now);
             gauge.waited(PERIOD);
-            gauge.moved(1, 1, now + PERIOD);
+            gauge.moved(1, 1, (now + PERIOD, UNPACED));
             assert_eq!(gauge.is_on(), on);
         }
     }

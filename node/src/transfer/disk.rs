@@ -10,8 +10,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{self as std_mpsc, TryRecvError};
+use std::sync::mpsc::{self as std_mpsc, RecvTimeoutError, TryRecvError};
 use std::thread;
+use std::time::Duration;
 
 use blocks::{
     BLOCK_SIZE, BlockIndex, DirtySet, Extent, Fingerprint, Geometry, GroupIndex, Held, Leaf, Mark,
@@ -21,14 +22,15 @@ use keys::{Permit, SendBlocks};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use volumes::{
-    Changed, OpenTreeError, ROOT_BATCH, RescanTracker, ScanError, Scanned, SourceChanged,
-    SourceVolume, TreeError, TreeFile, VolumeTag,
+    Changed, OpenTreeError, QUIET_BLOCKS, READ_BLOCKS, ROOT_BATCH, RescanTracker, ScanError,
+    Scanned, SourceChanged, SourceVolume, TreeError, TreeFile, VolumeTag,
 };
 
 use super::compress::{Gauge, Packer};
 use super::locks::while_busy;
 use super::piece::{Lent, Part, Piece, Slice};
-use super::{Compression, PIECES, Progress, WARM_GROUPS, Way, add};
+use super::polite::{Manners, Turn};
+use super::{Compression, PIECES, Pacer, Progress, WARM_GROUPS, Way, add};
 
 /// How requests and pieces reach the disk thread. Not bounded by itself: there
 /// are [`LENT`] pieces, and the session waits for answers before it asks on.
@@ -160,6 +162,7 @@ pub(super) struct DiskJob {
     pub(super) tag: VolumeTag,
     pub(super) compression: Compression,
     pub(super) progress: Arc<Progress>,
+    pub(super) pacer: Pacer,
 }
 
 /// The session's end of the disk thread; dropping it stops the thread.
@@ -239,6 +242,8 @@ struct Worker {
     /// Whether offers pay in this pass.
     offers: OfferGauge,
     progress: Arc<Progress>,
+    pacer: Pacer,
+    manners: Manners,
 }
 
 fn run(
@@ -266,9 +271,12 @@ fn run(
             references: false,
             offers: OfferGauge::new(),
             progress: job.progress.clone(),
+            pacer: job.pacer.clone(),
+            manners: Manners::new(),
         };
         worker.answer(FromDisk::Opened { geometry, mark })?;
         let ended = worker.serve();
+        job.progress.reads_held_at.store(0, Relaxed);
         // What was committed is kept in any case, if it can be.
         let kept = worker.tree.sync();
         ended.and_then(|()| Ok(kept?))
@@ -396,20 +404,32 @@ impl Worker {
         self.pass_ended = false;
         self.is_resting = false;
         self.progress.pass.store(pass, Relaxed);
-        self.gauge.restart(Instant::now());
+        self.gauge
+            .restart(Instant::now(), self.progress.time_paced());
         let mut scan = match dirty {
             Some(dirty) => RescanTracker::of_dirty(dirty),
             None => RescanTracker::new(self.volume.geometry()),
         };
-        let mut read = 0;
+        let (mut read, mut read_time) = (0, Duration::ZERO);
         while !self.pass_ended {
             let mut piece = self.piece()?;
+            if !self.may_read()? {
+                self.free.push(piece);
+                return Ok(());
+            }
+            scan.read_at_most(self.pacer.span_blocks());
+            scan.return_after(match self.manners.is_polite() {
+                true => READ_BLOCKS,
+                false => QUIET_BLOCKS,
+            });
             let step = scan.next_changed(&self.volume, &mut self.tree, &mut piece.raw);
             let position = scan.position().0;
             self.progress.blocks_looked_at.store(position, Relaxed);
             let bytes_read = scan.bytes_read() - read;
             add(&self.progress.bytes_read, bytes_read);
             read += bytes_read;
+            self.manners.read(bytes_read, scan.read_time() - read_time);
+            read_time = scan.read_time();
             match step.map_err(scan_failed)? {
                 Scanned::Quiet => self.free.push(piece),
                 Scanned::Changed(changed) => self.give(changed, piece)?,
@@ -421,6 +441,27 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Waits until the next read may begin, and does meanwhile what is asked for; false
+    /// once the pass is over.
+    fn may_read(&mut self) -> Result<bool, Ended> {
+        while !self.pass_ended {
+            self.manners.be(self.pacer.pace().polite, &self.volume);
+            let turn = self.manners.turn();
+            let held_at = self.manners.held_at();
+            self.progress.reads_held_at.store(held_at, Relaxed);
+            let Turn::NotBefore(time) = turn else {
+                return Ok(true);
+            };
+            let wait = time.saturating_duration_since(Instant::now());
+            match self.requests.recv_timeout(wait) {
+                Ok(request) => self.carry_out(request)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(Ended::Stopped),
+            }
+        }
+        Ok(false)
     }
 
     /// A free piece; meanwhile, and before, what was asked for is done.
@@ -480,8 +521,7 @@ impl Worker {
             };
             parts.push((false, part));
         }
-        self.gauge
-            .moved(raw_bytes as u64, wire_bytes as u64, Instant::now());
+        self.moved(raw_bytes as u64, wire_bytes as u64);
         let fills_piece = offered_bytes * 2 >= piece.raw.bytes().len();
         let lent = Lent::new(piece, self.home.clone());
         let mut parts = parts.into_iter();
@@ -571,9 +611,13 @@ impl Worker {
             }
             runs.push_back(run);
         }
-        self.gauge
-            .moved(data.len() as u64, wire_bytes, Instant::now());
+        self.moved(data.len() as u64, wire_bytes);
         self.answer(FromDisk::Remainder(runs))
+    }
+
+    fn moved(&mut self, raw_bytes: u64, wire_bytes: u64) {
+        let at = (Instant::now(), self.progress.time_paced());
+        self.gauge.moved(raw_bytes, wire_bytes, at);
     }
 
     /// Compresses bytes where that is asked for and pays.

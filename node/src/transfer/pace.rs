@@ -1,15 +1,29 @@
-//! How fast an agent may send, and whether it gives way to the source's own work.
+//! How fast an agent may send, and whether it gives way to the source's own work: one
+//! [`Pacer`] keeps all its sessions to that.
 //!
-//! Not here: who may set a limit, and what holds at which hour (the engine).
+//! What counts are the bytes put on block streams, frames and payloads, before encryption.
+//! Sessions take turns, a piece each. Who is next in turn waits until its piece is due or
+//! the limit changes; the others wait for the turn. So a change holds at once, whatever
+//! was waited for.
+//!
+//! Not here: when a piece is due (`blocks::Pacing`), who may set a limit, and what holds at
+//! which hour (the engine).
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use tokio::sync::watch;
+use blocks::{BLOCK_SIZE, LEAST_LIMIT, Pacing, piece_of};
+use tokio::select;
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::time::{Instant, sleep_until};
+use volumes::READ_BLOCKS;
 
 /// What holds now, for all sessions of an agent together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pace {
-    /// Bytes a second, on all block streams together; none is no limit.
+    /// Bytes a second, on all block streams together; none is no limit. Below 4 KiB it is
+    /// taken as that.
     pub limit: Option<NonZeroU64>,
     /// Whether reading the source gives way to its own work.
     pub polite: bool,
@@ -20,17 +34,81 @@ pub struct Pace {
 #[derive(Debug, Clone)]
 pub struct Pacer {
     pace: watch::Receiver<Pace>,
+    turn: Arc<Mutex<Pacing>>,
+    start: Instant,
 }
 
 impl Pacer {
     /// One that keeps to what is sent here; where the sender is gone, to what it sent last.
     pub fn new(pace: watch::Receiver<Pace>) -> Self {
-        Self { pace }
+        Self {
+            pace,
+            turn: Arc::default(),
+            start: Instant::now(),
+        }
     }
 
     /// What holds now.
     pub fn pace(&self) -> Pace {
         *self.pace.borrow()
+    }
+
+    /// How many of `want` bytes may go at once; all where no limit holds, and none when it
+    /// is not this session's turn, or not time.
+    pub(super) fn take_now(&self, want: usize) -> usize {
+        let Some(limit) = self.pace().limit else {
+            return want;
+        };
+        // Somebody waits for its time, or for the turn.
+        let Ok(mut pacing) = self.turn.try_lock() else {
+            return 0;
+        };
+        let now = self.start.elapsed();
+        match pacing.due() <= now {
+            true => spend(&mut pacing, now, want, limit),
+            false => 0,
+        }
+    }
+
+    /// Waits until some of `want` bytes may go, and gives how many: one at least, where
+    /// any are wanted.
+    pub(super) async fn take(&mut self, want: usize) -> usize {
+        let turn = self.turn.clone();
+        // First come, first served. Whoever is dropped while it waits gives up its turn.
+        let mut pacing = turn.lock().await;
+        loop {
+            let Some(limit) = self.pace.borrow_and_update().limit else {
+                return want;
+            };
+            let now = self.start.elapsed();
+            if pacing.due() <= now {
+                return spend(&mut pacing, now, want, limit);
+            }
+            let due = self.start + pacing.due();
+            select! {
+                () = sleep_until(due) => {}
+                // Without anybody to change it, it stays.
+                Ok(()) = self.pace.changed() => {}
+            }
+        }
+    }
+
+    /// How many bytes of a session may wait for the stream: what is waited for that long
+    /// by a barrier, by the end of a session, and by what was still allowed when it was
+    /// given to the stream.
+    pub(super) fn room_bytes(&self) -> u64 {
+        let limit = self.pace().limit;
+        limit.map_or(u64::MAX, |limit| 2 * piece_of(limit))
+    }
+
+    /// The most blocks of one extent, so that none takes long: at a limit that is low, an
+    /// eighth of a second's.
+    pub(super) fn span_blocks(&self) -> u64 {
+        let limit = self.pace().limit;
+        limit.map_or(READ_BLOCKS, |limit| {
+            let blocks = limit.get().max(LEAST_LIMIT) / (8 * BLOCK_SIZE as u64);
+            blocks.clamp(1, READ_BLOCKS)
+        })
     }
 }
 
@@ -38,5 +116,43 @@ impl Default for Pacer {
     /// No limit, and not polite.
     fn default() -> Self {
         Self::new(watch::channel(Pace::default()).1)
+    }
+}
+
+fn spend(pacing: &mut Pacing, now: std::time::Duration, want: usize, limit: NonZeroU64) -> usize {
+    let bytes = piece_of(limit).min(want as u64);
+    pacing.spend(now, bytes, limit);
+    // At most what was wanted.
+    bytes as usize
+}
+
+/// Bytes given to the stream that were not yet put on it, for both sides of the queue.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Backlog(Arc<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: AtomicU64,
+    less: Notify,
+}
+
+impl Backlog {
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.bytes.load(Relaxed)
+    }
+
+    pub(super) fn add(&self, bytes: u64) {
+        self.0.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// They are on the stream.
+    pub(super) fn sub(&self, bytes: u64) {
+        self.0.bytes.fetch_sub(bytes, Relaxed);
+        self.0.less.notify_one();
+    }
+
+    /// Waits until there are less than when this was last asked.
+    pub(super) async fn shrunk(&self) {
+        self.0.less.notified().await;
     }
 }

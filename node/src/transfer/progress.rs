@@ -4,6 +4,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::time::Duration;
 
 use super::add;
 
@@ -65,6 +66,11 @@ pub struct Progress {
     ways: [(AtomicU64, AtomicU64); Way::ALL.len()],
     /// Blocks sent that became durable; the agent's end only.
     pub blocks_durable: AtomicU64,
+    /// The pace at which reads are held for the sake of the source's own work, in bytes a
+    /// second; 0 while they are not. The agent's end only.
+    pub reads_held_at: AtomicU64,
+    /// How long the stream waited for a limit, in microseconds; the agent's end only.
+    paced_micros: AtomicU64,
     /// Barriers that became durable.
     pub barriers: AtomicU64,
     /// Bytes read back or hashed again; the replicator's end only.
@@ -88,6 +94,10 @@ pub struct Counts {
     pub ways: [(u64, u64); Way::ALL.len()],
     /// As there.
     pub blocks_durable: u64,
+    /// As there.
+    pub reads_held_at: u64,
+    /// How long the stream waited for a limit.
+    pub paced: Duration,
     /// As there.
     pub barriers: u64,
     /// As there.
@@ -132,6 +142,18 @@ impl Progress {
         add(&self.bytes_sent, payload_bytes);
     }
 
+    /// The stream waited so long for a limit.
+    pub(super) fn paced(&self, time: Duration) {
+        add(
+            &self.paced_micros,
+            u64::try_from(time.as_micros()).unwrap_or(u64::MAX),
+        );
+    }
+
+    pub(super) fn time_paced(&self) -> Duration {
+        Duration::from_micros(self.paced_micros.load(Relaxed))
+    }
+
     /// What was counted so far.
     pub fn counts(&self) -> Counts {
         let load = |count: &AtomicU64| count.load(Relaxed);
@@ -146,6 +168,8 @@ impl Progress {
                 (load(blocks), load(bytes))
             }),
             blocks_durable: load(&self.blocks_durable),
+            reads_held_at: load(&self.reads_held_at),
+            paced: self.time_paced(),
             barriers: load(&self.barriers),
             bytes_reread: load(&self.bytes_reread),
         }

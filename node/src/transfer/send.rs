@@ -17,7 +17,7 @@ use volumes::VolumeTag;
 
 use super::disk::{Disk, DiskJob, FromDisk};
 use super::session::{FRAMES, Session, Wires};
-use super::wire::{Activity, LINGER, PARCELS, read_frames, write_parcels};
+use super::wire::{Activity, LINGER, Outgoing, read_frames, write_paced};
 use super::{Compression, Pacer, Progress};
 
 /// What is sent, and with what right.
@@ -138,6 +138,7 @@ async fn open(job: &SendJob) -> Result<Opened, SendEvent> {
         tag: VolumeTag(job.tag),
         compression: job.compression,
         progress: job.progress.clone(),
+        pacer: job.pacer.clone(),
     });
     let mut disk = disk.map_err(|error| {
         let why = format!("cannot start a thread to read the source: {error}; free some memory");
@@ -180,10 +181,10 @@ where
 {
     let (reader, writer) = stream.split();
     let (heard, frames) = mpsc::channel(FRAMES);
-    let (parcels, outgoing) = mpsc::channel(PARCELS);
+    let (parcels, paced) = Outgoing::new(job.pacer, job.progress.clone());
     let activity = Activity::new();
     let mut reading = pin!(read_frames(reader, activity.clone(), heard));
-    let mut writing = pin!(write_parcels(writer, activity.clone(), outgoing));
+    let mut writing = pin!(write_paced(writer, activity.clone(), paced));
     let wires = Wires {
         frames,
         parcels,

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::disk::{Disk, FromDisk, Offer, Run, ToDisk};
 use super::piece::Slice;
 use super::send::{SendCommand, SendEvent};
-use super::wire::{Activity, LINGER, Parcel, SILENT};
+use super::wire::{Activity, LINGER, Outgoing, Parcel, SILENT};
 use super::{Progress, Way, add};
 use crate::clock;
 use keys::{Permit, SendBlocks};
@@ -69,7 +69,7 @@ pub(super) struct Wires {
     /// From the reader.
     pub(super) frames: mpsc::Receiver<Result<ToSource, CloseReason>>,
     /// To the writer.
-    pub(super) parcels: mpsc::Sender<Parcel>,
+    pub(super) parcels: Outgoing,
     /// When bytes last went either way.
     pub(super) activity: Activity,
     /// To the caller.
@@ -84,7 +84,7 @@ pub(super) struct Session {
     disk: Disk,
     permit: watch::Receiver<Permit<SendBlocks>>,
     frames: mpsc::Receiver<Result<ToSource, CloseReason>>,
-    parcels: mpsc::Sender<Parcel>,
+    parcels: Outgoing,
     events: mpsc::Sender<SendEvent>,
     progress: Arc<Progress>,
     activity: Activity,
@@ -205,6 +205,8 @@ impl Session {
                         self.step(Input::Closed(CloseReason::Silent)).await;
                     }
                 }
+                // The next run goes once there is room for it.
+                () = self.parcels.shrunk(), if self.may_send_next() => {}
                 () = self.parcels.closed() => self.writing_broke().await,
             }
         }
@@ -354,7 +356,7 @@ impl Session {
 
     /// Sends what was read, as far as the machine lets it.
     async fn send_runs(&mut self) {
-        while self.last.is_none() && self.may_send_next() {
+        while self.last.is_none() && self.may_send_next() && self.parcels.has_room() {
             if !self.permit.borrow().holds(clock::now()) {
                 return self.commanded(SendCommand::Close).await;
             }

@@ -4,6 +4,8 @@
 mod kills;
 mod offers;
 mod out_of_turn;
+mod paced;
+mod polite;
 pub(crate) mod world;
 
 use std::fs::{self, File, OpenOptions};

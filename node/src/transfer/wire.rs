@@ -16,6 +16,8 @@ use futures::io::{
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::Progress;
+use super::pace::{Backlog, Pacer};
 use super::piece::Slice;
 
 /// A peer that takes or gives nothing for this long, when it should, is gone.
@@ -63,6 +65,66 @@ impl Parcel {
         let head = frame.encode(payload.len())?;
         let payload = Some(payload);
         Ok(Self { head, payload })
+    }
+
+    fn bytes(&self) -> u64 {
+        let payload = self.payload.as_ref().map_or(0, Slice::len);
+        (self.head.len() + payload) as u64
+    }
+}
+
+/// The session's end of the queue to a writer that is kept to a pace.
+pub(super) struct Outgoing {
+    parcels: mpsc::Sender<Parcel>,
+    backlog: Backlog,
+    pacer: Pacer,
+}
+
+/// The writer's end of it.
+pub(super) struct Paced {
+    parcels: mpsc::Receiver<Parcel>,
+    backlog: Backlog,
+    pacer: Pacer,
+    progress: Arc<Progress>,
+}
+
+impl Outgoing {
+    pub(super) fn new(pacer: Pacer, progress: Arc<Progress>) -> (Self, Paced) {
+        let (parcels, waiting) = mpsc::channel(PARCELS);
+        let backlog = Backlog::default();
+        let paced = Paced {
+            parcels: waiting,
+            backlog: backlog.clone(),
+            pacer: pacer.clone(),
+            progress,
+        };
+        let outgoing = Self {
+            parcels,
+            backlog,
+            pacer,
+        };
+        (outgoing, paced)
+    }
+
+    /// Gives a parcel to the writer; an error once there is none.
+    pub(super) async fn send(&self, parcel: Parcel) -> Result<(), mpsc::error::SendError<Parcel>> {
+        self.backlog.add(parcel.bytes());
+        self.parcels.send(parcel).await
+    }
+
+    /// Whether another extent may join those that wait. Under a limit that is low only
+    /// what goes next does: a barrier, and the end of a session, wait behind all of it.
+    pub(super) fn has_room(&self) -> bool {
+        self.backlog.bytes() <= self.pacer.room_bytes()
+    }
+
+    /// Waits until something of what waits is on the stream.
+    pub(super) async fn shrunk(&self) {
+        self.backlog.shrunk().await;
+    }
+
+    pub(super) async fn closed(&self) {
+        self.parcels.closed().await;
     }
 }
 
@@ -201,43 +263,127 @@ pub(super) async fn read_frames<R: AsyncRead + Unpin>(
 pub(super) async fn write_parcels<W: AsyncWrite + Unpin>(
     stream: W,
     activity: Activity,
-    mut parcels: mpsc::Receiver<Parcel>,
+    parcels: mpsc::Receiver<Parcel>,
 ) -> Result<(), CloseReason> {
-    let mut stream = BufWriter::with_capacity(GATHER, stream);
-    loop {
-        let parcel = match parcels.try_recv() {
-            Ok(parcel) => Some(parcel),
-            Err(_) => {
-                in_time(stream.flush()).await?;
-                parcels.recv().await
-            }
-        };
-        let Some(Parcel { head, payload }) = parcel else {
-            break;
-        };
-        put(&mut stream, &activity, &head).await?;
-        if let Some(payload) = payload {
-            put(&mut stream, &activity, payload.bytes()).await?;
-        }
-    }
-    in_time(stream.flush()).await?;
-    in_time(stream.close()).await
+    Writer::new(stream, activity, None).write_all(parcels).await
 }
 
-async fn put<W: AsyncWrite + Unpin>(
-    stream: &mut W,
-    activity: &Activity,
-    mut bytes: &[u8],
+/// As [`write_parcels`], in the turns and at the pace of all sessions of this agent. What
+/// waits for its time is no stall of the peer.
+///
+/// # Errors
+/// As there.
+pub(super) async fn write_paced<W: AsyncWrite + Unpin>(
+    stream: W,
+    activity: Activity,
+    paced: Paced,
 ) -> Result<(), CloseReason> {
-    while !bytes.is_empty() {
-        match timeout(SILENT, stream.write(bytes)).await {
-            Err(_) => return Err(CloseReason::Silent),
-            Ok(Ok(0) | Err(_)) => return Err(CloseReason::Lost),
-            Ok(Ok(written)) => bytes = &bytes[written..],
+    let Paced {
+        parcels,
+        backlog,
+        pacer,
+        progress,
+    } = paced;
+    let pace = WriterPace {
+        backlog,
+        pacer,
+        progress,
+    };
+    let writer = Writer::new(stream, activity, Some(pace));
+    writer.write_all(parcels).await
+}
+
+/// What a writer is kept to.
+struct WriterPace {
+    backlog: Backlog,
+    pacer: Pacer,
+    progress: Arc<Progress>,
+}
+
+struct Writer<W> {
+    stream: BufWriter<W>,
+    activity: Activity,
+    pace: Option<WriterPace>,
+}
+
+impl<W: AsyncWrite + Unpin> Writer<W> {
+    fn new(stream: W, activity: Activity, pace: Option<WriterPace>) -> Self {
+        let stream = BufWriter::with_capacity(GATHER, stream);
+        Self {
+            stream,
+            activity,
+            pace,
         }
-        activity.note();
     }
-    Ok(())
+
+    async fn write_all(mut self, mut parcels: mpsc::Receiver<Parcel>) -> Result<(), CloseReason> {
+        loop {
+            let parcel = match parcels.try_recv() {
+                Ok(parcel) => Some(parcel),
+                Err(_) => {
+                    in_time(self.stream.flush()).await?;
+                    parcels.recv().await
+                }
+            };
+            let Some(Parcel { head, payload }) = parcel else {
+                break;
+            };
+            self.put(&head).await?;
+            if let Some(payload) = payload {
+                self.put(payload.bytes()).await?;
+            }
+        }
+        in_time(self.stream.flush()).await?;
+        in_time(self.stream.close()).await
+    }
+
+    async fn put(&mut self, mut bytes: &[u8]) -> Result<(), CloseReason> {
+        let mut allowed = 0;
+        while !bytes.is_empty() {
+            let is_limited = self.is_limited();
+            if allowed == 0 {
+                allowed = self.allowed(bytes.len()).await?;
+            }
+            let written = match timeout(SILENT, self.stream.write(&bytes[..allowed])).await {
+                Err(_) => return Err(CloseReason::Silent),
+                Ok(Ok(0) | Err(_)) => return Err(CloseReason::Lost),
+                Ok(Ok(written)) => written,
+            };
+            bytes = &bytes[written..];
+            // What goes without a limit is asked for anew: one may have come.
+            allowed = match is_limited {
+                true => allowed - written,
+                false => 0,
+            };
+            self.activity.note();
+            if let Some(pace) = &self.pace {
+                pace.backlog.sub(written as u64);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_limited(&self) -> bool {
+        let pace = self.pace.as_ref().map(|pace| pace.pacer.pace());
+        pace.is_some_and(|pace| pace.limit.is_some())
+    }
+
+    /// How many of `want` bytes may be written, once any may. What was written before is
+    /// on its way meanwhile.
+    async fn allowed(&mut self, want: usize) -> Result<usize, CloseReason> {
+        let Some(pace) = &mut self.pace else {
+            return Ok(want);
+        };
+        let allowed = pace.pacer.take_now(want);
+        if allowed > 0 {
+            return Ok(allowed);
+        }
+        in_time(self.stream.flush()).await?;
+        let began = Instant::now();
+        let allowed = pace.pacer.take(want).await;
+        pace.progress.paced(began.elapsed());
+        Ok(allowed)
+    }
 }
 
 async fn in_time(done: impl Future<Output = io::Result<()>>) -> Result<(), CloseReason> {

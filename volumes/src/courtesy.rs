@@ -1,0 +1,301 @@
+//! How fast a source may be read so that its own work does not slow by much. Pure: a
+//! [`Look`] at the device's figures comes in now and then, a pace for reads comes out.
+//!
+//! ```text
+//!          ┌── 4 times ──┐
+//!  Quiet ──┴──▶ Loud ────┴──▶ Quiet        Quiet: nothing is read, 100 ms
+//!                                          Loud: reads go at the pace, 500 ms
+//! ```
+//!
+//! All writes are others', and while nothing is read here, so are all reads. So what the
+//! device's own work takes is measured where we are quiet, and compared with what it takes
+//! where we are loud:
+//! - how long a write takes, on average;
+//! - where we read past the cache, and others read too: how long our own reads take,
+//!   against the least that they took. That is how long others wait as well. Theirs cannot
+//!   be told from ours while both go on: the kernel cuts a read into it is not said how
+//!   many.
+//! - whether writes that were to be expected are stuck instead.
+//!
+//! Where one of them is slower than one and a half times as slow, the pace goes down by as
+//! much, at once; it comes up by a tenth after two seconds in which none was. It never goes
+//! below a floor, so that a copy always goes on. What is compared are means, so a server
+//! with a few writes a second is judged once there were enough of them.
+//!
+//! Similar in kind: LEDBAT (RFC 6817), which yields by the delay it causes over a base; the
+//! resync of Linux md, which falls to a least speed where others work.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+/// Reads go on at this at least, in bytes a second.
+pub const LEAST_READ: u64 = 1 << 20;
+
+const LOUD: Duration = Duration::from_millis(500);
+const QUIET: Duration = Duration::from_millis(100);
+
+/// Times loud between two times quiet: of the time 5 % goes to it.
+const LOUD_TIMES: u32 = 4;
+
+/// Times loud without anything slower before the pace goes up.
+const CALM_TIMES: u32 = 4;
+
+/// Of fewer a mean says nothing.
+const TELLING: u64 = 8;
+
+/// Of so many, or in so much time, the older ones count half.
+const MANY: u64 = 128;
+const LONG: Duration = Duration::from_secs(10);
+
+/// Slower than this share of what it takes when we are quiet, in percent, is slow...
+const SLOW_PERCENT: u32 = 150;
+
+/// ...if it is so much slower: less is noise.
+const NOISE: Duration = Duration::from_micros(100);
+
+/// The bytes by which the time of our own reads is compared.
+const OWN_READ: u64 = 1 << 20;
+
+/// What happened between two looks at a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// The time between them.
+    pub time: Duration,
+    /// Writes and flushes that the device completed.
+    pub writes: u64,
+    /// How long they took, all together.
+    pub write_time: Duration,
+    /// Reads that it completed, ours among them.
+    pub reads: u64,
+    /// What was under way at the end; nothing of it ours.
+    pub in_flight: u64,
+    /// Bytes that we read.
+    pub own_bytes: u64,
+    /// How long that took.
+    pub own_time: Duration,
+}
+
+/// How reads may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// As fast as can be.
+    Full,
+    /// At most so many bytes a second.
+    Paced(NonZeroU64),
+    /// Not now.
+    Paused,
+}
+
+/// How many there were in some time and how long they took. Old ones count less and less.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mean {
+    count: u64,
+    time: Duration,
+    span: Duration,
+}
+
+impl Mean {
+    fn add(&mut self, count: u64, time: Duration, span: Duration) {
+        if self.count >= MANY || self.span >= LONG {
+            self.count /= 2;
+            self.time /= 2;
+            self.span /= 2;
+        }
+        self.count += count;
+        self.time += time;
+        self.span += span;
+    }
+
+    /// How many are to be expected in a time.
+    fn expected(&self, time: Duration) -> u64 {
+        let span = self.span.as_micros().max(1);
+        let expected = u128::from(self.count) * time.as_micros() / span;
+        u64::try_from(expected).unwrap_or(u64::MAX)
+    }
+
+    /// Where there are enough.
+    fn get(&self) -> Option<Duration> {
+        let count = u32::try_from(self.count).unwrap_or(u32::MAX);
+        (self.count >= TELLING).then(|| self.time / count)
+    }
+}
+
+/// Decides how fast to read.
+#[derive(Debug)]
+pub struct Courtesy {
+    /// Whether the time of our own reads says something: they go past the cache.
+    is_direct: bool,
+    deadline: Duration,
+    is_quiet: bool,
+    louds_left: u32,
+    /// None is as fast as can be.
+    rate: Option<NonZeroU64>,
+    calm: u32,
+    /// Others' writes while we are quiet.
+    writes_quiet: Mean,
+    /// Others' reads in the last time quiet, in as much of it as [`QUIET`].
+    reads_quiet: u64,
+    /// Others' writes while we are loud, since it was judged last.
+    writes_loud: Mean,
+    /// The least that a read of ours took.
+    own_least: Option<Duration>,
+}
+
+impl Courtesy {
+    /// For reads that go past the cache, or not. Times are those of one clock that does not
+    /// jump.
+    pub fn new(now: Duration, is_direct: bool) -> Self {
+        Self {
+            is_direct,
+            deadline: now + QUIET,
+            is_quiet: true,
+            louds_left: LOUD_TIMES,
+            rate: None,
+            calm: 0,
+            writes_quiet: Mean::default(),
+            reads_quiet: 0,
+            writes_loud: Mean::default(),
+            own_least: None,
+        }
+    }
+
+    /// When the next look is due.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// How to read until then.
+    pub fn reading(&self) -> Reading {
+        match (self.is_quiet, self.rate) {
+            (true, _) => Reading::Paused,
+            (false, None) => Reading::Full,
+            (false, Some(rate)) => Reading::Paced(rate),
+        }
+    }
+
+    /// The pace that is kept for the sake of others, in bytes a second.
+    pub fn backing_off(&self) -> Option<NonZeroU64> {
+        self.rate
+    }
+
+    /// Takes a look in, at the deadline or later.
+    pub fn step(&mut self, now: Duration, look: &Look) {
+        if look.own_bytes == 0 {
+            self.writes_quiet
+                .add(look.writes, look.write_time, look.time);
+            let micros = look.time.as_micros().max(QUIET.as_micros());
+            let reads = u128::from(look.reads) * QUIET.as_micros() / micros;
+            self.reads_quiet = u64::try_from(reads).unwrap_or(u64::MAX);
+            // Where reads wait for something else it is calm too.
+            if !self.is_quiet {
+                self.calmed(look);
+            }
+        } else {
+            self.judge(look);
+        }
+        self.turn(now, look.own_bytes == 0);
+    }
+
+    /// Whose turn it is next, after a time in which nothing was read or something was.
+    fn turn(&mut self, now: Duration, was_quiet: bool) {
+        self.louds_left = match was_quiet {
+            true => LOUD_TIMES,
+            false => self.louds_left.saturating_sub(1),
+        };
+        self.is_quiet = self.louds_left == 0;
+        self.deadline = now + if self.is_quiet { QUIET } else { LOUD };
+    }
+
+    fn judge(&mut self, look: &Look) {
+        self.writes_loud
+            .add(look.writes, look.write_time, look.time);
+        let slower = [self.writes_slower(look), self.own_slower(look)];
+        let slower = slower.into_iter().flatten().reduce(f64::max);
+        match slower {
+            Some(slower) if slower > 1.0 => self.back_off(slower, look),
+            Some(_) => self.calmed(look),
+            // Not enough is known yet, and more is known soon.
+            None => {}
+        }
+        if slower.is_some() {
+            self.writes_loud = Mean::default();
+        }
+    }
+
+    /// How much slower others' writes are than may be; none while that is not known.
+    fn writes_slower(&mut self, look: &Look) -> Option<f64> {
+        let loud = self.writes_loud.span;
+        let expected = self.writes_quiet.expected(loud);
+        match (self.writes_quiet.get(), self.writes_loud.get()) {
+            (Some(quiet), Some(loud)) => Some(slower(loud, quiet)),
+            // Where many were to come, and wait.
+            (Some(_), None) if look.in_flight > 0 && expected >= 4 * TELLING => Some(4.0),
+            // There are hardly any: in a while it is known that it is so.
+            (_, None) if loud >= LOUD * LOUD_TIMES || expected < TELLING => Some(0.0),
+            (None, Some(_)) => {
+                // What they take otherwise is to be found out first.
+                self.louds_left = 1;
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// How much slower our own reads are than may be while others read; none where that
+    /// says nothing.
+    fn own_slower(&mut self, look: &Look) -> Option<f64> {
+        if !self.is_direct || look.own_bytes < OWN_READ {
+            return None;
+        }
+        let each = look
+            .own_time
+            .mul_f64(OWN_READ as f64 / look.own_bytes as f64);
+        // What was the least long ago may have become better than can be.
+        let least = self.own_least.map(|least| least + least / 128);
+        let least = least.map_or(each, |least| least.min(each));
+        self.own_least = Some(least);
+        (self.reads_quiet >= TELLING).then(|| slower(each, least))
+    }
+
+    fn back_off(&mut self, slower: f64, look: &Look) {
+        self.calm = 0;
+        let reached = look.reached();
+        let from = self.rate.map_or(reached, |rate| rate.get().min(reached));
+        let share = (1.0 / slower).clamp(0.125, 0.75);
+        let rate = ((from as f64 * share) as u64).max(LEAST_READ);
+        self.rate = NonZeroU64::new(rate);
+    }
+
+    fn calmed(&mut self, look: &Look) {
+        let times = (look.time.as_millis() / LOUD.as_millis()).max(1);
+        let times = u32::try_from(times).unwrap_or(u32::MAX);
+        self.calm = self.calm.saturating_add(times);
+        if self.calm < CALM_TIMES {
+            return;
+        }
+        let Some(rate) = self.rate else { return };
+        // It does not hold reads up any more.
+        let is_idle = look.own_bytes > 0 && look.reached() < rate.get() / 2;
+        let rate = rate.get() + (rate.get() / 10).max(LEAST_READ);
+        self.rate = NonZeroU64::new(rate).filter(|_| !is_idle);
+    }
+}
+
+impl Look {
+    /// Bytes that we read in a second.
+    fn reached(&self) -> u64 {
+        let micros = self.time.as_micros().max(1);
+        let reached = u128::from(self.own_bytes) * 1_000_000 / micros;
+        u64::try_from(reached).unwrap_or(u64::MAX)
+    }
+}
+
+/// How many times as long something takes as it may, where it takes `quiet` otherwise.
+fn slower(loud: Duration, quiet: Duration) -> f64 {
+    let may = quiet * SLOW_PERCENT / 100;
+    let may = may.max(quiet + NOISE);
+    loud.as_secs_f64() / may.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests;

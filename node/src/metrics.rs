@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub traffic: Traffic,
     /// Events told here since the node started, by level.
     pub events: [(&'static str, u64); 3],
+    /// The limit that holds for all that is sent, in bytes a second.
+    pub limit: Option<u64>,
     /// Sessions that send.
     pub sending: usize,
     /// Sessions that receive.
@@ -172,6 +174,13 @@ fn mesh(page: &mut Page, snapshot: &Snapshot) {
         (labelled("direction", "receive"), snapshot.receiving as f64),
     ];
     page.gauges("dunlin_sessions", "Block sessions", None, sessions);
+    let limit = snapshot.limit.map(|limit| (vec![], limit as f64));
+    page.gauges(
+        "dunlin_limit_bytes_per_second",
+        "What all sessions together may send in a second, while that is limited",
+        None,
+        limit,
+    );
     page.gauge(
         "dunlin_migrations_left_out",
         "Started migrations that are not shown here",
@@ -183,7 +192,13 @@ fn mesh(page: &mut Page, snapshot: &Snapshot) {
 type Count<T> = (&'static str, &'static str, Option<Unit>, fn(&T) -> u64);
 
 fn sources(page: &mut Page, snapshot: &Snapshot, names: &Names) {
-    let all: [Count<Counts>; 2] = [
+    let all: [Count<Counts>; 3] = [
+        (
+            "dunlin_source_limit_wait",
+            "Waited because of a limit, in full seconds",
+            Some(Unit::Seconds),
+            |counts| counts.paced.as_secs(),
+        ),
         (
             "dunlin_source_read",
             "Bytes read from the source",
@@ -202,6 +217,17 @@ fn sources(page: &mut Page, snapshot: &Snapshot, names: &Names) {
         let values = values.map(|(job, counts)| (names.with_peer(job), count(counts)));
         page.counters(name, help, unit, values);
     }
+    let held = snapshot.sources.iter();
+    let held = held.map(|(job, counts)| {
+        let is_held = counts.reads_held_at > 0;
+        (names.with_peer(job), f64::from(u8::from(is_held)))
+    });
+    page.gauges(
+        "dunlin_source_backing_off",
+        "Whether reading is held back for the sake of the source's own work",
+        None,
+        held,
+    );
     let by_way = |count: fn((u64, u64)) -> u64| {
         let each = snapshot.sources.iter().flat_map(move |(job, counts)| {
             Way::ALL.into_iter().map(move |way| {

@@ -9,6 +9,7 @@ use crdt::Level;
 use keys::NodeId;
 use roles::JobId;
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -78,6 +79,7 @@ impl Engine {
             ],
             traffic: self.measured.traffic,
             events: [("info", infos), ("warn", warnings), ("error", errors)],
+            limit: self.pacer.pace().limit.map(NonZeroU64::get),
             sending: sending.count(),
             receiving: self.receiving.len(),
             sources: sources.collect(),

@@ -130,6 +130,8 @@ fn a_page_is_read_back_with_what_was_put_in() {
         bytes_reread: 50,
         blocks_sent: 3,
         barriers: 4,
+        paced: std::time::Duration::from_millis(7_900),
+        reads_held_at: 1 << 20,
         ..Counts::default()
     };
     counts.ways[Way::Zstd as usize] = (2, 70_000);
@@ -141,6 +143,7 @@ fn a_page_is_read_back_with_what_was_put_in() {
     });
     let snapshot = Snapshot {
         members: 3,
+        limit: Some(9_000),
         sources: vec![(here("store"), counts)],
         copies: vec![(here("web"), counts)],
         migrations: vec![migration("started", vec![moving])],
@@ -156,6 +159,8 @@ fn a_page_is_read_back_with_what_was_put_in() {
     for (name, peer, value) in [
         ("dunlin_source_read_bytes_total", "store", 900.0),
         ("dunlin_source_barriers_total", "store", 4.0),
+        ("dunlin_source_limit_wait_seconds_total", "store", 7.0),
+        ("dunlin_source_backing_off", "store", 1.0),
         ("dunlin_copy_reread_bytes_total", "web", 50.0),
         ("dunlin_copy_written_bytes_total", "web", 196_608.0),
     ] {
@@ -172,6 +177,8 @@ fn a_page_is_read_back_with_what_was_put_in() {
     );
     let stage = of(&[("stage", "replicating")]);
     assert_eq!(read.value("dunlin_volume_stage", &stage), Some(1.0));
+    let limit = read.value("dunlin_limit_bytes_per_second", &[]);
+    assert_eq!(limit, Some(9_000.0));
     let unknown = read.value("dunlin_volume_converges", &VOLUME);
     assert_eq!(unknown, None, "what is not known is not there");
     for name in ["process_cpu_seconds_total", "process_resident_memory_bytes"] {

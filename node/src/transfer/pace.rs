@@ -12,6 +12,7 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use blocks::{BLOCK_SIZE, LEAST_LIMIT, Pacing, piece_of};
 use tokio::select;
@@ -101,6 +102,12 @@ impl Pacer {
         limit.map_or(u64::MAX, |limit| 2 * piece_of(limit))
     }
 
+    /// Whether so many bytes take longer than this at the limit.
+    pub(super) fn takes_longer(&self, bytes: u64, than: Duration) -> bool {
+        let limit = self.pace().limit.map(|limit| limit.get().max(LEAST_LIMIT));
+        limit.is_some_and(|limit| bytes / limit >= than.as_secs())
+    }
+
     /// The most blocks of one extent, so that none takes long: at a limit that is low, an
     /// eighth of a second's.
     pub(super) fn span_blocks(&self) -> u64 {
@@ -119,7 +126,7 @@ impl Default for Pacer {
     }
 }
 
-fn spend(pacing: &mut Pacing, now: std::time::Duration, want: usize, limit: NonZeroU64) -> usize {
+fn spend(pacing: &mut Pacing, now: Duration, want: usize, limit: NonZeroU64) -> usize {
     let bytes = piece_of(limit).min(want as u64);
     pacing.spend(now, bytes, limit);
     // At most what was wanted.

@@ -131,6 +131,7 @@ impl Progress {
         self.blocks_looked_at.store(0, Relaxed);
         let sent = self.blocks_sent.load(Relaxed);
         self.blocks_durable.store(sent, Relaxed);
+        self.reads_held_at.store(0, Relaxed);
     }
 
     /// Blocks were sent in a way, with so many bytes of payload.

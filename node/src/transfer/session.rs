@@ -302,6 +302,10 @@ impl Session {
             self.is_stopping = true;
             self.runs.clear();
             self.disk.ask(ToDisk::EndPass);
+            if self.parcels.takes_long() {
+                // As if the connection were cut: what is not durable is sent again.
+                return self.end(SendEvent::Closed);
+            }
             self.step(Input::Stop).await;
         } else {
             self.waiting.push_back(command);

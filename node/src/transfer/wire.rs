@@ -30,6 +30,9 @@ const FRAME: Duration = Duration::from_secs(300);
 /// How long the last bytes of a session are waited for, in either direction.
 pub(super) const LINGER: Duration = Duration::from_secs(3);
 
+/// How long what was given to the stream may take under a limit when a session is to end.
+const LAST_WORDS: Duration = Duration::from_secs(20);
+
 /// Prefix, header and the beginning of a payload come in one read.
 const READ_AHEAD: usize = 16 * 1024;
 
@@ -116,6 +119,12 @@ impl Outgoing {
     /// what goes next does: a barrier, and the end of a session, wait behind all of it.
     pub(super) fn has_room(&self) -> bool {
         self.backlog.bytes() <= self.pacer.room_bytes()
+    }
+
+    /// Whether what waits will take so long, at the limit that holds, that nobody who ends
+    /// a session waits for it: it was given to the stream before there was such a limit.
+    pub(super) fn takes_long(&self) -> bool {
+        self.pacer.takes_longer(self.backlog.bytes(), LAST_WORDS)
     }
 
     /// Waits until something of what waits is on the stream.

@@ -236,6 +236,44 @@ async fn the_end_of_a_session_and_a_barrier_wait_for_little_under_a_low_limit() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_to_the_stream_before_a_limit_does_not_hold_up_the_end() {
+    let (change, pacer) = paced(Pace::default());
+    let world = World::new(40 * MIB);
+    let (near, mut far) = pair().await;
+    let gate = far.stall_after(MIB);
+    let job = SendJob {
+        pacer,
+        ..world.send_job()
+    };
+    let (_leave, given) = granted();
+    let started = world.start_jobs((near, far), job, (given, 64), |_| {});
+    let mut running = started.await;
+    running.command(BEGIN).await;
+    // The buffers of both sockets, and all that the session has.
+    let sent = || running.sending.blocks_sent.load(Relaxed);
+    let mut last = (0, Instant::now());
+    until(|| {
+        if sent() != last.0 {
+            last = (sent(), Instant::now());
+        }
+        sent() > 160 && last.1.elapsed() > Duration::from_millis(500)
+    })
+    .await;
+    change.send(at(64 * KIB)).unwrap();
+    gate.open();
+    let began = Instant::now();
+    running.close().await;
+    let took = began.elapsed();
+    assert!(
+        took < Duration::from_secs(15),
+        "16 MiB take 256 s: {took:?}"
+    );
+    let again = World::copy(&world).await;
+    assert!(again.blocks > 0);
+    world.assert_equal();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_statement_of_a_cutover_comes_under_the_lowest_limit() {
     let (change, pacer) = paced(Pace::default());
     let (world, written) = (World::new(20 * MIB), Written::default());

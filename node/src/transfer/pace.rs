@@ -2,9 +2,9 @@
 //! [`Pacer`] keeps all its sessions to that.
 //!
 //! What counts are the bytes put on block streams, frames and payloads, before encryption.
-//! Sessions take turns, a piece each. Who is next in turn waits until its piece is due or
-//! the limit changes; the others wait for the turn. So a change holds at once, whatever
-//! was waited for.
+//! Sessions take turns, a piece each. Who is next in turn waits until its piece is due, and
+//! the others wait for the turn: nobody waits for more than the time of one piece, so a
+//! change of the limit holds from the next piece on.
 //!
 //! Not here: when a piece is due (`blocks::Pacing`), who may set a limit, and what holds at
 //! which hour (the engine).
@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use blocks::{BLOCK_SIZE, LEAST_LIMIT, Pacing, piece_of};
-use tokio::select;
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use volumes::READ_BLOCKS;
@@ -73,24 +72,18 @@ impl Pacer {
 
     /// Waits until some of `want` bytes may go, and gives how many: one at least, where
     /// any are wanted.
-    pub(super) async fn take(&mut self, want: usize) -> usize {
-        let turn = self.turn.clone();
+    pub(super) async fn take(&self, want: usize) -> usize {
         // First come, first served. Whoever is dropped while it waits gives up its turn.
-        let mut pacing = turn.lock().await;
+        let mut pacing = self.turn.lock().await;
         loop {
-            let Some(limit) = self.pace.borrow_and_update().limit else {
+            let Some(limit) = self.pace().limit else {
                 return want;
             };
             let now = self.start.elapsed();
             if pacing.due() <= now {
                 return spend(&mut pacing, now, want, limit);
             }
-            let due = self.start + pacing.due();
-            select! {
-                () = sleep_until(due) => {}
-                // Without anybody to change it, it stays.
-                Ok(()) = self.pace.changed() => {}
-            }
+            sleep_until(self.start + pacing.due()).await;
         }
     }
 

@@ -163,3 +163,87 @@ impl Watch {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use std::fs::File;
+    use volumes::LEAST_READ;
+
+    const MIB: u64 = 1 << 20;
+
+    /// Polite to a file, on a disk that says what it does.
+    fn polite() -> Option<Manners> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image");
+        File::create(&path).unwrap().set_len(MIB).unwrap();
+        let source = SourceVolume::open(&path).unwrap();
+        let mut manners = Manners::new();
+        manners.be(true, &source);
+        if manners.watch.is_none() {
+            eprintln!("skipped: temporary files lie on no block device");
+            return None;
+        }
+        Some(manners)
+    }
+
+    #[test]
+    fn reads_wait_for_their_time_once_they_slow_what_others_write() {
+        let Some(mut manners) = polite() else { return };
+        // First it is found out how fast others are.
+        assert!(matches!(manners.turn(), Turn::NotBefore(_)));
+        let watch = manners.watch.as_mut().unwrap();
+        let mut now = Duration::ZERO;
+        for _ in 0..60 {
+            let is_quiet = watch.courtesy.reading() == Reading::Paused;
+            now = watch.courtesy.deadline();
+            let look = Look {
+                time: Duration::from_millis(if is_quiet { 100 } else { 500 }),
+                writes: 50,
+                write_time: Duration::from_millis(if is_quiet { 50 } else { 5_000 }),
+                own_bytes: if is_quiet { 0 } else { MIB },
+                ..Look::default()
+            };
+            watch.courtesy.step(now, &look);
+        }
+        while watch.courtesy.reading() == Reading::Paused {
+            now = watch.courtesy.deadline();
+            watch.courtesy.step(now, &Look::default());
+        }
+        assert_eq!(manners.held_at(), LEAST_READ);
+        // The clock stands where the looks came to.
+        manners.start = Instant::now().checked_sub(now).unwrap();
+        assert_eq!(manners.turn(), Turn::Now);
+        manners.read(MIB, Duration::from_millis(3));
+        let Turn::NotBefore(time) = manners.turn() else {
+            panic!("a second is not over");
+        };
+        assert!(time > Instant::now());
+        // Who is not polite any more does not wait.
+        let path = std::env::current_exe().unwrap();
+        manners.be(false, &SourceVolume::open(&path).unwrap());
+        assert_eq!((manners.turn(), manners.held_at()), (Turn::Now, 0));
+    }
+
+    #[test]
+    fn where_the_device_says_nothing_reads_go_on_and_it_is_told_once() {
+        let folder = tempfile::tempdir_in("/dev/shm");
+        let Ok(folder) = folder else {
+            eprintln!("skipped: /dev/shm is not there");
+            return;
+        };
+        let path = folder.path().join("image");
+        File::create(&path).unwrap().set_len(MIB).unwrap();
+        let source = SourceVolume::open(&path).unwrap();
+        let mut manners = Manners::new();
+        for _ in 0..2 {
+            manners.be(true, &source);
+            assert!(manners.is_told && manners.is_polite());
+            assert_eq!(manners.turn(), Turn::Now);
+            manners.read(MIB, Duration::ZERO);
+            manners.be(false, &source);
+        }
+    }
+}

@@ -380,7 +380,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     /// How many of `want` bytes may be written, once any may. What was written before is
     /// on its way meanwhile.
     async fn allowed(&mut self, want: usize) -> Result<usize, CloseReason> {
-        let Some(pace) = &mut self.pace else {
+        let Some(pace) = &self.pace else {
             return Ok(want);
         };
         let allowed = pace.pacer.take_now(want);

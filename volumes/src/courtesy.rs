@@ -188,7 +188,7 @@ impl Courtesy {
             self.reads_quiet = u64::try_from(reads).unwrap_or(u64::MAX);
             // Where reads wait for something else it is calm too.
             if !self.is_quiet {
-                self.calmed(look);
+                self.calmed(look.time, look);
             }
         } else {
             self.judge(look);
@@ -213,7 +213,7 @@ impl Courtesy {
         let slower = slower.into_iter().flatten().reduce(f64::max);
         match slower {
             Some(slower) if slower > 1.0 => self.back_off(slower, look),
-            Some(_) => self.calmed(look),
+            Some(_) => self.calmed(self.writes_loud.span, look),
             // Not enough is known yet, and more is known soon.
             None => {}
         }
@@ -266,8 +266,9 @@ impl Courtesy {
         self.rate = NonZeroU64::new(rate);
     }
 
-    fn calmed(&mut self, look: &Look) {
-        let times = (look.time.as_millis() / LOUD.as_millis()).max(1);
+    /// Nothing was slow for a time, of which this is the last look.
+    fn calmed(&mut self, time: Duration, look: &Look) {
+        let times = (time.as_millis() / LOUD.as_millis()).max(1);
         let times = u32::try_from(times).unwrap_or(u32::MAX);
         self.calm = self.calm.saturating_add(times);
         if self.calm < CALM_TIMES {

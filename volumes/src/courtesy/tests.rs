@@ -124,6 +124,29 @@ fn it_backs_off_in_seconds_and_comes_back_in_a_minute_or_two() {
 }
 
 #[test]
+fn it_comes_up_by_a_tenth_at_a_time_after_two_seconds_without_anything_slow() {
+    let mut disk = Disk::new(true);
+    disk.writes = 300.0;
+    disk.go_on(10);
+    loop {
+        let before = disk.rate();
+        disk.turn();
+        if disk.rate() < before {
+            break;
+        }
+    }
+    disk.slower = |_| 1.0;
+    let (rate, mut louds) = (disk.rate().unwrap(), 0);
+    while disk.rate() == Some(rate) {
+        louds += u32::from(disk.courtesy.reading() != Reading::Paused);
+        disk.turn();
+    }
+    assert_eq!(louds, 4, "half a second each");
+    let up = disk.rate().unwrap();
+    assert!(up > rate && up <= rate * 111 / 100, "{rate}, then {up}");
+}
+
+#[test]
 fn where_the_least_read_slows_others_the_floor_is_kept_and_left_again() {
     let mut disk = Disk::new(true);
     disk.slower = |share| if share > 0.0 { 30.0 } else { 1.0 };

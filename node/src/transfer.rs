@@ -21,7 +21,7 @@
 //! agent, once more where it compresses, and fewer where many sessions share them (`share`);
 //! a tree's cache, and the leaves between two barriers; at the agent also what is offered and
 //! lies in no buffer (16 MiB at most), and what is left of offers and waits for the stream
-//! (16 and 32 MiB at most). A session that is dropped at any point
+//! (16 and 32 MiB at most, shared as well). A session that is dropped at any point
 //! ends its threads, and what was acknowledged is kept.
 
 mod compress;

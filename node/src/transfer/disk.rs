@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -30,15 +31,19 @@ use super::compress::{Gauge, Packer};
 use super::locks::while_busy;
 use super::piece::{Lent, Part, Piece, Slice};
 use super::polite::{Manners, Turn};
+use super::share::{self, Share};
 use super::{Compression, PIECES, Pacer, Progress, WARM_GROUPS, Way, add};
 
 /// How requests and pieces reach the disk thread. Not bounded by itself: there
-/// are [`LENT`] pieces, and the session waits for answers before it asks on.
+/// are [`LENT`] pieces at most, and the session waits for answers before it asks on.
 pub(super) type Mailbox = std_mpsc::Sender<ToDisk>;
 
 /// Pieces of a session: what may be offered fills half of them, and reading goes on with
 /// the others.
 const LENT: usize = 2 * PIECES;
+
+/// Of them under the lowest limit: one is read while the other goes out.
+const MIN_LENT: u64 = 2;
 
 /// Answers that wait for the session; the pieces among them are bounded
 /// already.
@@ -232,6 +237,8 @@ struct Worker {
     free: Vec<Piece>,
     /// How many there are, free or not.
     pieces: usize,
+    /// How many there may be; none between passes.
+    share: Option<Share>,
     pass_ended: bool,
     /// Between two passes: what a cutover will ask for is computed meanwhile.
     is_resting: bool,
@@ -264,6 +271,7 @@ fn run(
             answers: answers.clone(),
             free: Vec::new(),
             pieces: 0,
+            share: None,
             pass_ended: true,
             is_resting: false,
             gauge: Gauge::new(job.compression, Instant::now()),
@@ -352,7 +360,7 @@ impl Worker {
         match request {
             ToDisk::Stop => Err(Ended::Stopped),
             ToDisk::Free(piece) => {
-                self.free.push(piece);
+                self.keep(piece);
                 Ok(())
             }
             ToDisk::Groups { first, count } => {
@@ -400,7 +408,17 @@ impl Worker {
         self.answer(FromDisk::Root { root })
     }
 
+    /// A pass, for which there are pieces.
     fn pass(&mut self, pass: u32, dirty: Option<DirtySet>) -> Result<(), Ended> {
+        self.share = Some(share::SENDING.join());
+        let read = self.read_pass(pass, dirty);
+        self.share = None;
+        self.pieces -= self.free.len();
+        self.free.clear();
+        read
+    }
+
+    fn read_pass(&mut self, pass: u32, dirty: Option<DirtySet>) -> Result<(), Ended> {
         self.pass_ended = false;
         self.is_resting = false;
         self.progress.pass.store(pass, Relaxed);
@@ -464,6 +482,23 @@ impl Worker {
         Ok(false)
     }
 
+    /// Under a limit no more than what goes in a second or two: what is read ahead is sent
+    /// as it was read, old and perhaps not compressed.
+    fn pieces_allowed(&self) -> usize {
+        let limit = self.pacer.pace().limit.map(NonZeroU64::get);
+        let ahead = limit.map_or(LENT as u64, |limit| (limit >> 20).max(MIN_LENT));
+        let most = usize::try_from(ahead).map_or(LENT, |ahead| ahead.min(LENT));
+        self.share.as_ref().map_or(0, |share| share.buffers(most))
+    }
+
+    /// Keeps a piece that came home, where there are not enough without it.
+    fn keep(&mut self, piece: Piece) {
+        match self.pieces > self.pieces_allowed() {
+            true => self.pieces -= 1,
+            false => self.free.push(piece),
+        }
+    }
+
     /// A free piece; meanwhile, and before, what was asked for is done.
     fn piece(&mut self) -> Result<Piece, Ended> {
         while let Ok(request) = self.requests.try_recv() {
@@ -473,7 +508,7 @@ impl Worker {
             if let Some(piece) = self.free.pop() {
                 return Ok(piece);
             }
-            if self.pieces < LENT {
+            if self.pieces < self.pieces_allowed() {
                 self.pieces += 1;
                 return Ok(Piece::new());
             }

@@ -489,7 +489,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_session_takes_what_it_needs_of_its_share_and_gives_back_what_is_above_it() {
-        static SHARERS: Sharers = Sharers::new();
+        static SHARERS: Sharers = Sharers::of(64);
         let mut buffers = Buffers::new(&SHARERS);
         drop(buffers.payload(10).await);
         drop(buffers.payload(10).await);

@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::disk::{Disk, FromDisk, Offer, Run, ToDisk};
 use super::piece::Slice;
 use super::send::{SendCommand, SendEvent};
+use super::share::{self, Share};
 use super::wire::{Activity, LINGER, Outgoing, Parcel, SILENT};
 use super::{Progress, Way, add};
 use crate::clock;
@@ -94,6 +95,8 @@ pub(super) struct Session {
     offers: VecDeque<Offer>,
     /// Answered, and not yet known what of them is to be sent.
     remainders: usize,
+    /// How many of both there may be; none between passes.
+    share: Option<Share>,
     /// All of the pass was read, and some offers are not yet done with.
     is_read: bool,
     waiting: VecDeque<SendCommand>,
@@ -151,6 +154,7 @@ impl Session {
             runs: VecDeque::new(),
             offers: VecDeque::new(),
             remainders: 0,
+            share: None,
             is_read: false,
             waiting: VecDeque::new(),
             is_ready: false,
@@ -315,7 +319,7 @@ impl Session {
     /// Begins what waits, when it is its turn.
     async fn take_turn(&mut self) {
         if self.is_read && self.is_sent() {
-            self.is_read = false;
+            (self.is_read, self.share) = (false, None);
             if !self.is_stopping {
                 self.step(Input::PassRead).await;
             }
@@ -328,6 +332,7 @@ impl Session {
             Some(SendCommand::BeginPass { pass, dirty }) => {
                 self.is_ready = false;
                 self.pass_began = Instant::now();
+                self.share = Some(share::OFFERING.join());
                 self.step(Input::BeginPass { pass }).await;
                 let references = self.machine.wants_fingerprints();
                 self.disk.ask(ToDisk::Pass {
@@ -349,10 +354,16 @@ impl Session {
         self.runs.is_empty() && self.offers.is_empty() && self.remainders == 0
     }
 
+    fn has_room_for_offers(&self) -> bool {
+        let room = |share: &Share| share.buffers(MAX_REMAINDERS);
+        let room = self.share.as_ref().map_or(0, room);
+        self.offers.len() < room && self.remainders < room
+    }
+
     /// Whether the machine lets the next run go.
     fn may_send_next(&self) -> bool {
         match self.runs.front() {
-            Some(Run::Offer(_)) => self.machine.may_offer() && self.remainders < MAX_REMAINDERS,
+            Some(Run::Offer(_)) => self.machine.may_offer() && self.has_room_for_offers(),
             Some(_) => self.machine.may_send(),
             None => false,
         }

@@ -126,3 +126,40 @@ impl std::fmt::Debug for Slice {
         f.debug_tuple("Slice").field(&self.len()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_cut_is_those_bytes_where_they_lie_and_keeps_its_piece_away_from_home() {
+        let (home, requests) = mpsc::channel();
+        let mut piece = Piece::new();
+        piece.raw.bytes_mut()[..6].copy_from_slice(b"source");
+        let (_, room) = piece.raw_and_room();
+        room[2..8].copy_from_slice(b"packed");
+        let lent = Lent::new(piece, home);
+        let raw = Slice::new(&lent, Part::Raw(1..6));
+        let packed = Slice::new(&lent, Part::Packed(2..8));
+        drop(lent);
+        assert_eq!(packed.cut(1..6).cut(1..3).bytes(), b"ck");
+        let cut = raw.cut(2..5);
+        assert_eq!((cut.bytes(), cut.len()), (&b"rce"[..], 3));
+        drop((raw, packed));
+        assert!(requests.try_recv().is_err(), "it is still lent");
+        drop(cut);
+        assert!(matches!(requests.try_recv(), Ok(ToDisk::Free(_))));
+
+        let own = Slice::own(b"of its own".to_vec()).cut(3..10).cut(4..7);
+        assert_eq!(own.bytes(), b"own");
+    }
+
+    #[test]
+    #[should_panic(expected = "inside of what is cut")]
+    fn nothing_is_cut_that_reaches_beyond_what_is_cut() {
+        let piece = Slice::own(b"of its own".to_vec());
+        drop(piece.cut(3..7).cut(0..5));
+    }
+}

@@ -310,6 +310,8 @@ fn shard_of(id: &OpId) -> Option<u8> {
 /// What a change does to an entry.
 pub(crate) enum Written {
     Made,
+    /// An entry that is one value.
+    Set(ScalarValue),
     Put(String, ScalarValue),
     Cleared(String),
     Deleted,
@@ -694,6 +696,7 @@ impl Index {
             let object = self.object(&op.obj)?;
             let written = match (object, &op.action) {
                 (Object::Shard(_), OpType::Make(_)) => Written::Made,
+                (Object::Shard(_), OpType::Put(value)) => Written::Set(value.clone()),
                 (Object::Shard(_), OpType::Delete) => Written::Deleted,
                 (Object::Entry(_), OpType::Put(value)) => {
                     Written::Put(at.to_owned(), value.clone())

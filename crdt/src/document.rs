@@ -278,6 +278,7 @@ impl Document {
         let mut transaction = self.doc.transaction();
         let written = writes.iter().try_for_each(|(entry, write)| match write {
             Write::Fields(fields) => schema::write(&mut transaction, entry, fields),
+            Write::Text(text) => schema::write_text(&mut transaction, entry, text),
             Write::Delete => schema::delete(&mut transaction, entry),
         });
         if let Err(error) = written {

@@ -3,11 +3,14 @@
 //! Not here: signing the change and admitting it (`document`).
 
 use crate::admission::Refusal;
-use crate::plan::{Desired, EntryId, MAX_GRANTS, MigrationPlan, Plan, ServerPlan};
+use crate::plan::{
+    Desired, EntryId, LimitPlan, Limited, MAX_GRANTS, MigrationPlan, Plan, ServerPlan,
+};
 use crate::schema;
 use keys::{MigrationId, NodeId, PublicKey, ServerId, StatementId, UnixSecs};
 use std::collections::BTreeMap;
 
+mod limits;
 mod servers;
 
 /// Why an edit was not made. Nothing of it is left behind.
@@ -31,6 +34,9 @@ pub enum EditError {
     /// A server of that id is there.
     #[error("server {0} is planned already")]
     ServerExists(ServerId),
+    /// No such limit.
+    #[error("no limit is set of {0}")]
+    NoLimit(Limited),
     /// A field is outside its limits.
     #[error("the {field} of {entry} is empty, too long, unsorted, named twice or unprintable")]
     Unsound {
@@ -81,6 +87,8 @@ pub(crate) enum Value {
 pub(crate) enum Write {
     /// Makes it where it is not there, and sets fields.
     Fields(BTreeMap<String, Value>),
+    /// Says this, in the place of what it said: an entry that is one value.
+    Text(String),
     /// Removes it.
     Delete,
 }
@@ -94,6 +102,8 @@ pub struct Edit<'a> {
     drafts: BTreeMap<MigrationId, MigrationPlan>,
     /// Servers that this edit made or changed; none for those it deleted.
     servers: BTreeMap<ServerId, Option<ServerPlan>>,
+    /// Limits that this edit set; none for those it removed.
+    limits: BTreeMap<Limited, Option<LimitPlan>>,
     writes: BTreeMap<EntryId, Write>,
 }
 
@@ -105,6 +115,7 @@ impl<'a> Edit<'a> {
             now,
             drafts: BTreeMap::new(),
             servers: BTreeMap::new(),
+            limits: BTreeMap::new(),
             writes: BTreeMap::new(),
         }
     }

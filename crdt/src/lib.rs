@@ -13,6 +13,7 @@ pub mod conflicts;
 pub mod document;
 pub mod edit;
 pub mod evidence;
+pub mod limit;
 pub mod log;
 mod parked;
 pub mod plan;
@@ -30,8 +31,11 @@ pub use document::{
 };
 pub use edit::{Edit, EditError};
 pub use evidence::{Evidence, Forked, PairOutcome};
+pub use limit::{MinuteOfWeek, Rate, Timetable};
 pub use log::SignedChange;
-pub use plan::{Conflict, Desired, EntryId, MigrationPlan, Plan, Problem, ServerPlan};
+pub use plan::{
+    Conflict, Desired, EntryId, Limit, LimitPlan, Limited, MigrationPlan, Plan, Problem, ServerPlan,
+};
 pub use report::{
     Event, Inventory, JobReport, JobRole, Level, PassSummary, ProviderInfo, Report, Stage,
     TargetState, TargetVolume, VolumeInfo, VolumeKind,

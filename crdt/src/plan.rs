@@ -10,8 +10,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+mod limit;
 mod server;
 
+pub use limit::{BadLimit, Limit, LimitPlan, Limited};
 pub use server::{MAX_NOTE, ServerPlan};
 
 /// Longest name of a migration, in bytes.
@@ -32,6 +34,8 @@ pub struct Plan {
     pub migrations: BTreeMap<MigrationId, MigrationPlan>,
     /// Servers that could be read.
     pub servers: BTreeMap<ServerId, ServerPlan>,
+    /// Limits that could be read.
+    pub limits: BTreeMap<Limited, LimitPlan>,
     /// Entries that could not be read and are left out, by their key in the document.
     pub problems: BTreeMap<String, Problem>,
 }
@@ -43,6 +47,7 @@ impl Plan {
         match crate::schema::entry_of(key) {
             Some(EntryId::Migration(id)) => drop(self.migrations.remove(&id)),
             Some(EntryId::Server(id)) => drop(self.servers.remove(&id)),
+            Some(EntryId::Limit(of)) => drop(self.limits.remove(&of)),
             None => {}
         }
         if let Some(read) = read {
@@ -59,6 +64,9 @@ impl Plan {
             Ok(Planned::Server(server)) => {
                 self.servers.insert(server.id, server);
             }
+            Ok(Planned::Limit(limit)) => {
+                self.limits.insert(limit.of.clone(), limit);
+            }
             Err(problem) => {
                 self.problems.insert(key.to_owned(), problem);
             }
@@ -71,15 +79,18 @@ impl Plan {
 pub(crate) enum Planned {
     Migration(Box<MigrationPlan>),
     Server(ServerPlan),
+    Limit(LimitPlan),
 }
 
 /// What an entry of the document is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EntryId {
     /// A migration.
     Migration(MigrationId),
     /// A planned server.
     Server(ServerId),
+    /// A limit of how fast is sent.
+    Limit(Limited),
 }
 
 impl fmt::Display for EntryId {
@@ -87,6 +98,7 @@ impl fmt::Display for EntryId {
         match self {
             Self::Migration(id) => write!(f, "migration {id}"),
             Self::Server(id) => write!(f, "server {id}"),
+            Self::Limit(of) => write!(f, "the limit of {of}"),
         }
     }
 }

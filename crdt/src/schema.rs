@@ -6,20 +6,25 @@
 //! additions merge; the pool is one register, because its order is one decision.
 //! A planned server is a map of the same kind under `s/<id>`; an optional field that is
 //! not set is not there, and a server that is not planned any more is deleted.
+//! A limit is one register, `l/server/<id>` or `l/site/<name>`, right in the shard: its key
+//! is known before anybody sets it, so that two operators who set it apart from each other
+//! write to one place, and each other's value is kept as a conflict.
 //! Reading is total: what cannot be read becomes a problem, not a panic.
 
 use crate::edit::Value;
 use crate::plan::{
-    Conflict, Desired, EntryId, MAX_GRANTS, MAX_VOLUMES, MigrationPlan, Plan, Planned, Problem,
+    Conflict, Desired, EntryId, Limited, MAX_GRANTS, MAX_VOLUMES, MigrationPlan, Plan, Planned,
+    Problem,
 };
 use crate::shards;
 use automerge::iter::{DocItem, DocObjItem, MapRangeItem};
 use automerge::transaction::Transactable;
 use automerge::{Automerge, AutomergeError, ObjId, ObjType, ROOT, ReadDoc, ScalarValue};
-use keys::{MigrationId, NodeId, PublicKey, StatementId, UnixSecs, VolumeId};
+use keys::{MigrationId, Name, NodeId, PublicKey, StatementId, UnixSecs, VolumeId};
 use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 
+mod limit;
 mod server;
 
 pub(crate) use server::{ADDRESS, NOTE, WAVE};
@@ -46,6 +51,8 @@ pub(crate) const NEEDED: [&str; 7] = [
 pub(crate) const SERVER_NEEDS: [&str; 2] = [NAME, SITE];
 const MIGRATION_PREFIX: &str = "m/";
 const SERVER_PREFIX: &str = "s/";
+const SERVER_LIMIT_PREFIX: &str = "l/server/";
+const SITE_LIMIT_PREFIX: &str = "l/site/";
 const VOLUME_PREFIX: &str = "volume/";
 const GRANT_PREFIX: &str = "grant/";
 
@@ -70,6 +77,8 @@ fn key_of(entry: &EntryId) -> String {
     match entry {
         EntryId::Migration(id) => format!("{MIGRATION_PREFIX}{id}"),
         EntryId::Server(id) => format!("{SERVER_PREFIX}{id}"),
+        EntryId::Limit(Limited::Server(id)) => format!("{SERVER_LIMIT_PREFIX}{id}"),
+        EntryId::Limit(Limited::Site(name)) => format!("{SITE_LIMIT_PREFIX}{name}"),
     }
 }
 
@@ -84,8 +93,16 @@ pub(crate) fn entry_of(key: &str) -> Option<EntryId> {
     if let Some(id) = key.strip_prefix(MIGRATION_PREFIX) {
         return parse_id(id).map(EntryId::Migration);
     }
-    let id = key.strip_prefix(SERVER_PREFIX)?;
-    parse_id(id).map(EntryId::Server)
+    if let Some(id) = key.strip_prefix(SERVER_PREFIX) {
+        return parse_id(id).map(EntryId::Server);
+    }
+    let of = if let Some(id) = key.strip_prefix(SERVER_LIMIT_PREFIX) {
+        parse_id(id).map(Limited::Server)
+    } else {
+        let name = key.strip_prefix(SITE_LIMIT_PREFIX)?;
+        Name::new(name).ok().map(Limited::Site)
+    };
+    of.map(EntryId::Limit)
 }
 
 /// The shard of a key. One that is not there is a fault in automerge.
@@ -133,6 +150,23 @@ pub(crate) fn write(
     Ok(())
 }
 
+/// Writes an entry that is one value, unless it says the same alone.
+pub(crate) fn write_text(
+    doc: &mut impl Transactable,
+    entry: &EntryId,
+    text: &str,
+) -> Result<(), AutomergeError> {
+    let key = key_of(entry);
+    let shard = shard(doc, &key)?;
+    let scalar = ScalarValue::Str(text.into());
+    let held = doc.get_all(&shard, key.as_str())?;
+    let same = matches!(&held[..], [(automerge::Value::Scalar(held), _)] if **held == scalar);
+    match same {
+        true => Ok(()),
+        false => doc.put(&shard, key, scalar),
+    }
+}
+
 /// Removes an entry, if it is there.
 pub(crate) fn delete(doc: &mut impl Transactable, entry: &EntryId) -> Result<(), AutomergeError> {
     let key = key_of(entry);
@@ -154,8 +188,8 @@ pub(crate) fn read_all(doc: &Automerge) -> Plan {
             continue;
         }
         if is_shard(&obj) {
-            let is_map = matches!(item.value, automerge::ValueRef::Object(ObjType::Map));
-            entries.push((item.id(), is_map, item.key.into_owned()));
+            let form = Form::of(&item);
+            entries.push((item.id(), form, item.key.into_owned()));
         } else if let Some(found) = fields.get_mut(&*obj) {
             found.push(Found::of(item));
         } else {
@@ -163,9 +197,9 @@ pub(crate) fn read_all(doc: &Automerge) -> Plan {
         }
     }
     let mut plan = Plan::default();
-    for (object, is_map, key) in entries {
+    for (object, form, key) in entries {
         let found = fields.remove(&object).unwrap_or_default();
-        let read = read_found(doc, &key, object, is_map, found);
+        let read = read_found(doc, &key, object, form, found);
         plan.add(&key, read);
     }
     plan
@@ -184,21 +218,45 @@ fn is_shard(object: &ObjId) -> bool {
 /// deleted makes a second one.
 pub(crate) fn read(doc: &Automerge, key: &str) -> Option<Result<Planned, Problem>> {
     let shard = shard(doc, key).ok()?;
-    let (value, object) = doc.get(&shard, key).ok().flatten()?;
-    let is_map = matches!(value, automerge::Value::Object(ObjType::Map));
-    let found = if is_map {
-        doc.map_range(&object, ..).map(Found::of).collect()
-    } else {
-        Vec::new()
+    let item = doc
+        .map_range(&shard, key.to_owned()..=key.to_owned())
+        .next()?;
+    let (object, form) = (item.id(), Form::of(&item));
+    let found = match form {
+        Form::Map => doc.map_range(&object, ..).map(Found::of).collect(),
+        Form::Text { .. } | Form::Strange => Vec::new(),
     };
-    Some(read_found(doc, key, object, is_map, found))
+    Some(read_found(doc, key, object, form, found))
+}
+
+/// What an entry is, right in its shard.
+enum Form {
+    Map,
+    Text { says: String, contested: bool },
+    Strange,
+}
+
+impl Form {
+    fn of(item: &MapRangeItem<'_>) -> Self {
+        match &item.value {
+            automerge::ValueRef::Object(ObjType::Map) => Self::Map,
+            automerge::ValueRef::Scalar(scalar) => match scalar.into() {
+                ScalarValue::Str(says) => Self::Text {
+                    says: says.into(),
+                    contested: item.conflict,
+                },
+                _ => Self::Strange,
+            },
+            automerge::ValueRef::Object(_) => Self::Strange,
+        }
+    }
 }
 
 fn read_found(
     doc: &Automerge,
     key: &str,
     object: ObjId,
-    is_map: bool,
+    form: Form,
     found: Vec<Found>,
 ) -> Result<Planned, Problem> {
     let entry = entry_of(key).ok_or_else(|| Problem::UnknownKey {
@@ -208,23 +266,26 @@ fn read_found(
         ObjId::Id(_, actor, _) => actor.to_bytes().try_into().ok().map(PublicKey),
         ObjId::Root => None,
     };
-    let Some(author) = author.filter(|_| is_map) else {
-        let field = "form".to_owned();
-        return Err(Problem::Unreadable { entry, field });
-    };
     let mut fields = Fields {
         doc,
-        entry,
+        entry: entry.clone(),
         object,
         found,
         conflicts: Vec::new(),
     };
-    match entry {
-        EntryId::Migration(id) => {
+    match (entry, form, author) {
+        (EntryId::Migration(id), Form::Map, Some(author)) => {
             let migration = fields.migration(id, author)?;
             Ok(Planned::Migration(Box::new(migration)))
         }
-        EntryId::Server(id) => fields.server(id, author).map(Planned::Server),
+        (EntryId::Server(id), Form::Map, Some(author)) => {
+            fields.server(id, author).map(Planned::Server)
+        }
+        (EntryId::Limit(of), Form::Text { says, contested }, Some(author)) => {
+            let limit = limit::read(doc, key, of, &says, author, contested)?;
+            Ok(Planned::Limit(limit))
+        }
+        _ => Err(fields.unreadable("form")),
     }
 }
 
@@ -321,7 +382,7 @@ impl Fields<'_> {
     fn one(&mut self, field: &str) -> Result<ScalarValue, Problem> {
         let Some(found) = self.found(field) else {
             return Err(Problem::Missing {
-                entry: self.entry,
+                entry: self.entry.clone(),
                 field: field.to_owned(),
             });
         };
@@ -336,16 +397,7 @@ impl Fields<'_> {
     }
 
     fn note_conflict(&mut self, field: &str, values: &[ScalarValue]) {
-        let mut texts: Vec<String> = values.iter().map(shown).collect();
-        texts.sort();
-        texts.dedup();
-        if texts.len() > 1 {
-            texts.truncate(MAX_CONFLICT_VALUES);
-            self.conflicts.push(Conflict {
-                field: field.to_owned(),
-                values: texts,
-            });
-        }
+        self.conflicts.extend(conflict(field, values));
     }
 
     fn text(&mut self, field: &str) -> Result<String, Problem> {
@@ -406,10 +458,23 @@ impl Fields<'_> {
 
     fn unreadable(&self, field: &str) -> Problem {
         Problem::Unreadable {
-            entry: self.entry,
+            entry: self.entry.clone(),
             field: field.chars().take(80).collect(),
         }
     }
+}
+
+/// Values of one field that differ.
+fn conflict(field: &str, values: &[ScalarValue]) -> Option<Conflict> {
+    let mut values: Vec<String> = values.iter().map(shown).collect();
+    values.sort();
+    values.dedup();
+    let differ = values.len() > 1;
+    values.truncate(MAX_CONFLICT_VALUES);
+    differ.then(|| Conflict {
+        field: field.to_owned(),
+        values,
+    })
 }
 
 fn shown(value: &ScalarValue) -> String {

@@ -43,7 +43,7 @@ impl Document {
         let mut all = Intent::new();
         for orphan in orphans {
             for (entry, write) in &orphan.intent {
-                then(&mut all, *entry, write.clone());
+                then(&mut all, entry.clone(), write.clone());
             }
         }
         let mut again = MadeAgain::default();
@@ -52,7 +52,7 @@ impl Document {
                 again.lost.push(id);
                 continue;
             };
-            let one = Intent::from([(id, write)]);
+            let one = Intent::from([(id.clone(), write)]);
             match self.commit(identity, now, authority, &one) {
                 Ok(None) => {}
                 Ok(Some(change)) => {
@@ -78,6 +78,9 @@ impl Document {
                 self.server_again(id, fields).map(Write::Fields)
             }
             (EntryId::Server(_), Write::Delete) => Some(Write::Delete),
+            (EntryId::Limit(_), write @ (Write::Text(_) | Write::Delete)) => Some(write),
+            (EntryId::Migration(_) | EntryId::Server(_), Write::Text(_))
+            | (EntryId::Limit(_), Write::Fields(_)) => None,
         }
     }
 
@@ -126,6 +129,8 @@ pub(super) fn intent(before: &Index, change: &SignedChange) -> Intent {
         let set = |field: String, value| Write::Fields(Fields::from([(field, value)]));
         let write = match written {
             Written::Made => Write::Fields(Fields::new()),
+            Written::Set(ScalarValue::Str(text)) => Write::Text(text.into()),
+            Written::Set(_) => continue,
             Written::Deleted => Write::Delete,
             Written::Cleared(field) => set(field, Value::Absent),
             Written::Put(field, ScalarValue::Str(text)) => set(field, Value::Text(text.into())),

@@ -15,6 +15,7 @@ mod again;
 mod bytes;
 mod forks;
 mod hostile;
+mod limits;
 mod revocation;
 mod servers;
 mod snapshots;
@@ -367,9 +368,11 @@ fn history(steps: &[(u8, u8, u8)]) -> (World, Document) {
         .for_each(|node| sync(&world, &start, &mut node.document));
     for (who, what, value) in steps {
         let who = usize::from(who % 3);
-        let edit = |edit: &mut Edit<'_>| match what % 5 {
+        let edit = |edit: &mut Edit<'_>| match what % 8 {
             3 => servers::put(edit, *value),
             4 => servers::remove(edit, *value),
+            5 => limits::put(edit, *value),
+            6 => limits::remove(edit, *value),
             0 => edit.rename(M1, &format!("name {value}")),
             1 => edit.add_grant(M1, StatementId([*value; 32])),
             _ => edit.set_desired(

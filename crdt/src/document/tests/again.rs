@@ -4,7 +4,7 @@ use super::*;
 use crate::evidence::PairOutcome;
 
 /// The edits of `identity` that a revocation orphans, made again.
-fn again(node: &mut Node, world: &World) -> MadeAgain {
+pub(super) fn again(node: &mut Node, world: &World) -> MadeAgain {
     let mut orphans = node.document.rebuild(&world.authority());
     orphans.retain(|orphan| orphan.author == node.identity.public());
     let identity = node.identity.clone();
@@ -124,7 +124,7 @@ fn an_edit_of_a_planned_server_that_is_gone_and_a_deletion_of_a_migration_are_lo
     let orphan = Orphan {
         author: key(1).public(),
         seq: 1,
-        intent: Intent::from([(id, Write::Delete)]),
+        intent: Intent::from([(id.clone(), Write::Delete)]),
     };
     let made = honest
         .document

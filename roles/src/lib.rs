@@ -13,6 +13,7 @@ pub mod note;
 pub mod proof;
 pub mod provisioner;
 pub mod replicator;
+pub mod share;
 pub mod situation;
 pub mod ticket;
 pub mod vouching;
@@ -20,6 +21,7 @@ pub mod vouching;
 mod world;
 
 pub use note::Note;
+pub use share::{Lending, share};
 pub use situation::Situation;
 pub use ticket::Ticket;
 pub use vouching::Vouching;

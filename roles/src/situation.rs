@@ -301,18 +301,7 @@ impl Situation<'_> {
 
     /// Whether nothing of a migration will move any more, by the plan or by its agent.
     pub fn is_over(&self, plan: &MigrationPlan) -> bool {
-        let report = self.reports.get(&plan.source);
-        let cut_over = |volume: &VolumeId| {
-            report.is_some_and(|report| {
-                report.jobs.iter().any(|job| {
-                    job.role == JobRole::Agent
-                        && job.migration == plan.id
-                        && job.volume == *volume
-                        && job.stage == Stage::CutOver
-                })
-            })
-        };
-        plan.desired == Desired::Deleted || plan.volumes.iter().all(cut_over)
+        is_over(plan, self.reports)
     }
 
     /// The keys of all with whom this node has work in common that goes on: to them it stays
@@ -510,6 +499,22 @@ impl Situation<'_> {
         let plan = self.plan.migrations.get(migration)?;
         Some((plan, self.reports.get(&plan.source)?))
     }
+}
+
+/// Whether nothing of a migration will move any more, by the plan or by its agent.
+pub(crate) fn is_over(plan: &MigrationPlan, reports: &Reports) -> bool {
+    let report = reports.get(&plan.source);
+    let cut_over = |volume: &VolumeId| {
+        report.is_some_and(|report| {
+            report.jobs.iter().any(|job| {
+                job.role == JobRole::Agent
+                    && job.migration == plan.id
+                    && job.volume == *volume
+                    && job.stage == Stage::CutOver
+            })
+        })
+    };
+    plan.desired == Desired::Deleted || plan.volumes.iter().all(cut_over)
 }
 
 #[cfg(test)]

@@ -109,12 +109,13 @@ impl World {
         world
     }
 
+    /// Enrols a node at the site `here`.
     pub(crate) fn enrol(&mut self, seed: u8, roles: &[Role]) {
         let enrolment = Enrolment {
             subject: key(seed).public(),
             name: Name::new("node").unwrap(),
             roles: roles.iter().copied().collect(),
-            site: None,
+            site: Some(Name::new("here").unwrap()),
             not_after: None,
             scope: keys::Scope::Everywhere,
             admission: Admission::Root,

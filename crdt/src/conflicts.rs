@@ -2,18 +2,17 @@
 //! and once when it is settled. Which value holds is the same on every node, because it
 //! is read from the same document (`schema`).
 
-use crate::plan::{MigrationPlan, Plan};
-use keys::MigrationId;
+use crate::plan::{Conflict, EntryId, MigrationPlan, Plan};
 use std::collections::BTreeMap;
 
 /// Fields whose conflicts decide what happens; of the others the plan shows them.
-const TOLD: [&str; 3] = ["desired", "pool", "provisioner"];
+const TOLD: [&str; 4] = ["desired", "limit", "pool", "provisioner"];
 
 /// What became of a field that operators set apart from each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Apart {
-    /// The migration.
-    pub migration: MigrationId,
+    /// The migration or limit.
+    pub entry: EntryId,
     /// Name of the field.
     pub field: String,
     /// Its values, as text; empty once it is settled.
@@ -42,7 +41,7 @@ pub fn why(field: &str) -> &'static str {
 /// The conflicts that are known.
 #[derive(Debug, Clone, Default)]
 pub struct Conflicts {
-    open: BTreeMap<(MigrationId, String), Vec<String>>,
+    open: BTreeMap<(EntryId, String), Vec<String>>,
 }
 
 impl Conflicts {
@@ -57,12 +56,10 @@ impl Conflicts {
     /// were settled.
     pub fn look(&mut self, plan: &Plan) -> Vec<Apart> {
         let mut open = BTreeMap::new();
-        for migration in plan.migrations.values() {
-            for conflict in &migration.conflicts {
-                if TOLD.contains(&conflict.field.as_str()) {
-                    let key = (migration.id, conflict.field.clone());
-                    open.insert(key, conflict.values.clone());
-                }
+        for (entry, conflict) in all(plan) {
+            if TOLD.contains(&conflict.field.as_str()) {
+                let key = (entry, conflict.field.clone());
+                open.insert(key, conflict.values.clone());
             }
         }
         let before = std::mem::replace(&mut self.open, open);
@@ -73,10 +70,17 @@ impl Conflicts {
         let settled = before.keys().filter(|key| !self.open.contains_key(*key));
         let arisen = arisen.map(|(key, values)| (key, values.clone()));
         let news = arisen.chain(settled.map(|key| (key, Vec::new())));
-        news.filter_map(|((migration, field), values)| {
-            let holds = plan.migrations.get(migration)?.text_of(field)?;
+        news.filter_map(|((entry, field), values)| {
+            let holds = match entry {
+                EntryId::Migration(id) => plan.migrations.get(id)?.text_of(field)?,
+                EntryId::Limit(of) => match plan.limits.get(of) {
+                    Some(set) => set.limit.to_string(),
+                    None => "none".to_owned(),
+                },
+                EntryId::Server(_) => return None,
+            };
             Some(Apart {
-                migration: *migration,
+                entry: entry.clone(),
                 field: field.clone(),
                 values,
                 holds,
@@ -84,6 +88,19 @@ impl Conflicts {
         })
         .collect()
     }
+}
+
+/// Conflicts that are open, of migrations and limits.
+pub fn all(plan: &Plan) -> impl Iterator<Item = (EntryId, &Conflict)> {
+    let migrations = plan.migrations.values().flat_map(|plan| {
+        let conflicts = plan.conflicts.iter();
+        conflicts.map(|conflict| (EntryId::Migration(plan.id), conflict))
+    });
+    let limits = plan.limits.values().flat_map(|set| {
+        let conflicts = set.conflicts.iter();
+        conflicts.map(|conflict| (EntryId::Limit(set.of.clone()), conflict))
+    });
+    migrations.chain(limits)
 }
 
 impl MigrationPlan {

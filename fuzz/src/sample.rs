@@ -1,7 +1,10 @@
 //! A small mesh whose messages are the seeds: an operator, a node that joined it, a
 //! plan with some history, reports, and all that went over the wire for it.
 
-use crdt::{Desired, Document, Edit, EditError, MigrationPlan, Report, ServerPlan, SignedChange};
+use crdt::{
+    Desired, Document, Edit, EditError, Limit, Limited, MigrationPlan, Report, ServerPlan,
+    SignedChange,
+};
 use keys::invite::Token;
 use keys::statement::Invite;
 use keys::{
@@ -214,11 +217,14 @@ impl Sample {
             conflicts: vec![],
         };
         let mut out = vec![];
-        let edits: [&Write<'_>; 5] = [
+        let limit = "Mon-08:00,20MiB/s Fri-18:00,off zone=Europe/Berlin polite";
+        let limit: Limit = limit.parse().expect("it is a limit");
+        let edits: [&Write<'_>; 6] = [
             &|edit| edit.create_migration(&migration),
             &|edit| (0..5).try_for_each(|number| edit.create_server(&server(number))),
             &|edit| edit.set_desired(MIGRATION, Desired::Started),
             &|edit| edit.delete_server(server(2).id),
+            &|edit| edit.set_limit(&Limited::Server(node), &limit),
             &|edit| edit.rename(MIGRATION, "store"),
         ];
         for edit in edits {

@@ -32,7 +32,10 @@ use std::time::Duration;
 
 use clap::builder::{NonEmptyStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use crdt::Timetable;
 use keys::Role;
+
+use crate::hours::zone_named;
 
 use value::{InviteText, Since, WireAddress, bytes, duration, duration_or_none};
 
@@ -94,6 +97,9 @@ pub enum Command {
     /// Source disks
     #[command(subcommand)]
     Volume(VolumeCommand),
+    /// How fast may be sent, by server and by site
+    #[command(subcommand)]
+    Limit(LimitCommand),
     /// Plan migrations, run them and look at them
     #[command(subcommand)]
     Migration(MigrationCommand),
@@ -315,6 +321,49 @@ pub enum VolumeCommand {
     List,
     /// On an agent: offer a disk no more; the disk itself is not touched
     Remove(OneId),
+}
+
+/// `dunlin limit …`
+#[derive(Debug, Subcommand)]
+pub enum LimitCommand {
+    /// Limit what a server sends, or what all servers of a site send together
+    ///
+    /// It takes effect at once. Where both are set, both hold. What counts is what is put on
+    /// block streams.
+    Set(LimitSetArgs),
+    /// List limits, with what holds now and until when
+    List,
+    /// Take a limit away
+    Remove(LimitOfArgs),
+}
+
+/// Whom a limit is of.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct LimitOfArgs {
+    /// The source, by name or id: all its disks together
+    #[arg(long, value_name = "SERVER", value_parser = NonEmptyStringValueParser::new())]
+    pub server: Option<String>,
+    /// The site: all its sources together
+    #[arg(long, value_name = "SITE", value_parser = NonEmptyStringValueParser::new())]
+    pub site: Option<String>,
+}
+
+/// `dunlin limit set`
+#[derive(Debug, Args)]
+pub struct LimitSetArgs {
+    /// Whom it is of
+    #[command(flatten)]
+    pub of: LimitOfArgs,
+    /// A rate, e.g. 20MiB/s, 100Mbit/s or `off`, at least 64KiB/s; or rates with hours, in
+    /// one word: "08:00,20MiB/s 18:00,off" or "Mon-08:00,20MiB/s Fri-18:00,off"
+    pub timetable: Timetable,
+    /// Time zone of the hours, e.g. Europe/Berlin [default: this machine's, else UTC]
+    #[arg(long, value_name = "ZONE", value_parser = zone_named)]
+    pub zone: Option<String>,
+    /// Of a server: give way when its own reads and writes slow
+    #[arg(long, conflicts_with = "site")]
+    pub polite: bool,
 }
 
 /// `dunlin plan …`

@@ -16,6 +16,7 @@ mod exchange;
 mod facts;
 mod figures;
 mod leases;
+mod limits;
 mod measured;
 mod offences;
 mod planning;
@@ -37,7 +38,7 @@ use crate::datadir::DataDir;
 use crate::net::{self, Net};
 use crate::speed::SpeedError;
 use crate::store::{OfferedVolume, Store};
-use crate::transfer::{Pacer, ReceiveEvent, Scope, SendEvent};
+use crate::transfer::{Pace, Pacer, ReceiveEvent, Scope, SendEvent};
 use crate::views::{Live, State};
 use agents::AgentSlot;
 use copies::Receiving;
@@ -175,6 +176,9 @@ pub struct Engine {
     checks: speed::Checks,
     /// Keeps all sending sessions to what limits say.
     pacer: Pacer,
+    /// What they say now.
+    pace: watch::Sender<Pace>,
+    limits: limits::Limits,
     provisioner: Provisioner,
     providers: BTreeMap<String, Arc<dyn Provider>>,
     volumes: Vec<OfferedVolume>,
@@ -229,6 +233,7 @@ impl Engine {
         let leases = store.leases()?;
         let leases = leases.map(|stored| Leases::restore(stored, clock::now(), boot));
         let leases = leases.unwrap_or_default();
+        let pace = watch::Sender::new(Pace::default());
         let mut engine = Self {
             replicator: Replicator::new(store.copies()?),
             volumes: store.volumes()?,
@@ -260,7 +265,9 @@ impl Engine {
             fingerprints: None,
             scopes: BTreeMap::new(),
             checks: speed::Checks::default(),
-            pacer: Pacer::default(),
+            pacer: Pacer::new(pace.subscribe()),
+            pace,
+            limits: limits::Limits::new(clock::now()),
             provisioner: Provisioner::default(),
             live: BTreeMap::new(),
             progress: events::Progress::new(wall_clock()),
@@ -307,6 +314,8 @@ impl Engine {
         self.tell_started();
         self.keep_finished();
         self.authority_changed();
+        // Before any session is opened.
+        self.settle_pace();
         self.settle();
         let ended = loop {
             tokio::select! {
@@ -383,6 +392,7 @@ impl Engine {
         self.end_pauses();
         self.tell_repeats();
         self.settle();
+        self.settle_pace();
         self.sample_progress();
         self.watch_sessions();
         self.publish_if_due();

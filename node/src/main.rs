@@ -13,6 +13,7 @@ mod datadir;
 mod demo;
 mod doctor;
 mod engine;
+mod hours;
 mod inventory;
 mod local;
 mod machine;

@@ -11,7 +11,7 @@ mod names;
 pub use difference::{Difference, difference};
 pub use names::Names;
 
-use crate::api::model::{PlanView, PlannedMigration, PlannedServer};
+use crate::api::model::{PlanView, PlannedLimit, PlannedMigration, PlannedServer};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
@@ -28,6 +28,8 @@ pub struct PlanFile {
     pub base: Vec<String>,
     /// Planned servers.
     pub servers: Vec<(usize, PlannedServer)>,
+    /// Limits of how fast is sent.
+    pub limits: Vec<(usize, PlannedLimit)>,
     /// Migrations.
     pub migrations: Vec<(usize, PlannedMigration)>,
 }
@@ -50,6 +52,8 @@ struct Written {
     #[serde(default)]
     server: Vec<Spanned<PlannedServer>>,
     #[serde(default)]
+    limit: Vec<Spanned<PlannedLimit>>,
+    #[serde(default)]
     migration: Vec<Spanned<PlannedMigration>>,
 }
 
@@ -59,6 +63,8 @@ struct Rendered<'a> {
     base: &'a [String],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     server: &'a [PlannedServer],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    limit: &'a [PlannedLimit],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     migration: &'a [PlannedMigration],
 }
@@ -73,6 +79,7 @@ pub fn parse(text: &str) -> Result<PlanFile, Fault> {
     Ok(PlanFile {
         base: written.base,
         servers: lines.with(written.server),
+        limits: lines.with(written.limit),
         migrations: lines.with(written.migration),
     })
 }
@@ -84,6 +91,7 @@ pub fn render(plan: &PlanView) -> Result<String, toml::ser::Error> {
     let written = Rendered {
         base: &plan.base,
         server: &plan.servers,
+        limit: &plan.limits,
         migration: &plan.migrations,
     };
     Ok(format!("{head}{}", toml::to_string(&written)?))

@@ -19,7 +19,7 @@ use crate::rotating::Changed;
 use crate::store::{Copy, Store};
 use blocks::{BlockIndex, Extent, Geometry};
 use crdt::plan::Conflict;
-use crdt::{Forked, SignedChange};
+use crdt::{EntryId, Forked, SignedChange};
 use keys::authority::Authorship;
 use keys::lease::Pair;
 use keys::ledger::Recorded;
@@ -144,7 +144,7 @@ struct Telling {
 type SignedChangeId = [u8; 32];
 
 /// What is open of each migration.
-type OpenConflicts = Vec<(MigrationId, Vec<Conflict>)>;
+type OpenConflicts = Vec<(EntryId, Conflict)>;
 
 fn change_id(change: &SignedChange) -> SignedChangeId {
     *blake3::hash(&change.raw).as_bytes()

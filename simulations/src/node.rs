@@ -16,10 +16,10 @@ use crate::sending::Sending;
 use crate::store::{Store, Told};
 use codec::Wire;
 use crdt::plan::Conflict;
-use crdt::{Apart, Conflicts, JobRole};
+use crdt::{Apart, Conflicts, EntryId, JobRole};
 use keys::invite::Token;
 use keys::lease::Boot;
-use keys::{Identity, Leases, MeshId, MigrationId, Name, PublicKey, UnixSecs, VolumeId};
+use keys::{Identity, Leases, MeshId, Name, PublicKey, UnixSecs, VolumeId};
 use mesh::{Announcement, EnrolReply, EnrolRequest, Input, JoinError, JoinStep, Joiner, Output};
 use mesh::{DeniedCode, Page, Record, Replica, Request};
 use roles::{
@@ -152,7 +152,7 @@ pub struct Up {
     pub vouching: Vouching,
     /// Conflicts of the plan that people were told of.
     conflicts: Conflicts,
-    told_conflicts: BTreeMap<(MigrationId, String), Vec<String>>,
+    told_conflicts: BTreeMap<(EntryId, String), Vec<String>>,
 }
 
 impl Up {
@@ -161,16 +161,11 @@ impl Up {
         let Some(replica) = &self.replica else { return };
         let plan = replica.document().plan();
         self.conflicts = Conflicts::known(plan);
-        let all = plan.migrations.values();
-        self.told_conflicts = all
-            .flat_map(|plan| {
-                let conflicts = plan.conflicts.iter();
-                conflicts.map(|conflict| {
-                    let key = (plan.id, conflict.field.clone());
-                    (key, conflict.values.clone())
-                })
-            })
-            .collect();
+        let open = crdt::conflicts::all(plan).map(|(entry, conflict)| {
+            let key = (entry, conflict.field.clone());
+            (key, conflict.values.clone())
+        });
+        self.told_conflicts = open.collect();
     }
 }
 
@@ -425,7 +420,7 @@ impl Node {
         let plan = replica.document().plan();
         for apart in up.conflicts.look(plan) {
             let Apart {
-                migration,
+                entry,
                 field,
                 values,
                 holds,
@@ -435,15 +430,15 @@ impl Node {
                 false => Note::warn("conflict", format!("{field}: {values:?}; {holds} holds")),
             };
             ctx.seen.conflicts += 1;
-            self.up().told_conflicts.insert((migration, field), values);
+            self.up().told_conflicts.insert((entry, field), values);
             self.tell(ctx, note);
         }
     }
 
     /// Whether people were told of a conflict here, as it is.
-    pub fn knows_conflict(&self, migration: MigrationId, conflict: &Conflict) -> bool {
+    pub fn knows_conflict(&self, entry: &EntryId, conflict: &Conflict) -> bool {
         let told = self.up.as_ref().map(|up| &up.told_conflicts);
-        let key = (migration, conflict.field.clone());
+        let key = (entry.clone(), conflict.field.clone());
         told.is_some_and(|told| told.get(&key) == Some(&conflict.values))
     }
 

@@ -8,7 +8,7 @@ use crate::node::Node;
 use crate::rng::{Rng, Stream};
 use crate::scenario::{At, Migration, Wish};
 use crate::world::World;
-use crdt::{Desired, MigrationPlan};
+use crdt::{Desired, Limit, Limited, MigrationPlan};
 use keys::invite::Token;
 use keys::statement::{Grant, Invite};
 use keys::{Identity, NodeId, Revocation, Role, Roles, Statement, StatementId, UnixSecs};
@@ -284,7 +284,14 @@ impl Node {
                     // it is not to be named any more.
                     return Ok(Done::Yes);
                 };
-                self.edit(ctx, |edit| edit.set_pool(id, &pool))
+                let source = self.ids_of(ctx, &[migration.agent]);
+                self.edit(ctx, |edit| {
+                    edit.set_pool(id, &pool)?;
+                    match &source {
+                        Some(source) => edit.set_limit(&Limited::Server(source[0]), &slower(place)),
+                        None => Ok(()),
+                    }
+                })
             }
             Wish::Delete => self.edit(ctx, |edit| edit.set_desired(id, Desired::Deleted)),
             Wish::Cutover { prove_full } => {
@@ -464,4 +471,11 @@ impl Node {
             edit.set_desired(id, Desired::Started)
         })
     }
+}
+
+/// What people who look for a better replicator let the agent send meanwhile: blocks go no
+/// slower here, but operators may say so apart from each other.
+fn slower(place: usize) -> Limit {
+    let limit = format!("{}MiB/s zone=UTC", place + 1);
+    limit.parse().expect("a rate and a zone are a limit")
 }

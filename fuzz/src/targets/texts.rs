@@ -2,6 +2,7 @@
 
 use crate::sample::{Sample, identity};
 use crate::target::{Target, Verdict};
+use crdt::Limit;
 use keys::invite::Token;
 use keys::{Identity, Name, NodeId};
 
@@ -66,6 +67,20 @@ pub fn all() -> Vec<Box<dyn Target>> {
             name: "text-name",
             seeds: vec![b"web-1.example".to_vec()],
             again: |text| Some(Name::new(text).ok()?.to_string()),
+            normal: str::to_owned,
+        }),
+        Box::new(Text {
+            name: "text-limit",
+            seeds: vec![
+                b"20MiB/s zone=UTC".to_vec(),
+                b"Mon-08:00,20MiB/s Fri-18:00,off zone=Europe/Berlin polite".to_vec(),
+            ],
+            // A limit can be said in several ways; its own text says it in one.
+            again: |text| {
+                let limit: Limit = text.parse().ok()?;
+                let again: Limit = limit.to_string().parse().ok()?;
+                (again == limit).then(|| text.to_owned())
+            },
             normal: str::to_owned,
         }),
     ]

@@ -7,11 +7,13 @@
 
 mod checks;
 mod figures;
+mod limits;
 
 pub use checks::{
     CheckState, CheckView, DoctorView, FlowView, PathView, RoundTripView, SpeedAsk, SpeedView,
 };
 pub use figures::{CountersView, ForecastView, PassView, ProgressView, RangeView};
+pub use limits::{LimitOf, LimitView, PlannedLimit};
 
 use super::secret::Secret;
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,9 @@ pub struct PlanView {
     /// Planned servers.
     #[serde(default, rename = "server")]
     pub servers: Vec<PlannedServer>,
+    /// Limits of how fast is sent.
+    #[serde(default, rename = "limit")]
+    pub limits: Vec<PlannedLimit>,
     /// Migrations that are not deleted.
     #[serde(default, rename = "migration")]
     pub migrations: Vec<PlannedMigration>,
@@ -91,6 +96,10 @@ pub enum PlanEdit {
     ChangeServer(PlannedServer),
     /// Plan a server no more.
     DeleteServer(PlannedServer),
+    /// Set a limit, in the place of what was set before.
+    SetLimit(PlannedLimit),
+    /// Take a limit away.
+    RemoveLimit(LimitOf),
     /// Plan a migration; nothing moves until it is started.
     CreateMigration(PlannedMigration),
     /// Rename a migration or choose other replicators for it, where any are named. The
@@ -362,6 +371,9 @@ pub struct ServerView {
     pub reported_at: Option<String>,
     /// Disks it offers.
     pub disks: Vec<VolumeView>,
+    /// Limits that are set of it and of its site, where one source is asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitView>,
 }
 
 /// A source disk.
@@ -485,6 +497,10 @@ pub struct MigrationView {
     /// Of a deleted migration: grants that stand, and move nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub standing_grants: Vec<StandingGrant>,
+    /// Limits that are set of its source and of the source's site, where one migration is
+    /// asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitView>,
     /// Edits that contradict each other, and what is shown.
     pub conflicts: Vec<String>,
     /// What to do next, as a command or a sentence.

@@ -6,8 +6,8 @@
 
 use super::client::{SOCKET, SocketPath};
 use super::model::{
-    ActionOptions, ErrorKind, ErrorView, EventQuery, InviteCreate, InviteRevoke, MigrationCreate,
-    MigrationDelete, NodeRevoke, SpeedAsk, VolumeAdd,
+    ActionOptions, ErrorKind, ErrorView, EventQuery, InviteCreate, InviteRevoke, LimitOf,
+    MigrationCreate, MigrationDelete, NodeRevoke, PlannedLimit, SpeedAsk, VolumeAdd,
 };
 use crate::engine::{CallError, Engine, Handle, Stopped};
 use crate::views::LookupError;
@@ -110,6 +110,8 @@ fn routes(handle: Handle) -> Router {
         .route("/v1/migrations/{which}/verify", get(verify))
         .route("/v1/migrations/{which}/delete", post(migration_delete))
         .route("/v1/migrations/{which}/{action}", post(migration_act))
+        .route("/v1/limits", get(limits).post(limit_set))
+        .route("/v1/limits/remove", post(limit_remove))
         .route("/v1/plan", get(plan))
         .route("/v1/plan/at", post(plan_at))
         .route("/v1/plan/edits", post(plan_edit))
@@ -381,6 +383,27 @@ async fn verify(
         engine.with_state(|state| state.verify(&which))
     })
     .await
+}
+
+async fn limits(State(handle): State<Handle>) -> Answer<Vec<super::model::LimitView>> {
+    call(&handle, |engine| {
+        engine.with_state(|state| Ok::<_, LookupError>(state.limits()))
+    })
+    .await
+}
+
+async fn limit_set(
+    State(handle): State<Handle>,
+    Json(asked): Json<PlannedLimit>,
+) -> Answer<super::model::LimitView> {
+    write(&handle, move |engine| engine.limit_set(&asked)).await
+}
+
+async fn limit_remove(
+    State(handle): State<Handle>,
+    Json(asked): Json<LimitOf>,
+) -> Answer<super::model::LimitView> {
+    write(&handle, move |engine| engine.limit_remove(&asked)).await
 }
 
 async fn plan(State(handle): State<Handle>) -> Answer<super::model::PlanView> {

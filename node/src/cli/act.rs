@@ -10,10 +10,12 @@ use serde_json::Value;
 
 use crate::api::client::Client;
 use crate::api::model::{
-    ActionOptions, InviteCreate, InviteCreated, InviteRevoke, KeyRotated, MigrationCreate,
-    MigrationDelete, MigrationView, NodeRevoke, NodeRevoked, StatusView, VolumeAdd, VolumeView,
+    ActionOptions, InviteCreate, InviteCreated, InviteRevoke, KeyRotated, LimitOf, LimitView,
+    MigrationCreate, MigrationDelete, MigrationView, NodeRevoke, NodeRevoked, PlannedLimit,
+    StatusView, VolumeAdd, VolumeView,
 };
 use crate::api::secret::Secret;
+use crate::hours;
 use crate::local::read_root_key;
 
 use super::figures::short_id;
@@ -23,8 +25,8 @@ use super::reader::one;
 use super::screen::Screen;
 use super::task::{Act, Verb};
 use super::{
-    InviteCreateArgs, MigrationCreateArgs, NodeRevokeArgs, Steer, doctor, follow, plan, render,
-    watch,
+    InviteCreateArgs, LimitOfArgs, LimitSetArgs, MigrationCreateArgs, NodeRevokeArgs, Steer,
+    doctor, follow, plan, render, watch,
 };
 
 /// How long a node may take to come back with its next key.
@@ -50,6 +52,15 @@ pub async fn run(act: Act, client: &Client, screen: &mut Screen) -> Result<(), C
             })
         }
         Act::VolumeAdd { path, name } => volume_add(&path, name, client, screen).await,
+        Act::LimitSet(args) => limit_set(args, client, screen).await,
+        Act::LimitRemove(LimitOfArgs { server, site }) => {
+            let asked = LimitOf { server, site };
+            let removed: LimitView = client.post("/v1/limits/remove", &asked).await?;
+            screen.result(&removed, |limit, _| {
+                let of = render::limits::of(limit);
+                format!("{} has no limit any more\n", clean(&of))
+            })
+        }
         Act::MigrationCreate(args) => migration_create(args, client, screen).await,
         Act::Start(args) => {
             let options = ActionOptions {
@@ -202,6 +213,24 @@ async fn volume_add(
         added.server
     ));
     Ok(())
+}
+
+async fn limit_set(
+    args: LimitSetArgs,
+    client: &Client,
+    screen: &mut Screen,
+) -> Result<(), CommandError> {
+    let asked = PlannedLimit {
+        server: args.of.server,
+        site: args.of.site,
+        timetable: args.timetable.to_string(),
+        zone: args.zone.unwrap_or_else(hours::zone_here),
+        polite: args.polite,
+    };
+    let set: LimitView = client.post("/v1/limits", &asked).await?;
+    screen.result(&set, |set, look| {
+        render::limits::list(std::slice::from_ref(set), look)
+    })
 }
 
 async fn migration_create(

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::api::client::Client;
-use crate::api::model::{PlanEdit, PlanView, PlannedServer};
+use crate::api::model::{LimitOf, PlanEdit, PlanView, PlannedServer};
 use crate::planfile::{self, Difference, MAX_BYTES, Names};
 
 use super::PlanApply;
@@ -61,8 +61,9 @@ pub async fn export(
         _ => CommandError::failed(format!("{} cannot be written: {error}", file.display())),
     })?;
     screen.note(format!(
-        "{} servers and {} migrations written to {}",
+        "{} servers, {} limits and {} migrations written to {}",
         plan.servers.len(),
+        plan.limits.len(),
         plan.migrations.len(),
         file.display()
     ));
@@ -79,6 +80,8 @@ struct Applied {
     deleted: usize,
     /// Servers that are not in the file and stay.
     kept: usize,
+    /// Limits likewise.
+    limits_kept: usize,
     edits: Vec<PlanEdit>,
 }
 
@@ -109,12 +112,14 @@ pub async fn apply(
     let Difference {
         mut edits,
         left_out,
+        limits_left_out,
         migrations_left_out,
     } = difference;
-    let mut kept = left_out.len();
+    let (mut kept, mut limits_kept) = (left_out.len(), limits_left_out.len());
     if args.delete {
         edits.extend(left_out.into_iter().map(PlanEdit::DeleteServer));
-        kept = 0;
+        edits.extend(limits_left_out.into_iter().map(PlanEdit::RemoveLimit));
+        (kept, limits_kept) = (0, 0);
     }
     let _: Value = client.post("/v1/plan/check", &edits).await?;
     if !args.dry_run {
@@ -125,14 +130,20 @@ pub async fn apply(
             "{kept} servers were exported and are not in {shown}: they stay; give --delete to delete them"
         ));
     }
+    if limits_kept > 0 {
+        screen.warn(format!(
+            "{limits_kept} limits were exported and are not in {shown}: they stay; give --delete to remove them"
+        ));
+    }
     if migrations_left_out > 0 {
         screen.warn(format!(
             "{migrations_left_out} migrations are not in {shown}: they stay; `dunlin migration delete ID` deletes one"
         ));
     }
-    screen.result(&outcome(!args.dry_run, kept, edits), |applied, _| {
-        page(applied)
-    })
+    screen.result(
+        &outcome(!args.dry_run, (kept, limits_kept), edits),
+        |applied, _| page(applied),
+    )
 }
 
 fn read(file: &Path) -> Result<String, CommandError> {
@@ -213,12 +224,20 @@ fn size(edit: &PlanEdit) -> usize {
             } = server;
             ENTRY_BYTES + name.len() + site.len() + text(address) + text(wave) + text(note)
         }
+        PlanEdit::SetLimit(limit) => {
+            ENTRY_BYTES
+                + text(&limit.server)
+                + text(&limit.site)
+                + limit.timetable.len()
+                + limit.zone.len()
+        }
+        PlanEdit::RemoveLimit(of) => ENTRY_BYTES + text(&of.server) + text(&of.site),
         // A migration may name hundreds of disks: each is a change of its own.
         PlanEdit::CreateMigration(_) | PlanEdit::ChangeMigration(_) => CHANGE_BYTES,
     }
 }
 
-fn outcome(applied: bool, kept: usize, edits: Vec<PlanEdit>) -> Applied {
+fn outcome(applied: bool, (kept, limits_kept): (usize, usize), edits: Vec<PlanEdit>) -> Applied {
     let count = |wanted: fn(&PlanEdit) -> bool| edits.iter().filter(|edit| wanted(edit)).count();
     Applied {
         applied,
@@ -231,11 +250,12 @@ fn outcome(applied: bool, kept: usize, edits: Vec<PlanEdit>) -> Applied {
         changed: count(|edit| {
             matches!(
                 edit,
-                PlanEdit::ChangeServer(_) | PlanEdit::ChangeMigration(_)
+                PlanEdit::ChangeServer(_) | PlanEdit::ChangeMigration(_) | PlanEdit::SetLimit(_)
             )
         }),
-        deleted: count(|edit| matches!(edit, PlanEdit::DeleteServer(_))),
+        deleted: count(|edit| matches!(edit, PlanEdit::DeleteServer(_) | PlanEdit::RemoveLimit(_))),
         kept,
+        limits_kept,
         edits,
     }
 }
@@ -243,10 +263,18 @@ fn outcome(applied: bool, kept: usize, edits: Vec<PlanEdit>) -> Applied {
 fn page(applied: &Applied) -> String {
     let mut page = String::new();
     for edit in applied.edits.iter().take(MOST_NAMED) {
+        let of = match edit {
+            PlanEdit::SetLimit(limit) => limit.of(),
+            PlanEdit::RemoveLimit(of) => of.clone(),
+            _ => LimitOf::default(),
+        };
+        let limited = of.server.or(of.site).unwrap_or_default();
         let (sign, kind, name) = match edit {
             PlanEdit::CreateServer(server) => ('+', "server", &server.name),
             PlanEdit::ChangeServer(server) => ('~', "server", &server.name),
             PlanEdit::DeleteServer(server) => ('-', "server", &server.name),
+            PlanEdit::SetLimit(_) => ('~', "limit of", &limited),
+            PlanEdit::RemoveLimit(_) => ('-', "limit of", &limited),
             PlanEdit::CreateMigration(migration) => ('+', "migration", &migration.name),
             PlanEdit::ChangeMigration(migration) => ('~', "migration", &migration.name),
         };

@@ -34,6 +34,9 @@ pub async fn run(
         Read::Volumes => screen.result(&reader.volumes().await?, |all, look| {
             render::servers::disks(all, look)
         }),
+        Read::Limits => screen.result(&reader.limits().await?, |all, look| {
+            render::limits::list(all, look)
+        }),
         Read::Migrations => screen.result(&reader.migrations().await?, |all, look| {
             render::migrations::list(all, look)
         }),

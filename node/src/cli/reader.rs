@@ -4,8 +4,8 @@
 
 use crate::api::client::{Client, percent_encoded};
 use crate::api::model::{
-    EventQuery, EventView, InviteView, MigrationView, NodeView, PlanView, ServerView, StatusView,
-    VerifyView, VolumeView,
+    EventQuery, EventView, InviteView, LimitView, MigrationView, NodeView, PlanView, ServerView,
+    StatusView, VerifyView, VolumeView,
 };
 
 use super::outcome::CommandError;
@@ -32,6 +32,8 @@ pub trait Reader {
     async fn migration(&self, which: &str) -> Result<MigrationView, CommandError>;
     /// The roots of one migration.
     async fn verify(&self, which: &str) -> Result<VerifyView, CommandError>;
+    /// Every limit.
+    async fn limits(&self) -> Result<Vec<LimitView>, CommandError>;
     /// The plan as it is edited.
     async fn plan(&self) -> Result<PlanView, CommandError>;
     /// What happened, oldest first.
@@ -79,6 +81,10 @@ impl Reader for Client {
         Ok(self
             .get(&format!("{}/verify", one("migrations", which)))
             .await?)
+    }
+
+    async fn limits(&self) -> Result<Vec<LimitView>, CommandError> {
+        Ok(self.get("/v1/limits").await?)
     }
 
     async fn plan(&self) -> Result<PlanView, CommandError> {

@@ -9,9 +9,9 @@ use clap_complete::Shell;
 use super::value::Since;
 use super::{
     Command, DemoArgs, DoctorArgs, EventsArgs, InviteCommand, InviteCreateArgs, JoinArgs,
-    MeshCommand, MeshInit, MeshRecover, MigrationCommand, MigrationCreateArgs, NodeCommand,
-    NodeRevokeArgs, PlanApply, PlanCommand, RunArgs, ServerCommand, StartArgs, Steer,
-    VolumeCommand,
+    LimitCommand, LimitOfArgs, LimitSetArgs, MeshCommand, MeshInit, MeshRecover, MigrationCommand,
+    MigrationCreateArgs, NodeCommand, NodeRevokeArgs, PlanApply, PlanCommand, RunArgs,
+    ServerCommand, StartArgs, Steer, VolumeCommand,
 };
 
 /// A command, by what it needs.
@@ -63,6 +63,8 @@ pub enum Read {
     Server(String),
     /// Every source disk.
     Volumes,
+    /// Every limit.
+    Limits,
     /// Every migration.
     Migrations,
     /// One migration.
@@ -121,6 +123,10 @@ pub enum Act {
         /// Its name.
         name: Option<String>,
     },
+    /// Set a limit.
+    LimitSet(LimitSetArgs),
+    /// Take a limit away.
+    LimitRemove(LimitOfArgs),
     /// Plan a migration.
     MigrationCreate(MigrationCreateArgs),
     /// Let the blocks of a migration move.
@@ -199,6 +205,9 @@ impl From<Command> for Task {
             Command::Volume(VolumeCommand::Add { path, name }) => {
                 Self::Act(Act::VolumeAdd { path, name })
             }
+            Command::Limit(LimitCommand::Set(args)) => Self::Act(Act::LimitSet(args)),
+            Command::Limit(LimitCommand::List) => Self::Read(Read::Limits),
+            Command::Limit(LimitCommand::Remove(of)) => Self::Act(Act::LimitRemove(of)),
             Command::Migration(command) => command.into(),
             Command::Plan(PlanCommand::Export { file, force }) => {
                 Self::Read(Read::Plan { file, force })

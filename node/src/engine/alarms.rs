@@ -2,7 +2,7 @@
 //! decisions that operators made apart from each other.
 
 use super::Engine;
-use crdt::{Apart, EntryId};
+use crdt::{Apart, EntryId, Limited};
 use keys::{MigrationId, NodeId, PublicKey, ServerId};
 use mesh::{Alarm, Fork};
 use roles::Note;
@@ -79,6 +79,7 @@ impl Engine {
             let names = ids.iter().map(|id| match id {
                 EntryId::Migration(id) => self.migration_name(id),
                 EntryId::Server(id) => self.server_name(id),
+                EntryId::Limit(of) => format!("the limit of {}", self.limited_name(of)),
             });
             names.collect::<Vec<_>>().join(", ")
         };
@@ -100,6 +101,13 @@ impl Engine {
         plan.map_or_else(|| id.to_string(), |server| server.name.clone())
     }
 
+    fn limited_name(&self, of: &Limited) -> String {
+        match of {
+            Limited::Server(id) => format!("server {}", self.node_name(id)),
+            Limited::Site(_) => of.to_string(),
+        }
+    }
+
     fn migration_name(&self, id: &MigrationId) -> String {
         let plan = self.replica.document().plan().migrations.get(id);
         plan.map_or_else(|| id.to_string(), |plan| plan.name.clone())
@@ -109,13 +117,21 @@ impl Engine {
     pub(super) fn tell_conflicts(&mut self) {
         for apart in self.conflicts.look(self.replica.document().plan()) {
             let note = self.conflict_note(&apart);
-            self.tell(Some(apart.migration), note);
+            let migration = match apart.entry {
+                EntryId::Migration(id) => Some(id),
+                EntryId::Server(_) | EntryId::Limit(_) => None,
+            };
+            self.tell(migration, note);
         }
     }
 
     fn conflict_note(&self, apart: &Apart) -> Note {
         let value = |text: &String| shown_value(text, |node| self.node_name(node));
-        let (field, holds) = (&apart.field, value(&apart.holds));
+        let holds = value(&apart.holds);
+        let field = match &apart.entry {
+            EntryId::Limit(of) => format!("the limit of {}", self.limited_name(of)),
+            EntryId::Migration(_) | EntryId::Server(_) => apart.field.clone(),
+        };
         if apart.values.is_empty() {
             let text = format!("{field} is settled: {holds}");
             return Note::info("conflict-settled", text);

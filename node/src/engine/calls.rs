@@ -608,7 +608,7 @@ fn no_cloud(wanted: &str) -> CallError {
     CallError::NoCloud(wanted.chars().take(80).collect())
 }
 
-fn active_in(member: &Member, role: Role) -> Result<(), CallError> {
+pub(super) fn active_in(member: &Member, role: Role) -> Result<(), CallError> {
     if member.standing != Standing::Active {
         return Err(usage(format!(
             "node {} is not active in the mesh",

@@ -33,11 +33,14 @@ pub struct Progressed {
     /// since then: what is passed on twice is heard once.
     pub(super) number: (u64, u64),
     pub(super) figures: Vec<(JobId, Figures)>,
+    /// For how long, in milliseconds from when this is heard, the agent keeps to what is
+    /// left of its part of its site's limit when it lends the rest; none while it sends.
+    pub(super) lends_millis: Option<u64>,
 }
 
 impl Wire for Progressed {
     const NAME: &'static str = "progress";
-    const VERSION: u8 = 3;
+    const VERSION: u8 = 4;
     const LIMIT: usize = 31 * 1024;
 }
 
@@ -206,7 +209,9 @@ impl Engine {
                 figures.push((*job, live));
             }
         }
-        if figures.is_empty() {
+        let lends_millis = self.lends_millis();
+        let is_due = lends_millis.is_some() && self.is_lending_due(now);
+        if figures.is_empty() && !is_due {
             return;
         }
         let at = wall_clock();
@@ -220,17 +225,29 @@ impl Engine {
         });
         self.live.extend(live);
         figures.truncate(MAX_PROGRESSED);
-        self.gossip_progress(now, figures);
+        self.gossip_progress(now, figures, lends_millis);
     }
 
-    fn gossip_progress(&mut self, now: u64, figures: Vec<(JobId, Figures)>) {
+    fn gossip_progress(
+        &mut self,
+        now: u64,
+        figures: Vec<(JobId, Figures)>,
+        lends_millis: Option<u64>,
+    ) {
         if now < self.progress.next_millis {
             return;
         }
         self.progress.next_millis = now + self.pace_millis();
         self.progress.said += 1;
         let number = (self.progress.since, self.progress.said);
-        let progressed = Progressed { number, figures };
+        if let Some(span) = lends_millis {
+            self.says_it_lends(now, span);
+        }
+        let progressed = Progressed {
+            number,
+            figures,
+            lends_millis,
+        };
         // Progress is a hint: one that is too long is not given.
         if let Ok(signed) = Signed::seal(&self.identity, Domain::Progress, &progressed) {
             self.gossip(&Gossip::Progress(signed), None);
@@ -238,7 +255,7 @@ impl Engine {
     }
 
     /// How much later than its last an agent says its next figures.
-    fn pace_millis(&self) -> u64 {
+    pub(super) fn pace_millis(&self) -> u64 {
         SAMPLE_MILLIS * (self.admitted.len() as u64 / CHATTY_NODES)
     }
 
@@ -251,11 +268,17 @@ impl Engine {
             return false;
         };
         let node = member.id;
-        let Progressed { number, figures } = progressed;
+        let Progressed {
+            number,
+            figures,
+            lends_millis,
+        } = progressed;
         let now = self.now().mono_millis;
-        if figures.is_empty() || !self.progress.is_new(now, source, number) {
+        let is_empty = figures.is_empty() && lends_millis.is_none();
+        if is_empty || !self.progress.is_new(now, source, number) {
             return false;
         }
+        self.limits.hear(now, node, lends_millis);
         let (at, pace_millis) = (wall_clock(), self.pace_millis());
         for (job, figures) in figures {
             let agent = agent_of(self.replica.document().plan(), &job);
@@ -301,6 +324,7 @@ mod tests {
         let said = Progressed {
             number: (5, 1),
             figures,
+            lends_millis: None,
         };
         let sealed = Signed::seal(&agent, Domain::Progress, &said).unwrap();
         assert_eq!(Progressed::open(&sealed).unwrap(), said);
@@ -372,7 +396,12 @@ mod tests {
         };
         let number = (u64::MAX, u64::MAX);
         let figures = vec![(job, most); MAX_PROGRESSED];
-        assert!(codec::encode(&Progressed { number, figures }).is_ok());
+        let longest = Progressed {
+            number,
+            figures,
+            lends_millis: Some(u64::MAX),
+        };
+        assert!(codec::encode(&longest).is_ok());
 
         let figures = Figures {
             pass: 1,
@@ -398,12 +427,13 @@ mod tests {
         let said = Progressed {
             number: (7, 8),
             figures: vec![(job, figures)],
+            lends_millis: Some(18),
         };
-        let mut golden = vec![3, 7, 8, 1];
+        let mut golden = vec![4, 7, 8, 1];
         golden.extend([1; 16]);
         golden.extend([2; 16]);
         golden.extend([
-            1, 2, 3, 17, 4, 1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 16, 1,
+            1, 2, 3, 17, 4, 1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 16, 1, 1, 18,
         ]);
         assert_eq!(codec::encode(&said).unwrap(), golden);
         assert_eq!(codec::decode::<Progressed>(&golden).unwrap(), said);

@@ -6,7 +6,7 @@
 use super::Engine;
 use super::calls::{CallError, name_taken, usage};
 use crate::api::model::{MigrationCreate, PlanEdit, PlannedMigration, PlannedServer};
-use crdt::{Desired, Edit, EditError, EntryId, MigrationPlan, Plan, ServerPlan};
+use crdt::{Desired, Edit, EditError, EntryId, Limit, Limited, MigrationPlan, Plan, ServerPlan};
 use keys::{MigrationId, Name, NodeId, ServerId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +15,8 @@ enum Ready {
     CreateServer(ServerPlan),
     ChangeServer(ServerPlan),
     DeleteServer(ServerId),
+    SetLimit(Limited, Limit),
+    RemoveLimit(Limited),
     CreateMigration(Box<MigrationPlan>),
     Rename(MigrationId, String),
     Pool(MigrationId, Vec<NodeId>),
@@ -105,6 +107,13 @@ impl Engine {
                     }
                     ready.push(Ready::DeleteServer(id));
                 }
+                PlanEdit::SetLimit(wanted) => {
+                    let (of, limit) = self.limit_of(wanted)?;
+                    ready.push(Ready::SetLimit(of, limit));
+                }
+                PlanEdit::RemoveLimit(of) => {
+                    ready.push(Ready::RemoveLimit(self.limit_that_is_set(of)?));
+                }
             }
         }
         Ok(ready)
@@ -184,6 +193,8 @@ impl Ready {
             Self::CreateServer(server) => edit.create_server(server),
             Self::ChangeServer(server) => edit.change_server(server),
             Self::DeleteServer(id) => edit.delete_server(*id),
+            Self::SetLimit(of, limit) => edit.set_limit(of, limit),
+            Self::RemoveLimit(of) => edit.remove_limit(of),
             Self::CreateMigration(plan) => edit.create_migration(plan),
             Self::Rename(id, name) => edit.rename(*id, name),
             Self::Pool(id, pool) => edit.set_pool(*id, pool),

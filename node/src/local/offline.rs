@@ -3,8 +3,8 @@
 
 use super::restore;
 use crate::api::model::{
-    EventQuery, EventView, InviteView, MigrationView, NodeView, PlanView, ServerView, StatusView,
-    VerifyView, VolumeView,
+    EventQuery, EventView, InviteView, LimitView, MigrationView, NodeView, PlanView, ServerView,
+    StatusView, VerifyView, VolumeView,
 };
 use crate::cli::outcome::CommandError;
 use crate::cli::reader::Reader;
@@ -114,6 +114,10 @@ impl Reader for Offline {
 
     async fn verify(&self, which: &str) -> Result<VerifyView, CommandError> {
         self.view(|state| state.verify(which))
+    }
+
+    async fn limits(&self) -> Result<Vec<LimitView>, CommandError> {
+        self.view(|state| Ok::<_, LookupError>(state.limits()))
     }
 
     async fn plan(&self) -> Result<PlanView, CommandError> {

@@ -1,7 +1,10 @@
 //! Which edits make a plan what a file says.
 
 use super::{Fault, Names, PlanFile};
-use crate::api::model::{PlanEdit, PlanView, PlannedMigration, PlannedServer};
+use crate::api::model::{
+    LimitOf, PlanEdit, PlanView, PlannedLimit, PlannedMigration, PlannedServer,
+};
+use crate::hours;
 use std::collections::{HashMap, HashSet};
 
 /// What a file asks for beyond what the plan says.
@@ -11,6 +14,8 @@ pub struct Difference {
     pub edits: Vec<PlanEdit>,
     /// Servers that were exported and are not in the file any more.
     pub left_out: Vec<PlannedServer>,
+    /// Limits likewise.
+    pub limits_left_out: Vec<LimitOf>,
     /// Migrations likewise; they are only ever deleted by `migration delete`.
     pub migrations_left_out: usize,
 }
@@ -25,9 +30,11 @@ pub fn difference(
 ) -> Result<Difference, Fault> {
     let mut difference = Difference::default();
     servers(file, base, current, &mut difference)?;
+    limits(file, base, current, names, &mut difference)?;
     migrations(file, base, current, names, &mut difference)?;
     if file.base.is_empty() {
         difference.left_out.clear();
+        difference.limits_left_out.clear();
         difference.migrations_left_out = 0;
     }
     Ok(difference)
@@ -232,6 +239,68 @@ fn sound(line: usize, written: &PlannedServer) -> Result<(), Fault> {
         );
         Err(Fault { line, why })
     })
+}
+
+/// Limits are found by whom they are of: there is one of each.
+fn limits(
+    file: &PlanFile,
+    base: &PlanView,
+    current: &PlanView,
+    names: &Names,
+    difference: &mut Difference,
+) -> Result<(), Fault> {
+    let by_whom = |limits: &[PlannedLimit]| -> HashMap<LimitOf, PlannedLimit> {
+        let limits = limits.iter();
+        limits
+            .map(|limit| (whom(limit, names), limit.clone()))
+            .collect()
+    };
+    let (before, now) = (by_whom(&base.limits), by_whom(&current.limits));
+    let mut kept: HashMap<LimitOf, usize> = HashMap::new();
+    for (line, written) in &file.limits {
+        let fault = |why: String| Fault { line: *line, why };
+        let written = PlannedLimit {
+            timetable: as_shown(&written.timetable).map_err(fault)?,
+            zone: hours::zone_named(&written.zone).map_err(|error| fault(error.to_string()))?,
+            ..written.clone()
+        };
+        let of = whom(&written, names);
+        if let Some(first) = kept.insert(of.clone(), *line) {
+            return Err(fault(format!(
+                "this limit is in line {first} already: leave one of them"
+            )));
+        }
+        let same = |limit: Option<&PlannedLimit>| {
+            let says =
+                |limit: &PlannedLimit| (limit.timetable.clone(), limit.zone.clone(), limit.polite);
+            limit.is_some_and(|limit| says(limit) == says(&written))
+        };
+        // What was not edited here stays as others set it, or removed it, since.
+        if !same(before.get(&of)) && !same(now.get(&of)) {
+            difference.edits.push(PlanEdit::SetLimit(written));
+        }
+    }
+    let gone = base.limits.iter().filter(|limit| {
+        let of = whom(limit, names);
+        !kept.contains_key(&of) && now.contains_key(&of)
+    });
+    difference.limits_left_out = gone.map(PlannedLimit::of).collect();
+    Ok(())
+}
+
+/// Whom a limit is of, whether a server is written by name or by id.
+fn whom(limit: &PlannedLimit, names: &Names) -> LimitOf {
+    LimitOf {
+        server: limit.server.as_deref().map(|server| names.node(server)),
+        site: limit.site.clone(),
+    }
+}
+
+/// A timetable as it is exported.
+fn as_shown(timetable: &str) -> Result<String, String> {
+    let read: Result<crdt::Timetable, _> = timetable.parse();
+    read.map(|read| read.to_string())
+        .map_err(|error| error.to_string())
 }
 
 fn migrations(

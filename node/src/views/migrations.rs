@@ -60,7 +60,13 @@ impl State<'_> {
 
     /// One migration, by name or id.
     pub fn migration_by(&self, wanted: &str) -> Result<MigrationView, LookupError> {
-        Ok(self.migration(find_migration(self.plan(), wanted)?))
+        let plan = find_migration(self.plan(), wanted)?;
+        let limits = self.limits_of_server(&plan.source);
+        let migration = self.migration(plan);
+        Ok(MigrationView {
+            limits,
+            ..migration
+        })
     }
 
     /// One migration.
@@ -111,6 +117,7 @@ impl State<'_> {
             next: next_step(plan, stage, &volumes),
             exposure: self.exposure(plan),
             standing_grants: self.standing_grants(plan),
+            limits: vec![],
             volumes,
             conflicts: plan
                 .conflicts

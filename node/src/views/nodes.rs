@@ -187,7 +187,9 @@ impl State<'_> {
             let report = self.replica.reports().get(&member.id)?;
             let mut planned = self.plan().servers.values();
             let plan = planned.find(|plan| plan.name == member.name.as_str());
-            Some(self.server(member, report, plan))
+            let server = self.server(member, report, plan);
+            let limits = self.limits_of_server(&member.id);
+            Some(ServerView { limits, ..server })
         });
         match reported {
             Some(server) => Ok(server),
@@ -216,6 +218,7 @@ impl State<'_> {
                 .iter()
                 .map(|volume| volume_view(member.name.as_str(), volume))
                 .collect(),
+            limits: vec![],
         }
     }
 
@@ -248,6 +251,7 @@ fn planned_alone(plan: &ServerPlan) -> ServerView {
         connected: None,
         reported_at: None,
         disks: vec![],
+        limits: vec![],
     }
 }
 

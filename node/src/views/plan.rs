@@ -36,6 +36,11 @@ impl State<'_> {
         PlanView {
             base: heads.iter().map(head_text).collect(),
             servers: servers.into_iter().map(planned_server).collect(),
+            limits: plan
+                .limits
+                .values()
+                .map(|set| self.planned_limit(set))
+                .collect(),
             migrations: live
                 .into_iter()
                 .map(|plan| self.planned_migration(plan))
@@ -69,7 +74,7 @@ impl State<'_> {
 
 impl State<'_> {
     /// What means this node alone: its name, or its id where another has that name.
-    fn called(&self, node: &keys::NodeId) -> String {
+    pub(super) fn called(&self, node: &keys::NodeId) -> String {
         let name = self.name_of(node);
         let found = find_member(self.replica.authority(), &name);
         match found {

@@ -6,9 +6,9 @@
 use super::{Invariant, revoked_in};
 use crate::context::Context;
 use crate::node::Node;
-use crdt::Forked;
 use crdt::plan::Conflict;
-use keys::{Ledger, MigrationId, NodeId, PublicKey, Statement, StatementId, UnixSecs};
+use crdt::{EntryId, Forked};
+use keys::{Ledger, NodeId, PublicKey, Statement, StatementId, UnixSecs};
 use mesh::Replica;
 use std::collections::BTreeMap;
 
@@ -137,7 +137,7 @@ fn place_of(ledger: &Ledger, id: &StatementId, key: &PublicKey) -> Option<u64> {
 }
 
 /// Fields of which people are told that they were set apart.
-const DECIDING: [&str; 3] = ["desired", "pool", "provisioner"];
+const DECIDING: [&str; 4] = ["desired", "limit", "pool", "provisioner"];
 
 /// INV-26: every conflict of the plan that a node holds was told there, as it is now; and
 /// nodes that hold the same see the same.
@@ -145,15 +145,13 @@ pub(super) fn conflicts_are_told(ctx: &mut Context, node: &Node, held: ([u8; 32]
     let Some(replica) = node.replica() else {
         return;
     };
-    let plans = replica.document().plan().migrations.values();
-    let open: Vec<(MigrationId, Vec<Conflict>)> = plans
-        .filter(|plan| !plan.conflicts.is_empty())
-        .map(|plan| (plan.id, plan.conflicts.clone()))
+    let open = crdt::conflicts::all(replica.document().plan());
+    let open: Vec<(EntryId, Conflict)> = open
+        .map(|(entry, conflict)| (entry, conflict.clone()))
         .collect();
-    for (migration, conflicts) in &open {
-        let decides = |conflict: &&Conflict| DECIDING.contains(&conflict.field.as_str());
-        for conflict in conflicts.iter().filter(decides) {
-            let is_told = node.knows_conflict(*migration, conflict);
+    for (entry, conflict) in &open {
+        if DECIDING.contains(&conflict.field.as_str()) {
+            let is_told = node.knows_conflict(entry, conflict);
             ctx.require(is_told, Invariant::ConflictsAreTold, || {
                 format!("node {} does not tell of {conflict:?}", node.index)
             });

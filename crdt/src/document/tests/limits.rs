@@ -2,6 +2,7 @@
 
 use super::hostile::altered;
 use super::*;
+use crate::conflicts::Conflicts;
 use crate::plan::{Limit, LimitPlan, Limited};
 use automerge::ScalarValue;
 use automerge::legacy::OpType;
@@ -99,7 +100,14 @@ fn a_limit_set_apart_is_the_same_everywhere_and_a_conflict_until_it_is_set_again
     let values = vec!["1MiB/s zone=UTC".to_owned(), "2MiB/s zone=UTC".to_owned()];
     assert!(values.contains(&merged.limit.to_string()));
     let field = "limit".to_owned();
-    assert_eq!(merged.conflicts, [Conflict { field, values }]);
+    let conflict = Conflict { field, values };
+    assert_eq!(merged.conflicts, std::slice::from_ref(&conflict));
+    let mut told = Conflicts::default();
+    let news = told.look(a.document.plan());
+    assert_eq!(news.len(), 1);
+    assert_eq!(news[0].entry, EntryId::Limit(berlin.clone()));
+    assert_eq!(news[0].values, conflict.values);
+    assert_eq!(news[0].holds, merged.limit.to_string());
     let loaded = Document::load(world.mesh(), all(&a.document), None, &world.authority());
     assert_same(&loaded.unwrap(), &a.document);
 
@@ -107,6 +115,8 @@ fn a_limit_set_apart_is_the_same_everywhere_and_a_conflict_until_it_is_set_again
     sync(&world, &a.document, &mut b.document);
     let settled = &b.document.plan().limits[&berlin];
     assert_eq!(*settled, plain(&berlin, &merged.limit.to_string(), 1));
+    let news = told.look(b.document.plan());
+    assert!(news.len() == 1 && news[0].values.is_empty(), "{news:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::cli::figures::{age, bar, exact, short_id, size, took};
 use crate::cli::page::{Look, Page, Paint, Piece, Table};
 use crate::cli::task::Verb;
 
-use super::{UNKNOWN, forecast, listed, or_unknown, progress, stage};
+use super::{UNKNOWN, forecast, limits, listed, or_unknown, progress, stage};
 
 /// Cells of a bar in a table.
 const BAR_CELLS: usize = 10;
@@ -85,6 +85,7 @@ pub fn page(migration: &MigrationView, look: &Look) -> String {
             "exposure",
             migration.exposure.as_ref().map(|it| exposed(it).into()),
         ),
+        ("limit", limits::line(&migration.limits)),
         ("next", migration.next.as_ref().map(Into::into)),
     ]);
     for grant in &migration.standing_grants {

@@ -6,7 +6,7 @@ use crate::api::model::{PlannedServer, ServerView, VolumeView};
 use crate::cli::figures::{age, short_id, size};
 use crate::cli::page::{Look, Page, Table};
 
-use super::{UNKNOWN, connection, or_unknown, plural};
+use super::{UNKNOWN, connection, limits, or_unknown, plural};
 
 /// All sources.
 pub fn list(servers: &[ServerView], look: &Look) -> String {
@@ -72,6 +72,7 @@ pub fn page(server: &ServerView, look: &Look) -> String {
             ("planned", whereabouts),
             ("address", address.map(Into::into)),
             ("note", note.map(Into::into)),
+            ("limit", limits::line(&server.limits)),
         ]);
         page.space().line(
             "no agent of this name has reported; make one with `dunlin invite create --role agent --name NAME` and `dunlin join -` on the server",
@@ -98,6 +99,7 @@ pub fn page(server: &ServerView, look: &Look) -> String {
         ("planned", whereabouts),
         ("address", address.map(Into::into)),
         ("note", note.map(Into::into)),
+        ("limit", limits::line(&server.limits)),
     ]);
     page.heading("disks");
     if server.disks.is_empty() {

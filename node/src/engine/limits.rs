@@ -1,0 +1,364 @@
+//! Limits of how fast is sent: setting them, and what they come to for this agent now.
+//!
+//! Not here: what an agent takes of a limit that it shares (`roles::share`), the hours
+//! (`hours`), and keeping to the pace (`transfer`).
+
+use super::Engine;
+use super::calls::{CallError, usage};
+use crate::api::model::{LimitOf, LimitView, PlannedLimit};
+use crate::hours;
+use crate::transfer::Pace;
+use crate::views::{LookupError, find_member};
+use crdt::limit::Rate;
+use crdt::{EditError, EntryId, Limit, Limited};
+use keys::{Name, NodeId, Role, Scope, Standing};
+use roles::share::{Lending, MAX_LENT_MILLIS, senders, share};
+use roles::{Note, Now};
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
+
+/// For how long an agent lends what it does not use, each time that it says so, in a mesh
+/// where all gossip their figures as often as they measure them.
+const LENT_MILLIS: u64 = 3_000;
+/// What is said each so often, by who sends nothing and has no figures to say.
+const SAY_MILLIS: u64 = 500;
+
+/// What is known of lending at a site, and what was told of limits.
+pub(super) struct Limits {
+    lending: Lending,
+    /// Agents that lend, and until when that counts.
+    heard: BTreeMap<NodeId, u64>,
+    next_say_millis: u64,
+    /// What was told last; none before the first look.
+    told: Option<Held>,
+}
+
+/// What limits say of this agent at one moment, shares left aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Held {
+    /// Of this server alone.
+    own: Rate,
+    /// Of its site, with its name.
+    shared: Option<(Name, Rate)>,
+    polite: bool,
+}
+
+impl Held {
+    const NOTHING: Self = Self {
+        own: Rate::OFF,
+        shared: None,
+        polite: false,
+    };
+
+    fn text(&self) -> String {
+        let mut parts = vec![];
+        if self.own != Rate::OFF {
+            parts.push(format!("this server sends at most {}", self.own));
+        }
+        if let Some((site, rate)) = &self.shared {
+            parts.push(format!(
+                "all servers of site {site} together send at most {rate}"
+            ));
+        }
+        if self.polite {
+            parts.push("reading gives way to the server's own work".to_owned());
+        }
+        match parts.is_empty() {
+            true => "no limit holds for what this server sends".to_owned(),
+            false => parts.join("; "),
+        }
+    }
+}
+
+impl Limits {
+    pub(super) fn new(now: Now) -> Self {
+        Self {
+            lending: Lending::new(now.mono_millis, LENT_MILLIS),
+            heard: BTreeMap::new(),
+            next_say_millis: 0,
+            told: None,
+        }
+    }
+
+    /// An agent says whether it lends what it does not use, and for how long.
+    pub(super) fn hear(&mut self, now_millis: u64, agent: NodeId, lends_millis: Option<u64>) {
+        self.heard.retain(|_, until| now_millis < *until);
+        match lends_millis {
+            Some(span) => {
+                let until = now_millis + span.min(MAX_LENT_MILLIS);
+                self.heard.insert(agent, until);
+            }
+            None => drop(self.heard.remove(&agent)),
+        }
+    }
+}
+
+impl Engine {
+    /// Brings the pace of this agent's sessions in line with plan, hours and gossip.
+    pub(super) fn settle_pace(&mut self) {
+        let now = self.now();
+        let counts = self.agents.values().map(|slot| slot.progress.counts());
+        let (sent, on_its_way) = counts.fold((0, false), |(sent, on_its_way), counts| {
+            let open = counts.blocks_sent > counts.blocks_durable;
+            (sent + counts.bytes_sent, on_its_way || open)
+        });
+        let lending = &mut self.limits.lending;
+        lending.look(now.mono_millis, sent, on_its_way);
+        let held = self.held(now).unwrap_or(Held::NOTHING);
+        let own = held.own.bytes_per_sec();
+        let part = held.shared.as_ref();
+        let part = part.and_then(|(site, rate)| self.part(now, site, *rate));
+        let limit = match (own, part) {
+            (Some(own), Some(part)) => Some(own.min(part)),
+            (own, part) => own.or(part),
+        };
+        let pace = Pace {
+            limit,
+            polite: held.polite,
+        };
+        self.pace.send_if_modified(|before| {
+            let is_new = *before != pace;
+            *before = pace;
+            is_new
+        });
+        self.tell_held(held);
+    }
+
+    /// What limits say of this node now; none where it is no agent.
+    fn held(&self, now: Now) -> Option<Held> {
+        let me = self.replica.me()?;
+        let member = self.replica.authority().member(&me)?;
+        if !member.roles.has(Role::Agent) {
+            return None;
+        }
+        let limits = &self.replica.document().plan().limits;
+        let own = limits.get(&Limited::Server(me)).map(|set| &set.limit);
+        let site = member.site.clone();
+        let shared = site.and_then(|site| {
+            let set = limits.get(&Limited::Site(site.clone()))?;
+            let rate = hours::rate_at(&set.limit, now.wall);
+            (rate != Rate::OFF).then_some((site, rate))
+        });
+        Some(Held {
+            own: own.map_or(Rate::OFF, |limit| hours::rate_at(limit, now.wall)),
+            shared,
+            polite: own.is_some_and(|limit| limit.polite),
+        })
+    }
+
+    fn senders(&self, now: Now, site: &Name) -> BTreeSet<NodeId> {
+        let plan = self.replica.document().plan();
+        let (authority, reports) = (self.replica.authority(), self.replica.reports());
+        senders(plan, authority, reports, now.wall, site)
+    }
+
+    /// What this agent may take of a rate that its site shares.
+    fn part(&self, now: Now, site: &Name, rate: Rate) -> Option<NonZeroU64> {
+        let rate = rate.bytes_per_sec()?;
+        let me = self.replica.me()?;
+        let heard = self.limits.heard.iter();
+        let heard = heard.filter(|(_, until)| now.mono_millis < **until);
+        let mut lending: BTreeSet<NodeId> = heard.map(|(agent, _)| *agent).collect();
+        lending.remove(&me);
+        if self.limits.lending.is_bound(now.mono_millis) {
+            lending.insert(me);
+        }
+        let senders = self.senders(now, site);
+        NonZeroU64::new(share(rate.get(), &senders, &lending, &me))
+    }
+
+    /// For how long this agent lends what it does not use of its site's limit; none where it
+    /// sends, or nobody would count it.
+    pub(super) fn lends_millis(&self) -> Option<u64> {
+        let now = self.now();
+        let (site, _) = self.held(now)?.shared?;
+        let me = self.replica.me()?;
+        let lends = self.limits.lending.lends(now.mono_millis);
+        let span = LENT_MILLIS + 3 * self.pace_millis();
+        (lends && self.senders(now, &site).contains(&me)).then_some(span.min(MAX_LENT_MILLIS))
+    }
+
+    /// Whether it is time to say so, where nothing else is to be said.
+    pub(super) fn is_lending_due(&self, now_millis: u64) -> bool {
+        now_millis >= self.limits.next_say_millis
+    }
+
+    /// It is about to say so: from here on it keeps to it.
+    pub(super) fn says_it_lends(&mut self, now_millis: u64, span_millis: u64) {
+        self.limits.next_say_millis = now_millis + SAY_MILLIS;
+        self.limits.lending.said(now_millis, span_millis);
+        self.settle_pace();
+    }
+
+    fn tell_held(&mut self, held: Held) {
+        let before = self.limits.told.replace(held.clone());
+        let note = Note::info("limit", held.text());
+        match before {
+            None if held != Held::NOTHING => self.tell_once(None, note),
+            Some(before) if before != held => self.tell(None, note),
+            _ => {}
+        }
+    }
+
+    /// Sets a limit.
+    pub fn limit_set(&mut self, asked: &PlannedLimit) -> Result<LimitView, CallError> {
+        self.require_operator()?;
+        let (of, limit) = self.limit_of(asked)?;
+        let about = of.clone();
+        self.edit(move |edit| edit.set_limit(&about, &limit))?;
+        self.settle_pace();
+        self.limit_view(&of)
+    }
+
+    /// Takes a limit away, and answers what it was.
+    pub fn limit_remove(&mut self, asked: &LimitOf) -> Result<LimitView, CallError> {
+        self.require_operator()?;
+        let of = self.limit_that_is_set(asked)?;
+        let view = self.limit_view(&of)?;
+        self.edit(move |edit| edit.remove_limit(&of))?;
+        self.settle_pace();
+        Ok(view)
+    }
+
+    fn limit_view(&mut self, of: &Limited) -> Result<LimitView, CallError> {
+        let view = self.with_state(|state| state.limit_of(of));
+        view.ok_or_else(|| CallError::Failed("the limit was taken away by another edit".into()))
+    }
+
+    /// Whom a limit is asked for, and what it is to say.
+    pub(super) fn limit_of(&self, asked: &PlannedLimit) -> Result<(Limited, Limit), CallError> {
+        let of = match target(asked.server.as_deref(), asked.site.as_deref())? {
+            Target::Server(wanted) => {
+                let member = find_member(self.replica.authority(), wanted)?;
+                super::calls::active_in(member, Role::Agent)?;
+                Limited::Server(member.id)
+            }
+            Target::Site(wanted) => Limited::Site(self.known_site(wanted)?),
+        };
+        self.require_scope_of(&of)?;
+        let limit = Limit {
+            timetable: asked.timetable.parse().map_err(usage)?,
+            zone: hours::zone_named(&asked.zone).map_err(usage)?,
+            polite: asked.polite,
+        };
+        if let Some(field) = of.unsound(&limit) {
+            let entry = EntryId::Limit(of);
+            return Err(match field {
+                "polite" => usage(
+                    "only a server can be asked to be polite, not a site: set it for each of its servers",
+                ),
+                field => EditError::Unsound { entry, field }.into(),
+            });
+        }
+        Ok((of, limit))
+    }
+
+    /// The limit that is meant, of those that are set: its server may be gone.
+    pub(super) fn limit_that_is_set(&self, asked: &LimitOf) -> Result<Limited, CallError> {
+        let of = match target(asked.server.as_deref(), asked.site.as_deref())? {
+            Target::Server(wanted) => {
+                Limited::Server(find_member(self.replica.authority(), wanted)?.id)
+            }
+            Target::Site(wanted) => match Name::new(wanted) {
+                Ok(name) => Limited::Site(name),
+                Err(_) => return Err(no_limit(&format!("site {wanted}"))),
+            },
+        };
+        if !self.replica.document().plan().limits.contains_key(&of) {
+            let what = match (&asked.server, &asked.site) {
+                (Some(server), _) => format!("server {server}"),
+                (_, site) => format!("site {}", site.as_deref().unwrap_or_default()),
+            };
+            return Err(no_limit(&what));
+        }
+        self.require_scope_of(&of)?;
+        Ok(of)
+    }
+
+    /// A site that a node is at, or is planned to be.
+    fn known_site(&self, wanted: &str) -> Result<Name, CallError> {
+        let name = Name::new(wanted).ok();
+        let known = name.filter(|name| {
+            let mut members = self.replica.authority().members();
+            let mut planned = self.replica.document().plan().servers.values();
+            members.any(|member| {
+                member.standing == Standing::Active && member.site.as_ref() == Some(name)
+            }) || planned.any(|server| server.site == name.as_str())
+        });
+        Ok(known.ok_or_else(|| LookupError::NotFound {
+            kind: "site",
+            wanted: wanted.chars().take(80).collect(),
+            list: "dunlin node list",
+        })?)
+    }
+
+    /// An operator that is limited to sites sets limits there.
+    fn require_scope_of(&self, of: &Limited) -> Result<(), CallError> {
+        let authority = self.replica.authority();
+        let me = authority.by_key(&self.replica.my_key());
+        let Some(scope @ Scope::Sites(_)) = me.map(|member| &member.scope) else {
+            return Ok(());
+        };
+        let site = match of {
+            Limited::Server(id) => authority.member(id).and_then(|member| member.site.as_ref()),
+            Limited::Site(name) => Some(name),
+        };
+        match scope.has(site) {
+            true => Ok(()),
+            false => Err(CallError::NotAuthorised(format!(
+                "this operator is limited to {scope}, and that is elsewhere: an operator without such a limit may do it"
+            ))),
+        }
+    }
+}
+
+enum Target<'a> {
+    Server(&'a str),
+    Site(&'a str),
+}
+
+fn target<'a>(server: Option<&'a str>, site: Option<&'a str>) -> Result<Target<'a>, CallError> {
+    match (server, site) {
+        (Some(server), None) => Ok(Target::Server(server)),
+        (None, Some(site)) => Ok(Target::Site(site)),
+        _ => Err(usage(
+            "a limit is of a server or of a site: name one of the two",
+        )),
+    }
+}
+
+fn no_limit(what: &str) -> CallError {
+    let wanted = what.chars().take(80).collect();
+    CallError::Lookup(LookupError::NotFound {
+        kind: "limit of",
+        wanted,
+        list: "dunlin limit list",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_an_agent_lends_counts_until_its_span_is_over_or_it_says_otherwise() {
+        let now = Now {
+            wall: keys::UnixSecs(1),
+            mono_millis: 0,
+        };
+        let (one, two) = (NodeId([1; 32]), NodeId([2; 32]));
+        let mut limits = Limits::new(now);
+        limits.hear(0, one, Some(3_000));
+        limits.hear(10, two, Some(u64::MAX));
+        assert_eq!(
+            limits.heard[&two],
+            10 + MAX_LENT_MILLIS,
+            "and no longer than that"
+        );
+        limits.hear(20, two, None);
+        assert_eq!(limits.heard.keys().collect::<Vec<_>>(), [&one]);
+        limits.hear(3_000, two, None);
+        assert!(limits.heard.is_empty());
+    }
+}

@@ -1,0 +1,196 @@
+//! What a limit says at one moment: the hours of its timetable in its time zone.
+//!
+//! Zones come from the machine's database, and from the one in this program where the
+//! machine has none. Not here: timetables themselves (`crdt::limit`), and what follows for
+//! who sends (`engine`).
+
+use crdt::{Limit, MinuteOfWeek, Rate};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use keys::UnixSecs;
+
+/// The zone where nothing else is known.
+pub const UTC: &str = "UTC";
+const MINUTE_SECS: u64 = 60;
+/// In a week every rate of a timetable comes to hold; a clock that is put forward or back
+/// makes it longer by a day at most.
+const FURTHEST_MINUTES: u64 = 8 * 24 * 60;
+
+/// A text that is the name of no time zone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no time zone that is known here: give a name of the IANA database, e.g. Europe/Berlin or UTC"
+)]
+pub struct UnknownZone(String);
+
+/// What a limit says at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holding {
+    /// The rate.
+    pub rate: Rate,
+    /// Until another one holds; none where it always does, and where that is not known.
+    pub until: Option<UnixSecs>,
+    /// Whether the zone is known here. Where it is not, the slowest rate holds all the time.
+    pub zone_is_known: bool,
+}
+
+/// The name of a zone as the database spells it.
+pub fn zone_named(text: &str) -> Result<String, UnknownZone> {
+    let unknown = || UnknownZone(text.chars().take(80).collect());
+    let zone = known(text).ok_or_else(unknown)?;
+    Ok(zone.iana_name().ok_or_else(unknown)?.to_owned())
+}
+
+/// The zone of this machine, or UTC where it has none with a name.
+pub fn zone_here() -> String {
+    let here = TimeZone::system();
+    let named = here.iana_name().map(zone_named);
+    named.and_then(Result::ok).unwrap_or_else(|| UTC.to_owned())
+}
+
+/// The rate that a limit says now.
+pub fn rate_at(limit: &Limit, now: UnixSecs) -> Rate {
+    match known(&limit.zone) {
+        Some(zone) => limit.timetable.at(minute(&zone, now)),
+        None => limit.timetable.slowest(),
+    }
+}
+
+/// The same, and until when.
+pub fn holding(limit: &Limit, now: UnixSecs) -> Holding {
+    let rate = rate_at(limit, now);
+    let zone = known(&limit.zone);
+    let until = zone.as_ref().and_then(|zone| {
+        limit.timetable.next_change(minute(zone, now))?;
+        // Minute by minute, as the clock goes: whatever is done to it in between.
+        let begun = now.0 - now.0 % MINUTE_SECS;
+        let minutes = (1..=FURTHEST_MINUTES).map(|minutes| begun + minutes * MINUTE_SECS);
+        let mut others =
+            minutes.filter(|at| limit.timetable.at(minute(zone, UnixSecs(*at))) != rate);
+        others.next().map(UnixSecs)
+    });
+    Holding {
+        rate,
+        until,
+        zone_is_known: zone.is_some(),
+    }
+}
+
+/// A moment as the clocks of a zone show it: `Fri 2026-11-27 18:00`.
+pub fn shown(at: UnixSecs, zone: &str) -> String {
+    let zone = known(zone).unwrap_or(TimeZone::UTC);
+    zone.to_datetime(timestamp(at))
+        .strftime("%a %Y-%m-%d %H:%M")
+        .to_string()
+}
+
+fn known(name: &str) -> Option<TimeZone> {
+    // It stands for a zone that could not be found out.
+    let zone = TimeZone::get(name).ok();
+    zone.filter(|zone| !zone.is_unknown())
+}
+
+fn minute(zone: &TimeZone, at: UnixSecs) -> MinuteOfWeek {
+    let clock = zone.to_datetime(timestamp(at));
+    let weekday = clock.weekday().to_monday_zero_offset();
+    let minute = i16::from(clock.hour()) * 60 + i16::from(clock.minute());
+    MinuteOfWeek::new(weekday.unsigned_abs().into(), minute.unsigned_abs())
+        .expect("a clock shows hours of a day of the week")
+}
+
+/// Times beyond those that a calendar has are taken as the last of them.
+fn timestamp(at: UnixSecs) -> Timestamp {
+    let secs = i64::try_from(at.0).unwrap_or(i64::MAX);
+    Timestamp::from_second(secs).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn limit(text: &str) -> Limit {
+        text.parse().unwrap()
+    }
+
+    fn at(text: &str) -> UnixSecs {
+        let time: Timestamp = text.parse().unwrap();
+        UnixSecs(time.as_second().unsigned_abs())
+    }
+
+    /// The rate that holds, and until when as clocks there show it.
+    fn told(limit: &Limit, now: &str) -> (String, Option<String>) {
+        let holding = holding(limit, at(now));
+        let until = holding.until.map(|until| shown(until, &limit.zone));
+        (holding.rate.to_string(), until)
+    }
+
+    #[test]
+    fn hours_are_those_of_the_zone() {
+        let text = "Mon-08:00,20MiB/s Fri-18:00,off";
+        let berlin = limit(&format!("{text} zone=Europe/Berlin"));
+        let tokyo = limit(&format!("{text} zone=Asia/Tokyo"));
+        // A Monday.
+        let now = "2026-11-23T06:59:00Z";
+        let until = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            told(&berlin, now),
+            ("off".into(), until("Mon 2026-11-23 08:00"))
+        );
+        assert_eq!(
+            told(&tokyo, now),
+            ("20MiB/s".into(), until("Fri 2026-11-27 18:00"))
+        );
+        let now = "2026-11-23T07:00:00Z";
+        assert_eq!(
+            told(&berlin, now),
+            ("20MiB/s".into(), until("Fri 2026-11-27 18:00"))
+        );
+        let always = limit("20MiB/s zone=Europe/Berlin");
+        assert_eq!(told(&always, now), ("20MiB/s".into(), None));
+    }
+
+    #[test]
+    fn a_clock_that_is_put_forward_or_back_changes_the_rate_when_it_shows_the_hour() {
+        // At 01:00 UTC the clocks of Berlin go from 02:00 to 03:00: there is no 02:30.
+        let spring = limit("02:30,1MiB/s 12:00,off zone=Europe/Berlin");
+        let (rate, until) = told(&spring, "2026-03-29T00:59:59Z");
+        assert_eq!(
+            (&*rate, until.as_deref()),
+            ("off", Some("Sun 2026-03-29 03:00"))
+        );
+        assert_eq!(told(&spring, "2026-03-29T01:00:00Z").0, "1MiB/s");
+        // And back from 03:00 to 02:00: 02:30 comes twice, and what ends at it with it.
+        let autumn = limit("02:15,1MiB/s 02:30,off zone=Europe/Berlin");
+        for (now, rate) in [
+            ("2026-10-25T00:20:00Z", "1MiB/s"),
+            ("2026-10-25T00:40:00Z", "off"),
+            ("2026-10-25T01:20:00Z", "1MiB/s"),
+            ("2026-10-25T01:40:00Z", "off"),
+        ] {
+            assert_eq!(told(&autumn, now).0, rate, "{now}");
+        }
+        let until = holding(&autumn, at("2026-10-25T00:40:30Z")).until;
+        assert_eq!(until, Some(at("2026-10-25T01:15:00Z")));
+    }
+
+    #[test]
+    fn in_a_zone_that_is_not_known_the_slowest_rate_holds() {
+        let limit = limit("08:00,20MiB/s 18:00,off zone=Mars/Olympus");
+        for now in ["2026-11-23T07:00:00Z", "2026-11-23T23:00:00Z"] {
+            let holding = holding(&limit, at(now));
+            assert_eq!(holding.rate.to_string(), "20MiB/s");
+            assert_eq!((holding.until, holding.zone_is_known), (None, false));
+        }
+    }
+
+    #[test]
+    fn a_zone_has_one_spelling_and_what_is_none_is_refused() {
+        assert_eq!(zone_named("europe/berlin").unwrap(), "Europe/Berlin");
+        assert_eq!(zone_named("UTC").unwrap(), "UTC");
+        for text in ["", "Berlin", "CEST", "Etc/Unknown", "+01:00"] {
+            assert!(zone_named(text).is_err(), "{text}");
+        }
+        assert!(zone_named(&zone_here()).is_ok());
+    }
+}

@@ -1,0 +1,96 @@
+//! Views of limits, with what they say now.
+
+use super::State;
+use crate::api::model::{LimitView, PlannedLimit};
+use crate::hours;
+use crdt::{LimitPlan, Limited};
+use keys::NodeId;
+use roles::share::senders;
+
+impl State<'_> {
+    /// Every limit, those of servers first, by name.
+    pub fn limits(&self) -> Vec<LimitView> {
+        let all = self.plan().limits.values();
+        let mut views: Vec<LimitView> = all.map(|set| self.limit_with_sharers(set)).collect();
+        let order = |view: &LimitView| {
+            (
+                view.server.is_none(),
+                view.server.clone(),
+                view.site.clone(),
+            )
+        };
+        views.sort_by_cached_key(order);
+        views
+    }
+
+    /// The limit that is set of this server or site.
+    pub fn limit_of(&self, of: &Limited) -> Option<LimitView> {
+        let set = self.plan().limits.get(of)?;
+        Some(self.limit_with_sharers(set))
+    }
+
+    /// Limits of a server, its own first.
+    pub(super) fn limits_of_server(&self, node: &NodeId) -> Vec<LimitView> {
+        let member = self.replica.authority().member(node);
+        let site = member.and_then(|member| member.site.clone());
+        let of = [Some(Limited::Server(*node)), site.map(Limited::Site)];
+        of.iter()
+            .flatten()
+            .filter_map(|of| self.limit_of(of))
+            .collect()
+    }
+
+    /// A limit as people set it.
+    pub(super) fn planned_limit(&self, set: &LimitPlan) -> PlannedLimit {
+        let (server, site) = match &set.of {
+            Limited::Server(id) => (Some(self.called(id)), None),
+            Limited::Site(name) => (None, Some(name.to_string())),
+        };
+        PlannedLimit {
+            server,
+            site,
+            timetable: set.limit.timetable.to_string(),
+            zone: set.limit.zone.clone(),
+            polite: set.limit.polite,
+        }
+    }
+
+    fn limit_with_sharers(&self, set: &LimitPlan) -> LimitView {
+        let holding = hours::holding(&set.limit, self.now);
+        let shared_by = match &set.of {
+            Limited::Server(_) => None,
+            Limited::Site(site) => {
+                let (authority, reports) = (self.replica.authority(), self.replica.reports());
+                Some(senders(self.plan(), authority, reports, self.now, site).len())
+            }
+        };
+        let conflicts = set.conflicts.iter().map(|conflict| {
+            format!(
+                "operators set the limit to {} apart from each other; {} holds: {}",
+                conflict.values.join(" or to "),
+                set.limit,
+                crdt::conflicts::why(&conflict.field)
+            )
+        });
+        LimitView {
+            server: match &set.of {
+                Limited::Server(id) => Some(self.name_of(id)),
+                Limited::Site(_) => None,
+            },
+            site: match &set.of {
+                Limited::Server(_) => None,
+                Limited::Site(name) => Some(name.to_string()),
+            },
+            timetable: set.limit.timetable.to_string(),
+            zone: set.limit.zone.clone(),
+            zone_is_known: holding.zone_is_known,
+            polite: set.limit.polite,
+            now: holding.rate.to_string(),
+            now_bytes_per_sec: holding.rate.bytes_per_sec().map(std::num::NonZeroU64::get),
+            until: holding.until.map(|until| until.to_string()),
+            shared_by,
+            set_by: self.name_of_key(&set.set_by),
+            conflicts: conflicts.collect(),
+        }
+    }
+}

@@ -193,6 +193,9 @@ pub struct Lapsed {
     pub migrations: Vec<String>,
     /// The same of servers.
     pub servers: Vec<String>,
+    /// The same of limits, by whom they are of.
+    #[serde(default)]
+    pub limits: Vec<String>,
 }
 
 /// This node's next key.

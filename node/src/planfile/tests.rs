@@ -26,10 +26,22 @@ fn migration(number: u8, name: &str) -> PlannedMigration {
     }
 }
 
+/// Of the server `web`.
+fn limit(timetable: &str) -> PlannedLimit {
+    PlannedLimit {
+        server: Some("web".into()),
+        site: None,
+        timetable: timetable.into(),
+        zone: "UTC".into(),
+        polite: false,
+    }
+}
+
 fn plan() -> PlanView {
     PlanView {
         base: vec!["abc 1 def".into()],
         servers: vec![server(1, "a"), server(2, "b")],
+        limits: vec![limit("20MiB/s")],
         migrations: vec![migration(7, "move")],
     }
 }
@@ -354,4 +366,78 @@ fn a_file_with_anything_changed_is_read_or_refused_with_a_line_of_it() {
         }
     }
     assert!(refused > 1_000, "only {refused} of 4,000 were refused");
+}
+
+#[test]
+fn a_limit_that_was_edited_is_set_and_one_that_was_not_stays_as_others_set_it() {
+    let base = plan();
+    let mut current = base.clone();
+    current.limits = vec![limit("1MiB/s")];
+    let unedited = compare(&file(&base), &base, &current).unwrap();
+    assert_eq!(unedited, Difference::default());
+    current.limits.clear();
+    let unedited = compare(&file(&base), &base, &current).unwrap();
+    assert_eq!(unedited, Difference::default(), "nor does it come back");
+
+    let mut edited = base.clone();
+    let site = PlannedLimit {
+        server: None,
+        site: Some("hq".into()),
+        ..limit("08:00,20MiB/s 18:00,off")
+    };
+    edited.limits = vec![limit("2MiB/s"), site.clone()];
+    let found = compare(&file(&edited), &base, &base).unwrap();
+    let set = [limit("2MiB/s"), site.clone()].map(PlanEdit::SetLimit);
+    assert_eq!(found.edits, set);
+    let applied = PlanView {
+        limits: vec![limit("2MiB/s"), site],
+        ..base.clone()
+    };
+    let again = compare(&file(&edited), &base, &applied).unwrap();
+    assert_eq!(again, Difference::default());
+}
+
+#[test]
+fn a_limit_by_id_and_in_other_words_is_the_same_and_one_left_out_is_left_out() {
+    let base = plan();
+    let mut other = base.clone();
+    other.limits = vec![PlannedLimit {
+        server: Some(id("web")),
+        timetable: "20480KiB/s".into(),
+        zone: "utc".into(),
+        ..limit("")
+    }];
+    assert_eq!(
+        compare(&file(&other), &base, &base).unwrap(),
+        Difference::default()
+    );
+    other.limits.push(limit("1MiB/s"));
+    let twice = compare(&file(&other), &base, &base).unwrap_err();
+    assert!(twice.why.contains("already"), "{twice}");
+    other.limits.clear();
+    let left = compare(&file(&other), &base, &base).unwrap();
+    assert_eq!(left.limits_left_out, [limit("").of()]);
+    assert!(left.edits.is_empty());
+    // Who wrote it by hand left nothing out.
+    other.base.clear();
+    let by_hand = compare(&file(&other), &base, &base).unwrap();
+    assert!(by_hand.limits_left_out.is_empty());
+}
+
+#[test]
+fn a_limit_that_is_none_is_named_by_its_line() {
+    for (entry, word) in [
+        ("server = \"web\"\n", "timetable"),
+        ("server = \"web\"\ntimetable = \"20\"\n", "no unit"),
+        (
+            "server = \"web\"\ntimetable = \"1MiB/s\"\nzone = \"Mars\"\n",
+            "time zone",
+        ),
+    ] {
+        let text = format!("[[server]]\nname = \"a\"\nsite = \"b\"\n\n[[limit]]\n{entry}");
+        let compared = parse(&text).and_then(|file| compare(&file, &plan(), &plan()));
+        let fault = compared.unwrap_err();
+        assert_eq!(fault.line, 5, "{fault}");
+        assert!(fault.why.contains(word), "{fault}");
+    }
 }

@@ -13,6 +13,7 @@ mod doctor;
 mod final_disks;
 mod harness;
 mod leases;
+mod limits;
 mod live_load;
 mod losses;
 mod metrics;

@@ -125,6 +125,10 @@ pub fn revoked(done: &NodeRevoked, look: &Look) -> String {
         let what = "edits of planned servers, which are as they were before or gone";
         lines.push(named(what, &lapsed.servers));
     }
+    if !lapsed.limits.is_empty() {
+        let what = "limits, which are as they were before or gone";
+        lines.push(named(what, &lapsed.limits));
+    }
     if !lines.is_empty() {
         page.line(gone);
         lines.into_iter().for_each(|line| {

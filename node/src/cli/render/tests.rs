@@ -3,8 +3,8 @@
 
 use super::*;
 use crate::api::model::{
-    CheckState, CheckView, DoctorView, ExposureView, FlowView, Lapsed, NodeRevoked, PathView,
-    PlannedServer, RevokedView, RoundTripView, ServerView, SpeedView,
+    CheckState, CheckView, DoctorView, ExposureView, FlowView, Lapsed, LimitView, MigrationView,
+    NodeRevoked, PathView, PlannedServer, RevokedView, RoundTripView, ServerView, SpeedView,
 };
 use crate::cli::page::{Look, Page, Table};
 use crate::cli::task::Verb;
@@ -86,6 +86,7 @@ fn a_revocation_that_is_only_looked_at_says_so() {
         honoured_edits: None,
         lapsed: Lapsed {
             servers: vec!["db1".into()],
+            limits: vec!["site hq".into()],
             ..Lapsed::default()
         },
     };
@@ -94,7 +95,8 @@ fn a_revocation_that_is_only_looked_at_says_so() {
         [
             "node web would be revoked; nothing was changed",
             "would no longer count:",
-            "  edits of planned servers, which are as they were before or gone: db1"
+            "  edits of planned servers, which are as they were before or gone: db1",
+            "  limits, which are as they were before or gone: site hq"
         ]
     );
 }
@@ -562,4 +564,47 @@ fn a_speed_check_shows_way_round_trip_and_both_directions() {
         page.contains("3600.0 s ahead of this one: set both"),
         "{page}"
     );
+}
+
+#[test]
+fn limits_are_shown_with_what_holds_now_and_until_when() {
+    let site = LimitView {
+        server: None,
+        site: Some("hq".into()),
+        timetable: "100Mbit/s".into(),
+        now: "100Mbit/s".into(),
+        until: None,
+        shared_by: Some(3),
+        zone: "Mars/Olympus".into(),
+        zone_is_known: false,
+        conflicts: vec!["operators set the limit apart".into()],
+        ..limit()
+    };
+    assert_eq!(
+        shown(&limits::list(&[limit(), site.clone()], &look())),
+        [
+            "OF          NOW        UNTIL                 TIMETABLE                ZONE           POLITE  SHARED BY  SET BY",
+            "server web  20MiB/s    Sat 2026-01-31 18:00  08:00,20MiB/s 18:00,off  Europe/Berlin  -       -          office",
+            "site hq     100Mbit/s  -                     100Mbit/s                Mars/Olympus   -       3 agents   office",
+            "time zone Mars/Olympus is not known here: the slowest rate of the limit of site hq holds all the time",
+            "operators set the limit apart",
+        ]
+    );
+    let limited = ServerView {
+        limits: vec![limit(), site],
+        ..server()
+    };
+    let page = servers::page(&limited, &look());
+    let line = "limit     20MiB/s for server web until Sat 2026-01-31 18:00 (Europe/Berlin); 100Mbit/s for site hq";
+    assert!(shown(&page).contains(&line), "{page}");
+    let moved = MigrationView {
+        limits: vec![LimitView {
+            polite: true,
+            ..limit()
+        }],
+        ..migration("started", vec![])
+    };
+    let page = migrations::page(&moved, &look());
+    assert!(page.contains("(Europe/Berlin), polite\n"), "{page}");
+    assert!(limits::list(&[], &look()).contains("dunlin limit set"));
 }

@@ -50,6 +50,11 @@ fn every_command_of_the_contract_is_taken() {
         "server show web",
         "volume add /dev/vda --name root",
         "volume list",
+        "limit set --server web 20MiB/s",
+        "limit set --site hq Mon-08:00,100Mbit/s --zone Europe/Berlin",
+        "limit set --server web off --polite",
+        "limit list",
+        "limit remove --site hq",
         "migration create --server web --to local",
         "migration create --server web --to local --site s --name n --provisioner p --replicator a --replicator b --disk c --disk d",
         "migration list",
@@ -230,4 +235,25 @@ fn every_command_and_option_says_what_it_does() {
         command.get_subcommands().for_each(check);
     }
     check(&Cli::command());
+}
+
+#[test]
+fn a_limit_is_of_one_thing_and_says_a_rate_with_its_unit() {
+    for (line, word) in [
+        ("limit set 20MiB/s", "--server"),
+        (
+            "limit set --server web --site hq 20MiB/s",
+            "cannot be used with",
+        ),
+        ("limit set --server web", "TIMETABLE"),
+        ("limit set --server web 20", "has no unit that is known"),
+        ("limit set --server web 1KiB/s", "at least 64KiB/s"),
+        ("limit set --server web 25:00,20MiB/s", "23:59"),
+        ("limit set --server web 20MiB/s --zone Mars", "IANA"),
+        ("limit set --site hq off --polite", "cannot be used with"),
+        ("limit remove", "--server"),
+    ] {
+        let refused = parse(line).expect_err(line).to_string();
+        assert!(refused.contains(word), "`{line}`: {refused}");
+    }
 }

@@ -79,6 +79,10 @@ impl Reader for Scripted {
         self.verify.clone().ok_or_else(|| not_found(which))
     }
 
+    async fn limits(&self) -> Result<Vec<LimitView>, CommandError> {
+        Ok(self.all(super::limit()))
+    }
+
     async fn plan(&self) -> Result<PlanView, CommandError> {
         Ok(PlanView::default())
     }

@@ -22,6 +22,7 @@ fn every_look() -> Vec<Read> {
         Read::Servers,
         Read::Server("s".into()),
         Read::Volumes,
+        Read::Limits,
         Read::Migrations,
         Read::Migration("m".into()),
         Read::Events(Events::default()),
@@ -60,6 +61,7 @@ async fn an_empty_list_says_what_to_do_next() {
         Read::Nodes,
         Read::Servers,
         Read::Volumes,
+        Read::Limits,
         Read::Migrations,
     ] {
         let name = format!("{look:?}");

@@ -74,6 +74,7 @@ pub fn server() -> ServerView {
         connected: Some(true),
         reported_at: Some("2026-01-31T07:58:00Z".into()),
         disks: vec![disk()],
+        limits: vec![],
     }
 }
 
@@ -138,6 +139,7 @@ pub fn migration(desired: &str, volumes: Vec<JobView>) -> MigrationView {
         volumes,
         exposure: None,
         standing_grants: vec![],
+        limits: vec![],
         conflicts: Vec::new(),
         next: Some("dunlin migration watch web-1".into()),
     }
@@ -219,5 +221,19 @@ pub fn proven(source: Option<&str>, target: Option<&str>) -> VerifyView {
             confirmed: false,
             unconfirmed: Some("not confirmed by another node yet".into()),
         }],
+    }
+}
+
+pub fn limit() -> LimitView {
+    LimitView {
+        server: Some("web".into()),
+        timetable: "08:00,20MiB/s 18:00,off".into(),
+        zone: "Europe/Berlin".into(),
+        zone_is_known: true,
+        now: "20MiB/s".into(),
+        now_bytes_per_sec: Some(20 << 20),
+        until: Some("2026-01-31T17:00:00Z".into()),
+        set_by: "office".into(),
+        ..LimitView::default()
     }
 }

@@ -3,7 +3,7 @@
 //! Not here: making it, and supposing that it was made (`members`, `mesh`).
 
 use crate::api::model::Lapsed;
-use crdt::{Document, MigrationPlan, ServerPlan};
+use crdt::{Document, LimitPlan, Limited, MigrationPlan, ServerPlan};
 use keys::authority::Authority;
 use keys::{MigrationId, NodeId, ServerId, Standing, UnixSecs};
 use std::collections::BTreeMap;
@@ -15,6 +15,7 @@ pub(super) struct Counted {
     grants: Vec<(String, MigrationId)>,
     migrations: BTreeMap<MigrationId, MigrationPlan>,
     servers: BTreeMap<ServerId, ServerPlan>,
+    limits: BTreeMap<Limited, LimitPlan>,
     /// Edits of the plan by one node, with all keys that it had.
     edits: u64,
 }
@@ -49,6 +50,7 @@ impl Counted {
                 .collect(),
             migrations: document.plan().migrations.clone(),
             servers: document.plan().servers.clone(),
+            limits: document.plan().limits.clone(),
             edits: its.map(|(_, head)| head.seq).sum(),
         }
     }
@@ -67,6 +69,8 @@ impl Counted {
         let changed = changed.filter(|(id, plan)| after.migrations.get(id) != Some(plan));
         let servers = self.servers.iter();
         let servers = servers.filter(|(id, plan)| after.servers.get(id) != Some(plan));
+        let limits = self.limits.iter();
+        let limits = limits.filter(|(of, set)| after.limits.get(of) != Some(set));
         Lapsed {
             nodes: nodes
                 .filter(|(id, _)| id != target)
@@ -81,6 +85,19 @@ impl Counted {
             edits: self.edits.saturating_sub(after.edits),
             migrations: changed.map(|(id, _)| self.migration(id)).collect(),
             servers: servers.map(|(_, plan)| plan.name.clone()).collect(),
+            limits: limits.map(|(of, _)| self.limited(of)).collect(),
+        }
+    }
+
+    fn limited(&self, of: &Limited) -> String {
+        match of {
+            Limited::Server(id) => {
+                let mut nodes = self.nodes.iter();
+                let found = nodes.find(|(node, _)| node == id);
+                let name = found.map_or_else(|| id.short(), |(_, name)| name.clone());
+                format!("server {name}")
+            }
+            Limited::Site(_) => of.to_string(),
         }
     }
 

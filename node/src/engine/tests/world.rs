@@ -253,8 +253,8 @@ impl World {
             (!engine.listening.is_empty()).then_some(())
         })
         .await;
-        let replicator = join(&operator, folder.path(), "replicator").await;
-        let agent = join(&operator, folder.path(), "agent").await;
+        let replicator = join(&operator, folder.path(), "replicator", "replicator").await;
+        let agent = join(&operator, folder.path(), "agent", "agent").await;
         let disk = folder.path().join("disk.raw");
         std::fs::write(&disk, content(0)).unwrap();
         Self {
@@ -268,14 +268,30 @@ impl World {
 
     /// Plans and starts a migration of the agent's disk, and waits for its first pass.
     pub async fn migrate(&self) -> JobId {
-        let path = self.disk.clone();
+        self.migrate_of(&self.agent, "agent", "m", &self.disk).await
+    }
+
+    /// One more agent of this name.
+    pub async fn one_more(&self, name: &str) -> Running {
+        join(&self.operator, self.folder.path(), name, "agent").await
+    }
+
+    /// The same of the disk of any agent.
+    pub async fn migrate_of(
+        &self,
+        agent: &Running,
+        server: &'static str,
+        name: &'static str,
+        disk: &Path,
+    ) -> JobId {
+        let path = disk.to_owned();
         let offer = VolumeAdd { path, name: None };
-        self.agent
+        agent
             .call(move |engine| engine.volume_add(&offer).unwrap())
             .await;
         let asked = MigrationCreate {
-            name: Some("m".into()),
-            server: "agent".into(),
+            name: Some(name.into()),
+            server: server.into(),
             to: "local".into(),
             site: None,
             provisioner: None,
@@ -287,13 +303,13 @@ impl World {
         })
         .await;
         self.operator
-            .call(|engine| {
+            .call(move |engine| {
                 engine
-                    .migration_start("m", false, ActionOptions::default())
+                    .migration_start(name, false, ActionOptions::default())
                     .unwrap()
             })
             .await;
-        until("the first pass", &self.agent, |engine| {
+        until("the first pass", agent, |engine| {
             let mut slots = engine.agents.iter();
             let passed = slots.find(|(_, slot)| !slot.machine.record().passes.is_empty());
             passed.map(|(job, _)| *job)
@@ -445,11 +461,12 @@ pub fn content(seed: u64) -> Vec<u8> {
     bytes
 }
 
-async fn join(operator: &Running, folder: &Path, name: &str) -> Running {
+/// All who join are at the site `here`.
+async fn join(operator: &Running, folder: &Path, name: &str, role: &str) -> Running {
     let asked = InviteCreate {
-        roles: vec![name.into()],
+        roles: vec![role.into()],
         name: None,
-        site: None,
+        site: Some("here".into()),
         expires_secs: 600,
         uses: 1,
         scope: vec![],

@@ -41,6 +41,7 @@ fn false_progress(job: JobId, other: u8) -> Progressed {
     Progressed {
         number: (1, other.into()),
         figures: jobs.collect(),
+        lends_millis: None,
     }
 }
 

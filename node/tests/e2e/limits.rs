@@ -1,0 +1,143 @@
+//! Limits of how fast is sent: set, shown, removed, and carried by the plan's file.
+//!
+//! Not here: hours and shares, which have their own tests, and keeping to them.
+
+use crate::harness::{Lab, Node, eventually};
+use serde_json::Value;
+use std::fs;
+
+/// An operator, and the agent `web` at the site `berlin`, both running.
+fn mesh(lab: &Lab) -> (Node, Node) {
+    let mut operator = lab.founder("operator");
+    operator.start();
+    let mut web = lab.node("web");
+    let invite = operator.invite(&["--role", "agent", "--site", "berlin"]);
+    web.join(&invite).ok();
+    web.start();
+    eventually("the agent has reported", || {
+        let shown = operator.run(&["server", "list"]).ok();
+        (shown.as_array()?.len() == 1).then_some(())
+    });
+    (operator, web)
+}
+
+fn limits(node: &Node) -> Vec<Value> {
+    let listed = node.run(&["limit", "list"]).ok();
+    listed.as_array().unwrap().clone()
+}
+
+#[test]
+fn limits_are_set_listed_shown_where_they_hold_and_removed() {
+    let lab = Lab::new();
+    let (operator, web) = mesh(&lab);
+    assert!(limits(&operator).is_empty());
+    let set = ["limit", "set", "--server", "web", "08:00,20MiB/s 18:00,off"];
+    let set = operator.run(&[&set[..], &["--zone", "europe/berlin", "--polite"]].concat());
+    let set = set.ok();
+    assert_eq!(set["server"], "web");
+    assert_eq!(set["zone"], "Europe/Berlin");
+    assert_eq!(set["polite"], true);
+    assert!(set["until"].is_string(), "{set:#}");
+    let site = ["limit", "set", "--site", "berlin", "100Mbit/s"];
+    let site = operator.run(&site).ok();
+    assert_eq!(site["now_bytes_per_sec"], 12_500_000);
+    assert!(
+        site["zone"].is_string() && site["until"].is_null(),
+        "{site:#}"
+    );
+    assert_eq!(limits(&operator), [set.clone(), site.clone()]);
+
+    // The agent hears of them, and tells what holds.
+    web.until_event(
+        "limit",
+        &["all servers of site berlin", "100Mbit/s", "gives way"],
+    );
+    assert_eq!(limits(&web).len(), 2);
+    let shown = operator.run(&["server", "show", "web"]).ok();
+    assert_eq!(shown["limits"], Value::Array(vec![set, site]));
+
+    let removed = operator.run(&["limit", "remove", "--site", "berlin"]).ok();
+    assert_eq!(removed["site"], "berlin");
+    operator
+        .run(&["limit", "set", "--server", "web", "off"])
+        .ok();
+    web.until_event("limit", &["no limit holds"]);
+    operator.run(&["limit", "remove", "--server", "web"]).ok();
+    assert!(limits(&operator).is_empty());
+}
+
+#[test]
+fn a_limit_that_is_wrong_or_of_nothing_is_refused_and_only_operators_set_one() {
+    let lab = Lab::new();
+    let (operator, web) = mesh(&lab);
+    let set = |of: &str, name: &str, timetable: &str| {
+        operator.run(&["limit", "set", of, name, timetable])
+    };
+    set("--server", "nope", "20MiB/s").fails(5, &["nope"]);
+    set("--site", "nope", "20MiB/s").fails(5, &["site `nope`"]);
+    set("--server", "operator", "20MiB/s").fails(2, &["not enrolled as agent"]);
+    set("--server", "web", "20").fails(2, &["unit"]);
+    set("--server", "web", "63KiB/s").fails(2, &["at least 64KiB/s"]);
+    set("--server", "web", "08:00,1MiB/s 8:00,off").fails(2, &["two entries"]);
+    let polite = ["limit", "set", "--site", "berlin", "off", "--polite"];
+    operator.run(&polite).fails(2, &["--polite"]);
+    operator
+        .run(&["limit", "set", "20MiB/s"])
+        .fails(2, &["--server"]);
+    for (of, name) in [
+        ("--server", "web"),
+        ("--server", "nope"),
+        ("--site", "berlin"),
+    ] {
+        operator
+            .run(&["limit", "remove", of, name])
+            .fails(5, &[name]);
+    }
+    web.run(&["limit", "set", "--server", "web", "20MiB/s"])
+        .fails(3, &["operator"]);
+    assert!(limits(&operator).is_empty());
+}
+
+#[test]
+fn limits_are_exported_edited_in_the_file_and_applied() {
+    let lab = Lab::new();
+    let (operator, _web) = mesh(&lab);
+    let file = lab.path("plan.toml");
+    let path = file.to_str().unwrap();
+    let set = [
+        "limit", "set", "--server", "web", "20MiB/s", "--zone", "UTC",
+    ];
+    operator.run(&set).ok();
+    let exported = operator.run(&["plan", "export", path]);
+    assert!(exported.status.success(), "{exported:?}");
+    let text = fs::read_to_string(&file).unwrap();
+    let nothing = operator.run(&["plan", "apply", path]).ok();
+    assert_eq!(nothing["edits"], Value::Array(vec![]), "{nothing:#}");
+
+    let site = "\n[[limit]]\nsite = \"berlin\"\ntimetable = \"Mon-08:00,1MiB/s Fri-18:00,off\"\nzone = \"Europe/Berlin\"\n";
+    fs::write(&file, text.replace("20MiB/s", "30MiB/s") + site).unwrap();
+    let applied = operator.run(&["plan", "apply", path]).ok();
+    assert_eq!(applied["changed"], 2, "{applied:#}");
+    let timetables: Vec<Value> = limits(&operator)
+        .into_iter()
+        .map(|limit| limit["timetable"].clone())
+        .collect();
+    assert_eq!(timetables, ["30MiB/s", "Mon-08:00,1MiB/s Fri-18:00,off"]);
+
+    // What is not in the file any more stays, unless it is to go.
+    let base: String = text
+        .lines()
+        .filter(|line| line.starts_with("base"))
+        .collect();
+    fs::write(&file, &base).unwrap();
+    let kept = operator.run(&["plan", "apply", path]).ok();
+    assert_eq!(
+        (&kept["limits_kept"], &kept["deleted"]),
+        (&1.into(), &0.into())
+    );
+    let gone = operator.run(&["plan", "apply", path, "--delete"]).ok();
+    assert_eq!(gone["deleted"], 1, "{gone:#}");
+    let left = limits(&operator);
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0]["site"], "berlin", "it was set after the export");
+}

@@ -111,12 +111,17 @@ impl World {
 
     /// Enrols a node at the site `here`.
     pub(crate) fn enrol(&mut self, seed: u8, roles: &[Role]) {
+        self.enrol_until(seed, roles, None);
+    }
+
+    /// The same, with an end.
+    pub(crate) fn enrol_until(&mut self, seed: u8, roles: &[Role], not_after: Option<UnixSecs>) {
         let enrolment = Enrolment {
             subject: key(seed).public(),
             name: Name::new("node").unwrap(),
             roles: roles.iter().copied().collect(),
             site: Some(Name::new("here").unwrap()),
-            not_after: None,
+            not_after,
             scope: keys::Scope::Everywhere,
             admission: Admission::Root,
         };

@@ -1,6 +1,6 @@
 //! Limits of how fast is sent: set, shown, removed, and carried by the plan's file.
 //!
-//! Not here: hours and shares, which have their own tests, and keeping to them.
+//! Not here: hours, shares and the exact pace, which have tests of their own.
 
 use crate::harness::{Lab, Node, eventually};
 use serde_json::Value;
@@ -95,6 +95,21 @@ fn a_limit_that_is_wrong_or_of_nothing_is_refused_and_only_operators_set_one() {
     }
     web.run(&["limit", "set", "--server", "web", "20MiB/s"])
         .fails(3, &["operator"]);
+    // An operator whose word counts in Paris.
+    let mut paris = lab.node("paris");
+    let scoped = ["--role", "operator", "--scope", "paris"];
+    paris.join(&operator.invite(&scoped)).ok();
+    paris.start();
+    eventually("it knows the agent", || {
+        let known = paris.run(&["node", "list"]).ok();
+        let mut known = known.as_array()?.iter();
+        known.any(|node| node["name"] == "web").then_some(())
+    });
+    for (of, name) in [("--server", "web"), ("--site", "berlin")] {
+        paris
+            .run(&["limit", "set", of, name, "20MiB/s"])
+            .fails(3, &["limited to paris"]);
+    }
     assert!(limits(&operator).is_empty());
 }
 
@@ -140,4 +155,28 @@ fn limits_are_exported_edited_in_the_file_and_applied() {
     let left = limits(&operator);
     assert_eq!(left.len(), 1);
     assert_eq!(left[0]["site"], "berlin", "it was set after the export");
+}
+
+/// At 64 KiB/s the disk takes two minutes, which nobody here waits for.
+#[test]
+fn a_limit_slows_blocks_that_move_and_they_go_on_at_once_when_it_is_taken_away() {
+    let lab = Lab::new();
+    let disk = lab.disk("disk.raw", 8, 1);
+    let mesh = lab.mesh_of_three();
+    mesh.plan(&disk);
+    let set = ["limit", "set", "--server", "agent", "64KiB/s"];
+    mesh.operator.run(&set).ok();
+    mesh.agent.until_event("limit", &["64KiB/s"]);
+    mesh.act("start");
+    let view = mesh.until("some of it", |view| {
+        let sent = view["volumes"][0]["progress"]["sent_bytes"].as_u64();
+        sent.is_some_and(|sent| sent >= 192 << 10)
+    });
+    assert_eq!(view["limits"][0]["now"], "64KiB/s", "{view:#}");
+    let removed = ["limit", "remove", "--server", "agent"];
+    mesh.operator.run(&removed).ok();
+    let view = mesh.until_passes(1);
+    let millis = view["volumes"][0]["passes"][0]["millis"].as_u64().unwrap();
+    assert!(millis >= 2_000, "{view:#}");
+    mesh.cut_over(&disk);
 }

@@ -42,7 +42,7 @@ proptest! {
     }
 
     #[test]
-    fn where_all_is_heard_only_what_is_kept_to_begin_with_is_unused(
+    fn where_all_is_heard_the_whole_limit_is_shared_out(
         rate in 65_536_u64..1 << 40,
         count in 1_u8..60,
         lend in 0_u8..60,
@@ -126,4 +126,30 @@ fn agents_of_the_site_count_whose_migrations_go_on_and_are_not_over() {
         counted(&world, "here").is_empty(),
         "it may not send any more"
     );
+}
+
+#[test]
+fn an_agent_whose_enrolment_is_over_and_a_node_that_is_none_do_not_count() {
+    const OTHER: u8 = 9;
+    for (role, not_after, counts) in [
+        (Role::Agent, None, true),
+        (Role::Agent, Some(UnixSecs(NOW.wall.0 + 1)), true),
+        (Role::Agent, Some(NOW.wall), false),
+        (Role::Replicator, None, false),
+    ] {
+        let mut world = World::new();
+        world.enrol_until(OTHER, &[role], not_after);
+        let mut planned = world.document.plan().migrations.values();
+        let other = crdt::MigrationPlan {
+            id: keys::MigrationId([7; 16]),
+            source: world.id(OTHER),
+            desired: Desired::Started,
+            ..planned.next().unwrap().clone()
+        };
+        world.edit(|edit| edit.create_migration(&other));
+        let here = Name::new("here").unwrap();
+        let (plan, authority) = (world.document.plan(), &world.authority);
+        let counted = senders(plan, authority, &world.reports, NOW.wall, &here);
+        assert_eq!(counted.contains(&world.id(OTHER)), counts, "{not_after:?}");
+    }
 }

@@ -181,6 +181,7 @@ fn what_is_no_limit_is_a_problem_and_can_be_set_anew() {
     let berlin = site("berlin");
     let strange = [
         OpType::Put("fast".into()),
+        OpType::Put("off zone=UTC polite".into()),
         OpType::Put(ScalarValue::Uint(7)),
         OpType::Make(automerge::ObjType::Map),
     ];

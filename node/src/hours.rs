@@ -94,7 +94,7 @@ fn minute(zone: &TimeZone, at: UnixSecs) -> MinuteOfWeek {
     let clock = zone.to_datetime(timestamp(at));
     let weekday = clock.weekday().to_monday_zero_offset();
     let minute = i16::from(clock.hour()) * 60 + i16::from(clock.minute());
-    MinuteOfWeek::new(weekday.unsigned_abs().into(), minute.unsigned_abs())
+    MinuteOfWeek::new(weekday.unsigned_abs(), minute.unsigned_abs())
         .expect("a clock shows hours of a day of the week")
 }
 

@@ -125,7 +125,7 @@ impl Running {
                 // A dropped sender stops it too.
                 let _ = stopped.await;
             };
-            let ran = engine.run(net_events, messages, |_| {}, stopped);
+            let ran = Box::pin(engine.run(net_events, messages, |_| {}, stopped));
             ran.await.unwrap();
             drop(lock);
         });

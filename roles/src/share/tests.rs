@@ -89,6 +89,7 @@ fn an_agent_lends_once_it_was_quiet_and_is_bound_until_nobody_counts_on_it_any_m
     assert!(lending.is_bound(18_999));
     assert!(!lending.is_bound(19_000));
     // Nothing new is sent, and what was is not durable.
+    lending.look(20_000, 8, true);
     lending.look(60_000, 8, true);
     assert!(!lending.lends(60_000));
 }

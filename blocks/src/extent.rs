@@ -184,9 +184,10 @@ pub fn check_extent(
     leaves: Vec<Leaf>,
     data: &[u8],
 ) -> Result<CheckedExtent, BadExtent> {
-    let mut check = ExtentCheck::new(geometry, (first, leaves), data.len() as u64)?;
-    data.chunks(BLOCK_SIZE)
-        .try_for_each(|block| check.block(block))?;
+    let check = ExtentCheck::new(geometry, (first, leaves), data.len() as u64)?;
+    let check = data
+        .chunks(BLOCK_SIZE)
+        .try_fold(check, ExtentCheck::block)?;
     check.finish()
 }
 
@@ -231,24 +232,24 @@ impl ExtentCheck {
         })
     }
 
-    /// Looks at the bytes of the next block.
+    /// Looks at the bytes of the next block. The check goes on only where they are right.
     ///
     /// # Errors
     /// When they do not hash to its leaf; the extent must not be written then.
-    pub fn block(&mut self, bytes: &[u8]) -> Result<(), BadExtent> {
+    pub fn block(mut self, bytes: &[u8]) -> Result<Self, BadExtent> {
         let block = BlockIndex(self.first.0 + self.seen as u64);
         let expected = self.leaves.get(self.seen);
         if bytes.is_empty() || expected != Some(&leaf(self.geometry, block, bytes)) {
             return Err(BadExtent::Mismatch { block });
         }
         self.seen += 1;
-        Ok(())
+        Ok(self)
     }
 
     /// What was checked.
     ///
     /// # Errors
-    /// When not all of its blocks were looked at, or one of them was refused.
+    /// When not all of its blocks were looked at.
     pub fn finish(self) -> Result<CheckedExtent, BadExtent> {
         let (first, leaves) = (self.first, self.leaves);
         if self.seen < leaves.len() {
@@ -333,23 +334,16 @@ mod tests {
             block: BlockIndex(at),
         };
         assert_eq!(check().finish(), Err(block(5)));
-        let mut two = check();
-        two.block(&data[..BLOCK_SIZE]).unwrap();
-        two.block(&data[..BLOCK_SIZE]).unwrap();
-        assert_eq!(two.finish(), Err(block(7)));
-        // One that was refused is not passed over.
-        let mut wrong = check();
-        assert_eq!(wrong.block(&[8; BLOCK_SIZE]), Err(block(5)));
-        wrong.block(&data[..BLOCK_SIZE]).unwrap();
-        wrong.block(&data[..BLOCK_SIZE]).unwrap();
-        assert_eq!(wrong.finish(), Err(block(7)));
-        let mut all = check();
-        data.chunks(BLOCK_SIZE)
-            .for_each(|bytes| all.block(bytes).unwrap());
+        let seen = |blocks: usize| {
+            let data = data.chunks(BLOCK_SIZE).take(blocks);
+            data.fold(check(), |check, bytes| check.block(bytes).unwrap())
+        };
+        assert_eq!(seen(2).finish(), Err(block(7)));
+        assert_eq!(seen(1).block(&[8; BLOCK_SIZE]).err(), Some(block(6)));
         // There is no fourth, and an empty one is none.
-        assert_eq!(all.block(&data[..BLOCK_SIZE]), Err(block(8)));
-        assert_eq!(all.block(&[]), Err(block(8)));
-        assert!(all.finish().is_ok());
+        assert_eq!(seen(3).block(&data[..BLOCK_SIZE]).err(), Some(block(8)));
+        assert_eq!(seen(2).block(&[]).err(), Some(block(7)));
+        assert!(seen(3).finish().is_ok());
     }
 
     #[test]

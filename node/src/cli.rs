@@ -357,6 +357,7 @@ pub struct LimitSetArgs {
     pub of: LimitOfArgs,
     /// A rate, e.g. 20MiB/s, 100Mbit/s or `off`, at least 64KiB/s; or rates with hours, in
     /// one word: "08:00,20MiB/s 18:00,off" or "Mon-08:00,20MiB/s Fri-18:00,off"
+    #[arg(allow_hyphen_values = true)]
     pub timetable: Timetable,
     /// Time zone of the hours, e.g. Europe/Berlin [default: this machine's, else UTC]
     #[arg(long, value_name = "ZONE", value_parser = zone_named)]

@@ -227,10 +227,15 @@ async fn limit_set(
         zone: args.zone.unwrap_or_else(hours::zone_here),
         polite: args.polite,
     };
+    let before: Vec<LimitView> = client.get("/v1/limits").await?;
     let set: LimitView = client.post("/v1/limits", &asked).await?;
     screen.result(&set, |set, look| {
         render::limits::list(std::slice::from_ref(set), look)
-    })
+    })?;
+    if let Some(replaced) = render::limits::replaced(&before, &set) {
+        screen.note(replaced);
+    }
+    Ok(())
 }
 
 async fn migration_create(

@@ -27,6 +27,8 @@ const HEADER_LEN: usize = 5;
 pub(super) trait Handshake: Deref<Target: Deref<Target = CommonState>> {
     /// What rustls keeps of this end.
     type Data: Send + 'static;
+    /// Whether it is the client, to which a server may send tickets.
+    const IS_CLIENT: bool;
 
     /// Goes one step on.
     fn step<'c, 'i>(&'c mut self, came: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
@@ -40,6 +42,7 @@ pub(super) trait Handshake: Deref<Target: Deref<Target = CommonState>> {
 
 impl Handshake for UnbufferedClientConnection {
     type Data = ClientConnectionData;
+    const IS_CLIENT: bool = true;
 
     fn step<'c, 'i>(&'c mut self, came: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(came)
@@ -52,6 +55,7 @@ impl Handshake for UnbufferedClientConnection {
 
 impl Handshake for UnbufferedServerConnection {
     type Data = ServerConnectionData;
+    const IS_CLIENT: bool = false;
 
     fn step<'c, 'i>(&'c mut self, came: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(came)
@@ -211,6 +215,9 @@ mod tests {
         out: UnboundedSender<io::Result<Vec<u8>>>,
         sent: Arc<Mutex<Vec<u8>>>,
         changes: Option<usize>,
+        /// Sends nothing before it reads: flights that follow each other come as one.
+        gathers: bool,
+        gathered: Vec<u8>,
     }
 
     fn ends(changes: [Option<usize>; 2]) -> (End, End) {
@@ -220,6 +227,8 @@ mod tests {
             out,
             sent: Arc::default(),
             changes,
+            gathers: false,
+            gathered: Vec::new(),
         };
         (end(near, to_far, changes[0]), end(far, to_near, changes[1]))
     }
@@ -230,13 +239,17 @@ mod tests {
             cx: &mut Context<'_>,
             out: &mut [u8],
         ) -> Poll<io::Result<usize>> {
+            if !self.gathered.is_empty() {
+                let gathered = std::mem::take(&mut self.gathered);
+                let _ = self.out.unbounded_send(Ok(gathered));
+            }
             Pin::new(&mut self.incoming).poll_read(cx, out)
         }
     }
 
     impl AsyncWrite for End {
         fn poll_write(
-            self: Pin<&mut Self>,
+            mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
             bytes: &[u8],
         ) -> Poll<io::Result<usize>> {
@@ -248,8 +261,12 @@ mod tests {
                 *byte ^= 1;
             }
             let len = bytes.len();
-            // An end that is gone hears nothing.
-            let _ = self.out.unbounded_send(Ok(bytes));
+            drop(sent);
+            match self.gathers {
+                true => self.gathered.extend(bytes),
+                // An end that is gone hears nothing.
+                false => drop(self.out.unbounded_send(Ok(bytes))),
+            }
             Poll::Ready(Ok(len))
         }
 
@@ -266,6 +283,10 @@ mod tests {
     /// where a byte of what either sends is changed.
     fn speak(changes: [Option<usize>; 2]) -> (bool, [Vec<u8>; 2]) {
         let (near, far) = ends(changes);
+        speak_between(near, far)
+    }
+
+    fn speak_between(near: End, far: End) -> (bool, [Vec<u8>; 2]) {
         let sent = [near.sent.clone(), far.sent.clone()];
         let name = tls(1).protocol_info().next().unwrap();
         let do_speak = Rc::new(Cell::new(false));
@@ -322,6 +343,13 @@ mod tests {
             let counts = at < server.len() && !idle(&server).contains(&at);
             assert!(!(do_speak && counts), "byte {at} of the server");
         }
+    }
+
+    #[test]
+    fn what_comes_with_the_end_of_a_handshake_is_read_after_it() {
+        let (mut near, far) = ends([None; 2]);
+        near.gathers = true;
+        assert!(speak_between(near, far).0);
     }
 
     #[test]

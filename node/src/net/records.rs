@@ -41,6 +41,9 @@ const MAX_READ: usize = 8 * MAX_RECORD;
 const MAX_QUEUED: usize = 8;
 /// Messages after the handshake that come in pieces are at most so long.
 const MAX_HANDSHAKE: usize = 1 << 16;
+/// Records and messages without data that may come one after the other. An honest end sends
+/// a few tickets and, once in 256 GiB, new keys; each costs more to read than to send.
+const MAX_IDLE: u32 = 32;
 
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
@@ -69,6 +72,8 @@ pub(super) struct Records<C> {
     suite: &'static Tls13CipherSuite,
     sealing: Sealing,
     opening: Opening,
+    /// Whether the other end may send tickets: a server.
+    takes_tickets: bool,
 }
 
 /// What goes out.
@@ -99,6 +104,10 @@ struct Opening {
     handshake: Vec<u8>,
     /// The other end has said that no more comes.
     is_ended: bool,
+    /// Records and messages without data since the last one with some.
+    idle: u32,
+    /// What is told to all who read after it went wrong.
+    broken: Option<(io::ErrorKind, String)>,
 }
 
 /// What the next record was.
@@ -111,13 +120,15 @@ enum Opened {
 }
 
 impl<C> Records<C> {
-    /// Of a connection whose handshake is done. `came` is what came behind it.
+    /// Of a connection whose handshake is done, with a server that may send tickets or with
+    /// a client. `came` is what came behind it.
     ///
     /// # Errors
     /// When the cipher's keys cannot be had.
     pub(super) fn new<D: Send + 'static>(
         io: C,
         (secrets, keys): (ExtractedSecrets, KernelConnection<D>),
+        takes_tickets: bool,
         came: &[u8],
     ) -> Result<Self, Error> {
         let suite = keys
@@ -149,7 +160,10 @@ impl<C> Records<C> {
                 sealed: 0..came.len(),
                 handshake: Vec::new(),
                 is_ended: false,
+                idle: 0,
+                broken: None,
             },
+            takes_tickets,
         })
     }
 
@@ -179,15 +193,20 @@ impl<C> Records<C> {
 
     /// Opens the next record, if all of it is there, and does what it says.
     fn open_next(&mut self) -> io::Result<Opened> {
-        let Some((kind, plain)) = self.opening.open_record()? else {
+        let opening = &mut self.opening;
+        let Some((kind, plain)) = opening.open_record()? else {
             return Ok(Opened::Partly);
         };
         match kind {
-            ContentType::ApplicationData => {
-                self.opening.open = plain;
+            ContentType::ApplicationData if !opening.handshake.is_empty() => {
+                return Err(bad("a message that was broken off"));
+            }
+            ContentType::ApplicationData if !plain.is_empty() => {
+                (opening.open, opening.idle) = (plain, 0);
                 return Ok(Opened::Data);
             }
-            ContentType::Alert => self.opening.alerted(plain)?,
+            ContentType::ApplicationData => opening.idled()?,
+            ContentType::Alert => opening.alerted(plain)?,
             ContentType::Handshake => self.told(plain)?,
             _ => return Err(bad("a record of a kind that has no place here")),
         }
@@ -197,19 +216,22 @@ impl<C> Records<C> {
     /// Messages after the handshake.
     fn told(&mut self, plain: Range<usize>) -> io::Result<()> {
         let opening = &mut self.opening;
+        opening.idled()?;
         let bytes = opening.buf.get(plain).unwrap_or_default();
         if opening.handshake.len() + bytes.len() > MAX_HANDSHAKE {
             return Err(bad("a message is too long"));
         }
         opening.handshake.extend_from_slice(bytes);
-        while let Some((kind, body)) = first_message(&opening.handshake) {
-            let (len, is_asked) = (4 + body.len(), body == [1]);
+        let messages = std::mem::take(&mut opening.handshake);
+        let mut rest = &messages[..];
+        while let Some((kind, body, behind)) = first_message(rest) {
+            let is_asked = body == [1];
             let is_update = body == [0] || is_asked;
             match kind {
                 // Connections are never resumed.
-                NEW_SESSION_TICKET => {}
+                NEW_SESSION_TICKET if self.takes_tickets => {}
                 // What follows is under other keys, so that it cannot begin here.
-                KEY_UPDATE if is_update && opening.handshake.len() == len => {
+                KEY_UPDATE if is_update && behind.is_empty() => {
                     let (next, secrets) = self.keys.next_receiving().map_err(io::Error::other)?;
                     opening.decrypter = decrypter(self.suite, secrets).map_err(io::Error::other)?;
                     opening.next = next;
@@ -217,17 +239,20 @@ impl<C> Records<C> {
                 }
                 _ => return Err(bad("a message that has no place here")),
             }
-            opening.handshake.drain(..len);
+            opening.idled()?;
+            rest = behind;
         }
+        opening.handshake = rest.to_vec();
         Ok(())
     }
 }
 
-/// The first message, if all of it is there: its kind and what it says.
-fn first_message(bytes: &[u8]) -> Option<(u8, &[u8])> {
+/// The first message, if all of it is there: its kind, what it says, and what is behind it.
+fn first_message(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[kind, high, mid, low], rest) = bytes.split_first_chunk()?;
     let len = u32::from_be_bytes([0, high, mid, low]) as usize;
-    Some((kind, rest.get(..len)?))
+    let (body, behind) = rest.split_at_checked(len)?;
+    Some((kind, body, behind))
 }
 
 impl Sealing {
@@ -307,6 +332,15 @@ impl Opening {
         let begin = self.sealed.start + HEADER_LEN;
         self.sealed.start = begin + len;
         Ok(Some((kind, begin..begin + plain_len)))
+    }
+
+    /// A record or a message had no data.
+    fn idled(&mut self) -> io::Result<()> {
+        self.idle += 1;
+        match self.idle > MAX_IDLE {
+            true => Err(bad("too many records without data")),
+            false => Ok(()),
+        }
     }
 
     fn alerted(&mut self, plain: Range<usize>) -> io::Result<()> {
@@ -394,10 +428,18 @@ impl<C: AsyncRead + Unpin> AsyncRead for Records<C> {
             if read == out.len() || this.opening.is_ended {
                 return Poll::Ready(Ok(read));
             }
-            match this.open_next()? {
-                Opened::Data | Opened::Control => {}
-                Opened::Partly if read > 0 => return Poll::Ready(Ok(read)),
-                Opened::Partly => {
+            if let Some((kind, why)) = &this.opening.broken {
+                // What was read before comes first.
+                return Poll::Ready(match read {
+                    0 => Err(io::Error::new(*kind, why.clone())),
+                    read => Ok(read),
+                });
+            }
+            match this.open_next() {
+                Err(error) => this.opening.broken = Some((error.kind(), error.to_string())),
+                Ok(Opened::Data | Opened::Control) => {}
+                Ok(Opened::Partly) if read > 0 => return Poll::Ready(Ok(read)),
+                Ok(Opened::Partly) => {
                     if ready!(this.opening.poll_fill(&mut this.io, cx))? == 0 {
                         // It was cut: an end is said.
                         return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -415,7 +457,7 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Records<C> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        if this.sealing.is_closed {
+        if this.sealing.is_closed || this.opening.broken.is_some() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         if this.sealing.queue.len() >= MAX_QUEUED {

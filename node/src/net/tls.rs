@@ -180,7 +180,7 @@ where
 {
     let came = handshake(&mut socket, &mut ours).await?;
     let peer = peer_of(&ours)?;
-    let records = Records::new(socket, ours.finish()?, &came)?;
+    let records = Records::new(socket, ours.finish()?, H::IS_CLIENT, &came)?;
     Ok((peer, records))
 }
 

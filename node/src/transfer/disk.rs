@@ -661,6 +661,7 @@ impl Worker {
             let mut packed = vec![0; raw.len()];
             if let Some(len) = self.packer.pack(raw.bytes(), &mut packed) {
                 packed.truncate(len);
+                packed.shrink_to_fit();
                 return (true, Slice::own(packed));
             }
         }

@@ -87,6 +87,14 @@ impl Pacer {
         }
     }
 
+    /// Counts bytes that went without being waited for.
+    pub(super) async fn charge(&self, bytes: u64) {
+        let mut pacing = self.turn.lock().await;
+        if let Some(limit) = self.pace().limit {
+            pacing.spend(self.start.elapsed(), bytes, limit);
+        }
+    }
+
     /// How many bytes of a session may wait for the stream: what is waited for that long
     /// by a barrier, by the end of a session, and by what was still allowed when it was
     /// given to the stream.

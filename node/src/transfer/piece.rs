@@ -1,5 +1,5 @@
-//! The buffers of the agent's end: a fixed number, lent out with what was read
-//! into them, and back home once the last slice of them was written. What was offered stays
+//! The buffers of the agent's end: as many as a session's share allows, lent out with what
+//! was read into them, and back home once the last slice of them was written. What was offered stays
 //! in them until it is answered where it is most of one, and leaves them where it is not;
 //! either way it is bounded by how much may be offered.
 //!

@@ -254,7 +254,8 @@ pub async fn receive<S>(
     let mut writing = pin!(write_parcels(writer, activity, outgoing));
     let mut is_written = false;
     let last = {
-        let mut reading = pin!(read_for(&mut frames, &desk.0, geometry));
+        let buffers = Buffers::new(&share::RECEIVING, RESTING);
+        let mut reading = pin!(read_for(&mut frames, &desk.0, geometry, buffers));
         let withdrawn = |leave: &Leave| matches!(leave, Leave::Withdrawn(_));
         let mut watching = pin!(leave.wait_for(withdrawn));
         let (mut is_read, mut is_stopped) = (false, false);
@@ -351,18 +352,18 @@ async fn read_for<R: AsyncRead + Unpin>(
     frames: &mut FrameReader<R>,
     desk: &std_mpsc::Sender<ToDesk>,
     geometry: Option<Geometry>,
+    mut buffers: Buffers,
 ) -> CloseReason {
     // The desk says what is wrong with a length that has none.
     let Some(geometry) = geometry else {
         return CloseReason::Cancelled;
     };
-    let mut buffers = Buffers::new(&share::RECEIVING);
     let room = Arc::new(Semaphore::new(FRAMES));
     loop {
         let Ok(_room) = room.clone().acquire_owned().await else {
             return CloseReason::Cancelled;
         };
-        if timeout(RESTING, frames.begun()).await.is_err() {
+        while buffers.are_held() && timeout(buffers.rest, frames.begun()).await.is_err() {
             buffers.let_go();
         }
         let len = match frames.next().await {
@@ -413,6 +414,8 @@ async fn read_for<R: AsyncRead + Unpin>(
 /// made when they are needed.
 struct Buffers {
     sharers: &'static Sharers,
+    /// After so long without a frame they are given back.
+    rest: Duration,
     /// None while no blocks come.
     share: Option<Share>,
     home: mpsc::Sender<Vec<u8>>,
@@ -422,10 +425,11 @@ struct Buffers {
 }
 
 impl Buffers {
-    fn new(sharers: &'static Sharers) -> Self {
+    fn new(sharers: &'static Sharers, rest: Duration) -> Self {
         let (home, pool) = mpsc::channel(PIECES);
         Self {
             sharers,
+            rest,
             share: None,
             home,
             pool,
@@ -456,6 +460,11 @@ impl Buffers {
         }
     }
 
+    /// Whether there are any, at home or not.
+    fn are_held(&self) -> bool {
+        self.share.is_some()
+    }
+
     /// Those that are at home are given back.
     fn let_go(&mut self) {
         while self.pool.try_recv().is_ok() {
@@ -475,7 +484,7 @@ async fn read_checked<R: AsyncRead + Unpin>(
 ) -> Result<Result<CheckedExtent, BadExtent>, CloseReason> {
     for block in bytes.chunks_mut(BLOCK_SIZE) {
         frames.fill(block).await?;
-        check = check.and_then(|mut check| check.block(block).map(|()| check));
+        check = check.and_then(|check| check.block(block));
     }
     Ok(check.and_then(ExtentCheck::finish))
 }
@@ -485,12 +494,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use futures::FutureExt;
+    use blocks::{BlockIndex, leaf};
+    use futures::channel::mpsc as pipe;
+    use futures::{FutureExt, TryStreamExt};
 
     #[tokio::test]
     async fn a_session_takes_what_it_needs_of_its_share_and_gives_back_what_is_above_it() {
         static SHARERS: Sharers = Sharers::of(64);
-        let mut buffers = Buffers::new(&SHARERS);
+        let mut buffers = Buffers::new(&SHARERS, RESTING);
         drop(buffers.payload(10).await);
         drop(buffers.payload(10).await);
         assert_eq!(buffers.count, 1, "one is enough");
@@ -516,5 +527,58 @@ mod tests {
         buffers.let_go();
         assert_eq!((buffers.count, buffers.share.is_none()), (0, true));
         assert_eq!(others[0].buffers(PIECES), 2);
+        assert!(!buffers.are_held());
+    }
+
+    #[tokio::test]
+    async fn a_session_to_which_nothing_comes_has_no_buffers_even_if_they_come_home_late() {
+        static SHARERS: Sharers = Sharers::of(64);
+        let length = 4 * BLOCK_SIZE as u64;
+        let geometry = Geometry::new(length).unwrap();
+        let data = vec![7; BLOCK_SIZE];
+        let (first, leaves) = (BlockIndex(1), vec![leaf(geometry, BlockIndex(1), &data)]);
+        let frame = ToTarget::Extent {
+            first,
+            encoding: Encoding::Raw,
+            leaves,
+            fingerprints: vec![],
+        };
+        let (bytes, stream) = pipe::unbounded::<io::Result<Vec<u8>>>();
+        bytes
+            .unbounded_send(Ok(frame.encode(data.len()).unwrap()))
+            .unwrap();
+        bytes.unbounded_send(Ok(data)).unwrap();
+        let mut frames = FrameReader::new(stream.into_async_read(), Activity::new());
+        let (desk, inbox) = std_mpsc::channel();
+        let rest = Duration::from_millis(20);
+        let buffers = Buffers::new(&SHARERS, rest);
+        let mut reading = pin!(read_for(&mut frames, &desk, Some(geometry), buffers));
+        let sessions = || 64 / SHARERS.join().buffers(64) - 1;
+        let until = async |done: &dyn Fn() -> bool| {
+            let mut look = tokio::time::interval(rest);
+            while !done() {
+                look.tick().await;
+            }
+        };
+        let held = std::cell::RefCell::new(None);
+        let has_come = || {
+            *held.borrow_mut() = inbox.try_recv().ok();
+            held.borrow().is_some()
+        };
+        select! {
+            _ = &mut reading => panic!("it reads on"),
+            () = until(&has_come) => assert_eq!(sessions(), 1),
+        }
+        // The desk takes its time, well beyond that of the rest.
+        let slow = tokio::time::timeout(5 * rest, &mut reading).await;
+        assert!(slow.is_err() && sessions() == 1);
+        drop(held.take());
+        let has_gone = || sessions() == 0;
+        let deadline = Duration::from_secs(30);
+        let gone = async { timeout(deadline, until(&has_gone)).await.expect("in time") };
+        select! {
+            _ = &mut reading => panic!("it reads on"),
+            () = gone => {}
+        }
     }
 }

@@ -24,7 +24,7 @@ use super::disk::{Disk, FromDisk, Offer, Run, ToDisk};
 use super::piece::Slice;
 use super::send::{SendCommand, SendEvent};
 use super::share::{self, Share};
-use super::wire::{Activity, LINGER, Outgoing, Parcel, SILENT};
+use super::wire::{Activity, LINGER, Outgoing, PARCELS, Parcel, SILENT};
 use super::{Progress, Way, add};
 use crate::clock;
 use keys::{Permit, SendBlocks};
@@ -354,6 +354,14 @@ impl Session {
         self.runs.is_empty() && self.offers.is_empty() && self.remainders == 0
     }
 
+    /// Whether another extent may wait for the stream: what is left of offers lies in no
+    /// piece.
+    fn has_room(&self) -> bool {
+        let most = self.share.as_ref().map(|share| share.buffers(PARCELS));
+        self.parcels
+            .has_room((most.unwrap_or(PARCELS) as u64) << 20)
+    }
+
     fn has_room_for_offers(&self) -> bool {
         let room = |share: &Share| share.buffers(MAX_REMAINDERS);
         let room = self.share.as_ref().map_or(0, room);
@@ -371,7 +379,7 @@ impl Session {
 
     /// Sends what was read, as far as the machine lets it.
     async fn send_runs(&mut self) {
-        while self.last.is_none() && self.may_send_next() && self.parcels.has_room() {
+        while self.last.is_none() && self.may_send_next() && self.has_room() {
             if !self.permit.borrow().holds(clock::now()) {
                 return self.commanded(SendCommand::Close).await;
             }

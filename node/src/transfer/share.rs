@@ -11,8 +11,8 @@ const LEAST: usize = 2;
 
 /// The sessions at the sending end that are in a pass, and the pieces that they read into.
 pub(super) static SENDING: Sharers = Sharers::of(64);
-/// The same sessions, and what they have offered or have yet to send of it.
-pub(super) static OFFERING: Sharers = Sharers::of(24);
+/// The same sessions, and what they have offered, or have yet to send of it.
+pub(super) static OFFERING: Sharers = Sharers::of(48);
 /// The sessions at the receiving end to which blocks come, and their payloads.
 pub(super) static RECEIVING: Sharers = Sharers::of(64);
 

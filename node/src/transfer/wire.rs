@@ -115,10 +115,11 @@ impl Outgoing {
         self.parcels.send(parcel).await
     }
 
-    /// Whether another extent may join those that wait. Under a limit that is low only
-    /// what goes next does: a barrier, and the end of a session, wait behind all of it.
-    pub(super) fn has_room(&self) -> bool {
-        self.backlog.bytes() <= self.pacer.room_bytes()
+    /// Whether another extent may join those that wait, of which there are `most` bytes
+    /// or a little more. Under a limit that is low only what goes next does: a barrier, and
+    /// the end of a session, wait behind all of it.
+    pub(super) fn has_room(&self, most: u64) -> bool {
+        self.backlog.bytes() <= self.pacer.room_bytes().min(most)
     }
 
     /// Whether what waits will take so long, at the limit that holds, that nobody who ends
@@ -326,6 +327,12 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     }
 
     async fn write_all(mut self, mut parcels: mpsc::Receiver<Parcel>) -> Result<(), CloseReason> {
+        if let Some(Parcel { head, payload }) = parcels.recv().await {
+            self.open(&head).await?;
+            if let Some(payload) = payload {
+                self.put(payload.bytes()).await?;
+            }
+        }
         loop {
             let parcel = match parcels.try_recv() {
                 Ok(parcel) => Some(parcel),
@@ -344,6 +351,19 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         }
         in_time(self.stream.flush()).await?;
         in_time(self.stream.close()).await
+    }
+
+    /// Writes the frame that opens a session, for which the other end does not wait long:
+    /// it goes ahead of what others send, and counts afterwards.
+    async fn open(&mut self, head: &[u8]) -> Result<(), CloseReason> {
+        in_time(self.stream.write_all(head)).await?;
+        in_time(self.stream.flush()).await?;
+        self.activity.note();
+        if let Some(pace) = &self.pace {
+            pace.backlog.sub(head.len() as u64);
+            pace.pacer.charge(head.len() as u64).await;
+        }
+        Ok(())
     }
 
     async fn put(&mut self, mut bytes: &[u8]) -> Result<(), CloseReason> {

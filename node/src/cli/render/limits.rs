@@ -69,6 +69,16 @@ pub fn of(limit: &LimitView) -> String {
     }
 }
 
+/// What a limit that was set took the place of, in all that it said: nothing of it stays.
+pub fn replaced(before: &[LimitView], set: &LimitView) -> Option<String> {
+    let same = |limit: &&LimitView| of(limit) == of(set);
+    let old = before.iter().find(same)?;
+    let says = |limit: &LimitView| (limit.timetable.clone(), limit.zone.clone(), limit.polite);
+    let polite = if old.polite { ", polite" } else { "" };
+    let what = format!("{}, zone {}{polite}", old.timetable, old.zone);
+    (says(old) != says(set)).then(|| format!("it took the place of: {what}"))
+}
+
 /// What limits a server now, in one line; none where nothing is set.
 pub fn line(limits: &[LimitView]) -> Option<Piece> {
     let parts: Vec<String> = limits.iter().map(in_words).collect();

@@ -608,3 +608,20 @@ fn limits_are_shown_with_what_holds_now_and_until_when() {
     assert!(page.contains("(Europe/Berlin), polite\n"), "{page}");
     assert!(limits::list(&[], &look()).contains("dunlin limit set"));
 }
+
+#[test]
+fn what_a_limit_took_the_place_of_is_said_in_full() {
+    let old = LimitView {
+        polite: true,
+        ..limit()
+    };
+    let new = LimitView {
+        timetable: "off".into(),
+        ..limit()
+    };
+    let replaced = limits::replaced(std::slice::from_ref(&old), &new);
+    let said = "it took the place of: 08:00,20MiB/s 18:00,off, zone Europe/Berlin, polite";
+    assert_eq!(replaced.as_deref(), Some(said));
+    assert_eq!(limits::replaced(&[], &new), None);
+    assert_eq!(limits::replaced(std::slice::from_ref(&new), &new), None);
+}

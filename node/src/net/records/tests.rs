@@ -200,16 +200,76 @@ async fn what_has_no_place_after_the_handshake_is_an_error() {
 
 #[tokio::test]
 async fn a_message_may_come_in_pieces_and_nobody_waits_for_a_ticket() {
-    let (mut near, mut far) = ours().await;
+    let (mut client, mut server) = ours().await;
     let said = [NEW_SESSION_TICKET, 0, 0, 3, 1, 2, 3];
     for piece in [&said[..2], &said[2..6], &said[6..]] {
-        near.seal(ContentType::Handshake, piece).unwrap();
+        server.seal(ContentType::Handshake, piece).unwrap();
     }
-    near.write_all(b"data").await.unwrap();
+    server.write_all(b"data").await.unwrap();
     let mut got = [0; 4];
-    in_time(far.read_exact(&mut got)).await.unwrap();
+    in_time(client.read_exact(&mut got)).await.unwrap();
     assert_eq!(&got, b"data");
-    assert!(far.opening.handshake.is_empty());
+    assert!(client.opening.handshake.is_empty());
+    // What is broken off by data is none, and a client has no tickets to give.
+    server.seal(ContentType::Handshake, &said[..2]).unwrap();
+    server.write_all(b"data").await.unwrap();
+    assert!(in_time(client.read(&mut got)).await.is_err());
+    let (mut client, mut server) = ours().await;
+    client.seal(ContentType::Handshake, &said).unwrap();
+    client.write_all(b"data").await.unwrap();
+    assert!(in_time(server.read(&mut got)).await.is_err());
+}
+
+#[tokio::test]
+async fn an_end_that_sends_ever_more_without_data_is_cut() {
+    let ticket = [NEW_SESSION_TICKET, 0, 0, 0];
+    let update = [KEY_UPDATE, 0, 0, 1, 0];
+    let empty: (ContentType, &[u8]) = (ContentType::ApplicationData, &[]);
+    let tickets = ticket.repeat(40);
+    let floods: [(&str, (ContentType, &[u8]), usize); 3] = [
+        ("empty records", empty, 40),
+        (
+            "tickets in one record",
+            (ContentType::Handshake, &tickets),
+            1,
+        ),
+        ("keys", (ContentType::Handshake, &update), 40),
+    ];
+    for (what, (kind, bytes), times) in floods {
+        let (mut client, mut server) = ours().await;
+        for _ in 0..times {
+            server.seal(kind, bytes).unwrap();
+            if bytes == update {
+                let (next, secrets) = server.keys.next_sending().unwrap();
+                server.sealing.encrypter = encrypter(server.suite, secrets).unwrap();
+                server.sealing.next = next;
+            }
+        }
+        server.write_all(b"data").await.unwrap();
+        let read = in_time(client.read(&mut [0; 4])).await;
+        assert!(read.is_err(), "{what}");
+        // It stays an error, in both directions.
+        assert!(in_time(client.read(&mut [0; 4])).await.is_err(), "{what}");
+        assert!(in_time(client.write(b"more")).await.is_err(), "{what}");
+    }
+    // A few between data are nothing.
+    let (mut client, mut server) = ours().await;
+    for _ in 0..40 {
+        server.seal(ContentType::Handshake, &ticket).unwrap();
+        server.write_all(b"data").await.unwrap();
+        in_time(client.read_exact(&mut [0; 4])).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_came_before_a_bad_record_is_read_before_it_is_told() {
+    let (mut near, mut far) = ours().await;
+    near.seal(ContentType::ApplicationData, b"good").unwrap();
+    near.seal(ContentType::Handshake, &[1, 0, 0, 0]).unwrap();
+    near.flush().await.unwrap();
+    let mut got = Vec::new();
+    assert!(in_time(far.read_to_end(&mut got)).await.is_err());
+    assert_eq!(got, b"good");
 }
 
 #[tokio::test]
@@ -278,7 +338,11 @@ async fn what_waits_in_either_direction_is_bounded() {
     let ((_, mut near), (_, mut far)) = (near.unwrap(), far.unwrap());
     let sent = bytes(4 * MIB);
     let mut got = vec![0; sent.len()];
-    let ends = async { tokio::join!(near.write_all(&sent), far.read_exact(&mut got)) };
+    let write = async {
+        near.write_all(&sent).await?;
+        near.flush().await
+    };
+    let ends = async { tokio::join!(write, far.read_exact(&mut got)) };
     let (wrote, read) = in_time(ends).await;
     wrote.unwrap();
     read.unwrap();

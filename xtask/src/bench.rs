@@ -4,6 +4,7 @@
 //! Not here: simulated meshes (`simulations`), which are larger.
 
 mod document;
+mod guard;
 mod link;
 mod mesh;
 mod running;

@@ -269,7 +269,7 @@ impl Drop for Namespace {
 }
 
 /// Removes the namespaces of runs that were ended before they could.
-fn remove_leftovers() {
+pub(super) fn remove_leftovers() {
     let listed = ip(&["netns", "list"]).unwrap_or_default();
     let names = listed.lines().filter_map(|line| line.split(' ').next());
     for name in names.filter(|name| name.starts_with(PREFIX)) {

@@ -18,7 +18,9 @@ mod peers;
 mod place;
 mod table;
 
-use anyhow::{Context, Result};
+use crate::bench::guard::{self, Ended};
+use crate::bench::link;
+use anyhow::{Context, Result, bail};
 use cases::{Bench, CASES, Case};
 use contest::Contest;
 use ours::Program;
@@ -28,8 +30,12 @@ use serde_json::json;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::SystemTime;
 use table::Section;
+
+/// Where the files of a run are, for the process that does it.
+const INSIDE: &str = "DUNLIN_BENCH_INSIDE";
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,15 +93,31 @@ impl Transfer {
         }
     }
 
-    /// Runs it; true when every limit was kept.
+    /// Runs it; true when every limit was kept. It runs in a process of its own, so that
+    /// nothing is left of it however it ends, but where this one is killed.
     pub(super) fn run(&self, root: &Path) -> Result<bool> {
+        if let Some(folder) = std::env::var_os(INSIDE) {
+            return self.run_in(root, Path::new(&folder));
+        }
         let name = format!("dunlin-bench-{}", std::process::id());
         let folder = self.folder.join(name);
         fs::create_dir(&folder).with_context(|| format!("making {}", folder.display()))?;
-        let passed = self.run_in(root, &folder);
+        let ended = std::env::current_exe().map_err(anyhow::Error::from);
+        let ended = ended.and_then(|program| {
+            let mut command = Command::new(program);
+            command
+                .args(std::env::args_os().skip(1))
+                .env(INSIDE, &folder);
+            guard::run(command)
+        });
         // What cannot be removed is named by the one who looks.
         let _ = fs::remove_dir_all(&folder);
-        passed
+        link::remove_leftovers();
+        match ended.context("running the bench")? {
+            // It has said what it was.
+            Ended::Exited(status) => Ok(status.success()),
+            Ended::Told => bail!("the bench was told to end: what it started and made is gone"),
+        }
     }
 
     fn run_in(&self, root: &Path, folder: &Path) -> Result<bool> {

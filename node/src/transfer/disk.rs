@@ -526,13 +526,16 @@ impl Worker {
         let mut offered_bytes = 0;
         for run in &changed {
             let Changed::Data {
-                bytes, is_fresh, ..
+                bytes,
+                leaves,
+                is_fresh,
+                ..
             } = run
             else {
                 continue;
             };
             // What is fresh can only be referred to.
-            if (!is_fresh || self.references) && self.offers.wants() {
+            if (!is_fresh || self.references) && self.offers.wants(leaves.len() as u64) {
                 offered_bytes += bytes.len();
                 parts.push((true, Part::Raw(bytes.clone())));
                 continue;

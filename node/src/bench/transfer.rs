@@ -94,6 +94,14 @@ impl End {
         Self { net, events }
     }
 
+    /// Waits until the way to a peer is known, as it is wherever a node has run for a while.
+    async fn measured(&self, peer: net::PeerKey) {
+        let mut looks = interval(LOOKED);
+        while self.net.links(peer).await.round_trip.is_none() {
+            looks.tick().await;
+        }
+    }
+
     async fn next<T>(&mut self, pick: impl Fn(Event) -> Option<T>) -> T {
         loop {
             let event = self.events.recv().await.expect("the network runs");
@@ -103,6 +111,9 @@ impl End {
         }
     }
 }
+
+/// How often it is looked whether a way has been measured.
+const LOOKED: Duration = Duration::from_millis(10);
 
 fn key_of(seed: u8) -> net::PeerKey {
     Identity::from_seed(&[seed; 32]).public().0
@@ -233,6 +244,7 @@ async fn send_all(steps: Vec<Step>) {
     end.net
         .set_addresses([(key_of(RECEIVING), addresses)].into());
     end.next(connected).await;
+    end.measured(key_of(RECEIVING)).await;
     // The other end knows it too, once we are told to begin.
     let begun = std::io::stdin().read_line(&mut String::new());
     assert!(begun.unwrap() > 0, "nobody told us to begin");
@@ -245,6 +257,7 @@ async fn send_all(steps: Vec<Step>) {
         let dirty = prepare(&world, &step);
         let (since, cores) = (Instant::now(), core_seconds());
         let mut sending = Sending::start(&end, &world, b"ticket").await;
+        println!("opened_after={:.3}", since.elapsed().as_secs_f64());
         if step.action == Action::Consume {
             sending.consumed = Some(OpenOptions::new().write(true).open(world.source()).unwrap());
         }
@@ -319,6 +332,7 @@ struct Sending {
     commands: mpsc::Sender<SendCommand>,
     events: mpsc::Receiver<SendEvent>,
     progress: Arc<Progress>,
+    opened: Instant,
     _renewing: Renewing,
     /// The source, where what is durable is punched out of it.
     consumed: Option<File>,
@@ -360,6 +374,7 @@ impl Sending {
             commands,
             events,
             progress,
+            opened: Instant::now(),
             _renewing: Renewing(renewing),
             consumed: None,
             looked_at: VecDeque::new(),
@@ -371,8 +386,11 @@ impl Sending {
         self.commands.send(begin).await.unwrap();
         loop {
             match self.next().await {
-                SendEvent::Ready { .. } => {}
-                SendEvent::Barrier(_) => self.consume(),
+                SendEvent::Ready { .. } => self.says("ready"),
+                SendEvent::Barrier(_) => {
+                    self.says("barrier");
+                    self.consume();
+                }
                 SendEvent::PassDone(done) => {
                     assert_eq!(done.pass, pass);
                     return done;
@@ -380,6 +398,11 @@ impl Sending {
                 event => panic!("{event:?} in a pass"),
             }
         }
+    }
+
+    /// Tells how long after the session was opened something was so.
+    fn says(&self, what: &str) {
+        println!("{what}_after={:.3}", self.opened.elapsed().as_secs_f64());
     }
 
     async fn next(&mut self) -> SendEvent {

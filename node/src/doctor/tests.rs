@@ -314,7 +314,7 @@ fn a_machine_is_told_what_to_set_and_only_where_it_has_to() {
     });
     assert_eq!(state, CheckState::Warning);
     let words = [
-        "reach 293 Mbit/s",
+        "reach 335 Mbit/s",
         "net.ipv4.tcp_rmem=",
         "net.ipv4.tcp_wmem=",
     ];

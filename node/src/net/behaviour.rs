@@ -86,7 +86,7 @@ impl Names {
         let prefix = format!("/dunlin/{}", hex::encode(&mesh_tag[..4]));
         Names {
             blocks: protocol(&prefix, "blocks/1"),
-            direct: protocol(&prefix, "blocks-direct/2"),
+            direct: protocol(&prefix, "blocks-direct/3"),
             gossip: protocol(&prefix, "gossip/2"),
             prefix,
         }
@@ -110,8 +110,12 @@ pub(super) fn swarm(
     let purpose =
         move |peer: &PeerId, end: &ConnectedPoint| Purpose::new(muxer(), welcome, (peer, end));
     let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
-        .map(|stream, _| {
+        .map(|stream, end| {
             direct::keep_alive(&stream.0);
+            if end.is_listener() {
+                // It may become one of several, which only the end that dials knows yet.
+                direct::bound_unsent(&stream.0);
+            }
             stream
         })
         .upgrade(Version::V1Lazy)

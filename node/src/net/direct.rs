@@ -28,6 +28,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, tcp, yamux};
 use multistream_select::{Version, dialer_select_proto};
 use rustix::net::sockopt;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
@@ -56,6 +57,10 @@ const AGAIN: Duration = Duration::from_secs(60);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const KEEP_ALIVES: u32 = 4;
 const USER_TIMEOUT_MILLIS: u32 = 60_000;
+
+/// Bytes that wait in the kernel behind what is under way: some milliseconds at the speed
+/// of one connection of several that fill 1 Gbit/s.
+const UNSENT: u32 = 256 * 1024;
 
 const YAMUX_NAME: &str = "/yamux/1.0.0";
 const YAMUX: StreamProtocol = StreamProtocol::new(YAMUX_NAME);
@@ -191,6 +196,15 @@ pub(super) fn keep_alive(stream: &TcpStream) {
     }
 }
 
+/// A connection that is one of several takes from this program little more than it can send
+/// at once, so that what comes next goes over one that can: what waits in its kernel is
+/// what the other end waits for. What is under way is not bounded by it.
+pub(super) fn bound_unsent(stream: &TcpStream) {
+    if let Err(error) = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT) {
+        tracing::debug!("what waits in a connection is not bounded: {error}");
+    }
+}
+
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// The dialling end.
@@ -232,12 +246,14 @@ impl Dialler {
     }
 
     /// Connects to a peer at whichever of these addresses answers first, as often as the
-    /// way there asks for: the connections of one stream. None where it cannot be dialled,
-    /// which is told and remembered for a while.
+    /// way there asks for, which is known sooner with the `round_trip` that was measured
+    /// before: the connections of one stream. None where it cannot be dialled, which is
+    /// told and remembered for a while.
     pub(super) async fn dial(
         &self,
         peer: PeerKey,
         addresses: impl IntoIterator<Item = Multiaddr>,
+        round_trip: Option<Duration>,
     ) -> Option<Vec<Box<dyn Io>>> {
         let sockets = addresses.into_iter().filter_map(|a| socket_of(&a));
         let sockets: Vec<SocketAddr> = sockets.take(MAX_SOCKETS).collect();
@@ -249,21 +265,26 @@ impl Dialler {
         if self.has_failed(&peer) {
             return None;
         }
-        match self.connections(peer, sockets).await {
+        match self.connections(peer, sockets, round_trip).await {
             Ok(connections) => Some(connections),
             Err(error) => {
-                let text = hex::encode(peer);
-                tracing::info!("blocks to or from {text} share its connection: {error}");
-                let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-                let now = Instant::now();
-                failed.retain(|_, until| *until > now);
-                failed.insert(peer, now + AGAIN);
+                self.give_up(peer, &error);
                 None
             }
         }
     }
 
-    fn has_failed(&self, peer: &PeerKey) -> bool {
+    /// Has the next streams of a peer share its connection for a while.
+    pub(super) fn give_up(&self, peer: PeerKey, why: &io::Error) {
+        let text = hex::encode(peer);
+        tracing::info!("blocks to or from {text} share its connection: {why}");
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        failed.retain(|_, until| *until > now);
+        failed.insert(peer, now + AGAIN);
+    }
+
+    pub(super) fn has_failed(&self, peer: &PeerKey) -> bool {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         failed
             .get(peer)
@@ -275,82 +296,165 @@ impl Dialler {
         &self,
         peer: PeerKey,
         sockets: Vec<SocketAddr>,
+        round_trip: Option<Duration>,
     ) -> io::Result<Vec<Box<dyn Io>>> {
         let mut stream = [0; 16];
         getrandom::fill(&mut stream).map_err(|error| io::Error::other(error.to_string()))?;
-        let first = in_time(self.first_of(peer, sockets)).await?;
-        let others = 1..self.least.max(connections_for(first.round_trip));
-        let others = others.map(|_| in_time(self.secure(peer, first.socket)));
-        // Fewer of them make a slower stream, not none.
-        let others = join_all(others).await.into_iter().filter_map(Result::ok);
-        let all: Vec<Secured> = iter::once(first).chain(others).collect();
+        let all = match *sockets {
+            [socket] => self.all_to(peer, socket, round_trip).await?,
+            _ => self.all_to_any(peer, sockets).await?,
+        };
         // At most as many as were asked for.
         let count = all.len() as u8;
-        let named = (0..count).zip(all).map(|(index, secured)| {
+        let named = (0..count).zip(all).map(|(index, io)| {
             let hello = Hello {
                 stream,
                 index,
                 count,
             };
-            in_time(self.name(secured, hello))
+            in_time(self.name(io, hello))
         });
         try_join_all(named).await
     }
 
-    /// Says what a connection is for. Only those that are kept are more to the other end
+    /// As many connections to one place as the way there asks for, all at once: as many as
+    /// it was found to ask for before, and the others once the first says that it asks for
+    /// more. Fewer of them make a slower stream, not none.
+    async fn all_to(
+        &self,
+        peer: PeerKey,
+        socket: SocketAddr,
+        round_trip: Option<Duration>,
+    ) -> io::Result<Vec<Box<dyn Io>>> {
+        let expected = self.needed(round_trip.unwrap_or_default());
+        let connecting = (0..expected).map(|_| in_time(connect(socket)));
+        let connecting = join_all(connecting).await;
+        let mut failed = io::Error::from(io::ErrorKind::NotFound);
+        let mut connected = vec![];
+        for connect in connecting {
+            match connect {
+                Ok(one) => connected.push(one),
+                Err(error) => failed = error,
+            }
+        }
+        let Some(round_trip) = connected.iter().map(|one| one.round_trip).min() else {
+            return Err(failed);
+        };
+        let needed = self.needed(round_trip);
+        connected.truncate(usize::from(needed));
+        let others = connected.len()..usize::from(needed);
+        let others = others.map(|_| in_time(self.another(peer, socket)));
+        let connected = connected.into_iter();
+        let connected = connected.map(|one| in_time(self.secure(peer, one)));
+        let (secured, others) = tokio::join!(join_all(connected), join_all(others));
+        let mut all = vec![];
+        for secured in secured.into_iter().chain(others) {
+            match secured {
+                Ok(one) => all.push(one),
+                Err(error) => failed = error,
+            }
+        }
+        match all.is_empty() {
+            true => Err(failed),
+            false => Ok(all),
+        }
+    }
+
+    /// The same to whichever of several places is the peer's and answers first.
+    async fn all_to_any(
+        &self,
+        peer: PeerKey,
+        sockets: Vec<SocketAddr>,
+    ) -> io::Result<Vec<Box<dyn Io>>> {
+        let tries = sockets.into_iter().map(|socket| {
+            in_time(async move {
+                let connected = connect(socket).await?;
+                let round_trip = connected.round_trip;
+                let first = self.secure(peer, connected).await?;
+                Ok((first, socket, round_trip))
+            })
+        });
+        let mut tries: FuturesUnordered<_> = tries.collect();
+        let mut failed = io::Error::from(io::ErrorKind::NotFound);
+        while let Some(tried) = tries.next().await {
+            let (first, socket, round_trip) = match tried {
+                Ok(found) => found,
+                Err(error) => {
+                    failed = error;
+                    continue;
+                }
+            };
+            drop(tries);
+            let others = 1..self.needed(round_trip);
+            let others = others.map(|_| in_time(self.another(peer, socket)));
+            let others = join_all(others).await.into_iter().filter_map(Result::ok);
+            return Ok(iter::once(first).chain(others).collect());
+        }
+        Err(failed)
+    }
+
+    async fn another(&self, peer: PeerKey, socket: SocketAddr) -> io::Result<Box<dyn Io>> {
+        let connected = connect(socket).await?;
+        self.secure(peer, connected).await
+    }
+
+    fn needed(&self, round_trip: Duration) -> u8 {
+        self.least.max(connections_for(round_trip))
+    }
+
+    /// Says what a connection is for, together with what is written first: whether the
+    /// other end takes it is seen when it answers. Only those that are kept are more to it
     /// than a handshake.
-    async fn name(&self, secured: Secured, hello: Hello) -> io::Result<Box<dyn Io>> {
+    async fn name(&self, io: Box<dyn Io>, hello: Hello) -> io::Result<Box<dyn Io>> {
         let names = [self.direct.clone()];
-        let named = dialer_select_proto(secured.io, names, Version::V1).await;
+        let named = dialer_select_proto(io, names, Version::V1Lazy).await;
         let (_, mut io) = named.map_err(io::Error::other)?;
         hello.write(&mut io).await?;
         Ok(Box::new(io))
     }
 
-    async fn first_of(&self, peer: PeerKey, sockets: Vec<SocketAddr>) -> io::Result<Secured> {
-        let mut tries: FuturesUnordered<_> = sockets
-            .into_iter()
-            .map(|socket| self.secure(peer, socket))
-            .collect();
-        let mut failed = io::Error::from(io::ErrorKind::NotFound);
-        while let Some(tried) = tries.next().await {
-            match tried {
-                Ok(secured) => return Ok(secured),
-                Err(error) => failed = error,
-            }
+    /// The connection, once its other end is known to be the peer.
+    async fn secure(&self, peer: PeerKey, connected: Connected) -> io::Result<Box<dyn Io>> {
+        let Connected {
+            stream,
+            socket,
+            round_trip,
+        } = connected;
+        if self.needed(round_trip) > 1 {
+            bound_unsent(&stream);
         }
-        Err(failed)
-    }
-
-    async fn secure(&self, peer: PeerKey, socket: SocketAddr) -> io::Result<Secured> {
-        let began = Instant::now();
-        let stream = TcpStream::connect(socket).await?;
-        let round_trip = began.elapsed();
-        stream.set_nodelay(true)?;
-        keep_alive(&stream);
         let stream = tcp::tokio::TcpStream(stream);
         let names = self.tls.protocol_info();
-        let negotiated = dialer_select_proto(stream, names, Version::V1).await;
+        let negotiated = dialer_select_proto(stream, names, Version::V1Lazy).await;
         let (name, stream) = negotiated.map_err(io::Error::other)?;
         let secured = self.tls.clone().upgrade_outbound(stream, name).await;
         let (found, stream) = secured.map_err(io::Error::other)?;
         if found != id_of(&peer) {
             return Err(io::Error::other(format!("{socket} is another peer")));
         }
-        Ok(Secured {
-            io: Box::new(stream),
-            socket,
-            round_trip,
-        })
+        Ok(Box::new(stream))
     }
 }
 
-/// A connection whose other end is who it should be.
-struct Secured {
-    io: Box<dyn Io>,
+/// A connection to whoever is there.
+struct Connected {
+    stream: TcpStream,
     socket: SocketAddr,
     /// How long TCP took to connect.
     round_trip: Duration,
+}
+
+async fn connect(socket: SocketAddr) -> io::Result<Connected> {
+    let began = Instant::now();
+    let stream = TcpStream::connect(socket).await?;
+    let round_trip = began.elapsed();
+    stream.set_nodelay(true)?;
+    keep_alive(&stream);
+    Ok(Connected {
+        stream,
+        socket,
+        round_trip,
+    })
 }
 
 async fn in_time<T>(dialling: impl Future<Output = io::Result<T>>) -> io::Result<T> {

@@ -93,6 +93,8 @@ pub(super) struct Driver {
     reached: HashMap<PeerKey, Multiaddr>,
     /// The host at the other end of its last connection.
     remote: HashMap<PeerKey, IpAddr>,
+    /// The shortest that a ping took there and back, while it is connected.
+    round_trips: HashMap<PeerKey, Duration>,
     connections: Connections,
     arrivals: mpsc::Receiver<Arrival>,
     opening: Arc<Semaphore>,
@@ -147,6 +149,7 @@ impl Driver {
             usable,
             reached: HashMap::new(),
             remote: HashMap::new(),
+            round_trips: HashMap::new(),
             connections: Connections::default(),
             arrivals,
             opening: Arc::new(Semaphore::new(MAX_OPENING)),
@@ -220,6 +223,7 @@ impl Driver {
         let live = self.swarm.behaviour().gated.live_keys();
         self.reached.retain(|peer, _| live.contains(peer));
         self.remote.retain(|peer, _| live.contains(peer));
+        self.round_trips.retain(|peer, _| live.contains(peer));
         self.usable.set(live);
     }
 
@@ -417,6 +421,7 @@ impl Driver {
                 let opening = Opening {
                     peer,
                     addresses: self.tcp_addresses(&peer),
+                    round_trip: self.round_trips.get(&peer).copied(),
                     dialler: self.dialler.clone(),
                     usable: self.usable.clone(),
                     control: self.control.clone(),
@@ -458,6 +463,7 @@ impl Driver {
         Links {
             shared: self.connections.of(peer),
             own: own.iter().map(links::without_peer).collect(),
+            round_trip: self.round_trips.get(peer).copied(),
         }
     }
 
@@ -584,7 +590,13 @@ impl Driver {
     /// speak ping has not let us in yet.
     fn on_ping(&mut self, event: ping::Event) {
         match event.result {
-            Ok(_) | Err(ping::Failure::Unsupported) => {}
+            Ok(took) => {
+                if let Some(peer) = key_of(&event.peer) {
+                    let shortest = self.round_trips.entry(peer).or_insert(took);
+                    *shortest = took.min(*shortest);
+                }
+            }
+            Err(ping::Failure::Unsupported) => {}
             Err(ping::Failure::Timeout | ping::Failure::Other { .. }) => {
                 self.swarm.behaviour_mut().gated.close(event.connection);
             }

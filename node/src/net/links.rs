@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::time::Duration;
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
@@ -18,6 +19,8 @@ pub struct Links {
     pub shared: Vec<Multiaddr>,
     /// Where it is dialled for a block stream with a connection of its own.
     pub own: Vec<Multiaddr>,
+    /// The shortest time there and back that was measured while it has been connected.
+    pub round_trip: Option<Duration>,
 }
 
 /// What carries a connection.

@@ -21,10 +21,10 @@ use tokio::select;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::direct::{Dialler, Direct, Handed, Io, Usable};
+use super::direct::{Dialler, Handed, Io, Usable};
 use super::event::Refusal;
 use super::peer::{PeerKey, id_of, key_of};
-use super::striped::{Gathering, Hello, Striped};
+use super::striped::{Gathering, Hello, joined};
 
 /// Inbound block streams of one peer at once: one for each disk being migrated, as a
 /// session stays open between its passes, and room for one to be taken over.
@@ -81,8 +81,29 @@ pub struct BlockStream {
     stream: Box<dyn Io>,
     /// How many it has of its own; none where it shares the one that there is.
     connections: usize,
+    /// Its greeting is yet to come.
+    ungreeted: Option<Ungreeted>,
     /// Inbound streams hold one of their peer's places.
     _place: Option<Place>,
+}
+
+/// What is to be done where a stream is not greeted in time: the next ones share the
+/// connection that there is.
+struct Ungreeted {
+    peer: PeerKey,
+    dialler: Dialler,
+    since: Instant,
+    is_answered: bool,
+}
+
+impl Drop for Ungreeted {
+    fn drop(&mut self) {
+        // Whoever lets go of it sooner may have reasons of its own.
+        if !self.is_answered && self.since.elapsed() >= GREET {
+            self.dialler
+                .give_up(self.peer, &io::ErrorKind::TimedOut.into());
+        }
+    }
 }
 
 impl BlockStream {
@@ -112,6 +133,26 @@ impl AsyncRead for BlockStream {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        if let Some(mut ungreeted) = self.ungreeted.take() {
+            let mut greeting = [0];
+            match Pin::new(&mut self.stream).poll_read(cx, &mut greeting) {
+                Poll::Pending => {
+                    self.ungreeted = Some(ungreeted);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(1)) => ungreeted.is_answered = true,
+                ended => {
+                    let why = io::ErrorKind::UnexpectedEof.into();
+                    ungreeted.dialler.give_up(ungreeted.peer, &why);
+                    return ended;
+                }
+            }
+            if greeting != [ACCEPTED] {
+                let refused = StreamError::Refused(ungreeted.peer);
+                let refused = io::Error::new(io::ErrorKind::ConnectionRefused, refused);
+                return Poll::Ready(Err(refused));
+            }
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -197,14 +238,14 @@ pub(super) async fn accept(
             // Who gets no greeting shares the connection that there is, if there is one.
             Some(Handed { peer, io }) = handed.recv() => {
                 let opened = usable.open(peer, io);
-                introduced.extend(opened.map(|direct| introduce(peer, direct)));
+                introduced.extend(opened.map(|direct| introduce(peer, Box::new(direct))));
                 continue;
             }
             Some(introduced) = introduced.next() => {
                 let whole = introduced.and_then(|(peer, hello, direct)| {
                     let parts = gathering.take(peer, hello, direct, Instant::now())?;
                     let count = parts.len();
-                    Some((peer, one_of(parts), count))
+                    Some((peer, joined(parts), count))
                 });
                 match whole {
                     Some(whole) => whole,
@@ -221,6 +262,7 @@ pub(super) async fn accept(
             let stream = BlockStream {
                 stream,
                 connections,
+                ungreeted: None,
                 _place: Some(place),
             };
             tokio::spawn(welcome(peer, stream, arrivals.clone()));
@@ -246,22 +288,12 @@ async fn until(due: Option<Instant>) {
 }
 
 /// What a connection is of; none where it does not say so in time.
-async fn introduce(peer: PeerKey, mut direct: Direct) -> Option<(PeerKey, Hello, Direct)> {
+async fn introduce(
+    peer: PeerKey,
+    mut direct: Box<dyn Io>,
+) -> Option<(PeerKey, Hello, Box<dyn Io>)> {
     let hello = timeout(GREET, Hello::read(&mut direct)).await;
     Some((peer, hello.ok()?.ok()?, direct))
-}
-
-/// The stream that these connections make.
-fn one_of(mut parts: Vec<Direct>) -> Box<dyn Io> {
-    match (parts.pop(), parts.is_empty()) {
-        (Some(part), true) => Box::new(part),
-        (last, _) => {
-            let parts = parts.into_iter().chain(last);
-            Box::new(Striped::new(
-                parts.map(|part| Box::new(part) as _).collect(),
-            ))
-        }
-    }
 }
 
 async fn welcome(peer: PeerKey, stream: BlockStream, arrivals: mpsc::Sender<Arrival>) {
@@ -287,6 +319,8 @@ pub(super) struct Opening {
     pub(super) peer: PeerKey,
     /// Where the peer may be reached, for a connection of its own.
     pub(super) addresses: Vec<Multiaddr>,
+    /// The shortest that was measured to it.
+    pub(super) round_trip: Option<Duration>,
     pub(super) dialler: Dialler,
     pub(super) usable: Usable,
     /// Otherwise over the connection that there is.
@@ -306,14 +340,35 @@ impl Opening {
             .unwrap_or(Err(StreamError::Timeout(peer)))
     }
 
-    /// None where the peer cannot be dialled, or says nothing there.
+    /// None where the peer cannot be dialled, or says nothing there. On a way that is long
+    /// enough for several connections the greeting is not waited for, which is a round
+    /// trip: whoever reads first finds it, or that the stream was refused.
     async fn open_direct(&self) -> Option<Result<BlockStream, StreamError>> {
         let peer = self.peer;
-        let dialled = self.dialler.dial(peer, self.addresses.clone()).await?;
+        let dialled = self
+            .dialler
+            .dial(peer, self.addresses.clone(), self.round_trip);
+        let dialled = dialled.await?;
         // It may have left meanwhile.
         let connections = dialled.len();
-        let opened = dialled.into_iter().map(|io| self.usable.open(peer, io));
-        let mut stream = one_of(opened.collect::<Option<_>>()?);
+        let opened = dialled.into_iter().map(|io| {
+            let direct = self.usable.open(peer, io)?;
+            Some(Box::new(direct) as Box<dyn Io>)
+        });
+        let mut stream = joined(opened.collect::<Option<_>>()?);
+        if connections > 1 {
+            return Some(Ok(BlockStream {
+                stream,
+                connections,
+                ungreeted: Some(Ungreeted {
+                    peer,
+                    dialler: self.dialler.clone(),
+                    since: Instant::now(),
+                    is_answered: false,
+                }),
+                _place: None,
+            }));
+        }
         let mut greeting = [0];
         let greeted = timeout(GREET, stream.read_exact(&mut greeting)).await;
         greeted.ok()?.ok()?;
@@ -321,6 +376,7 @@ impl Opening {
             [ACCEPTED] => Ok(BlockStream {
                 stream,
                 connections,
+                ungreeted: None,
                 _place: None,
             }),
             _ => Err(StreamError::Refused(peer)),
@@ -348,6 +404,7 @@ impl Opening {
                     return Ok(BlockStream {
                         stream: Box::new(stream),
                         connections: 0,
+                        ungreeted: None,
                         _place: None,
                     });
                 }
@@ -365,6 +422,56 @@ impl Opening {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::net::tls::Tls;
+    use futures::io::Cursor;
+
+    /// A stream to a peer that said this and no more.
+    fn ungreeted(said: &[u8], since: Instant) -> (BlockStream, Dialler) {
+        let keypair = libp2p::identity::Keypair::ed25519_from_bytes([1; 32]).unwrap();
+        let direct = StreamProtocol::new("/direct");
+        let dialler = Dialler::new(Tls::new(&keypair).unwrap(), direct);
+        let stream = BlockStream {
+            stream: Box::new(Cursor::new(said.to_vec())),
+            connections: 2,
+            ungreeted: Some(Ungreeted {
+                peer: [2; 32],
+                dialler: dialler.clone(),
+                since,
+                is_answered: false,
+            }),
+            _place: None,
+        };
+        (stream, dialler)
+    }
+
+    #[tokio::test]
+    async fn a_greeting_is_found_by_whoever_reads_first() {
+        let (mut stream, dialler) = ungreeted(&[ACCEPTED, 7, 8], Instant::now());
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).await.unwrap();
+        drop(stream);
+        assert_eq!(got, [7, 8]);
+        assert!(!dialler.has_failed(&[2; 32]));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_refused_says_so_and_one_without_a_greeting_is_not_dialled_again() {
+        let (mut stream, dialler) = ungreeted(&[REFUSED], Instant::now());
+        let read = stream.read(&mut [0]).await;
+        let kind = read.map_err(|error| error.kind());
+        assert_eq!(kind, Err(io::ErrorKind::ConnectionRefused));
+        drop(stream);
+        assert!(!dialler.has_failed(&[2; 32]));
+        let (mut stream, dialler) = ungreeted(&[], Instant::now());
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+        assert!(dialler.has_failed(&[2; 32]));
+        let long_ago = Instant::now().checked_sub(GREET).unwrap();
+        for (since, is_late) in [(long_ago, true), (Instant::now(), false)] {
+            let (stream, dialler) = ungreeted(&[ACCEPTED], since);
+            drop(stream);
+            assert_eq!(dialler.has_failed(&[2; 32]), is_late);
+        }
+    }
 
     #[test]
     fn a_peer_has_its_places_and_gets_them_back() {

@@ -47,6 +47,7 @@ fn links(shared: &[&str], own: &[&str]) -> Links {
     Links {
         shared: parsed(shared),
         own: parsed(own),
+        round_trip: None,
     }
 }
 

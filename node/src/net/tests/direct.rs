@@ -4,7 +4,7 @@ use super::{MESH, Node, QUIC, Raw, TCP, key, node, pair, soon};
 use crate::net::behaviour::Names;
 use crate::net::direct::{Dialler, Io, Usable, socket_of};
 use crate::net::peer::id_of;
-use crate::net::striped::Striped;
+use crate::net::striped::joined;
 use crate::net::tls::Tls;
 use crate::net::{BlockStream, Links, StreamError};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, poll};
@@ -104,21 +104,26 @@ async fn an_address_that_leads_nowhere_or_to_somebody_else_is_passed_over() {
     let wrong = [nowhere, other.address.clone()];
     let dialler = dialler(9);
     let all = wrong.clone().into_iter().chain([a.address.clone()]);
-    assert!(soon("a dial", dialler.dial(a.key, all)).await.is_some());
-    let dialled = dialler.dial(a.key, wrong);
+    assert!(
+        soon("a dial", dialler.dial(a.key, all, None))
+            .await
+            .is_some()
+    );
+    let dialled = dialler.dial(a.key, wrong, None);
     assert!(soon("dials to fail", dialled).await.is_none());
     // It is not tried again at once.
-    let right = dialler.dial(a.key, [a.address.clone()]);
+    let right = dialler.dial(a.key, [a.address.clone()], None);
     assert!(soon("no dial", right).await.is_none());
 }
 
 /// Dials, and gives the stream if it is greeted.
-async fn greeted(a: &Node, dialler: &Dialler) -> Option<Striped> {
-    let dialled = dialler.dial(a.key, [a.address.clone()]);
-    let mut stream = Striped::new(soon("a dial", dialled).await?);
+async fn greeted(a: &Node, dialler: &Dialler) -> Option<(Box<dyn Io>, usize)> {
+    let dialled = soon("a dial", dialler.dial(a.key, [a.address.clone()], None)).await?;
+    let connections = dialled.len();
+    let mut stream = joined(dialled);
     let mut greeting = [0];
     let read = soon("a greeting", stream.read_exact(&mut greeting)).await;
-    read.is_ok().then_some(stream)
+    read.is_ok().then_some((stream, connections))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,8 +134,8 @@ async fn a_stream_of_several_connections_is_one_stream_at_the_other_end() {
     raw.dials(&a).await;
     a.connected(key(9)).await;
     let dialler = dialler(9).with_least(5);
-    let mut near = greeted(&a, &dialler).await.unwrap();
-    assert_eq!(near.connections(), 5);
+    let (mut near, connections) = greeted(&a, &dialler).await.unwrap();
+    assert_eq!(connections, 5);
     let (peer, mut far) = a.stream().await;
     assert_eq!(peer, key(9));
     assert_eq!(far.connections(), 5);
@@ -158,7 +163,7 @@ async fn only_a_member_that_is_connected_is_greeted_and_only_as_long_as_it_is() 
         let raw = Raw::new(9);
         raw.dials(&a).await;
         a.connected(key(9)).await;
-        let mut io = greeted(&a, &dialler(9))
+        let (mut io, _) = greeted(&a, &dialler(9))
             .await
             .expect("a member that is connected");
         match is_parted {

@@ -9,10 +9,8 @@
 //!
 //! How much can be saved depends on the disk and on what is at the site, and both
 //! change along the disk: a new database finds nothing, the operating system
-//! beside it almost everything. So a pass begins with offering as much as it takes
-//! to tell, and sends what follows until the answers are there: on a long link
-//! nothing would move meanwhile. Where offers save enough all is offered then; where
-//! they do not it goes on with samples, until one saves enough.
+//! beside it almost everything. So a pass begins with offering all, and where
+//! that saves too little it goes on with samples, until one saves enough.
 //!
 //! Not here: what is offered, and what comes of it.
 
@@ -29,10 +27,6 @@ const WORTH: u64 = 10;
 /// What became of the offers of one pass.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OfferGauge {
-    /// The first offers of the pass are answered.
-    is_judged: bool,
-    /// Blocks offered until then.
-    asked_blocks: u64,
     is_sampling: bool,
     runs_since_sample: u32,
     blocks: u64,
@@ -46,15 +40,8 @@ impl OfferGauge {
         Self::default()
     }
 
-    /// Whether the next run of so many blocks is to be offered. Asked once for each run.
-    pub fn wants(&mut self, blocks: u64) -> bool {
-        if !self.is_judged {
-            let is_wanted = self.asked_blocks < JUDGED_BLOCKS;
-            if is_wanted {
-                self.asked_blocks = self.asked_blocks.saturating_add(blocks);
-            }
-            return is_wanted;
-        }
+    /// Whether the next run of blocks is to be offered. Asked once for each run.
+    pub fn wants(&mut self) -> bool {
         if !self.is_sampling {
             return true;
         }
@@ -71,7 +58,7 @@ impl OfferGauge {
     pub fn answered(&mut self, blocks: u64, bytes: u64, saved_bytes: u64) {
         if self.is_sampling {
             if pays(bytes, saved_bytes) {
-                *self = Self::judged(false);
+                *self = Self::default();
             }
             return;
         }
@@ -79,15 +66,11 @@ impl OfferGauge {
         self.bytes = self.bytes.saturating_add(bytes);
         self.saved_bytes = self.saved_bytes.saturating_add(saved_bytes);
         if self.blocks >= JUDGED_BLOCKS {
-            *self = Self::judged(!pays(self.bytes, self.saved_bytes));
-        }
-    }
-
-    fn judged(is_sampling: bool) -> Self {
-        Self {
-            is_judged: true,
-            is_sampling,
-            ..Self::default()
+            let is_sampling = !pays(self.bytes, self.saved_bytes);
+            *self = Self {
+                is_sampling,
+                ..Self::default()
+            };
         }
     }
 }
@@ -109,20 +92,17 @@ mod tests {
     }
 
     fn wanted(gauge: &mut OfferGauge, runs: usize) -> usize {
-        (0..runs).filter(|_| gauge.wants(RUN)).count()
+        (0..runs).filter(|_| gauge.wants()).count()
     }
 
     #[test]
-    fn a_pass_begins_with_offering_as_much_as_it_takes_to_tell() {
-        let judged_runs = JUDGED_BLOCKS / RUN;
-        for (saved_percent, then) in [(0, 10), (10, 160)] {
-            let mut gauge = OfferGauge::new();
-            assert_eq!(wanted(&mut gauge, 100), judged_runs as usize);
-            answer(&mut gauge, judged_runs - 1, saved_percent);
-            assert_eq!(wanted(&mut gauge, 100), 0);
-            answer(&mut gauge, 1, saved_percent);
-            assert_eq!(wanted(&mut gauge, 160), then);
-        }
+    fn a_pass_begins_with_offering_all_until_enough_is_known() {
+        let mut gauge = OfferGauge::new();
+        assert_eq!(wanted(&mut gauge, 100), 100);
+        answer(&mut gauge, JUDGED_BLOCKS / RUN - 1, 0);
+        assert_eq!(wanted(&mut gauge, 100), 100);
+        answer(&mut gauge, 1, 0);
+        assert_eq!(wanted(&mut gauge, 160), 10);
     }
 
     #[test]
@@ -164,6 +144,6 @@ mod tests {
         let mut gauge = OfferGauge::new();
         gauge.answered(1, u64::MAX, u64::MAX);
         gauge.answered(u64::MAX, u64::MAX, u64::MAX);
-        assert!(gauge.wants(u64::MAX) && gauge.wants(u64::MAX));
+        assert!(gauge.wants());
     }
 }

@@ -526,16 +526,13 @@ impl Worker {
         let mut offered_bytes = 0;
         for run in &changed {
             let Changed::Data {
-                bytes,
-                leaves,
-                is_fresh,
-                ..
+                bytes, is_fresh, ..
             } = run
             else {
                 continue;
             };
             // What is fresh can only be referred to.
-            if (!is_fresh || self.references) && self.offers.wants(leaves.len() as u64) {
+            if (!is_fresh || self.references) && self.offers.wants() {
                 offered_bytes += bytes.len();
                 parts.push((true, Part::Raw(bytes.clone())));
                 continue;

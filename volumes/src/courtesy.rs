@@ -20,7 +20,8 @@
 //! Where one of them is slower than one and a half times as slow, the pace goes down by as
 //! much, at once; it comes up by a tenth after two seconds in which none was. It never goes
 //! below a floor, so that a copy always goes on. What is compared are means, so a server
-//! with a few writes a second is judged once there were enough of them.
+//! with few writes is judged once there were enough of them: with one a second every eight
+//! seconds. Below that a server hardly writes, and is not judged by its writes.
 //!
 //! Similar in kind: LEDBAT (RFC 6817), which yields by the delay it causes over a base; the
 //! resync of Linux md, which falls to a least speed where others work.
@@ -40,8 +41,15 @@ const LOUD_TIMES: u32 = 4;
 /// Times loud without anything slower before the pace goes up.
 const CALM_TIMES: u32 = 4;
 
+/// So often it goes up at once, where it was calm for that much longer.
+const MOST_UPS: u32 = 4;
+
 /// Of fewer a mean says nothing.
 const TELLING: u64 = 8;
+
+/// Loud, writes are gathered for so long until they are enough. Where fewer are to be
+/// expected in it, there are hardly any.
+const GATHER: Duration = Duration::from_secs(8);
 
 /// Of so many, or in so much time, the older ones count half.
 const MANY: u64 = 128;
@@ -209,36 +217,44 @@ impl Courtesy {
     fn judge(&mut self, look: &Look) {
         self.writes_loud
             .add(look.writes, look.write_time, look.time);
-        let slower = [self.writes_slower(look), self.own_slower(look)];
-        let slower = slower.into_iter().flatten().reduce(f64::max);
-        match slower {
-            Some(slower) if slower > 1.0 => self.back_off(slower, look),
-            Some(_) => self.calmed(self.writes_loud.span, look),
+        let writes = self.writes_slower(look);
+        let own = self.own_slower(look);
+        let slower = writes.map_or(0.0, |(slower, _)| slower);
+        let slower = own.map_or(slower, |own| slower.max(own));
+        match writes {
+            _ if slower > 1.0 => self.back_off(slower, look),
+            Some((_, time)) => self.calmed(time, look),
             // Not enough is known yet, and more is known soon.
             None => {}
         }
-        if slower.is_some() {
-            self.writes_loud = Mean::default();
-        }
     }
 
-    /// How much slower others' writes are than may be; none while that is not known.
-    fn writes_slower(&mut self, look: &Look) -> Option<f64> {
-        let loud = self.writes_loud.span;
-        let expected = self.writes_quiet.expected(loud);
-        match (self.writes_quiet.get(), self.writes_loud.get()) {
-            (Some(quiet), Some(loud)) => Some(slower(loud, quiet)),
-            // Where many were to come, and wait.
-            (Some(_), None) if look.in_flight > 0 && expected >= 4 * TELLING => Some(4.0),
-            // There are hardly any: in a while it is known that it is so.
-            (_, None) if loud >= LOUD * LOUD_TIMES || expected < TELLING => Some(0.0),
+    /// How much slower others' writes are than may be, and in which time they were so; none
+    /// while that is not known.
+    fn writes_slower(&mut self, look: &Look) -> Option<(f64, Duration)> {
+        let time = self.writes_loud.span;
+        let expected = self.writes_quiet.expected(time);
+        let is_many = expected >= 4 * TELLING;
+        let is_over = time >= GATHER || is_many && time >= LOUD * LOUD_TIMES;
+        let is_rare = self.writes_quiet.expected(GATHER) < TELLING;
+        let slower = match (self.writes_quiet.get(), self.writes_loud.get()) {
+            (Some(quiet), Some(loud)) => slower(loud, quiet),
             (None, Some(_)) => {
                 // What they take otherwise is to be found out first.
                 self.louds_left = 1;
-                None
+                return None;
             }
-            _ => None,
-        }
+            // Where many were to come, and wait.
+            (Some(_), None) if look.in_flight > 0 && is_many => 4.0,
+            // There are hardly any. What there is goes on being gathered, or it would never
+            // be enough.
+            (_, None) if is_rare => return Some((0.0, look.time)),
+            // Nobody writes any more.
+            (_, None) if is_over => 0.0,
+            (_, None) => return None,
+        };
+        self.writes_loud = Mean::default();
+        Some((slower, time))
     }
 
     /// How much slower our own reads are than may be while others read; none where that
@@ -259,6 +275,8 @@ impl Courtesy {
 
     fn back_off(&mut self, slower: f64, look: &Look) {
         self.calm = 0;
+        // They were written beside a pace that does not hold any more.
+        self.writes_loud = Mean::default();
         let reached = look.reached();
         let from = self.rate.map_or(reached, |rate| rate.get().min(reached));
         let share = (1.0 / slower).clamp(0.125, 0.75);
@@ -277,7 +295,11 @@ impl Courtesy {
         let Some(rate) = self.rate else { return };
         // It does not hold reads up any more.
         let is_idle = look.own_bytes > 0 && look.reached() < rate.get() / 2;
-        let rate = rate.get() + (rate.get() / 10).max(LEAST_READ);
+        let mut rate = rate.get();
+        // Where it takes long until something is known it goes up no slower.
+        for _ in 0..(times / CALM_TIMES).clamp(1, MOST_UPS) {
+            rate = rate.saturating_add((rate / 10).max(LEAST_READ));
+        }
         self.rate = NonZeroU64::new(rate).filter(|_| !is_idle);
     }
 }

@@ -15,6 +15,8 @@ struct Disk {
     each: Duration,
     /// Reads a second of others.
     reads: f64,
+    /// Whether our reads slow as others' do.
+    own_waits: bool,
     /// How much slower everything is at which share of the capacity that we use.
     slower: fn(f64) -> f64,
     /// Bytes that we read.
@@ -33,6 +35,7 @@ impl Disk {
             writes: 0.0,
             each: Duration::from_millis(1),
             reads: 0.0,
+            own_waits: true,
             // As a queue: half as slow again at a third of the capacity.
             slower: |share| 1.05 / (1.05 - share),
             read: 0,
@@ -56,11 +59,13 @@ impl Disk {
         self.turns += 1;
         let noise = 0.8 + (self.turns * 7 % 5) as f64 / 10.0;
         let own_bytes = (rate as f64 * time.as_secs_f64()) as u64;
-        let writes = (self.writes * time.as_secs_f64()) as u64;
+        // Of a few a second some look has one, and another none.
+        let chance = (self.turns as f64 * 0.618_034).fract();
+        let writes = (self.writes * time.as_secs_f64() + chance) as u64;
         let write_time = self.each.mul_f64(writes as f64 * slower * noise);
         let others = (self.reads * time.as_secs_f64()) as u64;
         let own_reads = own_bytes / OWN_READ;
-        let is_shared = self.reads > 0.0;
+        let is_shared = self.reads > 0.0 && self.own_waits;
         let own_slower = if is_shared { slower } else { 1.0 };
         let look = Look {
             time,
@@ -169,7 +174,7 @@ fn writes_that_are_slow_whatever_is_read_are_no_reason() {
     let mut disk = Disk::new(true);
     disk.slower = |_| 1.0;
     disk.each = Duration::from_millis(40);
-    for writes in [5.0, 60.0, 900.0] {
+    for writes in [1.0, 5.0, 10.0, 60.0, 900.0] {
         disk.writes = writes;
         disk.go_on(120);
         assert_eq!(disk.rate(), None, "{writes} writes a second");
@@ -178,10 +183,39 @@ fn writes_that_are_slow_whatever_is_read_are_no_reason() {
 
 #[test]
 fn few_writes_are_judged_once_there_were_enough_of_them() {
+    for writes in [1.5, 4.0, 5.0, 8.0, 10.0, 12.0, 15.0, 20.0] {
+        let mut disk = Disk::new(true);
+        disk.writes = writes;
+        disk.go_on(60);
+        let rate = disk.rate().unwrap_or(CAPACITY);
+        assert!(rate < CAPACITY * 3 / 4, "{writes} a second: {}", rate >> 20);
+        // And it stays there.
+        (disk.waited, disk.written) = (Duration::ZERO, 0);
+        disk.go_on(300);
+        let each = disk.waited / u32::try_from(disk.written).unwrap();
+        assert!(each < Duration::from_micros(1_700), "{writes}: {each:?}");
+        disk.writes = 0.0;
+        disk.go_on(150);
+        assert_eq!(disk.rate(), None, "{writes} a second, then none");
+    }
+}
+
+#[test]
+fn few_writes_are_judged_where_others_read_as_well() {
     let mut disk = Disk::new(true);
-    disk.writes = 20.0;
-    disk.go_on(30);
+    (disk.writes, disk.reads) = (6.0, 500.0);
+    // Reads past the cache show nothing of what writes wait for.
+    disk.own_waits = false;
+    disk.go_on(60);
     assert!(disk.rate().unwrap() < CAPACITY * 3 / 4);
+}
+
+#[test]
+fn who_hardly_writes_is_no_reason() {
+    let mut disk = Disk::new(true);
+    disk.writes = 0.3;
+    disk.go_on(300);
+    assert_eq!(disk.rate(), None);
 }
 
 #[test]

@@ -79,8 +79,10 @@ pub struct Look {
     pub in_flight: u64,
     /// Bytes that we read.
     pub own_bytes: u64,
-    /// How long that took.
-    pub own_time: Duration,
+    /// Of them what was read past the cache.
+    pub direct_bytes: u64,
+    /// How long that took; the time in which one read at least was under way, if shorter.
+    pub direct_time: Duration,
 }
 
 /// How reads may go on.
@@ -128,11 +130,9 @@ impl Mean {
     }
 }
 
-/// Decides how fast to read.
+/// Decides how fast to read one device, for all who read it here.
 #[derive(Debug)]
 pub struct Courtesy {
-    /// Whether the time of our own reads says something: they go past the cache.
-    is_direct: bool,
     deadline: Duration,
     is_quiet: bool,
     louds_left: u32,
@@ -150,11 +150,9 @@ pub struct Courtesy {
 }
 
 impl Courtesy {
-    /// For reads that go past the cache, or not. Times are those of one clock that does not
-    /// jump.
-    pub fn new(now: Duration, is_direct: bool) -> Self {
+    /// Of one clock that does not jump.
+    pub fn new(now: Duration) -> Self {
         Self {
-            is_direct,
             deadline: now + QUIET,
             is_quiet: true,
             louds_left: LOUD_TIMES,
@@ -165,6 +163,12 @@ impl Courtesy {
             writes_loud: Mean::default(),
             own_least: None,
         }
+    }
+
+    /// More or fewer read than until now: what the least is that it takes has to be found
+    /// out again.
+    pub fn readers_changed(&mut self) {
+        self.own_least = None;
     }
 
     /// When the next look is due.
@@ -260,12 +264,12 @@ impl Courtesy {
     /// How much slower our own reads are than may be while others read; none where that
     /// says nothing.
     fn own_slower(&mut self, look: &Look) -> Option<f64> {
-        if !self.is_direct || look.own_bytes < OWN_READ {
+        if look.direct_bytes < OWN_READ {
             return None;
         }
         let each = look
-            .own_time
-            .mul_f64(OWN_READ as f64 / look.own_bytes as f64);
+            .direct_time
+            .mul_f64(OWN_READ as f64 / look.direct_bytes as f64);
         // What was the least long ago may have become better than can be.
         let least = self.own_least.map(|least| least + least / 128);
         let least = least.map_or(each, |least| least.min(each));

@@ -62,6 +62,7 @@ pub enum NoDeviceIo {
 pub struct DeviceIo {
     file: File,
     path: PathBuf,
+    disk: PathBuf,
 }
 
 impl DeviceIo {
@@ -85,16 +86,22 @@ impl DeviceIo {
             return Err(NoDeviceIo::NotShown { path, major, minor });
         };
         let disk = match shown.parent() {
-            Some(disk) if shown.join("partition").exists() => disk,
-            _ => &shown,
+            Some(disk) if shown.join("partition").exists() => disk.to_owned(),
+            _ => shown,
         };
         let found = File::open(disk.join("stat")).map(|file| Self {
             file,
             path: path.clone(),
+            disk,
         });
         let found = found.map_err(|source| NoDeviceIo::Io { path, source })?;
         found.counts()?;
         Ok(found)
+    }
+
+    /// Where the kernel shows the device: the same for all that lies on it.
+    pub fn disk(&self) -> &Path {
+        &self.disk
     }
 
     /// What was counted until now.

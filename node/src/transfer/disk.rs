@@ -280,7 +280,7 @@ fn run(
             offers: OfferGauge::new(),
             progress: job.progress.clone(),
             pacer: job.pacer.clone(),
-            manners: Manners::new(),
+            manners: Manners::new(job.pacer.disks().clone()),
         };
         worker.answer(FromDisk::Opened { geometry, mark })?;
         let ended = worker.serve();

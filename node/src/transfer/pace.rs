@@ -17,7 +17,9 @@ use std::time::Duration;
 use blocks::{BLOCK_SIZE, LEAST_LIMIT, Pacing, piece_of};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{Instant, sleep_until};
-use volumes::READ_BLOCKS;
+use volumes::{Disks, READ_BLOCKS};
+
+use super::polite::Shared;
 
 /// What holds now, for all sessions of an agent together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,6 +38,7 @@ pub struct Pacer {
     pace: watch::Receiver<Pace>,
     turn: Arc<Mutex<Pacing>>,
     start: Instant,
+    disks: Shared,
 }
 
 impl Pacer {
@@ -45,7 +48,20 @@ impl Pacer {
             pace,
             turn: Arc::default(),
             start: Instant::now(),
+            disks: Shared::new(Disks::default()),
         }
+    }
+
+    /// The same one, whose sessions are polite to these disks.
+    #[cfg(test)]
+    pub(super) fn on(self, disks: Disks) -> Self {
+        let disks = Shared::new(disks);
+        Self { disks, ..self }
+    }
+
+    /// What its sessions read from, and are polite to together.
+    pub(super) fn disks(&self) -> &Shared {
+        &self.disks
     }
 
     /// What holds now.

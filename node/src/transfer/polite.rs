@@ -1,48 +1,53 @@
 //! Reading a source so that its own work does not slow by much, while that is asked for:
-//! looks at the figures of its device, and says when the next read may begin.
+//! the manners of one reading thread.
 //!
-//! Not here: what follows from the figures (`volumes::Courtesy`), and waiting (`disk`).
+//! Not here: how fast those may read who share a disk (`volumes::Disks`), and waiting
+//! (`disk`).
 
 use std::time::Duration;
 
-use blocks::Pacing;
 use tokio::time::Instant;
-use volumes::{Courtesy, DeviceIo, IoCounts, Look, NoDeviceIo, Reading, SourceVolume, give_way};
+use volumes::{Disks, NoDeviceIo, Seat, SourceVolume, give_way};
+
+/// The disks that the sessions of an agent read and are polite to, and the clock that they
+/// have together. Clones share them.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    start: Instant,
+    disks: Disks,
+}
+
+impl Shared {
+    pub(super) fn new(disks: Disks) -> Self {
+        let start = Instant::now();
+        Self { start, disks }
+    }
+}
 
 /// The manners of one reading thread.
 pub(super) struct Manners {
-    start: Instant,
+    shared: Shared,
     is_polite: bool,
-    /// None until it is needed, and where the device says nothing.
-    watch: Option<Watch>,
+    /// None until it is needed, and where the disk says nothing.
+    seat: Option<Seat>,
     is_told: bool,
-}
-
-/// Of a device that says what it does.
-struct Watch {
-    device: DeviceIo,
-    courtesy: Courtesy,
-    pacing: Pacing,
-    at: Duration,
-    counts: IoCounts,
-    own_bytes: u64,
-    own_time: Duration,
 }
 
 /// Whether the next read may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
+    /// It has begun, until it is told how it ended.
     Now,
     /// At this time, or later; to be asked again.
     NotBefore(Instant),
 }
 
 impl Manners {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(shared: Shared) -> Self {
         Self {
-            start: Instant::now(),
+            shared,
             is_polite: false,
-            watch: None,
+            seat: None,
             is_told: false,
         }
     }
@@ -52,11 +57,10 @@ impl Manners {
         self.is_polite
     }
 
-    /// The pace at which reads are held, in bytes a second; 0 while they are not.
+    /// The pace at which all who read the disk are held together, in bytes a second; 0
+    /// while they are not.
     pub(super) fn held_at(&self) -> u64 {
-        let watch = self.watch.as_ref();
-        let rate = watch.and_then(|watch| watch.courtesy.backing_off());
-        rate.map_or(0, |rate| rate.get())
+        self.seat.as_ref().map_or(0, Seat::held_at)
     }
 
     /// Begins to be polite to a source, or ends it. To be called from the thread that
@@ -69,15 +73,15 @@ impl Manners {
         if let Err(error) = give_way(is_polite) {
             tracing::debug!("the class of IO was not changed: {error}");
         }
-        self.watch = match is_polite {
-            true => self.watch(source),
+        self.seat = match is_polite {
+            true => self.seat(source),
             false => None,
         };
     }
 
-    fn watch(&mut self, source: &SourceVolume) -> Option<Watch> {
-        match Watch::new(source, self.start.elapsed()) {
-            Ok(watch) => Some(watch),
+    fn seat(&mut self, source: &SourceVolume) -> Option<Seat> {
+        match self.shared.disks.seat(self.shared.start.elapsed(), source) {
+            Ok(seat) => Some(seat),
             Err(error) => {
                 self.tell(&error);
                 None
@@ -97,70 +101,26 @@ impl Manners {
 
     /// Whether a read may begin now.
     pub(super) fn turn(&mut self) -> Turn {
-        let now = self.start.elapsed();
-        let Some(watch) = &mut self.watch else {
+        let start = self.shared.start;
+        let Some(seat) = &mut self.seat else {
             return Turn::Now;
         };
-        if now >= watch.courtesy.deadline()
-            && let Err(error) = watch.look(now)
-        {
-            self.watch = None;
-            self.tell(&error);
-            return Turn::Now;
-        }
-        let deadline = watch.courtesy.deadline();
-        match watch.courtesy.reading() {
-            Reading::Full => Turn::Now,
-            Reading::Paced(_) if watch.pacing.due() <= now => Turn::Now,
-            Reading::Paced(_) => Turn::NotBefore(self.start + watch.pacing.due().min(deadline)),
-            Reading::Paused => Turn::NotBefore(self.start + deadline),
+        match seat.turn(start.elapsed()) {
+            Ok(None) => Turn::Now,
+            Ok(Some(time)) => Turn::NotBefore(start + time),
+            Err(error) => {
+                self.seat = None;
+                self.tell(&error);
+                Turn::Now
+            }
         }
     }
 
-    /// So many bytes were read, and it took so long.
+    /// The read that began ended: so many bytes, and it took so long.
     pub(super) fn read(&mut self, bytes: u64, took: Duration) {
-        let now = self.start.elapsed();
-        let Some(watch) = &mut self.watch else {
-            return;
-        };
-        watch.own_bytes += bytes;
-        watch.own_time += took;
-        if let Reading::Paced(rate) = watch.courtesy.reading() {
-            watch.pacing.spend(now, bytes, rate);
+        if let Some(seat) = &mut self.seat {
+            seat.read(self.shared.start.elapsed(), bytes, took);
         }
-    }
-}
-
-impl Watch {
-    fn new(source: &SourceVolume, now: Duration) -> Result<Self, NoDeviceIo> {
-        let device = DeviceIo::of(source)?;
-        Ok(Self {
-            counts: device.counts()?,
-            device,
-            courtesy: Courtesy::new(now, source.identity().is_device()),
-            pacing: Pacing::default(),
-            at: now,
-            own_bytes: 0,
-            own_time: Duration::ZERO,
-        })
-    }
-
-    /// No read of ours is under way.
-    fn look(&mut self, now: Duration) -> Result<(), NoDeviceIo> {
-        let counts = self.device.counts()?;
-        let was = std::mem::replace(&mut self.counts, counts);
-        let look = Look {
-            time: now.saturating_sub(self.at),
-            writes: counts.writes.saturating_sub(was.writes),
-            write_time: counts.write_time.saturating_sub(was.write_time),
-            reads: counts.reads.saturating_sub(was.reads),
-            in_flight: counts.in_flight,
-            own_bytes: std::mem::take(&mut self.own_bytes),
-            own_time: std::mem::take(&mut self.own_time),
-        };
-        self.at = now;
-        self.courtesy.step(now, &look);
-        Ok(())
     }
 }
 
@@ -170,60 +130,31 @@ mod tests {
 
     use super::*;
     use std::fs::File;
-    use volumes::LEAST_READ;
+    use volumes::{Figures, IoCounts};
 
     const MIB: u64 = 1 << 20;
 
-    /// Polite to a file, on a disk that says what it does.
-    fn polite() -> Option<Manners> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("image");
+    fn source_in(folder: &std::path::Path) -> SourceVolume {
+        let path = folder.join("image");
         File::create(&path).unwrap().set_len(MIB).unwrap();
-        let source = SourceVolume::open(&path).unwrap();
-        let mut manners = Manners::new();
-        manners.be(true, &source);
-        if manners.watch.is_none() {
-            eprintln!("skipped: temporary files lie on no block device");
-            return None;
-        }
-        Some(manners)
+        SourceVolume::open(&path).unwrap()
     }
 
     #[test]
-    fn reads_wait_for_their_time_once_they_slow_what_others_write() {
-        let Some(mut manners) = polite() else { return };
-        // First it is found out how fast others are.
+    fn who_is_not_polite_any_more_does_not_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = source_in(folder.path());
+        let disks = Disks::found_by(|_| {
+            Ok(Figures {
+                disk: "disk".into(),
+                is_direct: false,
+                counts: Box::new(|| Ok(IoCounts::default())),
+            })
+        });
+        let mut manners = Manners::new(Shared::new(disks));
+        manners.be(true, &source);
         assert!(matches!(manners.turn(), Turn::NotBefore(_)));
-        let watch = manners.watch.as_mut().unwrap();
-        let mut now = Duration::ZERO;
-        for _ in 0..60 {
-            let is_quiet = watch.courtesy.reading() == Reading::Paused;
-            now = watch.courtesy.deadline();
-            let look = Look {
-                time: Duration::from_millis(if is_quiet { 100 } else { 500 }),
-                writes: 50,
-                write_time: Duration::from_millis(if is_quiet { 50 } else { 5_000 }),
-                own_bytes: if is_quiet { 0 } else { MIB },
-                ..Look::default()
-            };
-            watch.courtesy.step(now, &look);
-        }
-        while watch.courtesy.reading() == Reading::Paused {
-            now = watch.courtesy.deadline();
-            watch.courtesy.step(now, &Look::default());
-        }
-        assert_eq!(manners.held_at(), LEAST_READ);
-        // The clock stands where the looks came to.
-        manners.start = Instant::now().checked_sub(now).unwrap();
-        assert_eq!(manners.turn(), Turn::Now);
-        manners.read(MIB, Duration::from_millis(3));
-        let Turn::NotBefore(time) = manners.turn() else {
-            panic!("a second is not over");
-        };
-        assert!(time > Instant::now());
-        // Who is not polite any more does not wait.
-        let path = std::env::current_exe().unwrap();
-        manners.be(false, &SourceVolume::open(&path).unwrap());
+        manners.be(false, &source);
         assert_eq!((manners.turn(), manners.held_at()), (Turn::Now, 0));
     }
 
@@ -234,10 +165,8 @@ mod tests {
             eprintln!("skipped: /dev/shm is not there");
             return;
         };
-        let path = folder.path().join("image");
-        File::create(&path).unwrap().set_len(MIB).unwrap();
-        let source = SourceVolume::open(&path).unwrap();
-        let mut manners = Manners::new();
+        let source = source_in(folder.path());
+        let mut manners = Manners::new(Shared::new(Disks::default()));
         for _ in 0..2 {
             manners.be(true, &source);
             assert!(manners.is_told && manners.is_polite());

@@ -10,6 +10,7 @@ const CAPACITY: u64 = 400 << 20;
 struct Disk {
     now: Duration,
     courtesy: Courtesy,
+    is_direct: bool,
     /// Writes a second of others, and how long one takes when nobody reads.
     writes: f64,
     each: Duration,
@@ -31,7 +32,8 @@ impl Disk {
     fn new(is_direct: bool) -> Self {
         Self {
             now: Duration::ZERO,
-            courtesy: Courtesy::new(Duration::ZERO, is_direct),
+            courtesy: Courtesy::new(Duration::ZERO),
+            is_direct,
             writes: 0.0,
             each: Duration::from_millis(1),
             reads: 0.0,
@@ -74,7 +76,8 @@ impl Disk {
             reads: others + own_reads * 4,
             in_flight: 0,
             own_bytes,
-            own_time: Duration::from_millis(2).mul_f64(own_reads as f64 * own_slower),
+            direct_bytes: if self.is_direct { own_bytes } else { 0 },
+            direct_time: Duration::from_millis(2).mul_f64(own_reads as f64 * own_slower),
         };
         self.now = until;
         self.read += own_bytes;
@@ -246,7 +249,7 @@ fn where_others_read_too_our_own_reads_past_the_cache_tell() {
 
 #[test]
 fn writes_that_are_stuck_while_we_read_are_slow() {
-    let mut courtesy = Courtesy::new(Duration::ZERO, false);
+    let mut courtesy = Courtesy::new(Duration::ZERO);
     let mut now = Duration::ZERO;
     let quiet = Look {
         time: QUIET,
@@ -258,7 +261,6 @@ fn writes_that_are_stuck_while_we_read_are_slow() {
         time: LOUD,
         in_flight: 3,
         own_bytes: 100 << 20,
-        own_time: LOUD,
         ..Look::default()
     };
     for _ in 0..8 {
@@ -272,7 +274,7 @@ fn writes_that_are_stuck_while_we_read_are_slow() {
     let rate = courtesy.backing_off().unwrap().get();
     assert!(rate <= 50 << 20, "{}", rate >> 20);
     // And where nothing is under way, nobody wrote.
-    let mut courtesy = Courtesy::new(now, false);
+    let mut courtesy = Courtesy::new(now);
     for _ in 0..8 {
         let look = match courtesy.reading() {
             Reading::Paused => quiet,

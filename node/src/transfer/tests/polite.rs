@@ -1,118 +1,98 @@
-//! A pass beside somebody else who writes to the same device.
+//! Passes beside somebody else who writes to the same disk. The disk is made up, so that it
+//! does not matter how fast the real one is: what others write takes four times as long
+//! while any of the sessions reads.
 
-use std::os::unix::fs::OpenOptionsExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex};
 
-use rustix::fs::OFlags;
-use volumes::AlignedBuf;
+use volumes::{Disks, Figures, IoCounts};
 
+use super::world::Running;
 use super::*;
 
 /// How long it may take until something is decided.
 const PATIENCE: Duration = Duration::from_secs(50);
 
-/// A device of real blocks of the disk that temporary files lie on, past the cache.
-struct Loop(std::path::PathBuf);
+/// A disk that only counts.
+#[derive(Default)]
+struct Disk {
+    counts: IoCounts,
+    at: Option<Instant>,
+    read: u64,
+}
 
-impl Loop {
-    /// None, and why on stderr, where there are none.
-    fn attach(image: &Path) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: loop devices need root");
-            return None;
+/// What is known of it, and of who reads it.
+#[derive(Clone, Default)]
+struct Others {
+    disk: Arc<Mutex<Disk>>,
+    readers: Arc<Mutex<Vec<Arc<Progress>>>>,
+    write: Arc<AtomicBool>,
+}
+
+impl Others {
+    fn counts(&self) -> IoCounts {
+        let readers = self.readers.lock().unwrap();
+        let read = readers.iter().map(|one| one.bytes_read.load(Relaxed)).sum();
+        let mut disk = self.disk.lock().unwrap();
+        let now = Instant::now();
+        let time = now - disk.at.replace(now).unwrap_or(now);
+        let has_read = std::mem::replace(&mut disk.read, read) != read;
+        if self.write.load(SeqCst) {
+            // One each millisecond.
+            let writes = u32::try_from(time.as_millis()).unwrap();
+            disk.counts.writes += u64::from(writes);
+            let each = Duration::from_millis(if has_read { 4 } else { 1 });
+            disk.counts.write_time += each * writes;
         }
-        let made = Command::new("losetup")
-            .args(["-f", "--show", "--direct-io=on"])
-            .arg(image)
-            .output();
-        match made {
-            Ok(output) if output.status.success() => {
-                let name = String::from_utf8_lossy(&output.stdout);
-                Some(Self(name.trim().into()))
-            }
-            failed => {
-                eprintln!("skipped: losetup does not work here: {failed:?}");
-                None
-            }
-        }
+        disk.counts
+    }
+
+    /// A pacer whose sessions are polite to it.
+    fn pacer(&self, pace: watch::Receiver<Pace>) -> Pacer {
+        let others = self.clone();
+        Pacer::new(pace).on(Disks::found_by(move |_| {
+            let others = others.clone();
+            Ok(Figures {
+                disk: "disk".into(),
+                is_direct: false,
+                counts: Box::new(move || Ok(others.counts())),
+            })
+        }))
     }
 }
 
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").arg("-d").arg(&self.0).status();
-    }
+fn polite() -> watch::Receiver<Pace> {
+    let (_, pace) = watch::channel(Pace {
+        limit: None,
+        polite: true,
+    });
+    pace
 }
 
-/// Writes small blocks into the first mebibyte past the cache, one after the other, until
-/// it is stopped.
-struct Writing(Arc<AtomicBool>, Option<JoinHandle<()>>);
-
-impl Writing {
-    fn start(device: &Path) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let file = OpenOptions::new()
-            .write(true)
-            .custom_flags(OFlags::DIRECT.bits() as i32)
-            .open(device)
-            .unwrap();
-        let stopped = stop.clone();
-        let thread = thread::spawn(move || {
-            let bytes = AlignedBuf::new(1);
-            for at in 0.. {
-                if stopped.load(SeqCst) {
-                    return;
-                }
-                let offset = at % 256 * 4096;
-                file.write_all_at(&bytes.bytes()[..4096], offset).unwrap();
-            }
-        });
-        Self(stop, Some(thread))
-    }
-
-    fn stop(mut self) {
-        self.0.store(true, SeqCst);
-        self.1.take().unwrap().join().unwrap();
-    }
-}
-
-impl Drop for Writing {
-    fn drop(&mut self) {
-        self.0.store(true, SeqCst);
-    }
+/// A session of a world of its own that is read with this pacer.
+async fn reading(world: &World, others: &Others, pacer: &Pacer) -> Running {
+    let job = SendJob {
+        pacer: pacer.clone(),
+        ..world.send_job()
+    };
+    others.readers.lock().unwrap().push(job.progress.clone());
+    let (_leave, given) = granted();
+    let started = world.start_jobs(pair().await, job, (given, 64), |_| {});
+    started.await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pass_backs_off_while_somebody_writes_to_its_disk_and_comes_back_after() {
-    let world = World::new(192 * MIB);
-    let image = world.dir.join("image");
-    // Written, or the disk had nothing to read.
-    fs::copy(world.source(), &image).unwrap();
-    File::open(&image).unwrap().sync_all().unwrap();
-    let Some(device) = Loop::attach(&image) else {
-        return;
-    };
-    let (_change, pace) = watch::channel(Pace {
-        limit: None,
-        polite: true,
-    });
-    let job = SendJob {
-        source: device.0.clone(),
-        pacer: Pacer::new(pace),
-        ..world.send_job()
-    };
-    let (_leave, given) = granted();
-    let started = world.start_jobs(pair().await, job, (given, 64), |_| {});
-    let mut running = started.await;
+    let (world, others) = (World::new(192 * MIB), Others::default());
+    let pacer = others.pacer(polite());
+    let mut running = reading(&world, &others, &pacer).await;
     let progress = running.sending.clone();
     let held_at = || progress.reads_held_at.load(Relaxed);
     // While nobody else does anything, nothing is held.
     running.pass(1).await;
     running.pass(2).await;
     assert_eq!(held_at(), 0);
-    let writing = Writing::start(&device.0);
+    others.write.store(true, SeqCst);
     let mut pass = 2;
     let began = Instant::now();
     while held_at() == 0 {
@@ -120,7 +100,7 @@ async fn a_pass_backs_off_while_somebody_writes_to_its_disk_and_comes_back_after
         running.pass(pass).await;
         assert!(began.elapsed() < PATIENCE, "it does not back off");
     }
-    writing.stop();
+    others.write.store(false, SeqCst);
     let (held, began) = (held_at(), Instant::now());
     while held_at() != 0 && held_at() < held / 2 * 3 {
         pass += 1;
@@ -130,4 +110,24 @@ async fn a_pass_backs_off_while_somebody_writes_to_its_disk_and_comes_back_after
     }
     running.close().await;
     assert_eq!(held_at(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_sessions_that_read_one_disk_back_off_together() {
+    let (one, other) = (World::new(96 * MIB), World::new(96 * MIB));
+    let others = Others::default();
+    let pacer = others.pacer(polite());
+    others.write.store(true, SeqCst);
+    let mut one = reading(&one, &others, &pacer).await;
+    let mut other = reading(&other, &others, &pacer).await;
+    let held = |of: &Running| of.sending.reads_held_at.load(Relaxed);
+    let began = Instant::now();
+    let mut pass = 0;
+    while held(&one) == 0 || held(&other) == 0 {
+        pass += 1;
+        tokio::join!(one.pass(pass), other.pass(pass));
+        assert!(began.elapsed() < PATIENCE, "they do not back off");
+    }
+    one.close().await;
+    other.close().await;
 }

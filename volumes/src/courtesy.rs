@@ -61,6 +61,10 @@ const SLOW_PERCENT: u32 = 150;
 /// ...if it is so much slower: less is noise.
 const NOISE: Duration = Duration::from_micros(100);
 
+/// The kernel says times in whole steps of this: what is said of a look may be more or less
+/// by one.
+const STEP: Duration = Duration::from_millis(1);
+
 /// The bytes by which the time of our own reads is compared.
 const OWN_READ: u64 = 1 << 20;
 
@@ -125,8 +129,12 @@ impl Mean {
 
     /// Where there are enough.
     fn get(&self) -> Option<Duration> {
-        let count = u32::try_from(self.count).unwrap_or(u32::MAX);
-        (self.count >= TELLING).then(|| self.time / count)
+        (self.count >= TELLING).then(|| self.each(self.time))
+    }
+
+    /// What each has of a time.
+    fn each(&self, time: Duration) -> Duration {
+        time / u32::try_from(self.count).unwrap_or(u32::MAX).max(1)
     }
 }
 
@@ -242,7 +250,11 @@ impl Courtesy {
         let is_over = time >= GATHER || is_many && time >= LOUD * LOUD_TIMES;
         let is_rare = self.writes_quiet.expected(GATHER) < TELLING;
         let slower = match (self.writes_quiet.get(), self.writes_loud.get()) {
-            (Some(quiet), Some(loud)) => slower(loud, quiet),
+            // At worst it was so much less that they took, and so much more otherwise.
+            (Some(quiet), Some(loud)) => slower(
+                loud.saturating_sub(self.writes_loud.each(STEP)),
+                quiet + self.writes_quiet.each(STEP),
+            ),
             (None, Some(_)) => {
                 // What they take otherwise is to be found out first.
                 self.louds_left = 1;

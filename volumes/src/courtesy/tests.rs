@@ -25,6 +25,9 @@ struct Disk {
     /// How long writes of others took, all of them, and how many there were.
     waited: Duration,
     written: u64,
+    /// How long writes took, and what of it the kernel said: whole milliseconds.
+    write_time: Duration,
+    said: Duration,
     turns: u64,
 }
 
@@ -43,6 +46,8 @@ impl Disk {
             read: 0,
             waited: Duration::ZERO,
             written: 0,
+            write_time: Duration::ZERO,
+            said: Duration::ZERO,
             turns: 0,
         }
     }
@@ -72,7 +77,7 @@ impl Disk {
         let look = Look {
             time,
             writes,
-            write_time,
+            write_time: self.say(write_time),
             reads: others + own_reads * 4,
             in_flight: 0,
             own_bytes,
@@ -84,6 +89,14 @@ impl Disk {
         self.waited += write_time;
         self.written += writes;
         self.courtesy.step(self.now, &look);
+    }
+
+    /// What the kernel says of the time that writes took.
+    fn say(&mut self, time: Duration) -> Duration {
+        self.write_time += time;
+        let millis = u64::try_from(self.write_time.as_millis()).unwrap();
+        let all = Duration::from_millis(millis);
+        all - std::mem::replace(&mut self.said, all)
     }
 
     /// Goes on for so long; gives how many bytes a second were read.
@@ -227,6 +240,21 @@ fn what_is_so_fast_that_nobody_notices_is_no_reason() {
     (disk.writes, disk.each) = (3_000.0, Duration::from_micros(4));
     disk.go_on(60);
     assert_eq!(disk.rate(), None);
+}
+
+#[test]
+fn the_steps_in_which_the_kernel_says_times_are_no_reason() {
+    for writes in [9.0, 17.0, 20.0, 33.0, 40.0] {
+        for each in [20, 60, 100, 140] {
+            let mut disk = Disk::new(true);
+            disk.slower = |_| 1.0;
+            (disk.writes, disk.each) = (writes, Duration::from_micros(each));
+            for _ in 0..300 {
+                disk.go_on(2);
+                assert_eq!(disk.rate(), None, "{writes} writes a second of {each} us");
+            }
+        }
+    }
 }
 
 #[test]

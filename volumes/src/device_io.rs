@@ -46,6 +46,15 @@ pub enum NoDeviceIo {
         /// Of the device's number.
         minor: u32,
     },
+    /// There are figures, and they stand still: counting is off (`queue/iostats`), or the
+    /// driver does not count, as of some kernels for several paths to one disk.
+    #[error(
+        "the kernel does not count the IO of {disk}: where {disk}/queue/iostats is 0, write 1 to it"
+    )]
+    NotCounted {
+        /// Where the kernel shows the device.
+        disk: PathBuf,
+    },
     /// The source, or what the kernel shows, could not be read.
     #[error("cannot read the IO of the device of {path}: {source}")]
     Io {
@@ -95,8 +104,13 @@ impl DeviceIo {
             disk,
         });
         let found = found.map_err(|source| NoDeviceIo::Io { path, source })?;
-        found.counts()?;
-        Ok(found)
+        let counts = found.counts()?;
+        // The kernel read a file system to mount it.
+        let is_still = !source.identity().is_device() && counts.reads == 0;
+        match is_still || is_off(&found.disk) {
+            true => Err(NoDeviceIo::NotCounted { disk: found.disk }),
+            false => Ok(found),
+        }
     }
 
     /// Where the kernel shows the device: the same for all that lies on it.
@@ -121,6 +135,12 @@ impl DeviceIo {
             source,
         })
     }
+}
+
+/// Whether counting is turned off. Not every device can be asked.
+fn is_off(disk: &Path) -> bool {
+    let iostats = fs::read_to_string(disk.join("queue/iostats"));
+    iostats.is_ok_and(|iostats| iostats.trim() == "0")
 }
 
 /// Kernels have added numbers at the end: of discards, then of flushes.
@@ -194,6 +214,39 @@ mod tests {
         writer.sync_all().unwrap();
         let written = io.counts().unwrap();
         assert!(written.writes > read.writes, "{read:?} {written:?}");
+    }
+
+    #[test]
+    fn a_device_whose_io_is_not_counted_is_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("image");
+        File::create(&image).unwrap().set_len(4 << 20).unwrap();
+        let Some(device) = LoopDevice::attach(&image) else {
+            return;
+        };
+        let source = SourceVolume::open(device.path()).unwrap();
+        let io = DeviceIo::of(&source).unwrap();
+        let iostats = io.disk().join("queue/iostats");
+        if let Err(error) = fs::write(&iostats, "0") {
+            eprintln!("skipped: what the kernel counts cannot be changed here: {error}");
+            return;
+        }
+        let found = DeviceIo::of(&source);
+        // It stays with the number, and others will have that.
+        fs::write(&iostats, "1").unwrap();
+        let none = found.unwrap_err();
+        assert!(matches!(none, NoDeviceIo::NotCounted { .. }), "{none}");
+    }
+
+    #[test]
+    fn counting_is_off_where_the_kernel_says_so_and_nowhere_else() {
+        let disk = tempfile::tempdir().unwrap();
+        assert!(!is_off(disk.path()));
+        fs::create_dir(disk.path().join("queue")).unwrap();
+        for (said, off) in [("0\n", true), ("1\n", false)] {
+            fs::write(disk.path().join("queue/iostats"), said).unwrap();
+            assert_eq!(is_off(disk.path()), off);
+        }
     }
 
     #[test]

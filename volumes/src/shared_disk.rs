@@ -65,6 +65,9 @@ pub struct Seat {
 
 /// Of a disk that says what it does.
 struct Watch {
+    disk: PathBuf,
+    /// It was seen not to count what was read from it.
+    is_still: bool,
     counts: Box<Counts>,
     courtesy: Courtesy,
     pacing: Pacing,
@@ -132,7 +135,7 @@ impl Disks {
         let watch = match known.and_then(|(_, watch)| watch.upgrade()) {
             Some(watch) => watch,
             None => {
-                let watch = Watch::new(figures.counts, now)?;
+                let watch = Watch::new(figures.disk.clone(), figures.counts, now)?;
                 let watch = Arc::new(Mutex::new(watch));
                 watched.push((figures.disk, Arc::downgrade(&watch)));
                 watch
@@ -194,8 +197,10 @@ impl Drop for Seat {
 }
 
 impl Watch {
-    fn new(mut counts: Box<Counts>, now: Duration) -> Result<Self, NoDeviceIo> {
+    fn new(disk: PathBuf, mut counts: Box<Counts>, now: Duration) -> Result<Self, NoDeviceIo> {
         Ok(Self {
+            disk,
+            is_still: false,
             seen: counts()?,
             counts,
             courtesy: Courtesy::new(now),
@@ -277,6 +282,12 @@ impl Watch {
         let counts = (self.counts)()?;
         let was = mem::replace(&mut self.seen, counts);
         let (own, busy) = (mem::take(&mut self.own), mem::take(&mut self.busy));
+        // What went past the cache was read from the disk.
+        self.is_still |= own.direct_bytes >= A_READ && counts.reads == was.reads;
+        if self.is_still {
+            let disk = self.disk.clone();
+            return Err(NoDeviceIo::NotCounted { disk });
+        }
         let look = Look {
             time: now.saturating_sub(self.at),
             writes: counts.writes.saturating_sub(was.writes),

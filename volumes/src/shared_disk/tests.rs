@@ -191,6 +191,32 @@ fn it_is_quiet_for_all_sessions_at_once_and_not_for_longer() {
 }
 
 #[test]
+fn where_what_is_read_past_the_cache_is_not_counted_all_are_told() {
+    for is_direct in [true, false] {
+        let mut play = Play::new(is_direct, 2);
+        let [one, other] = &mut play.readers[..] else {
+            panic!()
+        };
+        let (one, other) = (&mut one.seat, &mut other.seat);
+        let mut now = Duration::from_millis(100);
+        assert_eq!(one.turn(now).unwrap(), None);
+        now += READ;
+        one.read(now, MIB, READ);
+        now += Duration::from_secs(1);
+        for seat in [one, other] {
+            match seat.turn(now) {
+                Err(NoDeviceIo::NotCounted { disk }) if is_direct => {
+                    assert_eq!(disk.as_os_str(), "disk");
+                }
+                // What is in the cache need not be read.
+                Ok(None) if !is_direct => {}
+                turn => panic!("{turn:?}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn who_leaves_while_it_reads_holds_nobody_up() {
     let mut play = Play::new(false, 2);
     play.go_on(3);

@@ -27,24 +27,42 @@ pub(crate) fn start_writeback(file: &File, range: Range<u64>) -> io::Result<()> 
 /// `IOPRIO_WHO_PROCESS` of linux/ioprio.h; with 0 it is the calling thread.
 const OF_THREAD: libc::c_int = 1;
 
-/// The class that is served when no other asks, and the one that is the default, each
-/// shifted by `IOPRIO_CLASS_SHIFT`.
-const IDLE: libc::c_int = 3 << 13;
-const DEFAULT: libc::c_int = 0;
+/// The class that is served when no other asks, shifted by `IOPRIO_CLASS_SHIFT`.
+const IDLE: libc::c_long = 3 << 13;
 
-/// Puts the IO of the calling thread into the idle class, or back into the default one.
+/// The class and level of IO that a thread has: as somebody set it for the process, or
+/// none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoClass(libc::c_long);
+
+/// Puts the IO of the calling thread into the idle class, and gives what it was in.
 /// Schedulers that know classes (BFQ, mq-deadline) serve it after all others, and now and
 /// then in any case, so that it is never stuck; others take no notice.
 ///
 /// # Errors
 /// When the kernel has no classes.
-pub fn give_way(is_idle: bool) -> io::Result<()> {
-    let class = if is_idle { IDLE } else { DEFAULT };
-    // SAFETY: three numbers are passed, and no memory; it is about this thread alone.
-    let result = unsafe { libc::syscall(libc::SYS_ioprio_set, OF_THREAD, 0, class) };
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+pub fn give_way() -> io::Result<IoClass> {
+    // SAFETY: two numbers are passed, and no memory; it is about this thread alone.
+    let was = unsafe { libc::syscall(libc::SYS_ioprio_get, OF_THREAD, 0) };
+    if was < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    IoClass(IDLE).take_up()?;
+    Ok(IoClass(was))
+}
+
+impl IoClass {
+    /// Puts the IO of the calling thread into this class.
+    ///
+    /// # Errors
+    /// When the kernel has no classes, or this one takes rights that the process lost.
+    pub fn take_up(self) -> io::Result<()> {
+        // SAFETY: three numbers are passed, and no memory; it is about this thread alone.
+        let result = unsafe { libc::syscall(libc::SYS_ioprio_set, OF_THREAD, 0, self.0) };
+        match result {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 }
 
@@ -55,19 +73,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_class_of_one_thread_changes_and_changes_back() {
+    fn the_class_of_one_thread_changes_and_changes_back_to_what_was_set() {
         // SAFETY: two numbers are passed, and no memory.
-        let class = || unsafe { libc::syscall(libc::SYS_ioprio_get, OF_THREAD, 0) } >> 13;
+        let class = || IoClass(unsafe { libc::syscall(libc::SYS_ioprio_get, OF_THREAD, 0) });
         let before = class();
+        // Best effort, at the lowest level.
+        let set = IoClass(2 << 13 | 7);
         let other = std::thread::spawn(move || {
-            give_way(true).unwrap();
+            set.take_up().unwrap();
+            let was = give_way().unwrap();
             let idle = class();
-            give_way(false).unwrap();
+            was.take_up().unwrap();
             (idle, class())
         });
-        let (idle, after) = other.join().unwrap();
-        assert_eq!(idle, 3);
-        assert_ne!(after, 3);
+        assert_eq!(other.join().unwrap(), (IoClass(IDLE), set));
         assert_eq!(class(), before);
     }
 }

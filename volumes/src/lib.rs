@@ -28,7 +28,7 @@ pub use courtesy::LEAST_READ;
 pub use device_io::{DeviceIo, IoCounts, NoDeviceIo};
 pub use index::{FingerprintIndex, IndexError, MAX_INDEXED_VOLUMES, MAX_PLACES, Place};
 pub use intents::{IntentError, Intents, OpenIntentsError};
-pub use kernel::give_way;
+pub use kernel::{IoClass, give_way};
 pub use rehash::{ReadBlocks, RehashError, read_entries, rehash_group};
 pub use rescan::{QUIET_BLOCKS, RescanTracker, Scanned};
 pub use root_reader::RootReader;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use volumes::{Disks, NoDeviceIo, Seat, SourceVolume, give_way};
+use volumes::{Disks, IoClass, NoDeviceIo, Seat, SourceVolume, give_way};
 
 /// The disks that the sessions of an agent read and are polite to, and the clock that they
 /// have together. Clones share them.
@@ -28,6 +28,8 @@ impl Shared {
 pub(super) struct Manners {
     shared: Shared,
     is_polite: bool,
+    /// What the thread's IO was in before.
+    class: Option<IoClass>,
     /// None until it is needed, and where the disk says nothing.
     seat: Option<Seat>,
     is_told: bool,
@@ -47,6 +49,7 @@ impl Manners {
         Self {
             shared,
             is_polite: false,
+            class: None,
             seat: None,
             is_told: false,
         }
@@ -70,7 +73,11 @@ impl Manners {
             return;
         }
         self.is_polite = is_polite;
-        if let Err(error) = give_way(is_polite) {
+        let changed = match is_polite {
+            true => give_way().map(|class| self.class = Some(class)),
+            false => self.class.take().map_or(Ok(()), IoClass::take_up),
+        };
+        if let Err(error) = changed {
             tracing::debug!("the class of IO was not changed: {error}");
         }
         self.seat = match is_polite {

@@ -32,6 +32,9 @@ impl Apart {
 pub fn why(field: &str) -> &'static str {
     match field {
         "desired" => "a stop beats a go, and the harder stop the softer",
+        "limit" => {
+            "the edit that came after more others holds, and of two after as many that of the greater key; where that one cannot be read here, the slowest that can"
+        }
         _ => {
             "the edit that came after more others holds, and of two after as many that of the greater key"
         }

@@ -34,7 +34,7 @@ pub struct Plan {
     pub migrations: BTreeMap<MigrationId, MigrationPlan>,
     /// Servers that could be read.
     pub servers: BTreeMap<ServerId, ServerPlan>,
-    /// Limits that could be read.
+    /// Limits, also those that could not be read: see [`LimitPlan::is_readable`].
     pub limits: BTreeMap<Limited, LimitPlan>,
     /// Entries that could not be read and are left out, by their key in the document.
     pub problems: BTreeMap<String, Problem>,

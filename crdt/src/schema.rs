@@ -9,7 +9,8 @@
 //! A limit is one register, `l/server/<id>` or `l/site/<name>`, right in the shard: its key
 //! is known before anybody sets it, so that two operators who set it apart from each other
 //! write to one place, and each other's value is kept as a conflict.
-//! Reading is total: what cannot be read becomes a problem, not a panic.
+//! Reading is total: what cannot be read becomes a problem, not a panic; a limit that
+//! cannot be read stays one.
 
 use crate::edit::Value;
 use crate::plan::{
@@ -262,10 +263,7 @@ fn read_found(
     let entry = entry_of(key).ok_or_else(|| Problem::UnknownKey {
         key: key.chars().take(80).collect(),
     })?;
-    let author = match &object {
-        ObjId::Id(_, actor, _) => actor.to_bytes().try_into().ok().map(PublicKey),
-        ObjId::Root => None,
-    };
+    let author = author_of(&object);
     let mut fields = Fields {
         doc,
         entry: entry.clone(),
@@ -281,11 +279,18 @@ fn read_found(
         (EntryId::Server(id), Form::Map, Some(author)) => {
             fields.server(id, author).map(Planned::Server)
         }
-        (EntryId::Limit(of), Form::Text { says, contested }, Some(author)) => {
-            let limit = limit::read(doc, key, of, &says, author, contested)?;
-            Ok(Planned::Limit(limit))
+        (EntryId::Limit(of), form, Some(author)) => {
+            Ok(Planned::Limit(limit::read(doc, key, of, &form, author)))
         }
         _ => Err(fields.unreadable("form")),
+    }
+}
+
+/// Whose change wrote what has this id.
+fn author_of(object: &ObjId) -> Option<PublicKey> {
+    match object {
+        ObjId::Id(_, actor, _) => actor.to_bytes().try_into().ok().map(PublicKey),
+        ObjId::Root => None,
     }
 }
 

@@ -12,12 +12,16 @@ impl Edit<'_> {
             return Err(EditError::Unsound { entry, field });
         }
         let before = self.limit(of);
-        if before.is_some_and(|before| before.limit == *limit && before.conflicts.is_empty()) {
+        let is_said = |before: &LimitPlan| {
+            before.limit == *limit && before.is_readable && before.conflicts.is_empty()
+        };
+        if before.is_some_and(is_said) {
             return Ok(());
         }
         let draft = LimitPlan {
             of: of.clone(),
             limit: limit.clone(),
+            is_readable: true,
             set_by: self.author,
             conflicts: vec![],
         };

@@ -56,6 +56,8 @@ pub enum BadRate {
 impl Rate {
     /// No limit.
     pub const OFF: Self = Self(None);
+    /// The slowest rate.
+    pub const LEAST: Self = Self(NonZeroU64::new(LEAST_BYTES_PER_SEC));
 
     /// Bytes a second; none for no limit.
     pub fn bytes_per_sec(self) -> Option<NonZeroU64> {

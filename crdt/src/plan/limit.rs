@@ -4,7 +4,7 @@
 //! (`roles`).
 
 use super::{Conflict, MAX_WORD};
-use crate::limit::{BadTimetable, Timetable};
+use crate::limit::{BadTimetable, Rate, Timetable};
 use keys::{Name, NodeId, PublicKey};
 use std::fmt;
 use std::str::FromStr;
@@ -42,6 +42,9 @@ pub struct LimitPlan {
     pub of: Limited,
     /// What holds.
     pub limit: Limit,
+    /// Whether that is the value of the register. Where this program cannot read that one,
+    /// the slowest holds of those set apart from it that can be read, else the least rate.
+    pub is_readable: bool,
     /// Whose change set it: read from the change's signature, not from a field.
     pub set_by: PublicKey,
     /// What operators set apart from each other, not yet settled by a new edit.
@@ -60,6 +63,17 @@ pub enum BadLimit {
     /// Longer than a limit may be.
     #[error("it is longer than {MAX_LIMIT} bytes")]
     TooLong,
+}
+
+impl Limit {
+    /// Of one rate that always holds.
+    pub fn always(rate: Rate) -> Self {
+        Self {
+            timetable: Timetable::always(rate),
+            zone: "UTC".to_owned(),
+            polite: false,
+        }
+    }
 }
 
 impl Limited {

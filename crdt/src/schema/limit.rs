@@ -1,7 +1,11 @@
 //! How a limit is read from the document.
+//!
+//! A limit that cannot be read is not none: whoever set it wanted to send less, and only a
+//! newer or a strange program can say what.
 
-use super::{conflict, shard};
-use crate::plan::{EntryId, LimitPlan, Limited, Problem};
+use super::{Form, author_of, conflict, shard};
+use crate::limit::Rate;
+use crate::plan::{Limit, LimitPlan, Limited};
 use automerge::{Automerge, ReadDoc, ScalarValue};
 use keys::PublicKey;
 
@@ -12,37 +16,64 @@ pub(super) fn read(
     doc: &Automerge,
     key: &str,
     of: Limited,
-    says: &str,
+    form: &Form,
     set_by: PublicKey,
-    contested: bool,
-) -> Result<LimitPlan, Problem> {
-    let limit = says.parse().ok();
-    let limit = limit.filter(|limit| of.unsound(limit).is_none());
-    let Some(limit) = limit else {
-        return Err(Problem::Unreadable {
-            entry: EntryId::Limit(of),
-            field: LIMIT.to_owned(),
-        });
+) -> LimitPlan {
+    let winner = match form {
+        Form::Text { says, .. } => readable(&of, says),
+        Form::Map | Form::Strange => None,
     };
-    let values: Vec<ScalarValue> = match contested {
-        true => values(doc, key),
-        false => vec![],
+    let values = match form {
+        Form::Text {
+            contested: false, ..
+        } => vec![],
+        _ => values(doc, key),
     };
-    Ok(LimitPlan {
+    let conflicts = {
+        let shown: Vec<ScalarValue> = values.iter().map(|(value, _)| value.clone()).collect();
+        conflict(LIMIT, &shown).into_iter().collect()
+    };
+    let is_readable = winner.is_some();
+    let rivals = values.iter().filter_map(|(value, author)| match value {
+        ScalarValue::Str(says) => Some((readable(&of, says)?, (*author)?)),
+        _ => None,
+    });
+    let slowest = |(limit, author): &(Limit, PublicKey)| {
+        let rate = limit.timetable.slowest().bytes_per_sec();
+        let is_off = rate.is_none();
+        (is_off, rate, limit.to_string(), *author)
+    };
+    let (limit, set_by) = match winner {
+        Some(limit) => (limit, set_by),
+        None => rivals
+            .min_by_key(slowest)
+            .unwrap_or_else(|| (Limit::always(Rate::LEAST), set_by)),
+    };
+    LimitPlan {
         of,
         limit,
+        is_readable,
         set_by,
-        conflicts: conflict(LIMIT, &values).into_iter().collect(),
-    })
+        conflicts,
+    }
 }
 
-/// All concurrent values.
-fn values(doc: &Automerge, key: &str) -> Vec<ScalarValue> {
+fn readable(of: &Limited, says: &str) -> Option<Limit> {
+    let limit = says.parse().ok();
+    limit.filter(|limit| of.unsound(limit).is_none())
+}
+
+/// All concurrent values with their authors; of one that is no scalar only that it is there.
+fn values(doc: &Automerge, key: &str) -> Vec<(ScalarValue, Option<PublicKey>)> {
     let found = shard(doc, key).and_then(|shard| doc.get_all(&shard, key));
-    let scalar = |value: automerge::Value<'_>| match value {
-        automerge::Value::Scalar(scalar) => Some(scalar.into_owned()),
-        automerge::Value::Object(_) => None,
-    };
     let found = found.unwrap_or_default().into_iter();
-    found.filter_map(|(value, _)| scalar(value)).collect()
+    found
+        .map(|(value, id)| {
+            let scalar = match value {
+                automerge::Value::Scalar(scalar) => scalar.into_owned(),
+                automerge::Value::Object(_) => ScalarValue::Null,
+            };
+            (scalar, author_of(&id))
+        })
+        .collect()
 }

@@ -10,8 +10,8 @@ use crate::hours;
 use crate::transfer::Pace;
 use crate::views::{LookupError, find_member};
 use crdt::limit::Rate;
-use crdt::{EditError, EntryId, Limit, Limited};
-use keys::{Name, NodeId, Role, Scope, Standing};
+use crdt::{EditError, EntryId, Limit, LimitPlan, Limited};
+use keys::{Name, NodeId, Role, Scope, Standing, UnixSecs};
 use roles::share::{Lending, MAX_LENT_MILLIS, senders, share};
 use roles::{Note, Now};
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +41,8 @@ struct Held {
     /// Of its site, with its name.
     shared: Option<(Name, Rate)>,
     polite: bool,
+    /// Whose limits this program cannot read, and keeps to something slower instead.
+    unreadable: Vec<String>,
 }
 
 impl Held {
@@ -48,7 +50,46 @@ impl Held {
         own: Rate::OFF,
         shared: None,
         polite: false,
+        unreadable: vec![],
     };
+
+    /// Of an agent at a site.
+    fn of(
+        limits: &BTreeMap<Limited, LimitPlan>,
+        me: NodeId,
+        site: Option<&Name>,
+        now: UnixSecs,
+    ) -> Self {
+        let own = limits.get(&Limited::Server(me));
+        let shared = site.and_then(|site| {
+            let set = limits.get(&Limited::Site(site.clone()))?;
+            Some((site, set))
+        });
+        let unreadable = |set: &LimitPlan| !set.is_readable;
+        let mut strange = vec![];
+        if own.is_some_and(unreadable) {
+            strange.push("this server".to_owned());
+        }
+        if let Some((site, set)) = shared
+            && unreadable(set)
+        {
+            strange.push(format!("site {site}"));
+        }
+        let shared = shared.map(|(site, set)| (site.clone(), hours::rate_at(&set.limit, now)));
+        Self {
+            own: own.map_or(Rate::OFF, |set| hours::rate_at(&set.limit, now)),
+            shared: shared.filter(|(_, rate)| *rate != Rate::OFF),
+            polite: own.is_some_and(|set| set.limit.polite),
+            unreadable: strange,
+        }
+    }
+
+    fn note(&self) -> Note {
+        match self.unreadable.is_empty() {
+            true => Note::info("limit", self.text()),
+            false => Note::warn("limit", self.text()),
+        }
+    }
 
     fn text(&self) -> String {
         let mut parts = vec![];
@@ -62,6 +103,12 @@ impl Held {
         }
         if self.polite {
             parts.push("reading gives way to the server's own work".to_owned());
+        }
+        if !self.unreadable.is_empty() {
+            parts.push(format!(
+                "the limit of {} cannot be read by this program, so that the slowest of what was set with it holds, or the least rate: use a newer program, or set it again",
+                self.unreadable.join(" and of ")
+            ));
         }
         match parts.is_empty() {
             true => "no limit holds for what this server sends".to_owned(),
@@ -132,18 +179,7 @@ impl Engine {
             return None;
         }
         let limits = &self.replica.document().plan().limits;
-        let own = limits.get(&Limited::Server(me)).map(|set| &set.limit);
-        let site = member.site.clone();
-        let shared = site.and_then(|site| {
-            let set = limits.get(&Limited::Site(site.clone()))?;
-            let rate = hours::rate_at(&set.limit, now.wall);
-            (rate != Rate::OFF).then_some((site, rate))
-        });
-        Some(Held {
-            own: own.map_or(Rate::OFF, |limit| hours::rate_at(limit, now.wall)),
-            shared,
-            polite: own.is_some_and(|limit| limit.polite),
-        })
+        Some(Held::of(limits, me, member.site.as_ref(), now.wall))
     }
 
     fn senders(&self, now: Now, site: &Name) -> BTreeSet<NodeId> {
@@ -192,7 +228,7 @@ impl Engine {
 
     fn tell_held(&mut self, held: Held) {
         let before = self.limits.told.replace(held.clone());
-        let note = Note::info("limit", held.text());
+        let note = held.note();
         match before {
             None if held != Held::NOTHING => self.tell_once(None, note),
             Some(before) if before != held => self.tell(None, note),
@@ -340,6 +376,64 @@ fn no_limit(what: &str) -> CallError {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_limit_that_cannot_be_read_holds_and_is_told_as_such() {
+        let me = NodeId([1; 32]);
+        let berlin = Name::new("berlin").unwrap();
+        let set = |of: Limited, is_readable| {
+            let plan = LimitPlan {
+                of: of.clone(),
+                limit: Limit::always(Rate::LEAST),
+                is_readable,
+                set_by: keys::PublicKey([9; 32]),
+                conflicts: vec![],
+            };
+            (of, plan)
+        };
+        let held = |own, shared| {
+            let limits = BTreeMap::from([
+                set(Limited::Server(me), own),
+                set(Limited::Site(berlin.clone()), shared),
+            ]);
+            Held::of(&limits, me, Some(&berlin), UnixSecs(1))
+        };
+        let least = (berlin.clone(), Rate::LEAST);
+        for (own, shared, of) in [
+            (true, false, Some("the limit of site berlin cannot be read")),
+            (false, true, Some("the limit of this server cannot be read")),
+            (
+                false,
+                false,
+                Some("the limit of this server and of site berlin"),
+            ),
+            (true, true, None),
+        ] {
+            let held = held(own, shared);
+            assert_eq!(
+                (held.own, &held.shared),
+                (Rate::LEAST, &Some(least.clone()))
+            );
+            let note = held.note();
+            let level = if of.is_some() {
+                crdt::Level::Warn
+            } else {
+                crdt::Level::Info
+            };
+            assert_eq!(note.level, level, "{}", note.text);
+            assert_eq!(
+                note.text.contains("cannot be read"),
+                of.is_some(),
+                "{}",
+                note.text
+            );
+            assert!(
+                note.text.contains(of.unwrap_or("at most 64KiB/s")),
+                "{}",
+                note.text
+            );
+        }
+    }
 
     #[test]
     fn what_an_agent_lends_counts_until_its_span_is_over_or_it_says_otherwise() {

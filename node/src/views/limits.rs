@@ -85,6 +85,7 @@ impl State<'_> {
             zone: set.limit.zone.clone(),
             zone_is_known: holding.zone_is_known,
             polite: set.limit.polite,
+            is_readable: set.is_readable,
             now: holding.rate.to_string(),
             now_bytes_per_sec: holding.rate.bytes_per_sec().map(std::num::NonZeroU64::get),
             until: holding.until.map(|until| until.to_string()),

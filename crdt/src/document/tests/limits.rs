@@ -44,6 +44,7 @@ fn plain(of: &Limited, text: &str, author: u8) -> LimitPlan {
     LimitPlan {
         of: of.clone(),
         limit: limit(text),
+        is_readable: true,
         set_by: key(author).public(),
         conflicts: vec![],
     }
@@ -174,39 +175,81 @@ fn limits_set_and_removed_on_a_ground_that_is_gone_are_set_and_removed_again() {
 }
 
 /// What an operator with another program may put into the document.
-#[test]
-fn what_is_no_limit_is_a_problem_and_can_be_set_anew() {
-    let world = World::of(&[1]);
-    let one = limit("1MiB/s zone=UTC");
-    let berlin = site("berlin");
-    let strange = [
+fn strange() -> [OpType; 4] {
+    [
         OpType::Put("fast".into()),
         OpType::Put("off zone=UTC polite".into()),
         OpType::Put(ScalarValue::Uint(7)),
         OpType::Make(automerge::ObjType::Map),
-    ];
-    for action in strange {
+    ]
+}
+
+/// Operator 1 sets a limit of the site paris, and such a one of berlin.
+fn set_strangely(world: &World, action: OpType) -> Vec<SignedChange> {
+    let one = limit("1MiB/s zone=UTC");
+    let mut node = Node::new(world, 1);
+    let before = node.edit(world, |edit| edit.set_limit(&site("paris"), &one));
+    let change = node.edit(world, |edit| edit.set_limit(&site("berlin"), &one));
+    let strange = altered(world, &change, |change| {
+        change.operations[0].action = action;
+    });
+    vec![before, strange]
+}
+
+#[test]
+fn what_is_no_limit_holds_as_the_least_rate_and_can_be_set_anew_and_removed() {
+    let world = World::of(&[1]);
+    let berlin = site("berlin");
+    for action in strange() {
         let mut node = Node::new(&world, 1);
-        let change = Node::new(&world, 1).edit(&world, |edit| edit.set_limit(&berlin, &one));
-        let change = altered(&world, &change, |change| {
-            change.operations[0].action = action;
-        });
-        let key = "l/site/berlin";
-        let offered = node.document.offer_all(vec![change], &world.authority());
+        let changes = set_strangely(&world, action);
+        let offered = node.document.offer_all(changes, &world.authority());
         assert!(
             offered.iter().all(|one| *one == Outcome::Admitted),
             "{offered:?}"
         );
-        assert!(node.document.plan().limits.is_empty());
-        assert!(matches!(
-            node.document.plan().problems.get(key),
-            Some(Problem::Unreadable {
-                entry: EntryId::Limit(_),
-                ..
-            })
-        ));
-        node.edit(&world, |edit| edit.set_limit(&berlin, &one));
-        assert_eq!(node.document.plan().limits[&berlin].limit, one);
+        let least = LimitPlan {
+            is_readable: false,
+            ..plain(&berlin, "64KiB/s zone=UTC", 1)
+        };
+        assert_eq!(node.document.plan().limits[&berlin], least);
         assert!(node.document.plan().problems.is_empty());
+        let loaded = Document::load(world.mesh(), all(&node.document), None, &world.authority());
+        assert_same(&loaded.unwrap(), &node.document);
+
+        let mut removed = Node::new(&world, 1);
+        removed.document = node.document.clone();
+        removed.edit(&world, |edit| edit.remove_limit(&berlin));
+        assert!(!removed.document.plan().limits.contains_key(&berlin));
+        // Also what already holds: it was not said.
+        node.edit(&world, |edit| edit.set_limit(&berlin, &least.limit));
+        let said = plain(&berlin, "64KiB/s zone=UTC", 1);
+        assert_eq!(node.document.plan().limits[&berlin], said);
+    }
+}
+
+#[test]
+fn of_a_limit_that_cannot_be_read_the_slowest_holds_that_was_set_apart_from_it() {
+    let berlin = site("berlin");
+    let slow = "08:00,2MiB/s 18:00,off zone=UTC";
+    for action in strange() {
+        let world = World::of(&[1, 2, 3, 4]);
+        let mut node = Node::new(&world, 1);
+        // It wins, since it comes after another.
+        let strange = set_strangely(&world, action);
+        for (author, text) in [(2, "4MiB/s zone=UTC"), (3, slow), (4, "off zone=UTC")] {
+            let mut other = Node::new(&world, author);
+            other.edit(&world, |edit| edit.set_limit(&berlin, &limit(text)));
+            sync(&world, &other.document, &mut node.document);
+        }
+        assert!(node.document.plan().limits[&berlin].is_readable);
+        node.document.offer_all(strange, &world.authority());
+        let held = &node.document.plan().limits[&berlin];
+        assert_eq!(held.limit.to_string(), slow);
+        assert_eq!(held.set_by, key(3).public());
+        assert!(!held.is_readable);
+        assert_eq!(held.conflicts[0].values.len(), 4, "{held:?}");
+        let loaded = Document::load(world.mesh(), all(&node.document), None, &world.authority());
+        assert_same(&loaded.unwrap(), &node.document);
     }
 }

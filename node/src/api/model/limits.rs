@@ -60,6 +60,9 @@ pub struct LimitView {
     pub zone_is_known: bool,
     /// Whether the agent gives way to the source's own work.
     pub polite: bool,
+    /// Whether what was set can be read by the program of the node that answers: where it
+    /// cannot, the slowest holds of what was set apart from it, else the least rate.
+    pub is_readable: bool,
     /// The rate that holds now, as the timetable has it.
     pub now: String,
     /// The same in bytes a second; none for no limit.

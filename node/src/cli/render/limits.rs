@@ -46,6 +46,14 @@ pub fn list(limits: &[LimitView], look: &Look) -> String {
     }
     page.table(table);
     for limit in limits {
+        if !limit.is_readable {
+            let text = format!(
+                "the limit of {} cannot be read by this program, and {} holds instead: use a newer program, set it again or remove it",
+                of(limit),
+                limit.timetable
+            );
+            page.pieces([Piece::new(text, Paint::Warn)]);
+        }
         if !limit.zone_is_known {
             let text = format!(
                 "time zone {} is not known here: the slowest rate of the limit of {} holds all the time",

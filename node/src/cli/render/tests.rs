@@ -577,6 +577,7 @@ fn limits_are_shown_with_what_holds_now_and_until_when() {
         shared_by: Some(3),
         zone: "Mars/Olympus".into(),
         zone_is_known: false,
+        is_readable: false,
         conflicts: vec!["operators set the limit apart".into()],
         ..limit()
     };
@@ -586,6 +587,7 @@ fn limits_are_shown_with_what_holds_now_and_until_when() {
             "OF          NOW        UNTIL                 TIMETABLE                ZONE           POLITE  SHARED BY  SET BY",
             "server web  20MiB/s    Sat 2026-01-31 18:00  08:00,20MiB/s 18:00,off  Europe/Berlin  -       -          office",
             "site hq     100Mbit/s  -                     100Mbit/s                Mars/Olympus   -       3 agents   office",
+            "the limit of site hq cannot be read by this program, and 100Mbit/s holds instead: use a newer program, set it again or remove it",
             "time zone Mars/Olympus is not known here: the slowest rate of the limit of site hq holds all the time",
             "operators set the limit apart",
         ]

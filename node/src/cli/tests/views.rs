@@ -230,6 +230,7 @@ pub fn limit() -> LimitView {
         timetable: "08:00,20MiB/s 18:00,off".into(),
         zone: "Europe/Berlin".into(),
         zone_is_known: true,
+        is_readable: true,
         now: "20MiB/s".into(),
         now_bytes_per_sec: Some(20 << 20),
         until: Some("2026-01-31T17:00:00Z".into()),

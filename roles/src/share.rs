@@ -56,6 +56,11 @@ pub fn senders(
     sources.into_iter().filter(is_there).collect()
 }
 
+/// Whether others could use what `me` does not, so that it says that it lends.
+pub fn has_borrowers(senders: &BTreeSet<NodeId>, me: &NodeId) -> bool {
+    senders.len() > 1 && senders.contains(me)
+}
+
 /// What an agent that lends keeps of its part, in bytes a second.
 fn kept(part: u64) -> u64 {
     part / KEPT_OF
@@ -63,7 +68,7 @@ fn kept(part: u64) -> u64 {
 
 /// Bytes a second of a site's `rate` that `me` may send, where these agents may be sending,
 /// and these of them lend. The agent itself is among `lending` as long as it is bound by
-/// what it lent, see [`Lending::is_bound`].
+/// what it lent, see [`Lending::is_bound`]; the only one of `senders` has all nevertheless.
 pub fn share(
     rate: u64,
     senders: &BTreeSet<NodeId>,
@@ -77,7 +82,8 @@ pub fn share(
         lent += u64::from(lending.contains(other));
     }
     let part = rate / count;
-    if lending.contains(me) {
+    // Alone there is nobody who could have more for it.
+    if lending.contains(me) && count > 1 {
         return kept(part).max(1);
     }
     let more = lent * (part - kept(part)) / (count - lent);

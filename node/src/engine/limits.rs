@@ -12,7 +12,7 @@ use crate::views::{LookupError, find_member};
 use crdt::limit::Rate;
 use crdt::{EditError, EntryId, Limit, LimitPlan, Limited};
 use keys::{Name, NodeId, Role, Scope, Standing, UnixSecs};
-use roles::share::{Lending, MAX_LENT_MILLIS, senders, share};
+use roles::share::{Lending, MAX_LENT_MILLIS, has_borrowers, senders, share};
 use roles::{Note, Now};
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
@@ -25,7 +25,7 @@ const SAY_MILLIS: u64 = 500;
 
 /// What is known of lending at a site, and what was told of limits.
 pub(super) struct Limits {
-    lending: Lending,
+    pub(super) lending: Lending,
     /// Agents that lend, and until when that counts.
     heard: BTreeMap<NodeId, u64>,
     next_say_millis: u64,
@@ -204,14 +204,15 @@ impl Engine {
     }
 
     /// For how long this agent lends what it does not use of its site's limit; none where it
-    /// sends, or nobody would count it.
+    /// sends, and where nobody could use it.
     pub(super) fn lends_millis(&self) -> Option<u64> {
         let now = self.now();
         let (site, _) = self.held(now)?.shared?;
         let me = self.replica.me()?;
         let lends = self.limits.lending.lends(now.mono_millis);
         let span = LENT_MILLIS + 3 * self.pace_millis();
-        (lends && self.senders(now, &site).contains(&me)).then_some(span.min(MAX_LENT_MILLIS))
+        (lends && has_borrowers(&self.senders(now, &site), &me))
+            .then_some(span.min(MAX_LENT_MILLIS))
     }
 
     /// Whether it is time to say so, where nothing else is to be said.

@@ -58,8 +58,9 @@ proptest! {
 fn an_agent_that_hears_nobody_takes_its_part_and_no_more() {
     let me = NodeId([0; 32]);
     assert_eq!(share(800, &ids(4), &ids(0), &me), 200);
-    // Alone, it takes all; also where it is not counted itself.
+    // Alone, it takes all; also where it said that it lends, and where it is not counted itself.
     assert_eq!(share(800, &ids(1), &ids(0), &me), 800);
+    assert_eq!(share(800, &ids(1), &ids(1), &me), 800);
     assert_eq!(share(800, &ids(0), &ids(0), &me), 800);
     assert_eq!(share(800, &only(&[1, 2, 3]), &ids(0), &me), 200);
     // What others lend it takes with those that send; while it lends it keeps an eighth.
@@ -68,6 +69,14 @@ fn an_agent_that_hears_nobody_takes_its_part_and_no_more() {
     assert_eq!(share(800, &ids(4), &only(&[0]), &me), 25);
     // Those that lend and are not counted lend nothing.
     assert_eq!(share(800, &ids(2), &only(&[7]), &me), 400);
+}
+
+#[test]
+fn nothing_is_lent_by_who_is_alone_or_is_not_counted() {
+    let me = NodeId([0; 32]);
+    assert!(has_borrowers(&ids(2), &me));
+    assert!(!has_borrowers(&ids(1), &me));
+    assert!(!has_borrowers(&only(&[1, 2]), &me));
 }
 
 #[test]

@@ -89,9 +89,15 @@ async fn what_an_agent_does_not_use_another_is_given_as_long_as_that_is_heard() 
     let second = world.one_more("second").await;
     let disk = world.folder.path().join("second.raw");
     std::fs::write(&disk, content(7)).unwrap();
-    world.migrate().await;
-    world.migrate_of(&second, "second", "n", &disk).await;
     set(&world.operator, None, "8MiB/s", false).await;
+    world.migrate().await;
+    // Alone it lends nothing, since nobody could use it.
+    let alone = until("nothing sent", &world.agent, |engine| {
+        let quiet = engine.limits.lending.lends(engine.now().mono_millis);
+        quiet.then(|| (engine.lends_millis(), pace(engine).0))
+    });
+    assert_eq!(alone.await, (None, Some(8 * MIB)));
+    world.migrate_of(&second, "second", "n", &disk).await;
     comes_to(&second, Some(MIB / 2), false).await;
     // As if the first sent all the time.
     let sends = move |engine: &mut Engine| {

@@ -144,9 +144,11 @@ impl Engine {
     /// Brings the pace of this agent's sessions in line with plan, hours and gossip.
     pub(super) fn settle_pace(&mut self) {
         let now = self.now();
-        let counts = self.agents.values().map(|slot| slot.progress.counts());
-        let (sent, on_its_way) = counts.fold((0, false), |(sent, on_its_way), counts| {
-            let open = counts.blocks_sent > counts.blocks_durable;
+        let slots = self.agents.values();
+        let (sent, on_its_way) = slots.fold((0, false), |(sent, on_its_way), slot| {
+            let counts = slot.progress.counts();
+            // What was on its way in a session that is gone is lost.
+            let open = slot.has_session() && counts.blocks_sent > counts.blocks_durable;
             (sent + counts.bytes_sent, on_its_way || open)
         });
         let lending = &mut self.limits.lending;

@@ -120,3 +120,27 @@ async fn what_an_agent_does_not_use_another_is_given_as_long_as_that_is_heard() 
     };
     until("no more than its part", &world.agent, sends).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_on_its_way_in_a_session_that_is_gone_keeps_nobody_from_lending() {
+    let world = World::new().await;
+    let second = world.one_more("second").await;
+    let disk = world.folder.path().join("second.raw");
+    std::fs::write(&disk, content(7)).unwrap();
+    set(&world.operator, None, "8MiB/s", false).await;
+    world.migrate().await;
+    world.migrate_of(&second, "second", "n", &disk).await;
+    world.replicator.stop().await;
+    until("what the second lends", &second, |engine| {
+        for slot in engine.agents.values() {
+            if !slot.has_session() {
+                slot.progress
+                    .blocks_sent
+                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        engine.settle_pace();
+        engine.lends_millis()
+    })
+    .await;
+}

@@ -315,6 +315,7 @@ impl Engine {
         self.keep_finished();
         self.authority_changed();
         // Before any session is opened.
+        self.begin_lending();
         self.settle_pace();
         self.settle();
         let ended = loop {

@@ -120,7 +120,7 @@ impl Held {
 impl Limits {
     pub(super) fn new(now: Now) -> Self {
         Self {
-            lending: Lending::new(now.mono_millis, LENT_MILLIS),
+            lending: Lending::new(now.mono_millis, MAX_LENT_MILLIS),
             heard: BTreeMap::new(),
             next_say_millis: 0,
             told: None,
@@ -141,6 +141,18 @@ impl Limits {
 }
 
 impl Engine {
+    /// Who belongs to the mesh is known: of the process before this one others may have
+    /// heard that it lends, for a span as long as one would be given now.
+    pub(super) fn begin_lending(&mut self) {
+        let now = self.now().mono_millis;
+        self.limits.lending = Lending::new(now, self.lent_span_millis());
+    }
+
+    /// For how long is lent each time: longer where gossip is rarer.
+    fn lent_span_millis(&self) -> u64 {
+        (LENT_MILLIS + 3 * self.pace_millis()).min(MAX_LENT_MILLIS)
+    }
+
     /// Brings the pace of this agent's sessions in line with plan, hours and gossip.
     pub(super) fn settle_pace(&mut self) {
         let now = self.now();
@@ -212,9 +224,8 @@ impl Engine {
         let (site, _) = self.held(now)?.shared?;
         let me = self.replica.me()?;
         let lends = self.limits.lending.lends(now.mono_millis);
-        let span = LENT_MILLIS + 3 * self.pace_millis();
-        (lends && has_borrowers(&self.senders(now, &site), &me))
-            .then_some(span.min(MAX_LENT_MILLIS))
+        let lends = lends && has_borrowers(&self.senders(now, &site), &me);
+        lends.then(|| self.lent_span_millis())
     }
 
     /// Whether it is time to say so, where nothing else is to be said.

@@ -121,6 +121,24 @@ async fn what_an_agent_does_not_use_another_is_given_as_long_as_that_is_heard() 
     until("no more than its part", &world.agent, sends).await;
 }
 
+/// Of what a process before it lent, also where gossip is rare, and no longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_begins_is_bound_for_as_long_as_it_lends_in_a_mesh_of_that_size() {
+    let world = World::new().await;
+    let check = |engine: &mut Engine| {
+        let begun = engine.now().mono_millis;
+        let bound = |engine: &Engine, millis| engine.limits.lending.is_bound(begun + millis);
+        assert!(!bound(engine, 6_000), "since it began to run");
+        let strangers = (0..128).map(|at| keys::PublicKey([at; 32]));
+        engine.admitted.extend(strangers);
+        engine.begin_lending();
+        // Every second instead of at once: 3 s and three times as much, and the slack.
+        assert!(bound(engine, 3_000 + 3_000 + 2_000 - 1));
+        assert!(!bound(engine, 3_000 + 3_000 + 3_000));
+    };
+    world.agent.call(check).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_on_its_way_in_a_session_that_is_gone_keeps_nobody_from_lending() {
     let world = World::new().await;

@@ -11,11 +11,13 @@
 //! which `i` lend, an agent that does not has `d + j (d - k) / (n - j)`, where `k` is what
 //! is kept and `j` of those that lend were heard here, at most `i`. That grows with `j`, so
 //! that all of them have `(n - i) d + i (d - k)` at most, and with the `i k` of those that
-//! lend that is `n d`. Who counts more agents than there are takes less.
+//! lend that is `n d`. Who counts more agents than there are takes less. Sessions are paced
+//! at [`LEAST_LIMIT`] at least: below `n` times that the sum is more than the limit.
 //!
 //! Not here: which rate holds now, and telling the others (`node`).
 
 use crate::situation::is_over;
+use blocks::LEAST_LIMIT;
 use crdt::{Desired, Plan, Reports};
 use keys::{Authority, Name, NodeId, Role, Standing, UnixSecs};
 use std::collections::BTreeSet;
@@ -61,9 +63,10 @@ pub fn has_borrowers(senders: &BTreeSet<NodeId>, me: &NodeId) -> bool {
     senders.len() > 1 && senders.contains(me)
 }
 
-/// What an agent that lends keeps of its part, in bytes a second.
+/// What an agent that lends keeps of its part, in bytes a second: no less than sessions are
+/// paced at, or it would send more than it kept.
 fn kept(part: u64) -> u64 {
-    part / KEPT_OF
+    (part / KEPT_OF).max(LEAST_LIMIT).min(part)
 }
 
 /// Bytes a second of a site's `rate` that `me` may send, where these agents may be sending,

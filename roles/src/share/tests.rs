@@ -28,7 +28,7 @@ proptest! {
     ) {
         let lending: BTreeSet<NodeId> =
             ids(count).into_iter().filter(|id| lends >> (id.0[0] % 64) & 1 == 1).collect();
-        let mut sum = 0;
+        let (mut sum, mut paced) = (0, 0);
         for me in ids(count) {
             let number = usize::from(me.0[0]);
             // Of the others any may not have been heard; of itself each knows.
@@ -36,9 +36,13 @@ proptest! {
             let seen = lending.iter().filter(seen).copied().collect();
             // Some have not heard yet that others are done.
             let known = ids(count + more[number]);
-            sum += share(rate, &known, &seen, &me);
+            let share = share(rate, &known, &seen, &me);
+            sum += share;
+            paced += share.max(LEAST_LIMIT);
         }
         prop_assert!(sum <= rate, "{sum} of {rate}");
+        let is_kept = rate / u64::from(count) >= LEAST_LIMIT;
+        prop_assert!(paced <= rate || !is_kept, "{paced} of {rate} as sessions are paced");
     }
 
     #[test]
@@ -56,19 +60,42 @@ proptest! {
 
 #[test]
 fn an_agent_that_hears_nobody_takes_its_part_and_no_more() {
+    const RATE: u64 = 800 << 10;
     let me = NodeId([0; 32]);
-    assert_eq!(share(800, &ids(4), &ids(0), &me), 200);
+    assert_eq!(share(RATE, &ids(4), &ids(0), &me), RATE / 4);
     // Alone, it takes all; also where it said that it lends, and where it is not counted itself.
-    assert_eq!(share(800, &ids(1), &ids(0), &me), 800);
-    assert_eq!(share(800, &ids(1), &ids(1), &me), 800);
-    assert_eq!(share(800, &ids(0), &ids(0), &me), 800);
-    assert_eq!(share(800, &only(&[1, 2, 3]), &ids(0), &me), 200);
+    assert_eq!(share(RATE, &ids(1), &ids(0), &me), RATE);
+    assert_eq!(share(RATE, &ids(1), &ids(1), &me), RATE);
+    assert_eq!(share(RATE, &ids(0), &ids(0), &me), RATE);
+    assert_eq!(share(RATE, &only(&[1, 2, 3]), &ids(0), &me), RATE / 4);
     // What others lend it takes with those that send; while it lends it keeps an eighth.
-    assert_eq!(share(800, &ids(4), &only(&[3]), &me), 200 + 175 / 3);
-    assert_eq!(share(800, &ids(4), &only(&[1, 2, 3]), &me), 200 + 3 * 175);
-    assert_eq!(share(800, &ids(4), &only(&[0]), &me), 25);
+    let (part, lent) = (RATE / 4, RATE / 4 * 7 / 8);
+    assert_eq!(share(RATE, &ids(4), &only(&[3]), &me), part + lent / 3);
+    assert_eq!(
+        share(RATE, &ids(4), &only(&[1, 2, 3]), &me),
+        part + 3 * lent
+    );
+    assert_eq!(share(RATE, &ids(4), &only(&[0]), &me), part - lent);
     // Those that lend and are not counted lend nothing.
-    assert_eq!(share(800, &ids(2), &only(&[7]), &me), 400);
+    assert_eq!(share(RATE, &ids(2), &only(&[7]), &me), RATE / 2);
+}
+
+/// Seven of eight lend, and send what they keep as slowly as sessions are paced.
+#[test]
+fn who_lends_keeps_no_less_than_sessions_are_paced_at() {
+    for (rate, kept) in [
+        (8 * 8 * LEAST_LIMIT, LEAST_LIMIT),
+        (8 * 9 * LEAST_LIMIT, LEAST_LIMIT * 9 / 8),
+        (64 << 10, LEAST_LIMIT),
+        (8 * LEAST_LIMIT, LEAST_LIMIT),
+        (4 * LEAST_LIMIT, LEAST_LIMIT / 2),
+    ] {
+        let lending = only(&[1, 2, 3, 4, 5, 6, 7]);
+        let lends = share(rate, &ids(8), &lending, &NodeId([1; 32]));
+        assert_eq!(lends, kept, "of {rate}");
+        let sends = share(rate, &ids(8), &lending, &NodeId([0; 32]));
+        assert_eq!(7 * lends + sends, rate);
+    }
 }
 
 #[test]

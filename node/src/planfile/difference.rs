@@ -261,8 +261,13 @@ fn limits(
         let fault = |why: String| Fault { line: *line, why };
         let written = PlannedLimit {
             timetable: as_shown(&written.timetable).map_err(fault)?,
-            zone: hours::zone_named(&written.zone).map_err(|error| fault(error.to_string()))?,
             ..written.clone()
+        };
+        // A zone that is not known here may be so where it was set.
+        let zone = hours::zone_named(&written.zone);
+        let written = PlannedLimit {
+            zone: zone.clone().unwrap_or_else(|_| written.zone.clone()),
+            ..written
         };
         let of = whom(&written, names);
         if let Some(first) = kept.insert(of.clone(), *line) {
@@ -277,6 +282,7 @@ fn limits(
         };
         // What was not edited here stays as others set it, or removed it, since.
         if !same(before.get(&of)) && !same(now.get(&of)) {
+            zone.map_err(|error| fault(error.to_string()))?;
             difference.edits.push(PlanEdit::SetLimit(written));
         }
     }

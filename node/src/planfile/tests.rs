@@ -398,6 +398,22 @@ fn a_limit_that_was_edited_is_set_and_one_that_was_not_stays_as_others_set_it() 
 }
 
 #[test]
+fn a_zone_that_is_not_known_here_is_refused_only_where_its_limit_was_edited() {
+    let mars = |timetable: &str| PlannedLimit {
+        zone: "Mars/Olympus".into(),
+        ..limit(timetable)
+    };
+    let mut base = plan();
+    base.limits = vec![mars("20MiB/s")];
+    let unedited = compare(&file(&base), &base, &base).unwrap();
+    assert_eq!(unedited, Difference::default());
+    let mut edited = base.clone();
+    edited.limits = vec![mars("1MiB/s")];
+    let fault = compare(&file(&edited), &base, &base).unwrap_err();
+    assert!(fault.why.contains("time zone"), "{fault}");
+}
+
+#[test]
 fn a_limit_by_id_and_in_other_words_is_the_same_and_one_left_out_is_left_out() {
     let base = plan();
     let mut other = base.clone();

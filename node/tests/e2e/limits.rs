@@ -177,6 +177,7 @@ fn a_limit_slows_blocks_that_move_and_they_go_on_at_once_when_it_is_taken_away()
     mesh.operator.run(&removed).ok();
     let view = mesh.until_passes(1);
     let millis = view["volumes"][0]["passes"][0]["millis"].as_u64().unwrap();
-    assert!(millis >= 2_000, "{view:#}");
+    // A block counts before it is through: two of the three are, less what goes at once.
+    assert!(millis >= 1_500, "{view:#}");
     mesh.cut_over(&disk);
 }

@@ -14,6 +14,11 @@
 //! lend that is `n d`. Who counts more agents than there are takes less. Sessions are paced
 //! at [`LEAST_LIMIT`] at least: below `n` times that the sum is more than the limit.
 //!
+//! A span counts from when it was heard, and who gave it is bound by it from when it was
+//! said. So all that holds as long as gossip takes no longer than two seconds. Where it does,
+//! because a machine was paused or stalled, or messages waited, what was lent may be sent
+//! twice for as long as it was later than that, and for a span at most.
+//!
 //! Not here: which rate holds now, and telling the others (`node`).
 
 use crate::situation::is_over;
@@ -27,8 +32,7 @@ use std::collections::BTreeSet;
 const KEPT_OF: u64 = 8;
 /// An agent lends once nothing was sent for so long and nothing is on its way.
 const QUIET_MILLIS: u64 = 3_000;
-/// How much longer than it says an agent keeps to what it said: gossip travels that long at
-/// most, or is taken to have been said later.
+/// How much longer than it says an agent keeps to what it said: what gossip may take.
 const SLACK_MILLIS: u64 = 2_000;
 /// The longest span for which what an agent lends counts: it says so again.
 pub const MAX_LENT_MILLIS: u64 = 60_000;

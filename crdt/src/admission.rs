@@ -604,6 +604,24 @@ impl Index {
         Some(OpNumber { counter, actor })
     }
 
+    /// Of each author the last change in the past of an admitted one, itself included.
+    pub(crate) fn saw(&self, change: &Admitted) -> BTreeMap<PublicKey, u64> {
+        let clock = change.causes.clock.iter();
+        let named = clock.filter_map(|(actor, last)| {
+            let author = self.authors.get(actor.0 as usize)?;
+            Some((*author, *last))
+        });
+        named.collect()
+    }
+
+    /// The number of the change that an author's operation is in.
+    pub(crate) fn seq_of(&self, author: &PublicKey, counter: u64) -> Option<u64> {
+        let actor = *self.actors.get(author)?;
+        let counter = u32::try_from(counter).ok()?;
+        let (_, seq) = self.operation(OpNumber { counter, actor })?;
+        Some(seq)
+    }
+
     /// The operation of that number, and the number of the change that it is in.
     fn operation(&self, number: OpNumber) -> Option<(&Placed, u64)> {
         let log = self.log(self.authors.get(number.actor.0 as usize)?);

@@ -72,6 +72,8 @@ pub struct Orphan {
     pub seq: u64,
     /// What it said.
     pub(crate) intent: Intent,
+    /// Of each author the last change that it was made after.
+    pub(crate) saw: BTreeMap<PublicKey, u64>,
 }
 
 /// A stored change that is no change: the store was altered.

@@ -178,6 +178,20 @@ pub(crate) fn delete(doc: &mut impl Transactable, entry: &EntryId) -> Result<(),
     }
 }
 
+/// Whose operations, by their counters, left what an entry says.
+pub(crate) fn written_by(doc: &impl ReadDoc, entry: &EntryId) -> Vec<(PublicKey, u64)> {
+    let key = key_of(entry);
+    let found = shard(doc, &key).and_then(|shard| doc.get_all(&shard, key.as_str()));
+    let written = found.unwrap_or_default().into_iter().filter_map(|(_, id)| {
+        let counter = match &id {
+            ObjId::Id(counter, ..) => *counter,
+            ObjId::Root => return None,
+        };
+        Some((author_of(&id)?, counter))
+    });
+    written.collect()
+}
+
 /// Reads all that is in the document.
 pub(crate) fn read_all(doc: &Automerge) -> Plan {
     let mut entries = Vec::new();

@@ -22,8 +22,8 @@ pub struct MadeAgain {
     pub changes: Vec<(u64, SignedChange)>,
     /// What they are about.
     pub made: Vec<EntryId>,
-    /// Of what an edit could not be made again: it is deleted, or was created by a
-    /// change that does not count.
+    /// Of what an edit could not be made again: it is deleted, was created by a change
+    /// that does not count, or is a limit that another operator has set since.
     pub lost: Vec<EntryId>,
 }
 
@@ -41,14 +41,18 @@ impl Document {
     ) -> Result<MadeAgain, EditError> {
         self.may_edit(&identity.public(), authority)?;
         let mut all = Intent::new();
+        let mut last: BTreeMap<EntryId, &Orphan> = BTreeMap::new();
         for orphan in orphans {
             for (entry, write) in &orphan.intent {
                 then(&mut all, entry.clone(), write.clone());
+                last.insert(entry.clone(), orphan);
             }
         }
         let mut again = MadeAgain::default();
         for (id, write) in all {
-            let Some(write) = self.still_applies(&id, write) else {
+            let is_past = last.get(&id).is_some_and(|last| self.set_since(&id, last));
+            let write = self.still_applies(&id, write);
+            let Some(write) = write.filter(|_| !is_past) else {
                 again.lost.push(id);
                 continue;
             };
@@ -65,6 +69,19 @@ impl Document {
             }
         }
         Ok(again)
+    }
+
+    /// Whether another operator has set a limit since an orphan was made, or apart from it:
+    /// as one value it would be lost. What is said of other entries merges.
+    fn set_since(&self, entry: &EntryId, orphan: &Orphan) -> bool {
+        let EntryId::Limit(_) = entry else {
+            return false;
+        };
+        let written = schema::written_by(&self.doc, entry).into_iter();
+        let mut others = written.filter(|(author, _)| *author != orphan.author);
+        others.any(|(author, counter)| {
+            self.index.seq_of(&author, counter) > orphan.saw.get(&author).copied()
+        })
     }
 
     fn still_applies(&self, entry: &EntryId, write: Write) -> Option<Write> {

@@ -215,6 +215,7 @@ impl Document {
                         author: *author,
                         seq,
                         intent: intent(before, &entry.signed),
+                        saw: before.saw(entry),
                     });
                 }
             }

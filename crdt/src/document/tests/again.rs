@@ -125,6 +125,7 @@ fn an_edit_of_a_planned_server_that_is_gone_and_a_deletion_of_a_migration_are_lo
         author: key(1).public(),
         seq: 1,
         intent: Intent::from([(id.clone(), Write::Delete)]),
+        saw: BTreeMap::new(),
     };
     let made = honest
         .document

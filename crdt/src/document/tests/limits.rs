@@ -174,6 +174,63 @@ fn limits_set_and_removed_on_a_ground_that_is_gone_are_set_and_removed_again() {
     assert_eq!(left, [&berlin]);
 }
 
+/// Operator 3 sets the limit of berlin, and 1 another one after or beside it, or removes
+/// it, on the ground of operator 2, who is then revoked.
+fn made_again(write: Option<&str>, before: bool, after: bool) -> (MadeAgain, Option<String>) {
+    let mut world = World::of(&[1, 2, 3]);
+    let [mut honest, mut traitor, mut third] = [1, 2, 3].map(|seed| Node::new(&world, seed));
+    let berlin = site("berlin");
+    traitor.edit(&world, |edit| edit.create_migration(&migration(M1)));
+    sync(&world, &traitor.document, &mut honest.document);
+    third.edit(&world, |edit| {
+        edit.set_limit(&berlin, &limit("1MiB/s zone=UTC"))
+    });
+    if before {
+        sync(&world, &third.document, &mut honest.document);
+    }
+    honest.edit(&world, |edit| match write {
+        Some(text) => edit.set_limit(&berlin, &limit(text)),
+        None => edit.remove_limit(&berlin),
+    });
+    if after {
+        third.edit(&world, |edit| {
+            edit.set_limit(&berlin, &limit("3MiB/s zone=UTC"))
+        });
+    }
+    sync(&world, &third.document, &mut honest.document);
+    world.revoke(2, None);
+    let made = super::again::again(&mut honest, &world);
+    let held = honest.document.plan().limits.get(&berlin);
+    (made, held.map(|held| held.limit.to_string()))
+}
+
+#[test]
+fn a_limit_that_another_set_since_is_not_set_or_removed_by_an_edit_made_again() {
+    let of = vec![EntryId::Limit(site("berlin"))];
+    let two = "2MiB/s zone=UTC";
+    for (write, before, after, holds) in [
+        // What was there when it was set or removed.
+        (Some(two), true, false, None),
+        (None, true, false, None),
+        // What came since, and what was set apart.
+        (Some(two), true, true, Some("3MiB/s zone=UTC")),
+        (None, true, true, Some("3MiB/s zone=UTC")),
+        (Some(two), false, false, Some("1MiB/s zone=UTC")),
+    ] {
+        let (made, held) = made_again(write, before, after);
+        match holds {
+            None => {
+                assert_eq!((made.made, made.lost), (of.clone(), vec![]));
+                assert_eq!(held.as_deref(), write);
+            }
+            Some(_) => {
+                assert_eq!((made.made, made.lost), (vec![], of.clone()));
+                assert_eq!(held.as_deref(), holds);
+            }
+        }
+    }
+}
+
 /// What an operator with another program may put into the document.
 fn strange() -> [OpType; 4] {
     [

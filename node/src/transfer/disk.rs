@@ -412,6 +412,8 @@ impl Worker {
     fn pass(&mut self, pass: u32, dirty: Option<DirtySet>) -> Result<(), Ended> {
         self.share = Some(share::SENDING.join());
         let read = self.read_pass(pass, dirty);
+        // Nothing is held back where nothing is read.
+        self.progress.reads_held_at.store(0, Relaxed);
         self.share = None;
         self.pieces -= self.free.len();
         self.free.clear();

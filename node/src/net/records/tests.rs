@@ -224,18 +224,14 @@ async fn a_message_may_come_in_pieces_and_nobody_waits_for_a_ticket() {
 async fn an_end_that_sends_ever_more_without_data_is_cut() {
     let ticket = [NEW_SESSION_TICKET, 0, 0, 0];
     let update = [KEY_UPDATE, 0, 0, 1, 0];
-    let empty: (ContentType, &[u8]) = (ContentType::ApplicationData, &[]);
     let tickets = ticket.repeat(40);
-    let floods: [(&str, (ContentType, &[u8]), usize); 3] = [
-        ("empty records", empty, 40),
-        (
-            "tickets in one record",
-            (ContentType::Handshake, &tickets),
-            1,
-        ),
-        ("keys", (ContentType::Handshake, &update), 40),
+    let (data, message) = (ContentType::ApplicationData, ContentType::Handshake);
+    let floods = [
+        ("empty records", data, &[][..], 40),
+        ("tickets in one record", message, &tickets, 1),
+        ("keys", message, &update, 40),
     ];
-    for (what, (kind, bytes), times) in floods {
+    for (what, kind, bytes, times) in floods {
         let (mut client, mut server) = ours().await;
         for _ in 0..times {
             server.seal(kind, bytes).unwrap();

@@ -243,6 +243,7 @@ impl Sample {
             not_after: UnixSecs(9_000),
             lease_secs: 3_600,
             autonomy_secs: 0,
+            dedup_group: Some(name("web")),
         });
         let mut out = vec![];
         self.replica

@@ -10,6 +10,7 @@ mod strata;
 
 pub use strata::authority;
 
+use crate::dedup::DedupDomain;
 use crate::id::{MeshId, NodeId, PublicKey, StatementId, UnixSecs};
 use crate::lease::Pair;
 use crate::permit::Denied;
@@ -85,6 +86,8 @@ pub struct GrantState {
     /// Whether its signer's log is forked at this statement or before it: it may be the
     /// word of whoever else holds the key.
     pub forked: bool,
+    /// Whose content its copies share.
+    pub dedup_domain: DedupDomain,
 }
 
 /// How far the changes of an author of the master document count.

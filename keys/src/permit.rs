@@ -2,6 +2,7 @@
 //! [`Permit`], and only the authority check can make one.
 
 use crate::authority::{Authority, Standing};
+use crate::dedup::DedupDomain;
 use crate::id::{MigrationId, NodeId, PublicKey, StatementId, UnixSecs, VolumeId};
 use crate::lease::{Leases, Now, Pair, Span};
 use crate::statement::Role;
@@ -28,6 +29,7 @@ pub struct Permit<Direction> {
     replicator: PublicKey,
     valid_until: UnixSecs,
     lease: Lease,
+    dedup_domain: DedupDomain,
     direction: PhantomData<Direction>,
 }
 
@@ -205,6 +207,11 @@ impl<Direction> Permit<Direction> {
         self.lease.span
     }
 
+    /// Whose content the copy shares.
+    pub fn dedup_domain(&self) -> DedupDomain {
+        self.dedup_domain
+    }
+
     fn asked(&self) -> Move {
         Move {
             grant: self.grant,
@@ -313,6 +320,7 @@ impl Authority {
                 since_millis: leases.since(&pair).ok_or(Denied::NotVouched { grant })?,
                 span: terms.span(),
             },
+            dedup_domain: state.dedup_domain,
             direction: PhantomData,
         };
         permit.check(now).map(|()| permit)

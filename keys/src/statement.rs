@@ -198,7 +198,7 @@ pub struct Entry {
 
 impl Wire for Entry {
     const NAME: &'static str = "statement";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const LIMIT: usize = 8 * 1024;
 }
 
@@ -310,6 +310,9 @@ pub struct Grant {
     pub lease_secs: u64,
     /// How much longer, for sites where no operator's node will be.
     pub autonomy_secs: u64,
+    /// Migrations whose grants name the same group may be made of each other's content
+    /// at a replicator; this one alone where there is none.
+    pub dedup_group: Option<Name>,
 }
 
 /// Takes back a statement from above on the same chain.
@@ -395,6 +398,7 @@ impl Statement {
                     && (1..=MAX_GRANT_VOLUMES).contains(&grant.volumes.len())
                     && (MIN_LEASE_SECS..=MAX_LEASE_SECS).contains(&grant.lease_secs)
                     && grant.autonomy_secs <= MAX_AUTONOMY_SECS
+                    && grant.dedup_group.as_ref().is_none_or(Name::sound)
             }
             Self::Revocation(revocation) => revocation.reason.len() <= MAX_REASON,
             Self::Rotation(_) => true,

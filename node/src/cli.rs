@@ -484,6 +484,12 @@ pub struct StartArgs {
     /// How much longer it goes on after that, with a warning; 0 for not at all [default: as the present grant, else 7d]
     #[arg(long, value_name = "DURATION", value_parser = duration_or_none)]
     pub autonomy: Option<Duration>,
+    /// Do not send blocks again that disks of other migrations of this group brought to the same replicator [default: as the present grant, else none]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub dedup_group: Option<String>,
+    /// Send all blocks that its own disks have not brought
+    #[arg(long, conflicts_with = "dedup_group")]
+    pub no_dedup_group: bool,
 }
 
 /// How a copy is proven at cutover.

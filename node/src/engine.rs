@@ -44,7 +44,7 @@ use agents::AgentSlot;
 use copies::Receiving;
 use crdt::Event;
 use keys::lease::Boot;
-use keys::{Identity, Leases, MigrationId, PublicKey, UnixSecs, VolumeId};
+use keys::{DedupDomain, Identity, Leases, PublicKey, UnixSecs, VolumeId};
 use mesh::Replica;
 use provider::Provider;
 use roles::provisioner::Provisioner;
@@ -171,8 +171,8 @@ pub struct Engine {
     receiving: BTreeMap<JobId, Receiving>,
     /// Where contents of copies here were seen, once it was needed.
     fingerprints: Option<Arc<FingerprintIndex>>,
-    /// The copies that sessions of a migration may look into.
-    scopes: BTreeMap<MigrationId, Scope>,
+    /// The copies that running sessions of a domain may look into.
+    scopes: BTreeMap<DedupDomain, Scope>,
     checks: speed::Checks,
     /// Keeps all sending sessions to what limits say.
     pacer: Pacer,

@@ -148,10 +148,6 @@ pub enum Input {
 
 /// What the shell is to do.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a handful at a time, each moved once"
-)]
 pub enum Action {
     /// Make the record durable before anything after it.
     Store(Record),

@@ -12,7 +12,7 @@ use blocks::RefusalCode;
 use codec::Wire;
 use crdt::plan::Desired;
 use crdt::report::TargetState;
-use keys::{Denied, Epoch, Permit, PublicKey, ReceiveBlocks};
+use keys::{DedupDomain, Denied, Epoch, Permit, PublicKey, ReceiveBlocks};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -112,6 +112,35 @@ impl Replicator {
             self.records.remove(job);
         }
         jobs
+    }
+
+    /// Whose content each copy shares, by the grants of it that are good now. A copy of
+    /// which none is, or several that do not agree, shares with no other and is left out.
+    pub fn dedup_domains(&self, situation: &Situation<'_>) -> BTreeMap<JobId, DedupDomain> {
+        let mut found: BTreeMap<JobId, Option<DedupDomain>> = BTreeMap::new();
+        let authority = situation.authority;
+        // Of a migration that is over too: what it brought is as good to refer to.
+        for (pair, grant) in authority.live_pairs(situation.now.wall) {
+            let state = authority.grant(&pair.grant);
+            let Some(state) = state.filter(|_| pair.replicator == situation.me) else {
+                continue;
+            };
+            let domain = (!state.forked).then_some(state.dedup_domain);
+            for volume in &grant.volumes {
+                let job = JobId {
+                    migration: grant.migration,
+                    volume: *volume,
+                };
+                if self.records.contains_key(&job) {
+                    let had = found.entry(job).or_insert(domain);
+                    *had = had.filter(|had| Some(*had) == domain);
+                }
+            }
+        }
+        let agreed = found.into_iter();
+        agreed
+            .filter_map(|(job, domain)| Some((job, domain?)))
+            .collect()
     }
 
     /// Decides about a stream that `from` opened with `ticket`, for a volume of

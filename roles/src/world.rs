@@ -191,6 +191,7 @@ impl World {
             not_after: UnixSecs(not_after),
             lease_secs: SPAN.lease_secs,
             autonomy_secs: SPAN.autonomy_secs,
+            dedup_group: None,
         };
         self.state(OPERATOR, Statement::Grant(grant))
     }

@@ -462,6 +462,7 @@ impl Node {
             not_after: UnixSecs(now.wall.0 + migration.grant_secs),
             lease_secs: migration.lease_secs,
             autonomy_secs: migration.autonomy_secs,
+            dedup_group: None,
         });
         let Some(grant) = self.state(ctx, grant)? else {
             return Ok(Done::NotYet);

@@ -387,6 +387,7 @@ impl Node {
                     not_after: UnixSecs(now.wall.0 + 86_400),
                     lease_secs: 3_600,
                     autonomy_secs: 0,
+                    dedup_group: None,
                 });
                 self.state(ctx, grant).map(|_| crate::people::Done::Yes)
             }

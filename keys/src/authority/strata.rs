@@ -15,10 +15,12 @@
 
 use super::lines::{Line, Lines, lowest};
 use super::{Authority, Authorship, GrantState, InviteState, Member, Standing};
+use crate::dedup::DedupDomain;
 use crate::id::{NodeId, PublicKey, StatementId, UnixSecs};
 use crate::ledger::{Ledger, Recorded};
 use crate::scope::Scope;
 use crate::statement::{Admission, Enrolment, Grant, Name, Position, Revocation, Role, Statement};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Computes the authority of a ledger.
@@ -112,11 +114,31 @@ impl<'a> Strata<'a> {
         if self.is_root(signer) {
             return Some(None);
         }
+        self.best_word(id, signer, sites).map(|word| word.end)
+    }
+
+    /// The scope of who says it: that of the word that counts until then.
+    fn scope_for(&self, id: &StatementId, signer: &PublicKey, sites: &[Option<&Name>]) -> Scope {
+        match self.best_word(id, signer, sites) {
+            Some(word) if !self.is_root(signer) => word.scope.clone(),
+            _ => Scope::Everywhere,
+        }
+    }
+
+    /// Of the signer's words for a statement about nodes at `sites` the one that ends last.
+    fn best_word(
+        &self,
+        id: &StatementId,
+        signer: &PublicKey,
+        sites: &[Option<&Name>],
+    ) -> Option<&Word> {
         let inside = |word: &&Word| sites.iter().all(|site| word.scope.has(*site));
         let words = self.words_for(id, signer).filter(inside);
-        words
-            .map(|word| word.end)
-            .max_by_key(|end| end.map_or(u64::MAX, |end| end.0))
+        // Of two that end together always the same one, in whatever order they came.
+        words.max_by_key(|word| {
+            let end = word.end.map_or(u64::MAX, |end| end.0);
+            (end, Reverse(word.scope.clone()))
+        })
     }
 
     fn revocations(
@@ -423,10 +445,12 @@ impl<'a> Strata<'a> {
                 continue;
             };
             let signer = recorded.signed.signer;
-            let Some(until) = self.until(id, &signer, &self.sites_of(grant)) else {
+            let sites = self.sites_of(grant);
+            let Some(until) = self.until(id, &signer, &sites) else {
                 continue;
             };
             let state = GrantState {
+                dedup_domain: DedupDomain::of(grant, &self.scope_for(id, &signer, &sites)),
                 grant: grant.clone(),
                 signer,
                 not_after: until.map_or(grant.not_after, |end| end.min(grant.not_after)),

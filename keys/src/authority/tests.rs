@@ -14,6 +14,7 @@ use crate::statement::{Admission, Enrolment, Entry, Genesis, Honoured, Revocatio
 use proptest::prelude::*;
 
 mod clones;
+mod dedup;
 mod limits;
 mod operators;
 mod rotation;
@@ -179,6 +180,7 @@ impl World {
             not_after: LATER,
             lease_secs: LEASE_SECS,
             autonomy_secs: AUTONOMY_SECS,
+            dedup_group: None,
         };
         self.state(&self.operator.clone(), Statement::Grant(grant))
     }
@@ -762,6 +764,7 @@ impl World {
                     not_after: UnixSecs(9_000 + u64::from(how)),
                     lease_secs: LEASE_SECS,
                     autonomy_secs: AUTONOMY_SECS,
+                    dedup_group: None,
                 })
             }
         };

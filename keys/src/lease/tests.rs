@@ -71,6 +71,7 @@ fn world() -> World {
         not_after: UnixSecs(9_000_000),
         lease_secs: 60,
         autonomy_secs: 0,
+        dedup_group: None,
     });
     let grant = sign(Some(&ledger), grant);
     ledger.insert(grant.clone()).unwrap();

@@ -102,8 +102,10 @@ fn a_grant_is_for_a_bounded_pool_number_of_volumes_and_time() {
         not_after: UnixSecs(1),
         lease_secs: MAX_LEASE_SECS,
         autonomy_secs: MAX_AUTONOMY_SECS,
+        dedup_group: Some(name()),
     };
-    let breaks: [fn(&mut Grant); 7] = [
+    let breaks: [fn(&mut Grant); 8] = [
+        |grant| grant.dedup_group = Some(unsound_name()),
         |grant| grant.replicators.clear(),
         |grant| grant.replicators.push(NodeId([2; 32])),
         |grant| grant.volumes.clear(),

@@ -47,6 +47,7 @@ fn grant(op: &mut Replica, id: u8, out: &mut Vec<Output>) -> keys::StatementId {
         not_after: UnixSecs(9_000 + u64::from(id)),
         lease_secs: 3_600,
         autonomy_secs: 0,
+        dedup_group: None,
     });
     op.state(NOW, grant, out).unwrap()
 }
@@ -125,6 +126,7 @@ fn a_ledger_of_many_pages_goes_over_page_by_page_and_no_page_is_too_large() {
                 not_after: UnixSecs(9_000),
                 lease_secs: 3_600,
                 autonomy_secs: 0,
+                dedup_group: None,
             });
             if volume % 8 == 0 {
                 op.state(NOW, grant, &mut vec![]).unwrap();

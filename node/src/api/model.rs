@@ -427,7 +427,7 @@ pub struct MigrationCreate {
 }
 
 /// What `migration cutover` and `migration start` add.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ActionOptions {
     /// Have the copy read back in full before it counts.
     #[serde(default)]
@@ -438,6 +438,10 @@ pub struct ActionOptions {
     /// How much longer work goes on after that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autonomy_secs: Option<u64>,
+    /// The group of migrations with which it shares content at a replicator; none where
+    /// it is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedup_group: Option<String>,
 }
 
 /// What `migration delete` adds.
@@ -497,6 +501,9 @@ pub struct MigrationView {
     pub volumes: Vec<JobView>,
     /// What its grant exposes; none while no grant is good.
     pub exposure: Option<ExposureView>,
+    /// The group of migrations with which it shares content at a replicator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedup_group: Option<String>,
     /// Of a deleted migration: grants that stand, and move nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub standing_grants: Vec<StandingGrant>,

@@ -10,7 +10,7 @@ mod steps;
 
 use self::steps::{Action, Step};
 use crate::net::{self, BlockStream, Event, Net};
-use crate::transfer::tests::world::{World, noise, permits};
+use crate::transfer::tests::world::{World, domain, noise, permits};
 use crate::transfer::{
     BARRIER_BYTES, Compression, Copy, Leave, Progress, ReceiveEvent, ReceiveJob, References, Scope,
     SendCommand, SendEvent, SendJob, read_open, receive, send,
@@ -223,7 +223,7 @@ impl Site {
         });
         scope.set(copies.collect());
         Self {
-            references: References::new(index, scope, &[1; 16]),
+            references: References::new(index, scope, domain(None)),
             _folder: folder,
         }
     }

@@ -66,6 +66,10 @@ pub async fn run(act: Act, client: &Client, screen: &mut Screen) -> Result<(), C
             let options = ActionOptions {
                 lease_secs: args.lease.map(|lease| lease.as_secs()),
                 autonomy_secs: args.autonomy.map(|autonomy| autonomy.as_secs()),
+                dedup_group: match args.no_dedup_group {
+                    true => Some(String::new()),
+                    false => args.dedup_group,
+                },
                 ..ActionOptions::default()
             };
             steer(Verb::Start, &args.steer, options, client, screen).await
@@ -266,8 +270,8 @@ async fn steer(
     let route = format!("{}/{}", one("migrations", &args.id), verb.word());
     let view: MigrationView = client.post(&route, &options).await?;
     if args.wait {
-        if let (Verb::Start, Some(exposure)) = (verb, &view.exposure) {
-            screen.note(render::migrations::exposed(exposure));
+        if verb == Verb::Start {
+            render::migrations::granted(&view).for_each(|line| screen.note(line));
         }
         if verb == Verb::Delete {
             let left = render::migrations::left_by_delete(&view);

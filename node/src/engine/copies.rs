@@ -13,7 +13,7 @@ use blocks::speed::ToAnswerer;
 use blocks::{RefusalCode, Root};
 use futures::AsyncReadExt;
 use keys::proof::{End, Method};
-use keys::{Denied, Permit, PublicKey, ReceiveBlocks};
+use keys::{DedupDomain, Denied, Permit, PublicKey, ReceiveBlocks};
 use roles::proof::{SealedProof, Subject};
 use roles::replicator::{Admitted, Record, Refusal};
 use roles::{JobId, Note, Now, Ticket};
@@ -179,7 +179,7 @@ impl Engine {
             return;
         }
         self.replicator.stored(record.clone());
-        let agent = permit.agent();
+        let (agent, domain) = (permit.agent(), permit.dedup_domain());
         self.tell_of(&agent, Some(job.migration), note);
         let number = self.number();
         let progress = self.measured.copy(job);
@@ -194,7 +194,7 @@ impl Engine {
             tag: tag(&job, record.epoch),
             fresh,
             barrier: record.barrier,
-            references: self.references(&record.job),
+            references: self.references(domain),
             progress: progress.clone(),
             commit: self.committer(record.clone()),
             prove: self.prover(record),
@@ -216,12 +216,12 @@ impl Engine {
         self.report.soon();
     }
 
-    /// What a session for this job may refer to; none where no index can be had.
-    fn references(&mut self, job: &JobId) -> Option<References> {
+    /// What a session of this domain may refer to; none where no index can be had.
+    fn references(&mut self, domain: DedupDomain) -> Option<References> {
         let index = self.index_of_contents()?;
-        let scope = self.scopes.entry(job.migration).or_default().clone();
+        let scope = self.scopes.entry(domain).or_default().clone();
         self.refresh_scopes();
-        Some(References::new(index, scope, &job.migration.0))
+        Some(References::new(index, scope, domain))
     }
 
     /// Opened when it is first needed; what it has of copies that are not here any more is
@@ -256,26 +256,30 @@ impl Engine {
         }
     }
 
-    /// Sessions look into the copies of their own migration that are here now.
+    /// Sessions look into the copies of their own domain that are here now.
     fn refresh_scopes(&mut self) {
-        let records: Vec<&Record> = self.replicator.records().collect();
-        let copies_of = |migration| {
-            let of_it = records.iter().filter(|r| r.job.migration == migration);
-            let copies = of_it.map(|record| {
-                let copy = Copy {
-                    path: PathBuf::from(&record.path),
-                    length: record.length,
-                };
-                (tag(&record.job, record.epoch), copy)
-            });
-            copies.collect::<BTreeMap<_, _>>()
-        };
-        self.scopes.retain(|migration, scope| {
-            let copies = copies_of(*migration);
-            let is_used = !copies.is_empty();
-            scope.set(copies);
-            is_used
-        });
+        self.scopes.retain(|_, scope| scope.is_used());
+        if self.scopes.is_empty() {
+            return;
+        }
+        let domains = self
+            .situation()
+            .map(|now| self.replicator.dedup_domains(&now));
+        let mut copies: BTreeMap<DedupDomain, BTreeMap<[u8; 16], Copy>> = BTreeMap::new();
+        for (job, domain) in domains.unwrap_or_default() {
+            let Some(record) = self.replicator.record(&job) else {
+                continue;
+            };
+            let copy = Copy {
+                path: PathBuf::from(&record.path),
+                length: record.length,
+            };
+            let of_it = copies.entry(domain).or_default();
+            of_it.insert(tag(&job, record.epoch), copy);
+        }
+        for (domain, scope) in &self.scopes {
+            scope.set(copies.remove(domain).unwrap_or_default());
+        }
     }
 
     /// Makes a barrier durable: the last step before it is acknowledged.
@@ -426,6 +430,7 @@ impl Engine {
         for slot in self.agents.values_mut() {
             slot.recheck(authority, now, &self.leases);
         }
+        self.refresh_scopes();
         for (migration, note) in notes {
             self.tell(Some(migration), note);
         }

@@ -3,9 +3,10 @@
 //!
 //! A source learns of a block that it offers whether it was made of bytes that are here.
 //! It shows that it has the content, by its leaf, and so learns no byte of anybody's; but
-//! it learns that somebody has it. So it is told of the copies in its own scope alone: the
-//! disks of its own migration. The index is one for all, but each migration has keys of its
-//! own in it, so that none finds, counts or crowds out what is there of another.
+//! it learns that somebody has it. So it is told of the copies in its own scope alone: those
+//! of the domain that its grant puts it into (`keys::dedup`), which is its own migration
+//! where the grant names no group. The index is one for all, but each domain has keys of
+//! its own in it, so that none finds, counts or crowds out what is there of another.
 //!
 //! Not here: the index itself (`volumes`), and checking and writing (`desk`).
 
@@ -14,16 +15,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use blocks::{BlockIndex, CheckedExtent, Fingerprint, Geometry, Leaf, check_extent};
+use keys::DedupDomain;
 use volumes::{AlignedBuf, FingerprintIndex, IndexError, ReadBlocks, SourceVolume, VolumeTag};
 
 /// Places that are read for one block at most: each is a read of 64 KiB, and an index may
 /// be wrong as often as it likes.
 const TRIES: usize = 2;
 
-/// Each migration's key for its fingerprints is derived with this.
-const REALM: &str = "dunlin 2026 references of a migration v1";
-
-/// Copies that sessions of one migration may look into, by their tags. Shared with
+/// Copies that sessions of one domain may look into, by their tags. Shared with
 /// sessions that run.
 #[derive(Debug, Clone, Default)]
 pub struct Scope(Arc<RwLock<BTreeMap<[u8; 16], Copy>>>);
@@ -38,6 +37,11 @@ pub struct Copy {
 }
 
 impl Scope {
+    /// Whether a session has it.
+    pub fn is_used(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     /// Replaces what is in it.
     pub fn set(&self, copies: BTreeMap<[u8; 16], Copy>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = copies;
@@ -59,24 +63,22 @@ impl Scope {
 pub struct References {
     index: Arc<FingerprintIndex>,
     scope: Scope,
-    /// Makes fingerprints keys of this migration.
-    realm: [u8; 32],
+    domain: DedupDomain,
 }
 
 impl References {
-    /// For sessions of a migration: the index of all copies at this node, and where they
-    /// may look for content.
-    pub fn new(index: Arc<FingerprintIndex>, scope: Scope, migration: &[u8; 16]) -> Self {
-        let realm = blake3::derive_key(REALM, migration);
+    /// For sessions of a domain: the index of all copies at this node, and where they may
+    /// look for content.
+    pub fn new(index: Arc<FingerprintIndex>, scope: Scope, domain: DedupDomain) -> Self {
         Self {
             index,
             scope,
-            realm,
+            domain,
         }
     }
 
     fn key(&self, fingerprint: Fingerprint) -> u64 {
-        let hash = blake3::keyed_hash(&self.realm, &fingerprint.0.to_le_bytes());
+        let hash = blake3::keyed_hash(self.domain.key(), &fingerprint.0.to_le_bytes());
         let (first, _) = hash
             .as_bytes()
             .split_first_chunk()

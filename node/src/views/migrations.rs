@@ -11,6 +11,7 @@ use crdt::{
     Desired, JobReport, JobRole, MigrationPlan, Stage, TargetState, TargetVolume, VolumeInfo,
     VolumeKind,
 };
+use keys::authority::GrantState;
 use keys::proof::End;
 use keys::{Denied, Standing, VolumeId};
 use roles::JobId;
@@ -116,6 +117,7 @@ impl State<'_> {
             created_at: plan.created_at.to_string(),
             next: next_step(plan, stage, &volumes),
             exposure: self.exposure(plan),
+            dedup_group: self.dedup_group(plan),
             standing_grants: self.standing_grants(plan),
             limits: vec![],
             volumes,
@@ -168,12 +170,24 @@ impl State<'_> {
         info.map_or_else(|| volume.short(), |info| info.name.clone())
     }
 
-    /// Of the good grants that which exposes most.
-    fn exposure(&self, plan: &MigrationPlan) -> Option<ExposureView> {
+    /// Grants that let its blocks move.
+    fn good_grants(&self, plan: &MigrationPlan) -> impl Iterator<Item = &GrantState> {
         let authority = self.replica.authority();
         let grants = plan.grants.iter().filter_map(|id| authority.grant(id));
-        let good = grants.filter(|state| !state.revoked && self.now < state.grant.not_after);
-        let spans = good.map(|state| state.grant.span());
+        grants.filter(|state| !state.revoked && self.now < state.not_after)
+    }
+
+    /// The group that its grants agree on.
+    fn dedup_group(&self, plan: &MigrationPlan) -> Option<String> {
+        let mut groups = self.good_grants(plan).map(|state| &state.grant.dedup_group);
+        let first = groups.next()?.as_ref()?;
+        let is_one = groups.all(|group| group.as_ref() == Some(first));
+        is_one.then(|| first.to_string())
+    }
+
+    /// Of the good grants that which exposes most.
+    fn exposure(&self, plan: &MigrationPlan) -> Option<ExposureView> {
+        let spans = self.good_grants(plan).map(|state| state.grant.span());
         let widest = spans.max_by_key(|span| span.exposure_secs())?;
         Some(ExposureView {
             lease_secs: widest.lease_secs,

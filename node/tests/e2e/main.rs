@@ -9,6 +9,7 @@ mod authority;
 mod bad_input;
 mod clones;
 mod crashes;
+mod dedup;
 mod doctor;
 mod final_disks;
 mod harness;

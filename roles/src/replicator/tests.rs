@@ -8,7 +8,7 @@ use crate::world::{
 };
 use crdt::Level;
 use keys::proof::End;
-use keys::{Identity, StatementId, UnixSecs, VolumeId};
+use keys::{Identity, MigrationId, Name, Statement, StatementId, UnixSecs, VolumeId};
 
 fn ready() -> (World, StatementId) {
     let mut world = World::new();
@@ -289,6 +289,86 @@ fn copies_of_deleted_migrations_are_forgotten_and_no_others() {
     let gone = replicator.forget_over(&world.situation(REPLICATOR, NOW));
     assert_eq!(gone, [JOB]);
     assert_eq!(replicator.records().count(), 0);
+}
+
+/// A replicator that has a copy of each of three migrations.
+fn with_copies() -> Replicator {
+    let jobs = [1, 2, 3].map(|migration| JobId {
+        migration: MigrationId([migration; 16]),
+        volume: JOB.volume,
+    });
+    Replicator::new(jobs.map(|job| Record {
+        job,
+        epoch: Epoch(1),
+        path: "/volumes/1".into(),
+        length: LENGTH,
+        barrier: 1,
+        root: None,
+    }))
+}
+
+/// A grant of a migration to a group, to this replicator.
+fn group_grant(world: &mut World, migration: u8, group: Option<&str>, to: u8) -> StatementId {
+    let grant = keys::Grant {
+        migration: MigrationId([migration; 16]),
+        agent: world.id(AGENT),
+        replicators: vec![world.id(to)],
+        volumes: vec![JOB.volume],
+        not_after: UnixSecs(9_000),
+        lease_secs: SPAN.lease_secs,
+        autonomy_secs: SPAN.autonomy_secs,
+        dedup_group: group.map(|group| Name::new(group).unwrap()),
+    };
+    world.state(OPERATOR, Statement::Grant(grant))
+}
+
+/// The copies of each domain, by their migrations' numbers.
+fn sharing(world: &World, replicator: &Replicator) -> Vec<Vec<u8>> {
+    let mut sharing: BTreeMap<DedupDomain, Vec<u8>> = BTreeMap::new();
+    for (job, domain) in replicator.dedup_domains(&world.situation(REPLICATOR, NOW)) {
+        sharing.entry(domain).or_default().push(job.migration.0[0]);
+    }
+    let mut sharing: Vec<_> = sharing.into_values().collect();
+    sharing.sort();
+    sharing
+}
+
+#[test]
+fn copies_share_where_good_grants_to_this_replicator_name_one_group() {
+    let mut world = World::new();
+    let replicator = with_copies();
+    group_grant(&mut world, 1, Some("web"), REPLICATOR);
+    let second = group_grant(&mut world, 2, Some("web"), REPLICATOR);
+    group_grant(&mut world, 3, None, REPLICATOR);
+    // Of what is not here nothing is said.
+    group_grant(&mut world, 4, Some("web"), REPLICATOR);
+    assert_eq!(sharing(&world, &replicator), [vec![1, 2], vec![3]]);
+    world.revoke(OPERATOR, second);
+    assert_eq!(sharing(&world, &replicator), [vec![1], vec![3]]);
+}
+
+#[test]
+fn a_copy_whose_grants_do_not_agree_or_are_for_another_replicator_shares_with_nobody() {
+    let mut world = World::new();
+    let replicator = with_copies();
+    for group in [Some("web"), None, Some("web")] {
+        group_grant(&mut world, 1, group, REPLICATOR);
+    }
+    group_grant(&mut world, 2, Some("web"), OTHER_REPLICATOR);
+    group_grant(&mut world, 3, Some("web"), REPLICATOR);
+    assert_eq!(sharing(&world, &replicator), [[3]]);
+}
+
+#[test]
+fn the_content_of_a_migration_that_is_over_is_as_good_as_before() {
+    let (mut world, grant) = ready();
+    let mut replicator = Replicator::default();
+    let admitted = admit(&world, &replicator, &key(AGENT), &ticket(&world, grant, 1)).unwrap();
+    replicator.stored(admitted.record);
+    let stated = proof(&world, AGENT, End::Source, [5; 32]);
+    world.report(AGENT, |report| report.proofs = vec![stated]);
+    let domains = replicator.dedup_domains(&world.situation(REPLICATOR, NOW));
+    assert!(domains.contains_key(&JOB));
 }
 
 /// A mesh whose agent has gone on to the other replicator, under epoch 2.

@@ -177,6 +177,7 @@ fn a_grant_is_used_until_every_volume_of_its_migration_is_cut_over() {
         not_after: UnixSecs(1_000_000),
         lease_secs: 60,
         autonomy_secs: 0,
+        dedup_group: None,
     };
     world.state(OPERATOR, Statement::Grant(grant));
     for (cut_over, is_used) in [(1, true), (2, false)] {

@@ -237,6 +237,7 @@ pub fn grant(op: &mut Replica, number: u64, out: &mut Vec<Output>) -> StatementI
         not_after: UnixSecs(BEGINNING + 1_000_000 + number),
         lease_secs: 3_600,
         autonomy_secs: 0,
+        dedup_group: None,
     });
     op.state(AT, grant, out).expect("an operator's statement")
 }

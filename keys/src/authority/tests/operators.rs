@@ -121,6 +121,7 @@ impl World {
             not_after: LATER,
             lease_secs: LEASE_SECS,
             autonomy_secs: AUTONOMY_SECS,
+            dedup_group: None,
         };
         self.state(signer, Statement::Grant(grant))
     }

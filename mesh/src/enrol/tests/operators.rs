@@ -116,6 +116,7 @@ fn an_operator_of_some_sites_does_not_state_what_would_count_for_nothing() {
         not_after: UnixSecs(5_000),
         lease_secs: 3_600,
         autonomy_secs: 0,
+        dedup_group: None,
     });
     let refused = Err(StateError::OutOfScope { scope });
     for statement in [invite(Some("b")), invite(None), grant] {

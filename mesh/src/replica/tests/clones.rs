@@ -87,6 +87,7 @@ fn granted(op: &mut Replica, agent: &Replica, replicator: &Replica) -> Move {
         not_after: UnixSecs(9_000),
         lease_secs: 600,
         autonomy_secs: 0,
+        dedup_group: None,
     });
     Move {
         grant: op.state(NOW, grant, &mut vec![]).unwrap(),

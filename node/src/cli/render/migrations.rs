@@ -85,6 +85,10 @@ pub fn page(migration: &MigrationView, look: &Look) -> String {
             "exposure",
             migration.exposure.as_ref().map(|it| exposed(it).into()),
         ),
+        (
+            "dedup group",
+            migration.dedup_group.as_ref().map(Into::into),
+        ),
         ("limit", limits::line(&migration.limits)),
         ("next", migration.next.as_ref().map(Into::into)),
     ]);
@@ -217,9 +221,11 @@ pub fn told(verb: Verb, migration: &MigrationView, look: &Look) -> String {
         }
         told.push_str(&page.finish());
     }
-    if let (Verb::Start, Some(exposure)) = (verb, &migration.exposure) {
+    if verb == Verb::Start {
         let mut page = Page::new(look);
-        page.line(exposed(exposure));
+        for line in granted(migration) {
+            page.line(line);
+        }
         told.push_str(&page.finish());
     }
     told
@@ -250,8 +256,24 @@ pub fn left_by_delete(migration: &MigrationView) -> Vec<String> {
     kept.chain(standing).collect()
 }
 
+/// What the grant of a migration comes with.
+pub fn granted(migration: &MigrationView) -> impl Iterator<Item = String> {
+    let shared = migration.dedup_group.as_ref().map(|group| {
+        format!(
+            "blocks that disks of dedup group {group} have at the same replicator are not sent again, so that whoever runs {} can find out whether they have a block it knows",
+            migration.server
+        )
+    });
+    migration
+        .exposure
+        .as_ref()
+        .map(exposed)
+        .into_iter()
+        .chain(shared)
+}
+
 /// What a grant exposes, as a sentence.
-pub fn exposed(exposure: &ExposureView) -> String {
+fn exposed(exposure: &ExposureView) -> String {
     format!(
         "a revocation may go unheard for up to {} by an end that is cut off (lease {}, autonomy {})",
         exact(exposure.exposure_secs),

@@ -239,6 +239,9 @@ fn a_start_and_the_page_say_how_long_a_revocation_may_go_unheard() {
     let told = |verb| migrations::told(verb, &view, &look());
     assert_eq!(shown(&told(Verb::Start)).last(), Some(&sentence));
     assert!(!told(Verb::Pause).contains("unheard"));
+    view.dedup_group = Some("web".into());
+    let told = migrations::told(Verb::Start, &view, &look());
+    assert!(told.contains("disks of dedup group web"), "{told}");
     let page = migrations::page(&view, &look());
     assert!(shown(&page).contains(&format!("exposure     {sentence}").as_str()));
 }

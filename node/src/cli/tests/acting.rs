@@ -201,15 +201,26 @@ async fn a_cutover_carries_how_it_is_proven_and_waits_when_told_to() {
 }
 
 #[tokio::test]
-async fn a_start_carries_lease_and_autonomy_where_they_are_given() {
+async fn a_start_carries_what_its_grant_is_to_have_where_that_is_given() {
     let ran = run("migration start web-1 --lease 10m --autonomy 0", &[]).await;
     ran.result.unwrap();
     let expected = value!({ "prove_full": false, "lease_secs": 600, "autonomy_secs": 0 });
     assert_eq!(ran.asked, [("web-1 start".to_owned(), expected)]);
-    let ran = run("migration start web-1", &[]).await;
-    ran.result.unwrap();
-    let expected = value!({ "prove_full": false });
-    assert_eq!(ran.asked, [("web-1 start".to_owned(), expected)]);
+    for (line, expected) in [
+        ("migration start web-1", value!({ "prove_full": false })),
+        (
+            "migration start web-1 --dedup-group web",
+            value!({ "prove_full": false, "dedup_group": "web" }),
+        ),
+        (
+            "migration start web-1 --no-dedup-group",
+            value!({ "prove_full": false, "dedup_group": "" }),
+        ),
+    ] {
+        let ran = run(line, &[]).await;
+        ran.result.unwrap();
+        assert_eq!(ran.asked, [("web-1 start".to_owned(), expected)]);
+    }
 }
 
 #[tokio::test]

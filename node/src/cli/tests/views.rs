@@ -138,6 +138,7 @@ pub fn migration(desired: &str, volumes: Vec<JobView>) -> MigrationView {
         created_at: "2026-01-31T07:00:00Z".into(),
         volumes,
         exposure: None,
+        dedup_group: None,
         standing_grants: vec![],
         limits: vec![],
         conflicts: Vec::new(),

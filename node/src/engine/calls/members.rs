@@ -323,6 +323,7 @@ impl Engine {
             not_after: UnixSecs(0),
             lease_secs: MIN_LEASE_SECS,
             autonomy_secs: 0,
+            dedup_group: None,
         });
         Ok(self.replica.within_scope(&grant)?)
     }

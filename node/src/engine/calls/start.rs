@@ -8,7 +8,7 @@ use crate::views::find_migration;
 use crdt::{Desired, MigrationPlan, Stage};
 use keys::lease::Span;
 use keys::statement::{MAX_AUTONOMY_SECS, MAX_LEASE_SECS, MIN_LEASE_SECS};
-use keys::{Grant, Statement, StatementId, UnixSecs};
+use keys::{Grant, Name, Statement, StatementId, UnixSecs};
 
 /// How long a grant made by `migration start` lasts.
 const GRANT_SECS: u64 = 30 * 86_400;
@@ -50,9 +50,11 @@ impl Engine {
         }
         self.refuse_if_moved_elsewhere(action, &plan)?;
         let good = self.good_grants(&plan);
-        let grant = match good.iter().all(|(_, span)| is_as_asked(*span, options)) {
+        let kept = self.kept_terms(&plan, &good);
+        let terms = asked_terms(kept, &options)?;
+        let grant = match good.iter().all(|(_, has)| *has == terms) {
             true if !good.is_empty() => None,
-            _ => Some(self.sign_grant(&plan, self.kept_span(&plan, &good), options)?),
+            _ => Some(self.sign_grant(&plan, terms)?),
         };
         let id = plan.id;
         self.edit(move |edit| {
@@ -64,7 +66,7 @@ impl Engine {
         if grant.is_some() {
             // They would go on exposing what they did.
             for (old, _) in good {
-                self.revoke(old, "replaced by a grant with another lease")?;
+                self.revoke(old, "replaced by a grant with other terms")?;
             }
         }
         self.view(&plan.id)
@@ -87,20 +89,16 @@ impl Engine {
         Err(refused(action, plan, &state, &allowed))
     }
 
-    fn sign_grant(
-        &mut self,
-        plan: &MigrationPlan,
-        kept: Span,
-        options: ActionOptions,
-    ) -> Result<StatementId, CallError> {
+    fn sign_grant(&mut self, plan: &MigrationPlan, terms: Terms) -> Result<StatementId, CallError> {
         let grant = Grant {
             migration: plan.id,
             agent: plan.source,
             replicators: plan.replicators.clone(),
             volumes: plan.volumes.clone(),
             not_after: UnixSecs(self.now().wall.0 + GRANT_SECS),
-            lease_secs: options.lease_secs.unwrap_or(kept.lease_secs),
-            autonomy_secs: options.autonomy_secs.unwrap_or(kept.autonomy_secs),
+            lease_secs: terms.span.lease_secs,
+            autonomy_secs: terms.span.autonomy_secs,
+            dedup_group: terms.dedup_group,
         };
         check_leases(&grant)?;
         self.state(Statement::Grant(grant), None)
@@ -108,41 +106,75 @@ impl Engine {
 
     /// What a new grant has where nothing else is asked for: what the present one has,
     /// of several that which exposes most; else what the one had that ended last.
-    fn kept_span(&self, plan: &MigrationPlan, good: &[(StatementId, Span)]) -> Span {
-        let present = good.iter().map(|(_, span)| *span);
-        if let Some(span) = present.max_by_key(|span| span.exposure_secs()) {
-            return span;
+    fn kept_terms(&self, plan: &MigrationPlan, good: &[(StatementId, Terms)]) -> Terms {
+        let present = good.iter().map(|(_, terms)| terms);
+        if let Some(terms) = present.max_by_key(|terms| terms.span.exposure_secs()) {
+            return terms.clone();
         }
         let authority = self.replica.authority();
         let grants = plan.grants.iter().filter_map(|id| authority.grant(id));
         let ended = grants.filter(|state| !state.revoked);
         let last = ended.max_by_key(|state| state.not_after);
+        let span = Span {
+            lease_secs: LEASE_SECS,
+            autonomy_secs: AUTONOMY_SECS,
+        };
         last.map_or(
-            Span {
-                lease_secs: LEASE_SECS,
-                autonomy_secs: AUTONOMY_SECS,
+            Terms {
+                span,
+                dedup_group: None,
             },
-            |state| state.grant.span(),
+            |state| Terms::of(&state.grant),
         )
     }
 
     /// Grants of the plan that cover all of it.
-    fn good_grants(&self, plan: &MigrationPlan) -> Vec<(StatementId, Span)> {
+    fn good_grants(&self, plan: &MigrationPlan) -> Vec<(StatementId, Terms)> {
         let now = self.now().wall;
         let grants = plan.grants.iter().filter_map(|id| {
             let state = self.replica.authority().grant(id)?;
             let good =
                 !state.revoked && now < state.not_after && state.grant.volumes == plan.volumes;
-            good.then(|| (*id, state.grant.span()))
+            good.then(|| (*id, Terms::of(&state.grant)))
         });
         grants.collect()
     }
 }
 
-/// Whether a grant has the leases that are asked for, where any are.
-fn is_as_asked(span: Span, options: ActionOptions) -> bool {
-    let same = |asked: Option<u64>, had: u64| asked.is_none_or(|asked| asked == had);
-    same(options.lease_secs, span.lease_secs) && same(options.autonomy_secs, span.autonomy_secs)
+/// What of a grant people choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Terms {
+    span: Span,
+    dedup_group: Option<Name>,
+}
+
+impl Terms {
+    fn of(grant: &Grant) -> Self {
+        Self {
+            span: grant.span(),
+            dedup_group: grant.dedup_group.clone(),
+        }
+    }
+}
+
+/// What is kept, apart from what is asked for.
+fn asked_terms(kept: Terms, options: &ActionOptions) -> Result<Terms, CallError> {
+    let dedup_group = match options.dedup_group.as_deref() {
+        None => kept.dedup_group,
+        Some("") => None,
+        Some(group) => Some(Name::new(group).map_err(usage)?),
+    };
+    let Span {
+        lease_secs,
+        autonomy_secs,
+    } = kept.span;
+    Ok(Terms {
+        span: Span {
+            lease_secs: options.lease_secs.unwrap_or(lease_secs),
+            autonomy_secs: options.autonomy_secs.unwrap_or(autonomy_secs),
+        },
+        dedup_group,
+    })
 }
 
 /// Whether lease and autonomy are within what a grant may have.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use blocks::PieceSet;
 use volumes::FingerprintIndex;
 
-use super::world::{self, BLOCK, World, last_of, noise, pair};
+use super::world::{self, BLOCK, World, domain, last_of, noise, pair};
 use super::*;
 
 const PIECE: usize = 4096;
@@ -184,7 +184,7 @@ fn referring(world: &World, copies: &[(u8, &World)]) -> (References, Arc<Fingerp
             })
             .collect(),
     );
-    let references = References::new(index.clone(), scope.clone(), &[1; 16]);
+    let references = References::new(index.clone(), scope.clone(), domain(None));
     (references, index, scope)
 }
 
@@ -237,11 +237,11 @@ async fn nothing_is_found_in_a_copy_that_is_not_in_the_scope() {
     other.write_source(0, &fs::read(one.source()).unwrap());
     let (references, index, scope) = referring(&one, &[(4, &one), (5, &other)]);
     copy_with(&one, 4, &references).await;
-    // Not even for another migration that has the same copies in its scope: what it sees of
+    // Not even for another domain that has the same copies in its scope: what it sees of
     // the index is its own.
     let elsewhere = World::new(20 * MIB);
     elsewhere.write_source(0, &fs::read(one.source()).unwrap());
-    let another = References::new(index, scope.clone(), &[2; 16]);
+    let another = References::new(index, scope.clone(), domain(Some("web")));
     let sent = copy_with(&elsewhere, 6, &another).await.bytes;
     assert_eq!(sent, elsewhere.length);
     scope.set([].into());

@@ -19,8 +19,8 @@ use keys::lease::{Pair, Renewal};
 use keys::permit::Move;
 use keys::statement::{Admission, Enrolment, Entry, Genesis};
 use keys::{
-    Domain, Grant, Identity, Leases, Ledger, MigrationId, Name, NodeId, Now, Permit, Pulse,
-    ReceiveBlocks, Role, SendBlocks, Signed, Statement, StatementId, UnixSecs, VolumeId,
+    DedupDomain, Domain, Grant, Identity, Leases, Ledger, MigrationId, Name, NodeId, Now, Permit,
+    Pulse, ReceiveBlocks, Role, SendBlocks, Signed, Statement, StatementId, UnixSecs, VolumeId,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
@@ -46,6 +46,19 @@ pub fn permits() -> (Permit<SendBlocks>, Permit<ReceiveBlocks>) {
 
 /// The same, with a lease that counts from a moment of the clock that does not jump.
 pub fn permits_since(since_millis: u64) -> (Permit<SendBlocks>, Permit<ReceiveBlocks>) {
+    permits_in(None, since_millis)
+}
+
+/// The domain of a grant to this group, or of one to none.
+pub fn domain(group: Option<&str>) -> DedupDomain {
+    let (send, _) = permits_in(group, clock::now().mono_millis);
+    send.dedup_domain()
+}
+
+fn permits_in(
+    group: Option<&str>,
+    since_millis: u64,
+) -> (Permit<SendBlocks>, Permit<ReceiveBlocks>) {
     let node = Identity::from_seed(&[7; 32]);
     let name = || Name::new("node").unwrap();
     let (migration, volume) = (MigrationId([1; 16]), VolumeId([2; 16]));
@@ -98,6 +111,7 @@ pub fn permits_since(since_millis: u64) -> (Permit<SendBlocks>, Permit<ReceiveBl
             not_after: UnixSecs(u64::MAX),
             lease_secs: LEASE_SECS,
             autonomy_secs: 0,
+            dedup_group: group.map(|group| Name::new(group).unwrap()),
         }),
     );
     let asked = Move {

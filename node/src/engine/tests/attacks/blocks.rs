@@ -248,7 +248,12 @@ async fn a_signed_root_about_anything_else_cuts_nothing_over() {
     until(
         "the first pass to be known",
         &lied.operator,
-        move |engine| engine.migration_cutover("m", options).ok().map(|_| ()),
+        move |engine| {
+            engine
+                .migration_cutover("m", options.clone())
+                .ok()
+                .map(|_| ())
+        },
     )
     .await;
     let mut subject = Subject {

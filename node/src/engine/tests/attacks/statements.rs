@@ -29,6 +29,7 @@ fn grant(rogue: &Rogue, agent: PublicKey, replicator: PublicKey, days: u64) -> G
         not_after: UnixSecs(wall_clock().0 + days * 86_400),
         lease_secs: 3_600,
         autonomy_secs: 0,
+        dedup_group: None,
     }
 }
 

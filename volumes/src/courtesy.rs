@@ -7,7 +7,8 @@
 //!                                          Loud: reads go at the pace, 500 ms
 //! ```
 //!
-//! All writes are others', and while nothing is read here, so are all reads. So what the
+//! All writes are others', those excepted that are made while we commit: then nothing is
+//! taken in of writes. And while nothing is read here, so are all reads. So what the
 //! device's own work takes is measured where we are quiet, and compared with what it takes
 //! where we are loud:
 //! - how long a write takes, on average;
@@ -61,6 +62,9 @@ const SLOW_PERCENT: u32 = 150;
 /// ...if it is so much slower: less is noise.
 const NOISE: Duration = Duration::from_micros(100);
 
+/// In so many looks in a row writes are not taken in, since they may be ours.
+const MOST_UNSEEN: u32 = 8;
+
 /// The kernel says times in whole steps of this: what is said of a look may be more or less
 /// by one.
 const STEP: Duration = Duration::from_millis(1);
@@ -81,6 +85,8 @@ pub struct Look {
     pub reads: u64,
     /// What was under way at the end; nothing of it ours.
     pub in_flight: u64,
+    /// Whether some of the writes may be ours: we committed.
+    pub has_own_writes: bool,
     /// Bytes that we read.
     pub own_bytes: u64,
     /// Of them what was read past the cache.
@@ -153,6 +159,9 @@ pub struct Courtesy {
     reads_quiet: u64,
     /// Others' writes while we are loud, since it was judged last.
     writes_loud: Mean,
+    /// In how many looks writes may have been ours, since they were taken in last; loud,
+    /// and quiet.
+    unseen: [u32; 2],
     /// The least that a read of ours took.
     own_least: Option<Duration>,
 }
@@ -169,6 +178,7 @@ impl Courtesy {
             writes_quiet: Mean::default(),
             reads_quiet: 0,
             writes_loud: Mean::default(),
+            unseen: [0; 2],
             own_least: None,
         }
     }
@@ -200,9 +210,12 @@ impl Courtesy {
 
     /// Takes a look in, at the deadline or later.
     pub fn step(&mut self, now: Duration, look: &Look) {
+        let are_others = self.are_others(look);
         if look.own_bytes == 0 {
-            self.writes_quiet
-                .add(look.writes, look.write_time, look.time);
+            if are_others {
+                self.writes_quiet
+                    .add(look.writes, look.write_time, look.time);
+            }
             let micros = look.time.as_micros().max(QUIET.as_micros());
             let reads = u128::from(look.reads) * QUIET.as_micros() / micros;
             self.reads_quiet = u64::try_from(reads).unwrap_or(u64::MAX);
@@ -211,7 +224,7 @@ impl Courtesy {
                 self.calmed(look.time, look);
             }
         } else {
-            self.judge(look);
+            self.judge(look, are_others);
         }
         self.turn(now, look.own_bytes == 0);
     }
@@ -226,10 +239,24 @@ impl Courtesy {
         self.deadline = now + if self.is_quiet { QUIET } else { LOUD };
     }
 
-    fn judge(&mut self, look: &Look) {
-        self.writes_loud
-            .add(look.writes, look.write_time, look.time);
-        let writes = self.writes_slower(look);
+    /// Whether writes are to be taken in as others'. Where we commit all the time they are
+    /// now and then, or nothing would ever be known.
+    fn are_others(&mut self, look: &Look) -> bool {
+        let unseen = &mut self.unseen[usize::from(look.own_bytes == 0)];
+        let are_others = !look.has_own_writes || *unseen >= MOST_UNSEEN;
+        *unseen = if are_others { 0 } else { *unseen + 1 };
+        are_others
+    }
+
+    fn judge(&mut self, look: &Look, are_others: bool) {
+        let writes = match are_others {
+            true => {
+                self.writes_loud
+                    .add(look.writes, look.write_time, look.time);
+                self.writes_slower(look)
+            }
+            false => None,
+        };
         let own = self.own_slower(look);
         let slower = writes.map_or(0.0, |(slower, _)| slower);
         let slower = own.map_or(slower, |own| slower.max(own));

@@ -27,9 +27,6 @@ pub(crate) fn start_writeback(file: &File, range: Range<u64>) -> io::Result<()> 
 /// `IOPRIO_WHO_PROCESS` of linux/ioprio.h; with 0 it is the calling thread.
 const OF_THREAD: libc::c_int = 1;
 
-/// The class that is served when no other asks, shifted by `IOPRIO_CLASS_SHIFT`.
-const IDLE: libc::c_long = 3 << 13;
-
 /// The class and level of IO that a thread has: as somebody set it for the process, or
 /// none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,16 +39,28 @@ pub struct IoClass(libc::c_long);
 /// # Errors
 /// When the kernel has no classes.
 pub fn give_way() -> io::Result<IoClass> {
-    // SAFETY: two numbers are passed, and no memory; it is about this thread alone.
-    let was = unsafe { libc::syscall(libc::SYS_ioprio_get, OF_THREAD, 0) };
-    if was < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    IoClass(IDLE).take_up()?;
-    Ok(IoClass(was))
+    let was = IoClass::of_thread()?;
+    IoClass::IDLE.take_up()?;
+    Ok(was)
 }
 
 impl IoClass {
+    /// The class that is served when no other asks, shifted by `IOPRIO_CLASS_SHIFT`.
+    pub const IDLE: Self = Self(3 << 13);
+
+    /// Of the calling thread.
+    ///
+    /// # Errors
+    /// When the kernel has no classes.
+    pub fn of_thread() -> io::Result<Self> {
+        // SAFETY: two numbers are passed, and no memory; it is about this thread alone.
+        let class = unsafe { libc::syscall(libc::SYS_ioprio_get, OF_THREAD, 0) };
+        match class {
+            0.. => Ok(Self(class)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     /// Puts the IO of the calling thread into this class.
     ///
     /// # Errors
@@ -74,8 +83,7 @@ mod tests {
 
     #[test]
     fn the_class_of_one_thread_changes_and_changes_back_to_what_was_set() {
-        // SAFETY: two numbers are passed, and no memory.
-        let class = || IoClass(unsafe { libc::syscall(libc::SYS_ioprio_get, OF_THREAD, 0) });
+        let class = || IoClass::of_thread().unwrap();
         let before = class();
         // Best effort, at the lowest level.
         let set = IoClass(2 << 13 | 7);
@@ -86,7 +94,7 @@ mod tests {
             was.take_up().unwrap();
             (idle, class())
         });
-        assert_eq!(other.join().unwrap(), (IoClass(IDLE), set));
+        assert_eq!(other.join().unwrap(), (IoClass::IDLE, set));
         assert_eq!(class(), before);
     }
 }

@@ -20,6 +20,7 @@ use std::time::Duration;
 use blocks::{BLOCK_SIZE, Pacing};
 
 use crate::courtesy::{Courtesy, Look, Reading};
+use crate::own_commits::committed;
 use crate::{DeviceIo, IoCounts, NoDeviceIo, READ_BLOCKS, SourceVolume};
 
 /// What a read takes, as far as is known before: most take that, and none much more.
@@ -48,7 +49,12 @@ pub struct Figures {
     pub is_direct: bool,
     /// What it did until now.
     pub counts: Box<Counts>,
+    /// How often we committed; none while we do.
+    pub commits: Box<Commits>,
 }
+
+/// Asks for how often this process committed; none while it does.
+pub type Commits = dyn Fn() -> Option<u64> + Send;
 
 /// Asks for what a disk did until now.
 pub type Counts = dyn FnMut() -> Result<IoCounts, NoDeviceIo> + Send;
@@ -69,6 +75,7 @@ struct Watch {
     /// It was seen not to count what was read from it.
     is_still: bool,
     counts: Box<Counts>,
+    commits: Box<Commits>,
     courtesy: Courtesy,
     pacing: Pacing,
     /// Bytes that reads were charged with, and did not read.
@@ -81,6 +88,7 @@ struct Watch {
     /// Of the last look.
     at: Duration,
     seen: IoCounts,
+    committed: Option<u64>,
     /// What was read since then.
     own: Own,
 }
@@ -101,6 +109,7 @@ impl Default for Disks {
                 disk: device.disk().to_owned(),
                 is_direct: source.identity().is_device(),
                 counts: Box::new(move || device.counts()),
+                commits: Box::new(committed),
             })
         })
     }
@@ -129,22 +138,23 @@ impl Disks {
     /// Where nothing is known of what it does.
     pub fn seat(&self, now: Duration, source: &SourceVolume) -> Result<Seat, NoDeviceIo> {
         let figures = (self.find)(source)?;
+        let is_direct = figures.is_direct;
         let mut watched = lock(&self.watched);
         watched.retain(|(_, watch)| watch.strong_count() > 0);
         let known = watched.iter().find(|(disk, _)| *disk == figures.disk);
         let watch = match known.and_then(|(_, watch)| watch.upgrade()) {
             Some(watch) => watch,
             None => {
-                let watch = Watch::new(figures.disk.clone(), figures.counts, now)?;
-                let watch = Arc::new(Mutex::new(watch));
-                watched.push((figures.disk, Arc::downgrade(&watch)));
+                let disk = figures.disk.clone();
+                let watch = Arc::new(Mutex::new(Watch::new(figures, now)?));
+                watched.push((disk, Arc::downgrade(&watch)));
                 watch
             }
         };
         lock(&watch).joined(now)?;
         Ok(Seat {
             watch,
-            is_direct: figures.is_direct,
+            is_direct,
             is_reading: false,
             slot: None,
         })
@@ -197,12 +207,14 @@ impl Drop for Seat {
 }
 
 impl Watch {
-    fn new(disk: PathBuf, mut counts: Box<Counts>, now: Duration) -> Result<Self, NoDeviceIo> {
+    fn new(mut figures: Figures, now: Duration) -> Result<Self, NoDeviceIo> {
         Ok(Self {
-            disk,
+            disk: figures.disk,
             is_still: false,
-            seen: counts()?,
-            counts,
+            seen: (figures.counts)()?,
+            committed: (figures.commits)(),
+            counts: figures.counts,
+            commits: figures.commits,
             courtesy: Courtesy::new(now),
             pacing: Pacing::default(),
             credit: 0,
@@ -217,6 +229,7 @@ impl Watch {
     /// One more reads, who read until now and was not seen to.
     fn joined(&mut self, now: Duration) -> Result<(), NoDeviceIo> {
         self.seen = (self.counts)()?;
+        self.committed = (self.commits)();
         (self.at, self.since) = (now, now);
         (self.own, self.busy) = (Own::default(), Duration::ZERO);
         self.courtesy.readers_changed();
@@ -288,7 +301,11 @@ impl Watch {
             let disk = self.disk.clone();
             return Err(NoDeviceIo::NotCounted { disk });
         }
+        let committed = (self.commits)();
+        let has_committed = committed.is_none() || committed != self.committed;
+        self.committed = committed;
         let look = Look {
+            has_own_writes: has_committed,
             time: now.saturating_sub(self.at),
             writes: counts.writes.saturating_sub(was.writes),
             write_time: counts.write_time.saturating_sub(was.write_time),

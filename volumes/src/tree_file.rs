@@ -241,6 +241,7 @@ impl TreeFile {
 
     fn sync_by(&mut self, sync: impl FnOnce(&File) -> io::Result<()>) -> Result<(), TreeError> {
         self.check_sound()?;
+        let _committing = crate::committing();
         self.store_all()?;
         sync(&self.file).map_err(|error| {
             self.poisoned = Some(error.to_string());

@@ -76,6 +76,7 @@ pub(super) fn write<T>(
     run: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     guarded(|| {
+        let _committing = volumes::committing();
         let mut txn = db.begin_write()?;
         txn.set_durability(Durability::Immediate)?;
         // With one phase, a last commit that is damaged later is dropped without a

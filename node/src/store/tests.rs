@@ -287,6 +287,14 @@ fn records_are_put_all_or_none() {
 }
 
 #[test]
+fn while_records_are_put_a_commit_of_this_process_is_under_way() {
+    let folder = TempDir::new().unwrap();
+    let (_, store) = create(&folder);
+    let seen = store.write(|_| Ok(volumes::committed()));
+    assert_eq!(seen.unwrap(), None);
+}
+
+#[test]
 fn a_store_is_made_whole_or_not_at_all_and_only_once() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("dunlin.redb");

@@ -284,7 +284,6 @@ fn run(
         };
         worker.answer(FromDisk::Opened { geometry, mark })?;
         let ended = worker.serve();
-        job.progress.reads_held_at.store(0, Relaxed);
         // What was committed is kept in any case, if it can be.
         let kept = worker.tree.sync();
         ended.and_then(|()| Ok(kept?))
@@ -386,6 +385,10 @@ impl Worker {
             }
             ToDisk::Commit { barrier, extents } => {
                 store(&mut self.tree, &extents)?;
+                if self.manners.is_polite() {
+                    // Of what the kernel writes later nobody knows that it is ours.
+                    self.tree.sync()?;
+                }
                 let mark = self.tree.mark()?;
                 self.answer(FromDisk::Committed { barrier, mark })
             }

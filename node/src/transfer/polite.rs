@@ -156,6 +156,7 @@ mod tests {
                 disk: "disk".into(),
                 is_direct: false,
                 counts: Box::new(|| Ok(IoCounts::default())),
+                commits: Box::new(|| Some(0)),
             })
         });
         let mut manners = Manners::new(Shared::new(disks));
@@ -163,6 +164,24 @@ mod tests {
         assert!(matches!(manners.turn(), Turn::NotBefore(_)));
         manners.be(false, &source);
         assert_eq!((manners.turn(), manners.held_at()), (Turn::Now, 0));
+    }
+
+    #[test]
+    fn reads_of_who_is_polite_are_served_after_all_others_and_no_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = source_in(folder.path());
+        let reading = std::thread::spawn(move || {
+            let class = || IoClass::of_thread().unwrap();
+            let mut manners = Manners::new(Shared::new(Disks::default()));
+            let before = class();
+            manners.be(true, &source);
+            let polite = class();
+            manners.be(false, &source);
+            (before, polite, class())
+        });
+        let (before, polite, after) = reading.join().unwrap();
+        assert_ne!(before, IoClass::IDLE);
+        assert_eq!((polite, after), (IoClass::IDLE, before));
     }
 
     #[test]

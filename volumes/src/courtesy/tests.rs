@@ -14,6 +14,8 @@ struct Disk {
     /// Writes a second of others, and how long one takes when nobody reads.
     writes: f64,
     each: Duration,
+    /// Our commits: one in so many looks, of how many writes.
+    commits: Option<(f64, u64)>,
     /// Reads a second of others.
     reads: f64,
     /// Whether our reads slow as others' do.
@@ -39,6 +41,7 @@ impl Disk {
             is_direct,
             writes: 0.0,
             each: Duration::from_millis(1),
+            commits: None,
             reads: 0.0,
             own_waits: true,
             // As a queue: half as slow again at a third of the capacity.
@@ -69,6 +72,11 @@ impl Disk {
         // Of a few a second some look has one, and another none.
         let chance = (self.turns as f64 * 0.618_034).fract();
         let writes = (self.writes * time.as_secs_f64() + chance) as u64;
+        let commit = self.commits.filter(|(every, _)| {
+            // Not in step with anything.
+            (self.turns as f64 * 0.754_877_7).fract() < 1.0 / every
+        });
+        let writes = writes + commit.map_or(0, |(_, writes)| writes);
         let write_time = self.each.mul_f64(writes as f64 * slower * noise);
         let others = (self.reads * time.as_secs_f64()) as u64;
         let own_reads = own_bytes / OWN_READ;
@@ -80,6 +88,7 @@ impl Disk {
             write_time: self.say(write_time),
             reads: others + own_reads * 4,
             in_flight: 0,
+            has_own_writes: commit.is_some(),
             own_bytes,
             direct_bytes: if self.is_direct { own_bytes } else { 0 },
             direct_time: Duration::from_millis(2).mul_f64(own_reads as f64 * own_slower),
@@ -232,6 +241,37 @@ fn who_hardly_writes_is_no_reason() {
     disk.writes = 0.3;
     disk.go_on(300);
     assert_eq!(disk.rate(), None);
+}
+
+#[test]
+fn what_we_write_ourselves_is_no_reason_and_hides_nobody() {
+    for every in [1.5, 2.0, 3.0, 7.0] {
+        let mut disk = Disk::new(true);
+        disk.commits = Some((every, 40));
+        for _ in 0..60 {
+            disk.go_on(2);
+            assert_eq!(disk.rate(), None, "a commit in {every} looks");
+        }
+        disk.writes = 20.0;
+        disk.go_on(60);
+        let rate = disk.rate().unwrap_or(CAPACITY);
+        assert!(rate < CAPACITY * 3 / 4, "{every}: {}", rate >> 20);
+        disk.writes = 0.0;
+        disk.go_on(300);
+        assert_eq!(disk.rate(), None, "a commit in {every} looks");
+    }
+}
+
+#[test]
+fn who_commits_all_the_time_still_sees_others_and_comes_back() {
+    let mut disk = Disk::new(true);
+    (disk.commits, disk.writes) = (Some((1.0, 1)), 300.0);
+    disk.go_on(200);
+    assert!(disk.rate().unwrap() < CAPACITY * 3 / 4);
+    disk.slower = |_| 1.0;
+    let before = disk.rate().unwrap();
+    disk.go_on(120);
+    assert!(disk.rate().is_none_or(|rate| rate > before * 2));
 }
 
 #[test]

@@ -17,6 +17,7 @@ const TICK: Duration = Duration::from_millis(1);
 #[derive(Default)]
 struct Disk {
     counts: IoCounts,
+    commits: Option<u64>,
     /// Writes of others in a tick, and how long one takes while nobody reads.
     writes: u64,
     each: Duration,
@@ -49,14 +50,18 @@ fn source() -> SourceVolume {
 
 impl Play {
     fn new(is_direct: bool, readers: usize) -> Self {
-        let disk: Arc<Mutex<Disk>> = Arc::default();
+        let disk = Arc::new(Mutex::new(Disk {
+            commits: Some(0),
+            ..Disk::default()
+        }));
         let seen = disk.clone();
         let disks = Disks::found_by(move |_| {
-            let seen = seen.clone();
+            let (seen, commits) = (seen.clone(), seen.clone());
             Ok(Figures {
                 disk: "disk".into(),
                 is_direct,
                 counts: Box::new(move || Ok(lock(&seen).counts)),
+                commits: Box::new(move || lock(&commits).commits),
             })
         });
         let mut play = Self {
@@ -213,6 +218,27 @@ fn where_what_is_read_past_the_cache_is_not_counted_all_are_told() {
                 turn => panic!("{turn:?}"),
             }
         }
+    }
+}
+
+#[test]
+fn writes_beside_a_commit_are_not_taken_for_others() {
+    for has_ended in [true, false] {
+        let mut play = Play::new(false, 1);
+        lock(&play.disk).commits = Some(1);
+        play.go_on(5);
+        play.others_write(2);
+        for commits in 2..40 {
+            // Where it has not, the next look finds it under way.
+            lock(&play.disk).commits = has_ended.then_some(commits);
+            for _ in 0..100 {
+                play.tick();
+                assert_eq!(play.held_at(), [0]);
+            }
+        }
+        lock(&play.disk).commits = Some(40);
+        play.go_on(20);
+        assert!(play.held_at()[0] > 0);
     }
 }
 

@@ -205,6 +205,17 @@ fn what_is_not_in_the_volume_is_refused() {
 }
 
 #[test]
+fn while_it_is_made_durable_a_commit_of_this_process_is_under_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tree = make(folder.path(), three_groups());
+    tree.sync_by(|_| {
+        assert_eq!(crate::committed(), None);
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
 fn after_a_failed_sync_every_call_fails_until_it_is_opened_again() {
     let folder = tempfile::tempdir().unwrap();
     let mut tree = make(folder.path(), three_groups());

@@ -59,6 +59,7 @@ impl Others {
                 disk: "disk".into(),
                 is_direct: false,
                 counts: Box::new(move || Ok(others.counts())),
+                commits: Box::new(|| Some(0)),
             })
         }))
     }
@@ -115,6 +116,8 @@ async fn a_pass_backs_off_while_somebody_writes_to_its_disk_and_comes_back_after
         held = held_in(&mut running, pass).await;
         assert!(began.elapsed() < PATIENCE, "it does not back off");
     }
+    // Between passes nothing is read, and so nothing held back.
+    until(|| running.sending.reads_held_at.load(Relaxed) == 0).await;
     others.write.store(false, SeqCst);
     let (mut now, began) = (held, Instant::now());
     while now != 0 && now < held / 2 * 3 {
@@ -122,9 +125,34 @@ async fn a_pass_backs_off_while_somebody_writes_to_its_disk_and_comes_back_after
         now = held_in(&mut running, pass).await;
         assert!(began.elapsed() < PATIENCE, "held at {held}, then at {now}");
     }
-    let progress = running.sending.clone();
     running.close().await;
-    assert_eq!(progress.reads_held_at.load(Relaxed), 0);
+}
+
+/// How often this process committed; other tests in it may add to that.
+async fn committed() -> u64 {
+    let mut count = None;
+    until(|| {
+        count = volumes::committed();
+        count.is_some()
+    })
+    .await;
+    count.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_polite_session_stores_is_durable_with_each_barrier() {
+    let (world, others) = (World::new(96 * MIB), Others::default());
+    let mut running = reading(&world, &others, &others.pacer(polite())).await;
+    let before = committed().await;
+    running.pass(1).await;
+    let (commits, barriers) = (
+        committed().await - before,
+        running.sending.barriers.load(Relaxed),
+    );
+    // Both ends have a tree here.
+    assert!(barriers > 4, "{barriers}");
+    assert!(commits >= 2 * barriers, "{commits} of {barriers} barriers");
+    running.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,6 +47,8 @@ pub struct RescanTracker {
     /// follow.
     zeros: Vec<Changed>,
     quiet_blocks: u64,
+    /// A step ends when so many blocks were found.
+    step_blocks: u64,
     bytes_read: u64,
     read_time: Duration,
 }
@@ -68,15 +70,18 @@ impl RescanTracker {
             unread: None,
             zeros: Vec::new(),
             quiet_blocks: QUIET_BLOCKS,
+            step_blocks: READ_BLOCKS,
             bytes_read: 0,
             read_time: Duration::ZERO,
         }
     }
 
     /// From here on at most so many blocks are read at once, one at least, and so given
-    /// out in one run of data: as many as [`READ_BLOCKS`] unless told otherwise.
+    /// out in one run of data; and a step ends with the read that comes to as many. They
+    /// are [`READ_BLOCKS`] unless told otherwise.
     pub fn read_at_most(&mut self, blocks: u64) {
-        self.scan.hand_out(blocks.min(READ_BLOCKS));
+        self.step_blocks = blocks.clamp(1, READ_BLOCKS);
+        self.scan.hand_out(self.step_blocks);
     }
 
     /// From here on a step returns after so many blocks without a change, one at least:
@@ -120,7 +125,11 @@ impl RescanTracker {
         let start = self.position().0;
         let room = READ_BLOCKS as usize * BLOCK_SIZE;
         let (mut gathered, mut filled) = (Vec::new(), 0);
-        while self.position().0 - start < self.quiet_blocks && gathered.len() < MOST_RUNS {
+        let full = self.step_blocks as usize * BLOCK_SIZE;
+        while filled < full
+            && self.position().0 - start < self.quiet_blocks
+            && gathered.len() < MOST_RUNS
+        {
             let step = self.look(source, tree, &mut buf.bytes_mut()[filled..room]);
             let found = match step {
                 Ok(Looked::Found(found)) => found,
@@ -329,6 +338,28 @@ mod tests {
         assert_eq!(steps, [first, vec![(40, 3), (100, 1)]]);
         let read = tracker.bytes_read();
         assert_eq!(read, 18 * BLOCK + 10, "nothing is read twice");
+    }
+
+    #[test]
+    fn a_step_finds_no_more_than_was_asked_for_whatever_was_asked_for_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("image");
+        let file = File::create(&image).unwrap();
+        file.write_all_at(&vec![1; 80 * BLOCK_SIZE], 0).unwrap();
+        let source = SourceVolume::open(&image).unwrap();
+        let at = folder.path().join("tree");
+        let geometry = source.geometry();
+        let mut tree = TreeFile::create(&at, VolumeTag([1; 16]), geometry).unwrap();
+        let mut tracker = RescanTracker::new(geometry);
+        let mut buf = AlignedBuf::new(READ_BLOCKS);
+        let mut position = 0;
+        for most in [0, 1, 3, 16, 100, 2] {
+            tracker.read_at_most(most);
+            tracker.next_changed(&source, &mut tree, &mut buf).unwrap();
+            let found = tracker.position().0 - position;
+            assert_eq!(found, most.clamp(1, READ_BLOCKS));
+            position += found;
+        }
     }
 
     #[test]

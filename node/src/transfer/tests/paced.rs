@@ -212,6 +212,9 @@ async fn the_end_of_a_session_and_a_barrier_wait_for_little_under_a_low_limit() 
     let (mut running, _leave) = start(&world, &pacer, &written).await;
     running.command(BEGIN).await;
     until(|| running.sending.barriers.load(Relaxed) > 0).await;
+    // What is read ahead is old when it goes: one piece, while the other is on its way.
+    let ahead = running.sending.bytes_read.load(Relaxed) - sum(&written);
+    assert!(ahead <= 4 * BLOCK as u64, "{ahead}");
     let unsettled = |running: &Running| {
         let counts = running.sending.counts();
         counts.blocks_sent - counts.blocks_durable

@@ -12,6 +12,7 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures::{AsyncRead, AsyncWrite};
 use rustls::crypto::cipher::{
@@ -23,6 +24,7 @@ use rustls::{
     ConnectionTrafficSecrets, ContentType, Error, ExtractedSecrets, ProtocolVersion,
     Tls13CipherSuite,
 };
+use tokio::time::{Instant, Sleep, sleep};
 
 #[cfg(test)]
 mod tests;
@@ -37,17 +39,29 @@ const MAX_RECORD: usize = HEADER_LEN + MAX_PLAIN + 256;
 /// kernel has more.
 const MIN_READ: usize = MAX_RECORD;
 const MAX_READ: usize = 8 * MAX_RECORD;
+/// Where nothing came for so long, the room for more than the least is given back.
+const IDLE: Duration = Duration::from_secs(1);
 /// Records that wait for the kernel to take them.
 const MAX_QUEUED: usize = 8;
 /// Messages after the handshake that come in pieces are at most so long.
 const MAX_HANDSHAKE: usize = 1 << 16;
 /// Records and messages without data that may come one after the other. An honest end sends
 /// a few tickets and, once in 256 GiB, new keys; each costs more to read than to send.
-const MAX_IDLE: u32 = 32;
+const MAX_EMPTY: u32 = 32;
 
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
+
+/// Alerts (RFC 8446, 6): how grave they are, and what they say.
+const WARNING: u8 = 1;
+const FATAL: u8 = 2;
 const CLOSE_NOTIFY: u8 = 0;
+const UNEXPECTED_MESSAGE: u8 = 10;
+const BAD_RECORD_MAC: u8 = 20;
+const RECORD_OVERFLOW: u8 = 22;
+const ILLEGAL_PARAMETER: u8 = 47;
+const DECODE_ERROR: u8 = 50;
+const INTERNAL_ERROR: u8 = 80;
 
 /// The keys that follow when those in use have protected as much as they may.
 trait Keys: Send {
@@ -88,6 +102,7 @@ struct Sealing {
     taken: usize,
     /// The other end asked for new keys.
     owes_keys: bool,
+    /// This end has said that no more comes.
     is_closed: bool,
 }
 
@@ -105,9 +120,22 @@ struct Opening {
     /// The other end has said that no more comes.
     is_ended: bool,
     /// Records and messages without data since the last one with some.
-    idle: u32,
+    empty: u32,
     /// What is told to all who read after it went wrong.
-    broken: Option<(io::ErrorKind, String)>,
+    broken: Option<Broken>,
+    /// When to look again whether something came, while there is room to be given back.
+    look: Option<Pin<Box<Sleep>>>,
+    /// Since the last look.
+    has_come: bool,
+}
+
+/// Why nothing more is read.
+#[derive(Debug)]
+struct Broken {
+    kind: io::ErrorKind,
+    why: String,
+    /// What the other end is told; nothing where it ended it.
+    alert: Option<u8>,
 }
 
 /// What the next record was.
@@ -160,8 +188,10 @@ impl<C> Records<C> {
                 sealed: 0..came.len(),
                 handshake: Vec::new(),
                 is_ended: false,
-                idle: 0,
+                empty: 0,
                 broken: None,
+                look: None,
+                has_come: false,
             },
             takes_tickets,
         })
@@ -192,34 +222,34 @@ impl<C> Records<C> {
     }
 
     /// Opens the next record, if all of it is there, and does what it says.
-    fn open_next(&mut self) -> io::Result<Opened> {
+    fn open_next(&mut self) -> Result<Opened, Broken> {
         let opening = &mut self.opening;
         let Some((kind, plain)) = opening.open_record()? else {
             return Ok(Opened::Partly);
         };
         match kind {
             ContentType::ApplicationData if !opening.handshake.is_empty() => {
-                return Err(bad("a message that was broken off"));
+                return Err(misplaced("a message that was broken off"));
             }
             ContentType::ApplicationData if !plain.is_empty() => {
-                (opening.open, opening.idle) = (plain, 0);
+                (opening.open, opening.empty) = (plain, 0);
                 return Ok(Opened::Data);
             }
-            ContentType::ApplicationData => opening.idled()?,
+            ContentType::ApplicationData => opening.had_no_data()?,
             ContentType::Alert => opening.alerted(plain)?,
             ContentType::Handshake => self.told(plain)?,
-            _ => return Err(bad("a record of a kind that has no place here")),
+            _ => return Err(misplaced("a record of a kind that has no place here")),
         }
         Ok(Opened::Control)
     }
 
     /// Messages after the handshake.
-    fn told(&mut self, plain: Range<usize>) -> io::Result<()> {
+    fn told(&mut self, plain: Range<usize>) -> Result<(), Broken> {
         let opening = &mut self.opening;
-        opening.idled()?;
+        opening.had_no_data()?;
         let bytes = opening.buf.get(plain).unwrap_or_default();
         if opening.handshake.len() + bytes.len() > MAX_HANDSHAKE {
-            return Err(bad("a message is too long"));
+            return Err(bad(DECODE_ERROR, "a message is too long"));
         }
         opening.handshake.extend_from_slice(bytes);
         let messages = std::mem::take(&mut opening.handshake);
@@ -232,14 +262,17 @@ impl<C> Records<C> {
                 NEW_SESSION_TICKET if self.takes_tickets => {}
                 // What follows is under other keys, so that it cannot begin here.
                 KEY_UPDATE if is_update && behind.is_empty() => {
-                    let (next, secrets) = self.keys.next_receiving().map_err(io::Error::other)?;
-                    opening.decrypter = decrypter(self.suite, secrets).map_err(io::Error::other)?;
+                    let (next, secrets) = self.keys.next_receiving().map_err(no_keys)?;
+                    opening.decrypter = decrypter(self.suite, secrets).map_err(no_keys)?;
                     opening.next = next;
                     self.sealing.owes_keys |= is_asked;
                 }
-                _ => return Err(bad("a message that has no place here")),
+                KEY_UPDATE if !is_update => {
+                    return Err(bad(ILLEGAL_PARAMETER, "a message about keys that is none"));
+                }
+                _ => return Err(misplaced("a message that has no place here")),
             }
-            opening.idled()?;
+            opening.had_no_data()?;
             rest = behind;
         }
         opening.handshake = rest.to_vec();
@@ -305,17 +338,17 @@ impl Sealing {
 
 impl Opening {
     /// Opens the next record where it lies; none while not all of it is there.
-    fn open_record(&mut self) -> io::Result<Option<(ContentType, Range<usize>)>> {
+    fn open_record(&mut self) -> Result<Option<(ContentType, Range<usize>)>, Broken> {
         let sealed = self.buf.get_mut(self.sealed.clone()).unwrap_or_default();
         let Some((&mut [kind, _, _, high, low], rest)) = sealed.split_first_chunk_mut() else {
             return Ok(None);
         };
         let len = usize::from(u16::from_be_bytes([high, low]));
         if ContentType::from(kind) != ContentType::ApplicationData {
-            return Err(bad("a record is not protected"));
+            return Err(misplaced("a record is not protected"));
         }
         if HEADER_LEN + len > MAX_RECORD {
-            return Err(bad("a record is too long"));
+            return Err(bad(RECORD_OVERFLOW, "a record is too long"));
         }
         let Some(record) = rest.get_mut(..len) else {
             return Ok(None);
@@ -326,7 +359,7 @@ impl Opening {
             record,
         );
         let plain = self.decrypter.decrypt(message, self.next);
-        let plain = plain.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let plain = plain.map_err(|error| bad(alert_of(&error), error))?;
         let (kind, plain_len) = (plain.typ, plain.payload.len());
         self.next += 1;
         let begin = self.sealed.start + HEADER_LEN;
@@ -335,25 +368,26 @@ impl Opening {
     }
 
     /// A record or a message had no data.
-    fn idled(&mut self) -> io::Result<()> {
-        self.idle += 1;
-        match self.idle > MAX_IDLE {
-            true => Err(bad("too many records without data")),
+    fn had_no_data(&mut self) -> Result<(), Broken> {
+        self.empty += 1;
+        match self.empty > MAX_EMPTY {
+            true => Err(misplaced("too many records without data")),
             false => Ok(()),
         }
     }
 
-    fn alerted(&mut self, plain: Range<usize>) -> io::Result<()> {
+    fn alerted(&mut self, plain: Range<usize>) -> Result<(), Broken> {
         match self.buf.get(plain) {
             Some(&[_, CLOSE_NOTIFY]) => {
                 self.is_ended = true;
                 Ok(())
             }
-            Some(&[_, alert]) => {
-                let said = format!("the other end ended it with TLS alert {alert}");
-                Err(io::Error::new(io::ErrorKind::ConnectionAborted, said))
-            }
-            _ => Err(bad("an alert that is none")),
+            Some(&[_, alert]) => Err(Broken {
+                kind: io::ErrorKind::ConnectionAborted,
+                why: format!("the other end ended it with TLS alert {alert}"),
+                alert: None,
+            }),
+            _ => Err(bad(DECODE_ERROR, "an alert that is none")),
         }
     }
 
@@ -375,13 +409,67 @@ impl Opening {
         let left = self.sealed.len();
         self.buf.copy_within(self.sealed.clone(), 0);
         (self.open, self.sealed) = (0..0, 0..left);
-        let read = ready!(Pin::new(io).poll_read(cx, &mut self.buf[left..]))?;
+        let Poll::Ready(read) = Pin::new(io).poll_read(cx, &mut self.buf[left..]) else {
+            if left == 0 && self.buf.len() > MIN_READ {
+                self.give_back_when_idle(cx);
+            }
+            return Poll::Pending;
+        };
+        let read = read?;
+        self.has_come = true;
         self.sealed.end += read;
         let (len, is_full) = (self.buf.len(), self.sealed.end == self.buf.len());
         if is_full && len < MAX_READ {
             self.buf.resize((2 * len).min(MAX_READ), 0);
         }
         Poll::Ready(Ok(read))
+    }
+
+    /// Nothing is there, and more may come soon or late: a stream that is fast reads all
+    /// there is time and again.
+    fn give_back_when_idle(&mut self, cx: &mut Context<'_>) {
+        let mut look = match self.look.take() {
+            Some(look) => look,
+            None => {
+                self.has_come = false;
+                Box::pin(sleep(IDLE))
+            }
+        };
+        while look.as_mut().poll(cx).is_ready() {
+            if !std::mem::take(&mut self.has_come) {
+                self.buf.truncate(MIN_READ);
+                self.buf.shrink_to_fit();
+                return;
+            }
+            look.as_mut().reset(Instant::now() + IDLE);
+        }
+        self.look = Some(look);
+    }
+}
+
+impl From<&Broken> for io::Error {
+    fn from(broken: &Broken) -> Self {
+        Self::new(broken.kind, broken.why.clone())
+    }
+}
+
+impl<C: AsyncWrite + Unpin> Records<C> {
+    /// From here on nothing is read or written but the alert that tells the other end, as
+    /// far as the kernel takes it at once.
+    fn break_off(&mut self, broken: Broken, cx: &mut Context<'_>) {
+        if let Some(alert) = broken.alert
+            && !self.sealing.is_closed
+        {
+            // Where records wait, so does whoever wrote them, and takes the alert along: the
+            // kernel wakes only the last who asked.
+            let is_free = self.sealing.queue.is_empty();
+            let sealed = self.seal(ContentType::Alert, &[FATAL, alert]);
+            self.sealing.is_closed = true;
+            if sealed.is_ok() && is_free {
+                let _ = self.sealing.poll_write_out(&mut self.io, cx);
+            }
+        }
+        self.opening.broken = Some(broken);
     }
 }
 
@@ -411,11 +499,33 @@ fn key_of(secrets: ConnectionTrafficSecrets) -> Result<(AeadKey, Iv), Error> {
     }
 }
 
-fn bad(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
+fn bad(alert: u8, what: impl ToString) -> Broken {
+    Broken {
+        kind: io::ErrorKind::InvalidData,
+        why: what.to_string(),
+        alert: Some(alert),
+    }
 }
 
-impl<C: AsyncRead + Unpin> AsyncRead for Records<C> {
+fn misplaced(what: &'static str) -> Broken {
+    bad(UNEXPECTED_MESSAGE, what)
+}
+
+#[allow(clippy::needless_pass_by_value)] // what `map_err` gives
+fn no_keys(error: Error) -> Broken {
+    bad(INTERNAL_ERROR, error)
+}
+
+/// Why a record was not opened.
+fn alert_of(error: &Error) -> u8 {
+    match error {
+        Error::DecryptError => BAD_RECORD_MAC,
+        Error::PeerSentOversizedRecord => RECORD_OVERFLOW,
+        _ => UNEXPECTED_MESSAGE,
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for Records<C> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -428,15 +538,15 @@ impl<C: AsyncRead + Unpin> AsyncRead for Records<C> {
             if read == out.len() || this.opening.is_ended {
                 return Poll::Ready(Ok(read));
             }
-            if let Some((kind, why)) = &this.opening.broken {
+            if let Some(broken) = &this.opening.broken {
                 // What was read before comes first.
                 return Poll::Ready(match read {
-                    0 => Err(io::Error::new(*kind, why.clone())),
+                    0 => Err(broken.into()),
                     read => Ok(read),
                 });
             }
             match this.open_next() {
-                Err(error) => this.opening.broken = Some((error.kind(), error.to_string())),
+                Err(broken) => this.break_off(broken, cx),
                 Ok(Opened::Data | Opened::Control) => {}
                 Ok(Opened::Partly) if read > 0 => return Poll::Ready(Ok(read)),
                 Ok(Opened::Partly) => {
@@ -486,7 +596,7 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Records<C> {
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if !this.sealing.is_closed {
-            this.seal(ContentType::Alert, &[1, CLOSE_NOTIFY])?;
+            this.seal(ContentType::Alert, &[WARNING, CLOSE_NOTIFY])?;
             this.sealing.is_closed = true;
         }
         ready!(this.sealing.poll_write_out(&mut this.io, cx))?;

@@ -78,6 +78,32 @@ async fn receive(mut from: ReadHalf<impl AsyncRead + Unpin>) -> Vec<u8> {
     got
 }
 
+/// That these bytes get over.
+async fn carry<C: AsyncRead + AsyncWrite + Unpin>(
+    sent: &[u8],
+    near: &mut Records<C>,
+    far: &mut Records<TcpStream>,
+) {
+    let mut got = vec![0; sent.len()];
+    let write = async {
+        near.write_all(sent).await?;
+        near.flush().await
+    };
+    let ends = async { tokio::join!(write, far.read_exact(&mut got)) };
+    let (wrote, read) = in_time(ends).await;
+    wrote.unwrap();
+    read.unwrap();
+    assert!(got == sent);
+}
+
+/// The alert with which the other end cut this one.
+async fn alert_to(end: &mut Records<TcpStream>) -> u8 {
+    let cut = in_time(end.read(&mut [0; 9])).await.unwrap_err();
+    let told = cut.to_string();
+    let alert = told.rsplit_once("TLS alert ").map(|(_, alert)| alert);
+    alert.unwrap_or_else(|| panic!("{told}")).parse().unwrap()
+}
+
 #[tokio::test]
 async fn keys_are_renewed_before_they_have_protected_too_much() {
     let (mut near, far) = ours_and_theirs().await;
@@ -158,6 +184,12 @@ async fn a_record_that_was_changed_or_sent_twice_is_an_error() {
         near.io.write_all(&record).await.unwrap();
         let read = in_time(far.read(&mut [0; 60])).await;
         assert!(read.is_err(), "byte {at}");
+        let expected = if at == 0 {
+            UNEXPECTED_MESSAGE
+        } else {
+            BAD_RECORD_MAC
+        };
+        assert_eq!(alert_to(&mut near).await, expected, "byte {at}");
     }
     let (mut near, mut far) = ours().await;
     near.seal(ContentType::ApplicationData, &[7; 60]).unwrap();
@@ -171,23 +203,32 @@ async fn a_record_that_was_changed_or_sent_twice_is_an_error() {
 
 #[tokio::test]
 async fn what_has_no_place_after_the_handshake_is_an_error() {
-    let unprotected = [&[22, 3, 3, 0, 1, 0][..], &[20, 3, 3, 0, 1, 1]];
-    let too_long = [23, 3, 3, 0x41, 1];
-    for raw in unprotected.into_iter().chain([&too_long[..]]) {
+    let raws = [
+        (&[22, 3, 3, 0, 1, 0][..], UNEXPECTED_MESSAGE),
+        (&[20, 3, 3, 0, 1, 1], UNEXPECTED_MESSAGE),
+        (&[23, 3, 3, 0x41, 1], RECORD_OVERFLOW),
+    ];
+    for (raw, alert) in raws {
         let (mut near, mut far) = ours().await;
         near.io.write_all(raw).await.unwrap();
         assert!(in_time(far.read(&mut [0; 9])).await.is_err(), "{raw:?}");
+        assert_eq!(alert_to(&mut near).await, alert, "{raw:?}");
     }
     let update = [KEY_UPDATE, 0, 0, 1, 0];
     let behind = [&update[..], &[NEW_SESSION_TICKET, 0, 0, 0]].concat();
     let odd = [KEY_UPDATE, 0, 0, 1, 2];
     let hello = [1, 0, 0, 0];
     let long = [NEW_SESSION_TICKET, 1, 0, 0];
-    for said in [&behind[..], &odd, &hello] {
+    for (said, alert) in [
+        (&behind[..], UNEXPECTED_MESSAGE),
+        (&odd, ILLEGAL_PARAMETER),
+        (&hello, UNEXPECTED_MESSAGE),
+    ] {
         let (mut near, mut far) = ours().await;
         near.seal(ContentType::Handshake, said).unwrap();
         near.flush().await.unwrap();
         assert!(in_time(far.read(&mut [0; 9])).await.is_err(), "{said:?}");
+        assert_eq!(alert_to(&mut near).await, alert, "{said:?}");
     }
     let (mut near, mut far) = ours().await;
     near.seal(ContentType::Handshake, &long).unwrap();
@@ -196,6 +237,7 @@ async fn what_has_no_place_after_the_handshake_is_an_error() {
     }
     near.flush().await.unwrap();
     assert!(in_time(far.read(&mut [0; 9])).await.is_err());
+    assert_eq!(alert_to(&mut near).await, DECODE_ERROR);
 }
 
 #[tokio::test]
@@ -273,8 +315,22 @@ async fn an_alert_says_why_the_other_end_went() {
     let (mut near, mut far) = ours().await;
     near.seal(ContentType::Alert, &[2, 40]).unwrap();
     near.flush().await.unwrap();
-    let ended = in_time(far.read(&mut [0; 9])).await.unwrap_err();
-    assert!(ended.to_string().contains("alert 40"), "{ended}");
+    assert_eq!(alert_to(&mut far).await, 40);
+    // Nothing but the end is said to who ended it.
+    far.close().await.unwrap();
+    assert_eq!(in_time(near.read(&mut [0; 9])).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn rustls_is_told_why_it_was_cut_and_hears_no_end_after_it() {
+    let (mut near, mut far) = ours_and_theirs().await;
+    let garbage = [&[23, 3, 3, 0, 60][..], &[7; 60]].concat();
+    far.get_mut().0.write_all(&garbage).await.unwrap();
+    assert!(in_time(near.read(&mut [0; 9])).await.is_err());
+    near.close().await.unwrap();
+    assert_eq!(near.sealing.next, 1, "the alert, and nothing after it");
+    let cut = in_time(far.read(&mut [0; 9])).await.unwrap_err();
+    assert!(cut.to_string().contains("BadRecordMac"), "{cut}");
 }
 
 /// Takes nothing that is written to it once it is told so.
@@ -282,6 +338,8 @@ struct Stalling {
     io: TcpStream,
     stalls: pipe::UnboundedReceiver<()>,
     is_stalled: bool,
+    /// How often it was asked to.
+    asked: usize,
 }
 
 impl AsyncRead for Stalling {
@@ -300,6 +358,7 @@ impl AsyncWrite for Stalling {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.asked += 1;
         self.is_stalled |= self.stalls.next().now_or_never().flatten().is_some();
         match self.is_stalled {
             true => Poll::Pending,
@@ -316,14 +375,19 @@ impl AsyncWrite for Stalling {
     }
 }
 
-#[tokio::test]
-async fn what_waits_in_either_direction_is_bounded() {
+/// Ours at both ends, the near one of which stalls once it is told so.
+async fn stalling() -> (
+    Records<Stalling>,
+    Records<TcpStream>,
+    pipe::UnboundedSender<()>,
+) {
     let (near, far) = sockets().await;
     let (stall, stalls) = pipe::unbounded();
     let near = Stalling {
         io: near,
         stalls,
         is_stalled: false,
+        asked: 0,
     };
     let tls = |seed| Tls::new(&keypair(seed)).unwrap();
     let name = tls(1).protocol_info().next().unwrap();
@@ -331,18 +395,65 @@ async fn what_waits_in_either_direction_is_bounded() {
         tls(1).upgrade_outbound(near, name),
         tls(2).upgrade_inbound(far, name)
     );
-    let ((_, mut near), (_, mut far)) = (near.unwrap(), far.unwrap());
+    (near.unwrap().1, far.unwrap().1, stall)
+}
+
+#[tokio::test]
+async fn an_alert_is_not_waited_for_and_takes_nobodys_place_who_waits_to_write() {
+    for is_waited_for in [false, true] {
+        let (mut near, mut far, stall) = stalling().await;
+        stall.unbounded_send(()).unwrap();
+        if is_waited_for {
+            near.write_all(b"data").await.unwrap();
+            assert!(near.flush().now_or_never().is_none());
+        }
+        let asked = near.io.asked;
+        far.io.write_all(&[22, 3, 3, 0, 1, 0]).await.unwrap();
+        let cut = in_time(near.read(&mut [0; 9])).await.unwrap_err();
+        assert!(cut.to_string().contains("not protected"), "{cut}");
+        assert_eq!(near.sealing.queue.len(), 1 + usize::from(is_waited_for));
+        assert_eq!(near.io.asked, asked + usize::from(!is_waited_for));
+    }
+}
+
+#[tokio::test]
+async fn room_that_nothing_needs_any_more_is_given_back_and_had_again() {
+    let (mut near, mut far) = ours().await;
     let sent = bytes(4 * MIB);
-    let mut got = vec![0; sent.len()];
-    let write = async {
-        near.write_all(&sent).await?;
-        near.flush().await
-    };
-    let ends = async { tokio::join!(write, far.read_exact(&mut got)) };
-    let (wrote, read) = in_time(ends).await;
-    wrote.unwrap();
-    read.unwrap();
-    assert!(got == sent);
+    for _ in 0..2 {
+        carry(&sent, &mut near, &mut far).await;
+        assert!(far.opening.buf.len() > MIN_READ);
+        let until = Instant::now() + Duration::from_secs(60);
+        while far.opening.buf.len() > MIN_READ {
+            let read = timeout(IDLE / 4, far.read(&mut [0; 4])).await;
+            assert!(read.is_err() && Instant::now() < until);
+        }
+        assert!(far.opening.buf.capacity() < 2 * MIN_READ);
+    }
+}
+
+#[tokio::test]
+async fn room_stays_where_something_came_since_it_was_last_looked_at() {
+    let (_near, mut far) = ours().await;
+    far.opening.buf.resize(MAX_READ, 0);
+    for has_come in [true, false] {
+        assert!(far.read(&mut [0; 4]).now_or_never().is_none());
+        assert_eq!(far.opening.buf.len(), MAX_READ);
+        let look = far.opening.look.as_mut().unwrap();
+        look.as_mut()
+            .reset(Instant::now() - Duration::from_millis(100));
+        far.opening.has_come = has_come;
+        assert!(far.read(&mut [0; 4]).now_or_never().is_none());
+        let kept = if has_come { MAX_READ } else { MIN_READ };
+        assert_eq!(far.opening.buf.len(), kept);
+    }
+}
+
+#[tokio::test]
+async fn what_waits_in_either_direction_is_bounded() {
+    let (mut near, mut far, stall) = stalling().await;
+    let sent = bytes(4 * MIB);
+    carry(&sent, &mut near, &mut far).await;
     assert!(far.opening.buf.len() <= MAX_READ);
 
     stall.unbounded_send(()).unwrap();

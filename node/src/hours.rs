@@ -4,17 +4,18 @@
 //! machine has none. Not here: timetables themselves (`crdt::limit`), and what follows for
 //! who sends (`engine`).
 
-use crdt::{Limit, MinuteOfWeek, Rate};
+use crdt::{Limit, MinuteOfWeek, Rate, Timetable};
 use jiff::Timestamp;
+use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use keys::UnixSecs;
 
 /// The zone where nothing else is known.
 pub const UTC: &str = "UTC";
-const MINUTE_SECS: u64 = 60;
-/// In a week every rate of a timetable comes to hold; a clock that is put forward or back
-/// makes it longer by a day at most.
-const FURTHEST_MINUTES: u64 = 8 * 24 * 60;
+const MINUTE_SECS: i64 = 60;
+/// In a week every rate of a timetable comes to hold. How often a clock is put forward or
+/// back meanwhile, with plenty to spare.
+const MOST_SHIFTS: usize = 16;
 
 /// A text that is the name of no time zone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +49,11 @@ pub fn zone_here() -> String {
     named.and_then(Result::ok).unwrap_or_else(|| UTC.to_owned())
 }
 
+/// Whether there are clocks here of a zone of this name.
+pub fn is_known(zone: &str) -> bool {
+    known(zone).is_some()
+}
+
 /// The rate that a limit says now.
 pub fn rate_at(limit: &Limit, now: UnixSecs) -> Rate {
     match known(&limit.zone) {
@@ -60,19 +66,36 @@ pub fn rate_at(limit: &Limit, now: UnixSecs) -> Rate {
 pub fn holding(limit: &Limit, now: UnixSecs) -> Holding {
     let rate = rate_at(limit, now);
     let zone = known(&limit.zone);
-    let until = zone.as_ref().and_then(|zone| {
-        limit.timetable.next_change(minute(zone, now))?;
-        // Minute by minute, as the clock goes: whatever is done to it in between.
-        let begun = now.0 - now.0 % MINUTE_SECS;
-        let minutes = (1..=FURTHEST_MINUTES).map(|minutes| begun + minutes * MINUTE_SECS);
-        let mut others =
-            minutes.filter(|at| limit.timetable.at(minute(zone, UnixSecs(*at))) != rate);
-        others.next().map(UnixSecs)
-    });
+    let until = zone
+        .as_ref()
+        .and_then(|zone| next_change(&limit.timetable, zone, now));
     Holding {
         rate,
         until,
         zone_is_known: zone.is_some(),
+    }
+}
+
+/// When another rate begins than holds now. Between two shifts a clock only goes on, so
+/// that it is the timetable that says so; a shift may bring another rate by itself.
+fn next_change(timetable: &Timetable, zone: &TimeZone, now: UnixSecs) -> Option<UnixSecs> {
+    let rate = timetable.at(minute(zone, now));
+    let shifts = zone.following(timestamp(now)).take(MOST_SHIFTS);
+    let mut shifts = shifts.map(|shift| shift.timestamp());
+    let mut from = timestamp(now);
+    loop {
+        let clock = zone.to_datetime(from);
+        let shown = minute_of(&clock);
+        if timetable.at(shown) != rate {
+            return Some(UnixSecs(from.as_second().unsigned_abs()));
+        }
+        let minutes = i64::from(shown.until(timetable.next_change(shown)?));
+        let secs = minutes * MINUTE_SECS - i64::from(clock.second());
+        let change = Timestamp::from_second(from.as_second() + secs).ok()?;
+        match shifts.next() {
+            Some(shift) if shift <= change => from = shift,
+            _ => return Some(UnixSecs(change.as_second().unsigned_abs())),
+        }
     }
 }
 
@@ -91,7 +114,10 @@ fn known(name: &str) -> Option<TimeZone> {
 }
 
 fn minute(zone: &TimeZone, at: UnixSecs) -> MinuteOfWeek {
-    let clock = zone.to_datetime(timestamp(at));
+    minute_of(&zone.to_datetime(timestamp(at)))
+}
+
+fn minute_of(clock: &DateTime) -> MinuteOfWeek {
     let weekday = clock.weekday().to_monday_zero_offset();
     let minute = i16::from(clock.hour()) * 60 + i16::from(clock.minute());
     MinuteOfWeek::new(weekday.unsigned_abs(), minute.unsigned_abs())
@@ -108,6 +134,7 @@ fn timestamp(at: UnixSecs) -> Timestamp {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use proptest::prelude::*;
 
     fn limit(text: &str) -> Limit {
         text.parse().unwrap()
@@ -172,6 +199,44 @@ mod tests {
         }
         let until = holding(&autumn, at("2026-10-25T00:40:30Z")).until;
         assert_eq!(until, Some(at("2026-10-25T01:15:00Z")));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+        #[test]
+        fn the_next_change_is_the_first_minute_at_which_clocks_show_another_rate(
+            zone in prop::sample::select(vec![
+                "UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe",
+                "Africa/Casablanca", "Asia/Kathmandu", "Pacific/Apia",
+            ]),
+            entries in prop::collection::btree_map(
+                (prop::sample::select(vec!["", "Sun-", "Wed-"]), 0_u32..1440), 0_u32..3, 1..6,
+            ),
+            // Before which shift of the clock, and how long.
+            shift in 0_usize..40,
+            before in prop_oneof![0_u64..691_200, 0_u64..7_200],
+        ) {
+            let words = entries.iter().map(|((day, at), rate)| {
+                let rate = match rate {
+                    0 => "off".to_owned(),
+                    mib => format!("{mib}MiB/s"),
+                };
+                format!("{day}{:02}:{:02},{rate} ", at / 60, at % 60)
+            });
+            let limit = limit(&format!("{}zone={zone}", words.collect::<String>()));
+            let zone = known(zone).unwrap();
+            // In 2011 Samoa left a day out.
+            let from: Timestamp = "2011-01-01T00:00:00Z".parse().unwrap();
+            let shift = zone.following(from).nth(shift).map(|shift| shift.timestamp());
+            let shift = shift.unwrap_or(from).as_second().unsigned_abs();
+            let now = UnixSecs(shift - before);
+            let rate = |at: u64| limit.timetable.at(minute(&zone, UnixSecs(at)));
+            // A clock that is put back makes a week longer.
+            let minutes = (1..=8 * 24 * 60).map(|minutes| (now.0 / 60 + minutes) * 60);
+            let mut others = minutes.filter(|at| rate(*at) != rate(now.0));
+            prop_assert_eq!(holding(&limit, now).until, others.next().map(UnixSecs));
+        }
     }
 
     #[test]

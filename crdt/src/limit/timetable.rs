@@ -36,6 +36,11 @@ impl MinuteOfWeek {
     pub fn minute_of_day(self) -> u16 {
         self.0 % DAY_MINUTES
     }
+
+    /// So many minutes later it is that one, around the week.
+    pub fn until(self, later: Self) -> u16 {
+        (later.0 + WEEK_MINUTES - self.0) % WEEK_MINUTES
+    }
 }
 
 /// One entry as it is written.

@@ -377,6 +377,10 @@ pub struct ServerView {
     /// Limits that are set of it and of its site, where one source is asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<LimitView>,
+    /// What its agent warned of when it spoke of limits last, such as a time zone that is
+    /// not known there; none where it had nothing to warn of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_warning: Option<String>,
 }
 
 /// A source disk.

@@ -43,6 +43,8 @@ struct Held {
     polite: bool,
     /// Whose limits this program cannot read, and keeps to something slower instead.
     unreadable: Vec<String>,
+    /// Whose limits have hours of a time zone that is not known here, and of which.
+    unknown_zones: Vec<(String, String)>,
 }
 
 impl Held {
@@ -51,6 +53,7 @@ impl Held {
         shared: None,
         polite: false,
         unreadable: vec![],
+        unknown_zones: vec![],
     };
 
     /// Of an agent at a site.
@@ -65,27 +68,28 @@ impl Held {
             let set = limits.get(&Limited::Site(site.clone()))?;
             Some((site, set))
         });
-        let unreadable = |set: &LimitPlan| !set.is_readable;
-        let mut strange = vec![];
-        if own.is_some_and(unreadable) {
-            strange.push("this server".to_owned());
-        }
-        if let Some((site, set)) = shared
-            && unreadable(set)
-        {
-            strange.push(format!("site {site}"));
-        }
+        let own_of = own.map(|set| ("this server".to_owned(), set));
+        let shared_of = shared.map(|(site, set)| (format!("site {site}"), set));
+        let all: Vec<(String, &LimitPlan)> = own_of.into_iter().chain(shared_of).collect();
+        let unreadable = all.iter().filter(|(_, set)| !set.is_readable);
+        let unreadable = unreadable.map(|(of, _)| of.clone()).collect();
+        let unknown_zones = all
+            .into_iter()
+            .filter(|(_, set)| !hours::is_known(&set.limit.zone))
+            .map(|(of, set)| (of, set.limit.zone.clone()))
+            .collect();
         let shared = shared.map(|(site, set)| (site.clone(), hours::rate_at(&set.limit, now)));
         Self {
             own: own.map_or(Rate::OFF, |set| hours::rate_at(&set.limit, now)),
             shared: shared.filter(|(_, rate)| *rate != Rate::OFF),
             polite: own.is_some_and(|set| set.limit.polite),
-            unreadable: strange,
+            unreadable,
+            unknown_zones,
         }
     }
 
     fn note(&self) -> Note {
-        match self.unreadable.is_empty() {
+        match self.unreadable.is_empty() && self.unknown_zones.is_empty() {
             true => Note::info("limit", self.text()),
             false => Note::warn("limit", self.text()),
         }
@@ -108,6 +112,11 @@ impl Held {
             parts.push(format!(
                 "the limit of {} cannot be read by this program, so that the slowest of what was set with it holds, or the least rate: use a newer program, or set it again",
                 self.unreadable.join(" and of ")
+            ));
+        }
+        for (of, zone) in &self.unknown_zones {
+            parts.push(format!(
+                "time zone {zone} of the limit of {of} is not known on this server, so that its slowest rate holds all the time: bring the time zones of this server up to date (`tzdata`), or set the limit in another"
             ));
         }
         match parts.is_empty() {
@@ -447,6 +456,36 @@ mod tests {
                 note.text
             );
         }
+    }
+
+    #[test]
+    fn a_zone_that_is_not_known_here_is_told_with_what_holds() {
+        let me = NodeId([1; 32]);
+        let set = |zone: &str| {
+            let plan = LimitPlan {
+                of: Limited::Server(me),
+                limit: format!("08:00,20MiB/s 18:00,1MiB/s zone={zone}")
+                    .parse()
+                    .unwrap(),
+                is_readable: true,
+                set_by: keys::PublicKey([9; 32]),
+                conflicts: vec![],
+            };
+            let limits = BTreeMap::from([(plan.of.clone(), plan)]);
+            // A noon.
+            Held::of(&limits, me, None, UnixSecs(12 * 3_600)).note()
+        };
+        let note = set("Mars/Olympus");
+        assert_eq!(note.level, crdt::Level::Warn);
+        for part in [
+            "at most 1MiB/s",
+            "time zone Mars/Olympus of the limit of this server",
+        ] {
+            assert!(note.text.contains(part), "{}", note.text);
+        }
+        let note = set("UTC");
+        assert_eq!(note.level, crdt::Level::Info);
+        assert_eq!(note.text, "this server sends at most 20MiB/s");
     }
 
     #[test]

@@ -3,9 +3,16 @@
 use super::State;
 use crate::api::model::{LimitView, PlannedLimit};
 use crate::hours;
-use crdt::{LimitPlan, Limited};
+use crdt::{Event, Level, LimitPlan, Limited};
 use keys::NodeId;
 use roles::share::senders;
+
+/// What an agent warned of when it spoke of limits last, as far back as its report goes.
+pub(super) fn warned_of(events: &[Event]) -> Option<String> {
+    let spoke = events.iter().filter(|event| event.kind == "limit");
+    let last = spoke.max_by_key(|event| event.seq)?;
+    (last.level == Level::Warn).then(|| last.text.clone())
+}
 
 impl State<'_> {
     /// Every limit, those of servers first, by name.
@@ -93,5 +100,31 @@ impl State<'_> {
             set_by: self.name_of_key(&set.set_by),
             conflicts: conflicts.collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_agent_warned_of_counts_until_it_speaks_of_limits_again() {
+        let event = |seq, kind: &str, level| Event {
+            seq,
+            at: keys::UnixSecs(1),
+            level,
+            migration: None,
+            kind: kind.to_owned(),
+            text: format!("{kind} {seq}"),
+        };
+        let warned = [
+            event(1, "limit", Level::Info),
+            event(2, "limit", Level::Warn),
+            event(3, "lease", Level::Warn),
+        ];
+        assert_eq!(warned_of(&warned).as_deref(), Some("limit 2"));
+        let calm = [warned[1].clone(), event(4, "limit", Level::Info)];
+        assert_eq!((warned_of(&calm), warned_of(&warned[..1])), (None, None));
+        assert_eq!(warned_of(&[]), None);
     }
 }

@@ -1,8 +1,8 @@
 //! Views of nodes, invites, servers and their disks.
 
-use super::State;
 use super::lookup::{LookupError, find_member, find_server};
 use super::plan::planned_server;
+use super::{State, limits};
 use crate::api::model::{InviteView, NodeView, RevokedView, ServerView, VolumeView};
 use crdt::{Report, ServerPlan, VolumeInfo, VolumeKind};
 use keys::{Member, Role, Roles, Scope, Standing, Statement};
@@ -188,8 +188,11 @@ impl State<'_> {
             let mut planned = self.plan().servers.values();
             let plan = planned.find(|plan| plan.name == member.name.as_str());
             let server = self.server(member, report, plan);
-            let limits = self.limits_of_server(&member.id);
-            Some(ServerView { limits, ..server })
+            Some(ServerView {
+                limits: self.limits_of_server(&member.id),
+                limit_warning: limits::warned_of(&report.events),
+                ..server
+            })
         });
         match reported {
             Some(server) => Ok(server),
@@ -219,6 +222,7 @@ impl State<'_> {
                 .map(|volume| volume_view(member.name.as_str(), volume))
                 .collect(),
             limits: vec![],
+            limit_warning: None,
         }
     }
 
@@ -252,6 +256,7 @@ fn planned_alone(plan: &ServerPlan) -> ServerView {
         reported_at: None,
         disks: vec![],
         limits: vec![],
+        limit_warning: None,
     }
 }
 

@@ -93,12 +93,24 @@ pub fn line(limits: &[LimitView]) -> Option<Piece> {
     (!parts.is_empty()).then(|| parts.join("; ").into())
 }
 
+/// What the agent of a server warned of.
+pub fn warning(warned_of: Option<&str>) -> Option<Piece> {
+    warned_of.map(|text| Piece::new(text, Paint::Warn))
+}
+
 /// `20MiB/s for site berlin until Fri 2026-11-27 18:00 (Europe/Berlin)`.
 fn in_words(limit: &LimitView) -> String {
     let until = until(limit).map(|until| format!(" until {until} ({})", limit.zone));
     let polite = if limit.polite { ", polite" } else { "" };
+    let unknown = match limit.zone_is_known {
+        true => String::new(),
+        false => format!(
+            ", the slowest for time zone {} is not known here",
+            limit.zone
+        ),
+    };
     format!(
-        "{} for {}{}{polite}",
+        "{} for {}{}{polite}{unknown}",
         limit.now,
         of(limit),
         until.unwrap_or_default()

@@ -100,6 +100,7 @@ pub fn page(server: &ServerView, look: &Look) -> String {
         ("address", address.map(Into::into)),
         ("note", note.map(Into::into)),
         ("limit", limits::line(&server.limits)),
+        ("its word", limits::warning(server.limit_warning.as_deref())),
     ]);
     page.heading("disks");
     if server.disks.is_empty() {

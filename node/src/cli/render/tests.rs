@@ -597,10 +597,13 @@ fn limits_are_shown_with_what_holds_now_and_until_when() {
     );
     let limited = ServerView {
         limits: vec![limit(), site],
+        limit_warning: Some("time zone Mars/Olympus is not known on this server".into()),
         ..server()
     };
     let page = servers::page(&limited, &look());
-    let line = "limit     20MiB/s for server web until Sat 2026-01-31 18:00 (Europe/Berlin); 100Mbit/s for site hq";
+    let line = "limit     20MiB/s for server web until Sat 2026-01-31 18:00 (Europe/Berlin); 100Mbit/s for site hq, the slowest for time zone Mars/Olympus is not known here";
+    assert!(shown(&page).contains(&line), "{page}");
+    let line = "its word  time zone Mars/Olympus is not known on this server";
     assert!(shown(&page).contains(&line), "{page}");
     let moved = MigrationView {
         limits: vec![LimitView {

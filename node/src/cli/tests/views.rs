@@ -75,6 +75,7 @@ pub fn server() -> ServerView {
         reported_at: Some("2026-01-31T07:58:00Z".into()),
         disks: vec![disk()],
         limits: vec![],
+        limit_warning: None,
     }
 }
 

@@ -80,6 +80,10 @@ impl DeviceIo {
     /// # Errors
     /// Where there are none.
     pub fn of(source: &SourceVolume) -> Result<Self, NoDeviceIo> {
+        Self::shown_in(Path::new(DEVICES), source)
+    }
+
+    fn shown_in(devices: &Path, source: &SourceVolume) -> Result<Self, NoDeviceIo> {
         let path = source.path().to_owned();
         let number = match source.identity() {
             SourceIdentity::File { device, .. } => device,
@@ -90,7 +94,7 @@ impl DeviceIo {
             },
         };
         let (major, minor) = (major(number), minor(number));
-        let shown = Path::new(DEVICES).join(format!("{major}:{minor}"));
+        let shown = devices.join(format!("{major}:{minor}"));
         let Ok(shown) = shown.canonicalize() else {
             return Err(NoDeviceIo::NotShown { path, major, minor });
         };
@@ -239,13 +243,49 @@ mod tests {
     }
 
     #[test]
-    fn counting_is_off_where_the_kernel_says_so_and_nowhere_else() {
-        let disk = tempfile::tempdir().unwrap();
-        assert!(!is_off(disk.path()));
-        fs::create_dir(disk.path().join("queue")).unwrap();
-        for (said, off) in [("0\n", true), ("1\n", false)] {
-            fs::write(disk.path().join("queue/iostats"), said).unwrap();
-            assert_eq!(is_off(disk.path()), off);
+    fn where_nothing_is_counted_or_counting_is_off_it_is_told_and_nowhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("image");
+        File::create(&image).unwrap().set_len(1 << 20).unwrap();
+        let number = fs::metadata(&image).unwrap().dev();
+        let source = SourceVolume::open(&image).unwrap();
+        // As the kernel shows a partition: in its disk, and from where devices are.
+        let disk = folder.path().join("disk");
+        let (queue, part) = (disk.join("queue"), disk.join("part"));
+        for shown in [&queue, &part] {
+            fs::create_dir_all(shown).unwrap();
+        }
+        fs::write(part.join("partition"), "1\n").unwrap();
+        let link = folder
+            .path()
+            .join(format!("{}:{}", major(number), minor(number)));
+        std::os::unix::fs::symlink(&part, link).unwrap();
+        let read = "9 1 800 30 4 1 64 20 2 40 50\n";
+        let nothing = "0 0 0 0 0 0 0 0 0 0 0\n";
+        for (stat, iostats, is_counted) in [
+            (read, None, true),
+            (read, Some("1\n"), true),
+            (read, Some("0\n"), false),
+            (nothing, None, false),
+            (nothing, Some("1\n"), false),
+        ] {
+            fs::write(disk.join("stat"), stat).unwrap();
+            if let Some(said) = iostats {
+                fs::write(queue.join("iostats"), said).unwrap();
+            } else if queue.join("iostats").exists() {
+                fs::remove_file(queue.join("iostats")).unwrap();
+            }
+            match DeviceIo::shown_in(folder.path(), &source) {
+                Ok(io) => {
+                    assert!(is_counted, "{stat} {iostats:?}");
+                    assert_eq!(io.disk(), disk.canonicalize().unwrap());
+                }
+                Err(NoDeviceIo::NotCounted { disk: told }) => {
+                    assert!(!is_counted, "{stat} {iostats:?}");
+                    assert_eq!(told, disk.canonicalize().unwrap());
+                }
+                Err(error) => panic!("{error}"),
+            }
         }
     }
 

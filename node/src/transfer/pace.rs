@@ -11,7 +11,7 @@
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use blocks::{BLOCK_SIZE, LEAST_LIMIT, Pacing, piece_of};
@@ -37,8 +37,26 @@ pub struct Pace {
 pub struct Pacer {
     pace: watch::Receiver<Pace>,
     turn: Arc<Mutex<Pacing>>,
+    /// Sessions that wait for the turn, or have it and wait for their time.
+    waiting: Arc<AtomicUsize>,
     start: Instant,
     disks: Shared,
+}
+
+/// One that waits, for as long as it does.
+struct Waiter<'a>(&'a AtomicUsize);
+
+impl<'a> Waiter<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Pacer {
@@ -47,6 +65,7 @@ impl Pacer {
         Self {
             pace,
             turn: Arc::default(),
+            waiting: Arc::default(),
             start: Instant::now(),
             disks: Shared::new(Disks::default()),
         }
@@ -90,6 +109,7 @@ impl Pacer {
     /// any are wanted.
     pub(super) async fn take(&self, want: usize) -> usize {
         // First come, first served. Whoever is dropped while it waits gives up its turn.
+        let _waiter = Waiter::new(&self.waiting);
         let mut pacing = self.turn.lock().await;
         loop {
             let Some(limit) = self.pace().limit else {
@@ -119,10 +139,12 @@ impl Pacer {
         limit.map_or(u64::MAX, |limit| 2 * piece_of(limit))
     }
 
-    /// Whether so many bytes take longer than this at the limit.
+    /// Whether so many bytes of a session take longer than this at the limit, in turn with
+    /// the sessions that wait now.
     pub(super) fn takes_longer(&self, bytes: u64, than: Duration) -> bool {
+        let sessions = self.waiting.load(Relaxed).max(1) as u64;
         let limit = self.pace().limit.map(|limit| limit.get().max(LEAST_LIMIT));
-        limit.is_some_and(|limit| bytes / limit >= than.as_secs())
+        limit.is_some_and(|limit| bytes.saturating_mul(sessions) / limit >= than.as_secs())
     }
 
     /// The most blocks of one extent, so that none takes long: at a limit that is low, an
@@ -178,5 +200,42 @@ impl Backlog {
     /// Waits until there are less than when this was last asked.
     pub(super) async fn shrunk(&self) {
         self.0.less.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    const KIB: u64 = 1 << 10;
+
+    fn at(bytes_per_sec: u64) -> Pacer {
+        let limit = NonZeroU64::new(bytes_per_sec);
+        let polite = false;
+        Pacer::new(watch::channel(Pace { limit, polite }).1)
+    }
+
+    #[tokio::test]
+    async fn what_a_session_has_takes_longer_the_more_of_them_wait() {
+        let pacer = at(64 * KIB);
+        let secs = Duration::from_secs(20);
+        let longer = |bytes| pacer.takes_longer(bytes, secs);
+        assert_eq!(
+            (longer(19 * 64 * KIB), longer(20 * 64 * KIB)),
+            (false, true)
+        );
+        pacer.charge(64 * KIB).await;
+        let (mut one, mut other) = (Box::pin(pacer.take(1)), Box::pin(pacer.take(1)));
+        assert!((&mut one).now_or_never().is_none() && (&mut other).now_or_never().is_none());
+        assert_eq!((longer(9 * 64 * KIB), longer(10 * 64 * KIB)), (false, true));
+        // Who has had its turn, and who left, wait no more.
+        assert_eq!(one.await, 1);
+        drop(other);
+        assert_eq!(
+            (longer(19 * 64 * KIB), longer(20 * 64 * KIB)),
+            (false, true)
+        );
+        assert!(!Pacer::default().takes_longer(u64::MAX, secs));
     }
 }

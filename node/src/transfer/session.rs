@@ -24,7 +24,7 @@ use super::disk::{Disk, FromDisk, Offer, Run, ToDisk};
 use super::piece::Slice;
 use super::send::{SendCommand, SendEvent};
 use super::share::{self, Share};
-use super::wire::{Activity, LINGER, Outgoing, PARCELS, Parcel, SILENT};
+use super::wire::{Activity, LINGER, Outgoing, Parcel, SILENT};
 use super::{Progress, Way, add};
 use crate::clock;
 use keys::{Permit, SendBlocks};
@@ -354,12 +354,9 @@ impl Session {
         self.runs.is_empty() && self.offers.is_empty() && self.remainders == 0
     }
 
-    /// Whether another extent may wait for the stream: what is left of offers lies in no
-    /// piece.
+    /// Whether another extent may wait for the stream.
     fn has_room(&self) -> bool {
-        let most = self.share.as_ref().map(|share| share.buffers(PARCELS));
-        self.parcels
-            .has_room((most.unwrap_or(PARCELS) as u64) << 20)
+        self.parcels.has_room(self.share.as_ref())
     }
 
     fn has_room_for_offers(&self) -> bool {

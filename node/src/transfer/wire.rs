@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::Progress;
 use super::pace::{Backlog, Pacer};
 use super::piece::Slice;
+use super::share::Share;
 
 /// A peer that takes or gives nothing for this long, when it should, is gone.
 pub(super) const SILENT: Duration = Duration::from_secs(60);
@@ -40,8 +41,7 @@ const READ_AHEAD: usize = 16 * 1024;
 /// lie.
 const GATHER: usize = 256 * 1024;
 
-/// Parcels that wait for the writer, a mebibyte each at most: what is left of offers lies in
-/// no piece.
+/// Parcels that wait for the writer, a mebibyte each at most.
 pub(super) const PARCELS: usize = 32;
 
 /// One frame to be written.
@@ -115,11 +115,13 @@ impl Outgoing {
         self.parcels.send(parcel).await
     }
 
-    /// Whether another extent may join those that wait, of which there are `most` bytes
-    /// or a little more. Under a limit that is low only what goes next does: a barrier, and
-    /// the end of a session, wait behind all of it.
-    pub(super) fn has_room(&self, most: u64) -> bool {
-        self.backlog.bytes() <= self.pacer.room_bytes().min(most)
+    /// Whether another extent may join those that wait: what is left of offers lies in no
+    /// piece, so that they are as many as the session's share has it. Under a limit that is
+    /// low only what goes next does: a barrier, and the end of a session, wait behind all
+    /// of it.
+    pub(super) fn has_room(&self, share: Option<&Share>) -> bool {
+        let most = share.map_or(PARCELS, |share| share.buffers(PARCELS));
+        self.backlog.bytes() <= self.pacer.room_bytes().min((most as u64) << 20)
     }
 
     /// Whether what waits will take so long, at the limit that holds, that nobody who ends
@@ -426,9 +428,17 @@ async fn in_time(done: impl Future<Output = io::Result<()>>) -> Result<(), Close
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::pace::Pace;
+    use super::super::share::Sharers;
     use super::*;
+    use futures::FutureExt;
     use futures::channel::mpsc as pipe;
     use futures::stream::{self, StreamExt, TryStreamExt};
+    use std::num::NonZeroU64;
+    use std::pin::Pin;
+    use std::sync::Mutex;
+    use std::task::{Context, Poll};
+    use tokio::sync::watch;
 
     #[tokio::test]
     async fn a_frame_that_trickles_in_is_not_waited_for_beyond_its_time() {
@@ -449,5 +459,92 @@ mod tests {
         let cut = stream::iter(cut.collect::<Vec<_>>()).boxed();
         let mut reader = FrameReader::new(cut.into_async_read(), Activity::new());
         assert_eq!(reader.next().await, Ok(0));
+    }
+
+    const MIB: u64 = 1 << 20;
+
+    fn at(bytes_per_sec: u64) -> Pacer {
+        let limit = NonZeroU64::new(bytes_per_sec);
+        let polite = false;
+        Pacer::new(watch::channel(Pace { limit, polite }).1)
+    }
+
+    fn parcel(bytes: usize) -> Parcel {
+        Parcel {
+            head: vec![7; bytes],
+            payload: None,
+        }
+    }
+
+    /// Takes all that is written to it.
+    #[derive(Clone, Default)]
+    struct Sent(Arc<Mutex<Vec<u8>>>);
+
+    impl AsyncWrite for Sent {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_frame_that_opens_a_session_goes_ahead_of_what_others_send_and_counts() {
+        let limit = 64 << 10;
+        let pacer = at(limit);
+        // What others sent takes a second.
+        let began = Instant::now();
+        pacer.charge(limit).await;
+        let (outgoing, paced) = Outgoing::new(pacer.clone(), Arc::default());
+        for _ in 0..2 {
+            outgoing.send(parcel(32 << 10)).await.unwrap();
+        }
+        let sent = Sent::default();
+        let mut writing = Box::pin(write_paced(sent.clone(), Activity::new(), paced));
+        assert!((&mut writing).now_or_never().is_none());
+        assert_eq!(sent.0.lock().unwrap().len(), 32 << 10);
+        assert_eq!(outgoing.backlog.bytes(), 32 << 10);
+        drop(writing);
+        pacer.take(1).await;
+        let took = began.elapsed();
+        assert!(took >= Duration::from_millis(1_450), "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn what_waits_of_a_session_is_bounded_by_its_share_and_by_the_limit() {
+        static SHARERS: Sharers = Sharers::of(8);
+        let (outgoing, _paced) = Outgoing::new(Pacer::default(), Arc::default());
+        let one = SHARERS.join();
+        outgoing.backlog.add(8 * MIB);
+        assert!(outgoing.has_room(Some(&one)));
+        let other = SHARERS.join();
+        assert!(!outgoing.has_room(Some(&one)));
+        outgoing.backlog.sub(4 * MIB);
+        assert!(outgoing.has_room(Some(&one)) && outgoing.has_room(Some(&other)));
+        outgoing.backlog.add(1);
+        assert!(!outgoing.has_room(Some(&one)));
+        // Between passes it is alone.
+        outgoing.backlog.add(28 * MIB - 1);
+        assert!(outgoing.has_room(None));
+        outgoing.backlog.add(1);
+        assert!(!outgoing.has_room(None));
+
+        // A sixteenth of a second's.
+        let (outgoing, _paced) = Outgoing::new(at(16 * MIB), Arc::default());
+        outgoing.backlog.add(MIB);
+        assert!(outgoing.has_room(None));
+        outgoing.backlog.add(1);
+        assert!(!outgoing.has_room(None));
     }
 }

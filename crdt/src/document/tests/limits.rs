@@ -83,6 +83,43 @@ fn a_limit_reads_back_as_it_was_set_set_anew_and_removed() {
     assert_same(&loaded.unwrap(), &node.document);
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn the_bytes_of_a_limits_change_do_not_change() {
+    let world = World::of(&[1]);
+    let mut node = Node::new(&world, 1);
+    let said = limit("Mon-08:00,20MiB/s Fri-18:00,off zone=Europe/Berlin polite");
+    let server = Limited::Server(NodeId([3; 32]));
+    let change = node.edit(&world, |edit| {
+        edit.set_limit(&server, &said)?;
+        edit.set_limit(&site("berlin"), &limit("64KiB/s zone=UTC"))
+    });
+    assert_eq!(hex(&change.raw), SET);
+    let change = node.edit(&world, |edit| edit.remove_limit(&server));
+    assert_eq!(hex(&change.raw), REMOVED);
+}
+
+/// Of a server and of a site, in the shards of their keys.
+const SET: &str = "\
+    856f4a834a60a37001ab0201ac0d06143f17e54a65c49b33dd82afde657ffc4ff5dd642e13b7c37f05eddf8a\
+    208a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c0141e80700012000000000\
+    0000000000000000000000000000000000000000000000000000000008010202031559340142025605574970\
+    0202017e12307e496c2f7365727665722f303330333033303330333033303330333033303330333033303330\
+    333033303330333033303330333033303330333033303330333033303330333033303330330d6c2f73697465\
+    2f6265726c696e0202017e960786024d6f6e2d30383a30302c32304d69422f73204672692d31383a30302c6f\
+    6666207a6f6e653d4575726f70652f4265726c696e20706f6c69746536344b69422f73207a6f6e653d555443\
+    0200";
+const REMOVED: &str = "\
+    856f4a83cdb2375501d701014a60a370936cd7dad59c966c0f515493fdae8a2a6891eddc438f8b80a9ca5670\
+    208a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c0243e80700012000000000\
+    000000000000000000000000000000000000000000000000000000000901020202154b340142025602700271\
+    0273037f017f127f496c2f7365727665722f3033303330333033303330333033303330333033303330333033\
+    3033303330333033303330333033303330333033303330333033303330333033303330333033017f037f007f\
+    017f007fc100";
+
 #[test]
 fn a_limit_set_apart_is_the_same_everywhere_and_a_conflict_until_it_is_set_again() {
     let world = World::of(&[1, 2]);

@@ -16,6 +16,7 @@ use super::*;
 mod direct;
 mod floods;
 mod gossip;
+pub(super) mod sockets;
 
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";

@@ -300,23 +300,12 @@ impl ClientCertVerifier for PeerCertificates {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::tests::sockets::{keypair, sockets};
     use super::*;
     use futures::io::WriteHalf;
     use futures::{AsyncReadExt, AsyncWriteExt};
     use libp2p::tcp::tokio::TcpStream;
     use rustls::CipherSuite;
-    use tokio::net;
-
-    fn keypair(seed: u8) -> Keypair {
-        Keypair::ed25519_from_bytes([seed; 32]).unwrap()
-    }
-
-    async fn sockets() -> (TcpStream, TcpStream) {
-        let listener = net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let near = net::TcpStream::connect(listener.local_addr().unwrap());
-        let (near, far) = tokio::join!(near, listener.accept());
-        (TcpStream(near.unwrap()), TcpStream(far.unwrap().0))
-    }
 
     /// What a client and a server make of each other.
     async fn handshake<C, S, Near, Far>(

@@ -20,6 +20,17 @@ pub struct Difference {
     pub migrations_left_out: usize,
 }
 
+/// What is compared.
+#[derive(Clone, Copy)]
+struct Sides<'a> {
+    file: &'a PlanFile,
+    /// The plan that the file was exported from.
+    base: &'a PlanView,
+    /// The plan as it is.
+    current: &'a PlanView,
+    names: &'a Names,
+}
+
 /// Compares a file with the plan it was exported from (`base`) and the plan as it is.
 /// Of a file without a base nothing can be said to be left out.
 pub fn difference(
@@ -28,10 +39,16 @@ pub fn difference(
     current: &PlanView,
     names: &Names,
 ) -> Result<Difference, Fault> {
+    let sides = Sides {
+        file,
+        base,
+        current,
+        names,
+    };
     let mut difference = Difference::default();
-    servers(file, base, current, &mut difference)?;
-    limits(file, base, current, names, &mut difference)?;
-    migrations(file, base, current, names, &mut difference)?;
+    servers(sides, &mut difference)?;
+    limits(sides, &mut difference)?;
+    migrations(sides, &mut difference)?;
     if file.base.is_empty() {
         difference.left_out.clear();
         difference.limits_left_out.clear();
@@ -107,6 +124,15 @@ impl<'a, T: Entry> Entries<'a, T> {
             }),
         }
     }
+
+    /// What is held now of what a line means: of an entry that was exported that one, by
+    /// its id.
+    fn held(&self, line: usize, written: &T, exported: Option<&T>) -> Result<Option<&'a T>, Fault> {
+        match exported.and_then(T::id) {
+            Some(id) => Ok(self.by_id.get(id).copied()),
+            None => self.meant(line, written),
+        }
+    }
 }
 
 /// Which lines of the file speak of which entry: each is written once, or which of the
@@ -138,22 +164,20 @@ impl<'a> Lines<'a> {
     }
 }
 
-fn servers(
-    file: &PlanFile,
-    base: &PlanView,
-    current: &PlanView,
-    difference: &mut Difference,
-) -> Result<(), Fault> {
+fn servers(sides: Sides<'_>, difference: &mut Difference) -> Result<(), Fault> {
+    let Sides {
+        file,
+        base,
+        current,
+        ..
+    } = sides;
     let before = Entries::of(&base.servers, &file.servers);
     let now = Entries::of(&current.servers, &file.servers);
     let mut kept = Lines::default();
     for (line, written) in &file.servers {
         sound(*line, written)?;
         let exported = before.meant(*line, written)?;
-        let held = match exported.and_then(|exported| exported.id.as_deref()) {
-            Some(id) => now.by_id.get(id).copied(),
-            None => now.meant(*line, written)?,
-        };
+        let held = now.held(*line, written, exported)?;
         kept.note(*line, written, exported.or(held))?;
         match (exported, held) {
             (Some(exported), Some(held)) => {
@@ -242,13 +266,13 @@ fn sound(line: usize, written: &PlannedServer) -> Result<(), Fault> {
 }
 
 /// Limits are found by whom they are of: there is one of each.
-fn limits(
-    file: &PlanFile,
-    base: &PlanView,
-    current: &PlanView,
-    names: &Names,
-    difference: &mut Difference,
-) -> Result<(), Fault> {
+fn limits(sides: Sides<'_>, difference: &mut Difference) -> Result<(), Fault> {
+    let Sides {
+        file,
+        base,
+        current,
+        names,
+    } = sides;
     let by_whom = |limits: &[PlannedLimit]| -> HashMap<LimitOf, PlannedLimit> {
         let limits = limits.iter();
         limits
@@ -309,23 +333,20 @@ fn as_shown(timetable: &str) -> Result<String, String> {
         .map_err(|error| error.to_string())
 }
 
-fn migrations(
-    file: &PlanFile,
-    base: &PlanView,
-    current: &PlanView,
-    names: &Names,
-    difference: &mut Difference,
-) -> Result<(), Fault> {
+fn migrations(sides: Sides<'_>, difference: &mut Difference) -> Result<(), Fault> {
+    let Sides {
+        file,
+        base,
+        current,
+        names,
+    } = sides;
     let before = Entries::of(&base.migrations, &file.migrations);
     let now = Entries::of(&current.migrations, &file.migrations);
     let mut kept = Lines::default();
     let mut created = vec![];
     for (line, written) in &file.migrations {
         let exported = before.meant(*line, written)?;
-        let held = match exported.and_then(|exported| exported.id.as_deref()) {
-            Some(id) => now.by_id.get(id).copied(),
-            None => now.meant(*line, written)?,
-        };
+        let held = now.held(*line, written, exported)?;
         kept.note(*line, written, exported.or(held))?;
         match (exported, held) {
             (_, Some(held)) => {

@@ -10,26 +10,14 @@ use futures::{AsyncReadExt, AsyncWriteExt, FutureExt, StreamExt};
 use futures_rustls::TlsStream;
 use libp2p::core::UpgradeInfo;
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade};
-use libp2p::identity::Keypair;
 use libp2p::tcp::tokio::TcpStream;
-use tokio::net;
 use tokio::time::timeout;
 
 use super::*;
+use crate::net::tests::sockets::{keypair, sockets};
 use crate::net::tls::Tls;
 
 const MIB: usize = 1 << 20;
-
-fn keypair(seed: u8) -> Keypair {
-    Keypair::ed25519_from_bytes([seed; 32]).unwrap()
-}
-
-async fn sockets() -> (TcpStream, TcpStream) {
-    let listener = net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let near = net::TcpStream::connect(listener.local_addr().unwrap());
-    let (near, far) = tokio::join!(near, listener.accept());
-    (TcpStream(near.unwrap()), TcpStream(far.unwrap().0))
-}
 
 /// Ours at both ends.
 async fn ours() -> (Records<TcpStream>, Records<TcpStream>) {

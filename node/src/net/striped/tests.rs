@@ -8,18 +8,12 @@ use libp2p::tcp::tokio::TcpStream;
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use tokio::net;
+
+use crate::net::tests::sockets::sockets;
 
 async fn in_time<T>(done: impl Future<Output = T>) -> T {
     let deadline = Duration::from_secs(60);
     tokio::time::timeout(deadline, done).await.expect("it ends")
-}
-
-async fn sockets() -> (TcpStream, TcpStream) {
-    let listener = net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let near = net::TcpStream::connect(listener.local_addr().unwrap());
-    let (near, far) = tokio::join!(near, listener.accept());
-    (TcpStream(near.unwrap()), TcpStream(far.unwrap().0))
 }
 
 async fn ends(count: usize) -> (Box<dyn Io>, Box<dyn Io>) {

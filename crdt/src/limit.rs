@@ -2,6 +2,7 @@
 //!
 //! Not here: whom a limit is of (`plan`), and what time it is where it stands (`node`).
 
+mod meant;
 mod rate;
 mod timetable;
 

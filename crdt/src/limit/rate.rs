@@ -1,5 +1,6 @@
 //! How fast may be sent: a rate with its unit, or `off`.
 
+use super::meant::meant;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;
@@ -36,15 +37,26 @@ pub struct Rate(Option<NonZeroU64>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadRate {
     /// Not a number with a unit.
-    #[error(
-        "`{0}` is no rate: give a number with its unit, e.g. 20MiB/s, 100Mbit/s or 2.5MB/s, or `off` for no limit"
-    )]
-    Shape(String),
+    #[error("`{given}` is no rate: {instead}")]
+    Shape {
+        /// The text.
+        given: String,
+        /// What to write instead.
+        instead: String,
+    },
     /// A number, and nobody knows of what.
+    #[error("`{given}` has no unit that is known: {instead}")]
+    Unit {
+        /// The text.
+        given: String,
+        /// What to write instead.
+        instead: String,
+    },
+    /// Nothing at all, which is neither a limit nor none.
     #[error(
-        "`{0}` has no unit that is known: bytes are B/s, kB/s, KiB/s, MB/s, MiB/s, GB/s or GiB/s, bits are kbit/s, Mbit/s or Gbit/s"
+        "`{0}` is no rate: write `off` for no limit, at least 64KiB/s for a slow one; a migration that is to send nothing is paused"
     )]
-    Unit(String),
+    Zero(String),
     /// Too slow.
     #[error("`{0}` is too slow: a rate is at least 64KiB/s")]
     TooSlow(String),
@@ -93,37 +105,86 @@ impl FromStr for Rate {
     type Err = BadRate;
 
     fn from_str(text: &str) -> Result<Self, BadRate> {
-        if text == "off" {
-            return Ok(Self::OFF);
-        }
-        let given = || text.chars().take(40).collect::<String>();
-        let ends = text.find(|c: char| !c.is_ascii_digit() && c != '.');
-        let (number, unit) = text.split_at(ends.unwrap_or(text.len()));
-        let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
-        let is_number = !whole.is_empty()
-            && decimals.len() <= MAX_DECIMALS
-            && number.contains('.') != decimals.is_empty()
-            && decimals.bytes().all(|byte| byte.is_ascii_digit());
-        if !is_number {
-            return Err(BadRate::Shape(given()));
-        }
-        let known = UNITS.iter().find(|(name, ..)| *name == unit);
-        let (_, units, parts) = *known.ok_or_else(|| BadRate::Unit(given()))?;
-        let digits: u128 = format!("{whole}{decimals}")
-            .parse()
-            .map_err(|_| BadRate::TooFast(given()))?;
-        let below = 10_u128.pow(decimals.len() as u32) * u128::from(parts);
-        let bytes = digits
-            .checked_mul(u128::from(units))
-            .map(|scaled| scaled / below)
-            .and_then(|bytes| u64::try_from(bytes).ok())
-            .filter(|bytes| *bytes <= MOST_BYTES_PER_SEC)
-            .ok_or_else(|| BadRate::TooFast(given()))?;
-        if bytes < LEAST_BYTES_PER_SEC {
-            return Err(BadRate::TooSlow(given()));
-        }
-        Ok(Self(NonZeroU64::new(bytes)))
+        read(text).map_err(|fault| fault.of(text))
     }
+}
+
+/// What is wrong with a text.
+enum Fault {
+    Shape,
+    Unit,
+    Zero,
+    TooSlow,
+    TooFast,
+}
+
+impl Fault {
+    /// With what was given, and what to write instead.
+    fn of(self, text: &str) -> BadRate {
+        let given = text.chars().take(40).collect();
+        let instead = |otherwise: &str| match meant(text).as_slice() {
+            [] => otherwise.to_owned(),
+            [one] => format!("write {one}"),
+            several => format!("it may be bytes or bits: write {}", several.join(" or ")),
+        };
+        match self {
+            Self::Shape => BadRate::Shape {
+                given,
+                instead: instead(
+                    "give a number with its unit, e.g. 20MiB/s, 100Mbit/s or 2.5MB/s, or `off` for no limit",
+                ),
+            },
+            Self::Unit => BadRate::Unit {
+                given,
+                instead: instead(
+                    "bytes are B/s, kB/s, KiB/s, MB/s, MiB/s, GB/s or GiB/s, bits are kbit/s, Mbit/s or Gbit/s",
+                ),
+            },
+            Self::Zero => BadRate::Zero(given),
+            Self::TooSlow => BadRate::TooSlow(given),
+            Self::TooFast => BadRate::TooFast(given),
+        }
+    }
+}
+
+/// Whether a text is a rate.
+pub(super) fn is_rate(text: &str) -> bool {
+    read(text).is_ok()
+}
+
+fn read(text: &str) -> Result<Rate, Fault> {
+    if text == "off" {
+        return Ok(Rate::OFF);
+    }
+    let ends = text.find(|c: char| !c.is_ascii_digit() && c != '.');
+    let (number, unit) = text.split_at(ends.unwrap_or(text.len()));
+    let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
+    let is_number = !whole.is_empty()
+        && decimals.len() <= MAX_DECIMALS
+        && number.contains('.') != decimals.is_empty()
+        && decimals.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number || unit.contains(char::is_whitespace) {
+        return Err(Fault::Shape);
+    }
+    if number.bytes().all(|byte| matches!(byte, b'0' | b'.')) {
+        return Err(Fault::Zero);
+    }
+    let known = UNITS.iter().find(|(name, ..)| *name == unit);
+    let (_, units, parts) = *known.ok_or(Fault::Unit)?;
+    let digits: u128 = format!("{whole}{decimals}")
+        .parse()
+        .map_err(|_| Fault::TooFast)?;
+    let below = 10_u128.pow(decimals.len() as u32) * u128::from(parts);
+    let bytes = digits
+        .checked_mul(u128::from(units))
+        .map(|scaled| scaled / below)
+        .and_then(|bytes| u64::try_from(bytes).ok())
+        .filter(|bytes| *bytes <= MOST_BYTES_PER_SEC)
+        .ok_or(Fault::TooFast)?;
+    if bytes < LEAST_BYTES_PER_SEC {
+        return Err(Fault::TooSlow);
+    }
+    Ok(Rate(NonZeroU64::new(bytes)))
 }
 
 #[cfg(test)]
@@ -168,15 +229,32 @@ mod tests {
             "-1MiB/s",
             "OFF",
             " 1MiB/s",
+            "20MB /s",
         ] {
-            assert!(matches!(refused(text), BadRate::Shape(_)), "{text}");
+            assert!(matches!(refused(text), BadRate::Shape { .. }), "{text}");
         }
-        for text in [
-            "20", "20M", "20MiB", "20mib/s", "20MB /s", "20Mib/s", "10M:100k",
+        for text in ["20", "20M", "20MiB", "20mib/s", "20Mib/s", "10M:100k"] {
+            assert!(matches!(refused(text), BadRate::Unit { .. }), "{text}");
+        }
+        for text in ["0", "0MiB/s", "0.0", "0Mbps"] {
+            assert!(matches!(refused(text), BadRate::Zero(_)), "{text}");
+        }
+        for (text, instead) in [
+            ("100Mbps", "has no unit that is known: write 100Mbit/s"),
+            ("20 MiB/s", "is no rate: write 20MiB/s"),
+            (
+                "100M",
+                "it may be bytes or bits: write 100MiB/s or 100Mbit/s",
+            ),
+            ("OFF", "is no rate: write off"),
+            ("20x", "bits are kbit/s"),
+            ("fast", "e.g. 20MiB/s"),
+            ("0", "write `off` for no limit"),
         ] {
-            assert!(matches!(refused(text), BadRate::Unit(_)), "{text}");
+            let said = refused(text).to_string();
+            assert!(said.contains(instead), "{said}");
         }
-        for text in ["0MiB/s", "65535B/s", "63KiB/s", "512kbit/s"] {
+        for text in ["65535B/s", "63KiB/s", "512kbit/s"] {
             assert!(matches!(refused(text), BadRate::TooSlow(_)), "{text}");
         }
         assert!(refused("63KiB/s").to_string().contains("at least 64KiB/s"));

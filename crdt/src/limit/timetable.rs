@@ -1,7 +1,7 @@
 //! Rates by the hours of a week, in the words of rclone's `--bwlimit`
 //! (<https://rclone.org/docs/#bwlimit-bandwidth-spec>).
 
-use super::rate::{BadRate, Rate};
+use super::rate::{BadRate, Rate, is_rate};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -197,6 +197,8 @@ impl FromStr for Timetable {
         match words.as_slice() {
             [] => Err(BadTimetable::Empty),
             [rate] if !rate.contains([',', ':']) => Ok(Self::always(rate.parse()?)),
+            // A rate with a space in it, which says what to write instead.
+            words if is_rate(&words.concat()) => Ok(Self::always(words.join(" ").parse()?)),
             words if words.len() > MAX_ENTRIES => Err(BadTimetable::TooMany),
             words => {
                 let entries: Result<_, _> = words.iter().map(|word| Entry::parse(word)).collect();
@@ -293,6 +295,7 @@ mod tests {
             ("008:00,20MiB/s", "no entry"),
             ("Moon-08:00,20MiB/s", "no entry"),
             ("08:00,20", "has no unit"),
+            ("20 MiB/s", "`20 MiB/s` is no rate: write 20MiB/s"),
             ("08:00,1KiB/s", "at least 64KiB/s"),
             ("08:00,20MiB/s 8:00,off", "two entries begin at 08:00"),
             (

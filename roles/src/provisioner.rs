@@ -1,14 +1,16 @@
 //! The provisioner's work: have a target volume for each job, attached to the
 //! replicator that the agent chose; take the volumes of older epochs from theirs
-//! (`superseded`); read back what was cut over (`witness`); and remove what a deleted
-//! migration left.
+//! (`superseded`); read back what was cut over (`witness`), and look whether it is still
+//! there (`looking`); and remove what a deleted migration left.
 //!
 //! Not here: the calls to the cloud (`provider` and its implementations), which the
 //! shell makes and reports back.
 
+mod looking;
 mod superseded;
 mod witness;
 
+pub use looking::{COPY_MISSED, LOOK_MILLIS};
 pub use superseded::Superseded;
 pub use witness::{READ_BACK_FAILED, READ_RETRY_MILLIS, Reading};
 
@@ -55,6 +57,13 @@ pub enum Input {
         /// Why, and what to do.
         why: String,
     },
+    /// A copy that was cut over was looked at: where it is, or what is wrong with it.
+    Looked {
+        /// What was wanted.
+        wanted: Wanted,
+        /// What was seen.
+        seen: Result<String, String>,
+    },
     /// Everything of a migration was removed.
     Removed(MigrationId),
     /// The volumes of a migration stay: they may be in use.
@@ -78,6 +87,8 @@ pub enum Input {
 pub enum Action {
     /// Make the volume and attach it; both calls are idempotent.
     Ensure(Wanted),
+    /// Look whether the volume is there and has its length, and change nothing.
+    Look(Wanted),
     /// Remove every volume of a migration.
     Remove(MigrationId),
     /// Take every volume of an older epoch from whoever holds it.
@@ -95,8 +106,15 @@ pub enum Action {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
     Calling,
-    Ready { path: String },
-    Failed { why: String, retry_millis: u64 },
+    /// `look_millis`: when it is looked at again, once it is cut over.
+    Ready {
+        path: String,
+        look_millis: u64,
+    },
+    Failed {
+        why: String,
+        retry_millis: u64,
+    },
 }
 
 /// The machine of one provisioner. Holds nothing that must survive: the cloud does.
@@ -131,6 +149,10 @@ impl Provisioner {
                 .migration(&wanted.job)
                 .is_none_or(|plan| plan.desired == Desired::Deleted);
             if deleted {
+                continue;
+            }
+            if self.is_cut_over(&wanted) {
+                self.settle_look(situation.now, &wanted, out);
                 continue;
             }
             let due = match self.targets.get(&wanted.job) {
@@ -210,7 +232,10 @@ impl Provisioner {
                 self.made(&wanted);
                 if let Some(state) = self.current(&wanted) {
                     let text = format!("volume for {} is ready at {path}", wanted.job);
-                    *state = State::Ready { path };
+                    *state = State::Ready {
+                        path,
+                        look_millis: now.mono_millis + LOOK_MILLIS,
+                    };
                     let note = Note::info("target-ready", text);
                     out.push(Action::Tell(Some(wanted.job.migration), note));
                 }
@@ -226,6 +251,7 @@ impl Provisioner {
                     out.push(Action::Tell(Some(wanted.job.migration), note));
                 }
             }
+            Input::Looked { wanted, seen } => self.looked(now, &wanted, seen, out),
             Input::Removed(migration) => {
                 self.let_go(migration);
                 let note = Note::info("volumes-removed", "the target volumes were removed");
@@ -274,7 +300,7 @@ impl Provisioner {
         let reported = |(wanted, state): &(Wanted, State)| {
             let (path, state) = match state {
                 State::Calling => return None,
-                State::Ready { path } => (path.clone(), TargetState::Ready),
+                State::Ready { path, .. } => (path.clone(), TargetState::Ready),
                 State::Failed { why, .. } => (String::new(), TargetState::Failed(why.clone())),
             };
             Some(TargetVolume {

@@ -235,6 +235,7 @@ impl Node {
                     continue;
                 }
                 provisioner::Action::Ensure(wanted) => CloudCall::Ensure(wanted),
+                provisioner::Action::Look(wanted) => CloudCall::Look(wanted),
                 provisioner::Action::Remove(migration) => CloudCall::Remove(migration),
                 provisioner::Action::Fence(old) => CloudCall::Fence(old),
                 provisioner::Action::Retire(old) => CloudCall::Retire(old),
@@ -281,6 +282,10 @@ impl Node {
                 Ok(path) => provisioner::Input::Ensured { wanted, path },
                 Err(why) => provisioner::Input::Failed { wanted, why },
             },
+            CloudCall::Look(wanted) => {
+                let seen = found(ctx, &wanted.job, wanted.epoch);
+                provisioner::Input::Looked { wanted, seen }
+            }
             CloudCall::Remove(migration) => match remove(ctx, migration) {
                 Ok(()) => provisioner::Input::Removed(migration),
                 Err(why) => provisioner::Input::RemoveFailed(migration, why),
@@ -294,17 +299,13 @@ impl Node {
                 Err(why) => provisioner::Input::SupersededFailed(old, why),
             },
             CloudCall::ReadBack(reading) => {
-                let key = volume_key(&reading.job, reading.claim.epoch);
-                ctx.next_call();
-                match (ctx.cloud.open_read_only(&key), root) {
+                match (found(ctx, &reading.job, reading.claim.epoch), root) {
                     (Ok(_), Some(root)) => provisioner::Input::ReadBack(reading, root),
                     (Ok(_), None) => {
                         let why = "nothing was ever written to it".to_owned();
                         provisioner::Input::ReadBackFailed(reading, why)
                     }
-                    (Err(error), _) => {
-                        provisioner::Input::ReadBackFailed(reading, error.to_string())
-                    }
+                    (Err(why), _) => provisioner::Input::ReadBackFailed(reading, why),
                 }
             }
         };
@@ -406,6 +407,16 @@ fn ensure(ctx: &mut Context, wanted: &Wanted) -> Result<String, String> {
     })
     .map(|_| key.to_string())
     .map_err(|error| error.to_string())
+}
+
+/// Where the volume of a job is, for whoever only reads it.
+fn found(ctx: &mut Context, job: &JobId, epoch: Epoch) -> Result<String, String> {
+    let key = volume_key(job, epoch);
+    ctx.next_call();
+    let opened = ctx.cloud.open_read_only(&key);
+    opened
+        .map(|_| key.to_string())
+        .map_err(|error| error.to_string())
 }
 
 /// What there is of a job with a lower epoch.

@@ -124,6 +124,8 @@ pub enum Packet {
 pub enum CloudCall {
     /// Make and attach a volume.
     Ensure(Wanted),
+    /// Look whether a volume is there.
+    Look(Wanted),
     /// Delete all volumes of a migration.
     Remove(MigrationId),
     /// Detach the volumes of older epochs.

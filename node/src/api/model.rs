@@ -597,7 +597,8 @@ pub struct VolumeProof {
     pub confirmed: bool,
     /// Why it may not be launched, when it may not.
     pub unconfirmed: Option<String>,
-    /// What is wrong with the copy's volume now, as its provisioner says.
+    /// What is wrong with the copy's volume now, as its provisioner says: `verify` then ends
+    /// with status 6, whatever was signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_problem: Option<String>,
 }

@@ -12,7 +12,7 @@ use super::screen::Screen;
 use super::task::{Events, Read};
 
 /// Asks, prints the answer, and fails where the answer is a failure: roots that differ
-/// or are not there.
+/// or are not there, or a copy that is not.
 pub async fn run(
     read: Read,
     reader: &impl Reader,
@@ -70,7 +70,7 @@ async fn verify(
     let view = reader.verify(which).await?;
     screen.result(&view, render::verify::page)?;
     let Some(kind) = verdict(&view) else {
-        return Ok(());
+        return in_place(which, &view);
     };
     // The stage makes the message better; the verdict stands without it.
     let migration = reader.migration(which).await.ok();
@@ -88,6 +88,19 @@ fn verdict(view: &VerifyView) -> Option<ErrorKind> {
         (false, true) => Some(ErrorKind::Refused),
         (false, false) => (!view.verified).then_some(ErrorKind::Failed),
     }
+}
+
+/// Equal roots say what the copy was when they were signed. Whether there still is one is
+/// what people ask next.
+fn in_place(which: &str, view: &VerifyView) -> Result<(), CommandError> {
+    let mut volumes = view.volumes.iter();
+    let Some((volume, why)) = volumes.find_map(|it| Some((it, it.volume_problem.as_ref()?))) else {
+        return Ok(());
+    };
+    Err(CommandError::refused(format!(
+        "migration `{which}` (volume {}): both ends signed the same root, but the copy is not in order now: {why}; where it was moved on purpose, prove it there with the b3sum command",
+        volume.name
+    )))
 }
 
 fn unverified(

@@ -10,7 +10,7 @@ use provider::{
 };
 use roles::Note;
 use roles::launch::Evidence;
-use roles::provisioner::{Action, Input, Wanted};
+use roles::provisioner::{Action, COPY_MISSED, Input, Wanted};
 use std::sync::Arc;
 
 impl Engine {
@@ -18,6 +18,7 @@ impl Engine {
         for action in actions {
             match action {
                 Action::Ensure(wanted) => self.ensure(wanted),
+                Action::Look(wanted) => self.look_at_copy(wanted),
                 Action::Remove(migration) => self.remove(migration),
                 Action::Fence(old) => self.fence(old),
                 Action::Retire(old) => self.retire(old),
@@ -25,7 +26,9 @@ impl Engine {
                 Action::Witness(reading) => self.witness(&reading),
                 Action::Tell(migration, note) => match note.kind {
                     // What it finds again after each start; a failure is always news.
-                    "volumes-kept" | "removal-waits" => self.tell_once(migration, note),
+                    "volumes-kept" | "removal-waits" | COPY_MISSED => {
+                        self.tell_once(migration, note);
+                    }
                     _ => self.tell(migration, note),
                 },
             }
@@ -48,6 +51,23 @@ impl Engine {
         self.call_cloud(broken, move || match attach(provider.as_ref(), &wanted) {
             Ok(path) => Input::Ensured { wanted, path },
             Err(why) => Input::Failed { wanted, why },
+        });
+    }
+
+    fn look_at_copy(&mut self, wanted: Wanted) {
+        let Some(provider) = self.providers.get(&wanted.provider).cloned() else {
+            let seen = Err(format!("this node has no `{}` cloud", wanted.provider));
+            return self.cloud_answered(Input::Looked { wanted, seen });
+        };
+        let broken = Input::Looked {
+            wanted: wanted.clone(),
+            seen: Err("the call to the cloud broke off".into()),
+        };
+        self.call_cloud(broken, move || {
+            let key = volume_key(&wanted.job.migration, &wanted.job.volume, wanted.epoch.0);
+            let seen = provider.open_read_only(&key);
+            let seen = seen.map_err(|error| error.to_string()).and_then(path_of);
+            Input::Looked { wanted, seen }
         });
     }
 
@@ -217,9 +237,14 @@ fn attach(provider: &dyn Provider, wanted: &Wanted) -> Result<String, String> {
     let attached = provider
         .ensure_volume(&spec)
         .and_then(|_| provider.attach(&key, &to));
-    match attached {
-        Ok(Attachment::Path(path)) => Ok(path.display().to_string()),
-        Ok(Attachment::Memory(key)) => Err(format!("volume {key} has no path on this machine")),
-        Err(error) => Err(error.to_string()),
+    attached
+        .map_err(|error| error.to_string())
+        .and_then(path_of)
+}
+
+fn path_of(attachment: Attachment) -> Result<String, String> {
+    match attachment {
+        Attachment::Path(path) => Ok(path.display().to_string()),
+        Attachment::Memory(key) => Err(format!("volume {key} has no path on this machine")),
     }
 }

@@ -67,6 +67,7 @@ fn agent_lets_go(world: &mut World, proofs: Vec<keys::Signed>) {
 fn kinds(out: &[Action]) -> Vec<&'static str> {
     let kind = |action: &Action| match action {
         Action::Ensure(_) => "ensure",
+        Action::Look(_) => "look",
         Action::Remove(_) => "remove",
         Action::Fence(_) => "fence",
         Action::Retire(_) => "retire",
@@ -467,12 +468,52 @@ fn what_was_cut_over_is_read_back_once_and_signed_only_if_it_is_the_same() {
         let world = cut_over(OPERATOR);
         let mut provisioner = Provisioner::default();
         let out = settle(&mut provisioner, &world, NOW);
-        assert_eq!(kinds(&out), ["read back", "ensure"]);
+        assert_eq!(kinds(&out), ["read back", "look"]);
         assert_eq!(out[0], Action::ReadBack(reading()));
         assert!(settle(&mut provisioner, &world, later(90_000)).is_empty());
         let out = step(&mut provisioner, NOW, Input::ReadBack(reading(), root));
         assert_eq!(kinds(&out), told);
         assert!(settle(&mut provisioner, &world, later(90_000)).is_empty());
+    }
+}
+
+#[test]
+fn a_copy_that_was_cut_over_is_looked_at_again_and_again_and_never_made() {
+    let world = cut_over(OPERATOR);
+    let mut provisioner = Provisioner::default();
+    let out = settle(&mut provisioner, &world, NOW);
+    let [Action::ReadBack(_), Action::Look(wanted)] = &out[..] else {
+        panic!("{out:?}");
+    };
+    let read_back = Input::ReadBack(reading(), [5; 32]);
+    step(&mut provisioner, NOW, read_back);
+    let there = || Ok("/volumes/1".to_owned());
+    let gone = || Err("it is missing".to_owned());
+    let mut at = 0;
+    for (seen, told, state) in [
+        (there(), &[][..], TargetState::Ready),
+        (there(), &[], TargetState::Ready),
+        (
+            gone(),
+            &[COPY_MISSED],
+            TargetState::Failed("it is missing".into()),
+        ),
+        (gone(), &[], TargetState::Failed("it is missing".into())),
+        (there(), &["target-ready"], TargetState::Ready),
+    ] {
+        let input = Input::Looked {
+            wanted: wanted.clone(),
+            seen,
+        };
+        let out = step(&mut provisioner, later(at), input);
+        assert_eq!(kinds(&out), told, "{state:?}");
+        assert_eq!(provisioner.targets()[0].state, state);
+        at += LOOK_MILLIS;
+        assert!(settle(&mut provisioner, &world, later(at - 1)).is_empty());
+        let out = settle(&mut provisioner, &world, later(at));
+        assert_eq!(out, [Action::Look(wanted.clone())]);
+        assert_eq!(provisioner.targets()[0].state, state, "while it looks");
+        assert!(settle(&mut provisioner, &world, later(at)).is_empty());
     }
 }
 
@@ -522,7 +563,7 @@ fn who_wrote_a_copy_does_not_confirm_it_and_says_so_once() {
     let mut provisioner = Provisioner::default();
     let mut out = vec![];
     provisioner.settle(&world.situation(REPLICATOR, NOW), &mut out);
-    assert_eq!(kinds(&out), ["copy-unconfirmed", "ensure"]);
+    assert_eq!(kinds(&out), ["copy-unconfirmed", "look"]);
     out.clear();
     provisioner.settle(&world.situation(REPLICATOR, later(90_000)), &mut out);
     assert!(out.is_empty());

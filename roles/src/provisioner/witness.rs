@@ -145,6 +145,12 @@ impl Provisioner {
         ));
     }
 
+    /// Whether both ends have stated the same root of this copy.
+    pub(super) fn is_cut_over(&self, wanted: &Wanted) -> bool {
+        let found = self.readings.get(&wanted.job);
+        found.is_some_and(|found| found.reading.claim.epoch == wanted.epoch)
+    }
+
     fn current_reading(&mut self, reading: &Reading) -> Option<&mut Progress> {
         self.readings
             .get_mut(&reading.job)

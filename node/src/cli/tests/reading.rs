@@ -89,6 +89,20 @@ async fn equal_roots_verify() {
 }
 
 #[tokio::test]
+async fn equal_roots_of_a_copy_that_is_gone_are_shown_and_refused() {
+    let mut view = proven(Some("aa"), Some("aa"));
+    view.volumes[0].volume_problem = Some("/cloud/x.raw is missing".into());
+    let (result, out) = verified(view, "cutover").await;
+    assert!(out.lines().any(|line| line == "equal"), "{out}");
+    let error = result.unwrap_err();
+    assert_eq!(error.exit_status(), 6);
+    assert!(
+        error.to_string().contains("/cloud/x.raw is missing"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn roots_that_differ_fail_and_are_shown_all_the_same() {
     let (result, out) = verified(proven(Some("aa"), Some("bb")), "cutover").await;
     let error = result.unwrap_err();

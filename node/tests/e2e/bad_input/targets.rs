@@ -172,9 +172,15 @@ fn a_copy_that_is_gone_when_the_witness_comes_is_told_by_verify() {
     mesh.operator
         .until_event("read-back-failed", &[copy, "is missing"]);
     let verify = eventually("the provisioner says that it is missing", || {
-        let verify = mesh.operator.run(&["verify", "m"]).ok();
-        let volume = &verify["volumes"][0];
-        (volume["equal"] == true && volume["volume_problem"].is_string()).then_some(verify)
+        let verify = mesh.operator.run(&["verify", "m"]);
+        let view: serde_json::Value = serde_json::from_str(&verify.stdout).ok()?;
+        let volume = &view["volumes"][0];
+        let is_told = volume["equal"] == true && volume["volume_problem"].is_string();
+        is_told.then(|| {
+            assert_eq!(verify.status.code(), Some(6), "{verify:?}");
+            assert!(verify.stderr.contains("is not in order now"), "{verify:?}");
+            view
+        })
     });
     let volume = &verify["volumes"][0];
     let said = |field: &str| volume[field].as_str().unwrap().to_owned();

@@ -370,7 +370,7 @@ pub struct LimitSetArgs {
 /// `dunlin plan …`
 #[derive(Debug, Subcommand)]
 pub enum PlanCommand {
-    /// Write planned servers and migrations as TOML
+    /// Write planned servers, limits and migrations as TOML
     Export {
         /// The file, or `-` for stdout
         file: PathBuf,
@@ -390,7 +390,8 @@ pub struct PlanApply {
     /// Show what would change, and change nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Delete servers that were exported and are not in the file any more
+    /// Delete servers, and remove limits, that were exported and are not in the file any
+    /// more; migrations are deleted by `migration delete` only
     #[arg(long)]
     pub delete: bool,
 }

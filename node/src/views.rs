@@ -10,7 +10,7 @@ mod migrations;
 mod nodes;
 mod plan;
 
-pub use lookup::{LookupError, find_member, find_migration, find_volume};
+pub use lookup::{LookupError, find_limited, find_member, find_migration, find_volume};
 pub use nodes::volume_view;
 
 use crate::api::model::{EventQuery, EventView, HeadsView, StatusView};

@@ -553,6 +553,11 @@ pub struct JobView {
     pub passes: Vec<PassView>,
     /// Live figures of the pass that runs, when they are known here.
     pub progress: Option<ProgressView>,
+    /// Of a first pass that is not complete and of which there are no live figures, since it
+    /// is held: bytes of the volume that are dealt with and durable. None where that is not
+    /// known here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_pass_bytes: Option<u64>,
     /// What the agent counted since it started, when it is known here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters: Option<CountersView>,

@@ -129,21 +129,27 @@ struct Standing {
     pass: u32,
     tenth: u8,
     verdict: Option<String>,
+    /// Whether a limit holds, and whether reading gives way; not at which pace, which may
+    /// be another every second.
+    is_held: [bool; 2],
 }
 
 impl Standing {
     fn of(job: &JobView) -> Self {
         let last = job.passes.last().map_or(0, |pass| pass.pass);
+        let live = job.progress.as_ref();
+        let held = live.map(|live| [live.limit_bytes_per_sec, live.reads_held_bytes_per_sec]);
         Self {
             stage: job.stage.clone(),
             step: job.step.clone(),
             detail: job.detail.clone(),
-            pass: job.progress.as_ref().map_or(last, |live| live.pass),
+            pass: live.map_or(last, |live| live.pass),
             tenth: progress::pass_percent(job) / 10,
             verdict: job
                 .forecast
                 .as_ref()
                 .map(|forecast| forecast.verdict.clone()),
+            is_held: held.unwrap_or_default().map(|pace| pace.is_some()),
         }
     }
 }

@@ -30,6 +30,9 @@ const MAX_OLD_TREES: u64 = 64;
 pub(super) struct AgentSlot {
     pub(super) machine: Agent,
     session: Option<Session>,
+    /// Length of the volume whose session has ended, until its last figures were measured:
+    /// what is durable at its end is shown until the next begins.
+    ended: Option<u64>,
     /// What the source was when the first session of this run was opened.
     source: Option<SourceIdentity>,
     /// When the source was last looked at, and what was seen.
@@ -53,6 +56,7 @@ impl AgentSlot {
         Self {
             machine,
             session: None,
+            ended: None,
             source: None,
             look: None,
             progress: Arc::default(),
@@ -97,16 +101,24 @@ impl AgentSlot {
         self.session.is_some()
     }
 
-    /// Live figures, once a pass runs and when it is time for new ones.
-    pub(super) fn sample(&mut self, now_millis: u64, every_millis: u64) -> Option<Figures> {
-        let session = self.session.as_ref()?;
+    /// Live figures, once a pass runs and when it is time for new ones, while this limit
+    /// holds for all that the agent sends.
+    pub(super) fn sample(
+        &mut self,
+        now_millis: u64,
+        every_millis: u64,
+        limit: Option<u64>,
+    ) -> Option<Figures> {
+        let session = self.session.as_ref();
+        let length = session.map(|session| session.length).or(self.ended)?;
         let counts = self.progress.counts();
         let rests = |then: u64| now_millis < then + every_millis;
         if counts.pass == 0 || self.measured_millis.is_some_and(rests) {
             return None;
         }
         self.measured_millis = Some(now_millis);
-        Some(self.meter.measure(now_millis, session.length, &counts))
+        self.ended = None;
+        Some(self.meter.measure(now_millis, length, limit, &counts))
     }
 }
 
@@ -428,8 +440,10 @@ impl Engine {
     }
 
     fn end_session(&mut self, job: JobId) {
-        if let Some(slot) = self.agents.get_mut(&job) {
-            slot.session = None;
+        if let Some(slot) = self.agents.get_mut(&job)
+            && let Some(session) = slot.session.take()
+        {
+            slot.ended = Some(session.length);
         }
     }
 

@@ -101,7 +101,10 @@ impl CallError {
             | Self::NoReplicator(_) => ErrorKind::NotFound,
             Self::Lookup(LookupError::NotEnrolled) | Self::Failed(_) => ErrorKind::Failed,
             Self::NotOperator | Self::NotAuthorised(_) => ErrorKind::NotAuthorised,
-            Self::Cloned | Self::Unheard | Self::Refused(_) => ErrorKind::Refused,
+            Self::Lookup(LookupError::OnlyPlanned { .. })
+            | Self::Cloned
+            | Self::Unheard
+            | Self::Refused(_) => ErrorKind::Refused,
             Self::Unreachable(_) => ErrorKind::NotRunning,
         }
     }

@@ -12,6 +12,7 @@ use keys::{Domain, MigrationId, NodeId, PublicKey, Role, Signed, UnixSecs};
 use roles::{JobId, Note};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 
 /// How often figures are measured.
 const SAMPLE_MILLIS: u64 = 500;
@@ -40,7 +41,7 @@ pub struct Progressed {
 
 impl Wire for Progressed {
     const NAME: &'static str = "progress";
-    const VERSION: u8 = 4;
+    const VERSION: u8 = 5;
     const LIMIT: usize = 31 * 1024;
 }
 
@@ -203,9 +204,10 @@ impl Engine {
             let plan = self.replica.document().plan();
             self.live.retain(|job, _| agent_of(plan, job).is_some());
         }
+        let limit = self.pacer.pace().limit.map(NonZeroU64::get);
         let mut figures = vec![];
         for (job, slot) in &mut self.agents {
-            if let Some(live) = slot.sample(now, SAMPLE_MILLIS) {
+            if let Some(live) = slot.sample(now, SAMPLE_MILLIS, limit) {
                 figures.push((*job, live));
             }
         }
@@ -393,6 +395,8 @@ mod tests {
             barrier_age_millis: Some(u64::MAX),
             lag_millis: Some(u64::MAX),
             is_uncompressed: true,
+            limit_bytes_per_sec: Some(u64::MAX),
+            reads_held_at: Some(u64::MAX),
         };
         let number = (u64::MAX, u64::MAX);
         let figures = vec![(job, most); MAX_PROGRESSED];
@@ -423,17 +427,19 @@ mod tests {
             barrier_age_millis: None,
             lag_millis: Some(16),
             is_uncompressed: true,
+            limit_bytes_per_sec: Some(19),
+            reads_held_at: None,
         };
         let said = Progressed {
             number: (7, 8),
             figures: vec![(job, figures)],
             lends_millis: Some(18),
         };
-        let mut golden = vec![4, 7, 8, 1];
+        let mut golden = vec![5, 7, 8, 1];
         golden.extend([1; 16]);
         golden.extend([2; 16]);
         golden.extend([
-            1, 2, 3, 17, 4, 1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 16, 1, 1, 18,
+            1, 2, 3, 17, 4, 1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 16, 1, 1, 19, 0, 1, 18,
         ]);
         assert_eq!(codec::encode(&said).unwrap(), golden);
         assert_eq!(codec::decode::<Progressed>(&golden).unwrap(), said);

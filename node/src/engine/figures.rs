@@ -58,6 +58,12 @@ pub struct Figures {
     pub lag_millis: Option<u64>,
     /// Whether nothing that is sent is compressed, by the agent's settings.
     pub is_uncompressed: bool,
+    /// The limit that holds for all that the agent sends together, in bytes a second: of a
+    /// limit that its site shares its part.
+    pub limit_bytes_per_sec: Option<u64>,
+    /// The pace at which reading is held for the sake of the source's own work, in bytes a
+    /// second; none while it is not.
+    pub reads_held_at: Option<u64>,
 }
 
 /// What was counted at one time.
@@ -102,8 +108,15 @@ impl Meter {
         self.covered_millis = Some(now_millis.saturating_sub(took_millis));
     }
 
-    /// The figures at this time, of a volume of so many bytes.
-    pub(super) fn measure(&mut self, now_millis: u64, length: u64, counts: &Counts) -> Figures {
+    /// The figures at this time, of a volume of so many bytes, while this limit holds for
+    /// all that its agent sends.
+    pub(super) fn measure(
+        &mut self,
+        now_millis: u64,
+        length: u64,
+        limit: Option<u64>,
+        counts: &Counts,
+    ) -> Figures {
         self.note(now_millis, counts);
         let age = |then: u64| now_millis.saturating_sub(then);
         let done_bytes = in_bytes(counts.blocks_looked_at).min(length);
@@ -129,6 +142,8 @@ impl Meter {
             barrier_age_millis: self.barrier_millis.map(age),
             lag_millis: self.covered_millis.map(age),
             is_uncompressed: self.compression == Compression::Off,
+            limit_bytes_per_sec: limit,
+            reads_held_at: Some(counts.reads_held_at).filter(|pace| *pace > 0),
         }
     }
 
@@ -204,10 +219,15 @@ mod tests {
         // 10 blocks a second, then 40.
         let mut looked_at = 0;
         for step in 0..=80 {
-            meter.measure(step * 500, LENGTH, &counts(1, looked_at, looked_at * 2));
+            meter.measure(
+                step * 500,
+                LENGTH,
+                None,
+                &counts(1, looked_at, looked_at * 2),
+            );
             looked_at += if step < 40 { 5 } else { 20 };
         }
-        let last = meter.measure(40_500, LENGTH, &counts(1, looked_at, looked_at * 2));
+        let last = meter.measure(40_500, LENGTH, None, &counts(1, looked_at, looked_at * 2));
         assert_eq!(last.bytes_per_sec, Some(40 * BLOCK_SIZE as u64));
         assert_eq!(last.sent_bytes_per_sec, 80);
         assert_eq!(last.pass_millis, 40_500);
@@ -219,9 +239,9 @@ mod tests {
     #[test]
     fn a_pass_that_stands_still_has_no_speed_after_ten_seconds() {
         let mut meter = Meter::default();
-        meter.measure(0, LENGTH, &counts(1, 0, 0));
-        meter.measure(5_000, LENGTH, &counts(1, 100, 100));
-        let then = meter.measure(15_000, LENGTH, &counts(1, 100, 100));
+        meter.measure(0, LENGTH, None, &counts(1, 0, 0));
+        meter.measure(5_000, LENGTH, None, &counts(1, 100, 100));
+        let then = meter.measure(15_000, LENGTH, None, &counts(1, 100, 100));
         assert_eq!(then.bytes_per_sec, Some(0));
         assert_ne!(then.pass_bytes_per_sec, 0);
     }
@@ -229,13 +249,13 @@ mod tests {
     #[test]
     fn the_next_pass_and_one_that_begins_again_are_measured_from_their_beginning() {
         let mut meter = Meter::default();
-        meter.measure(0, LENGTH, &counts(1, 0, 0));
-        meter.measure(5_000, LENGTH, &counts(1, 500, 0));
-        let again = meter.measure(6_000, LENGTH, &counts(1, 10, 0));
+        meter.measure(0, LENGTH, None, &counts(1, 0, 0));
+        meter.measure(5_000, LENGTH, None, &counts(1, 500, 0));
+        let again = meter.measure(6_000, LENGTH, None, &counts(1, 10, 0));
         assert_eq!((again.pass_millis, again.bytes_per_sec), (0, None));
-        let next = meter.measure(9_000, LENGTH, &counts(2, 10, 0));
+        let next = meter.measure(9_000, LENGTH, None, &counts(2, 10, 0));
         assert_eq!((next.pass_millis, next.bytes_per_sec), (0, None));
-        let later = meter.measure(11_000, LENGTH, &counts(2, 30, 0));
+        let later = meter.measure(11_000, LENGTH, None, &counts(2, 30, 0));
         assert_eq!(later.bytes_per_sec, Some(10 * BLOCK_SIZE as u64));
     }
 
@@ -246,27 +266,27 @@ mod tests {
             ..counts(pass, looked_at, 0)
         };
         let mut meter = Meter::default();
-        let first = meter.measure(0, LENGTH, &sent(1, 0, 0));
+        let first = meter.measure(0, LENGTH, None, &sent(1, 0, 0));
         assert_eq!(first.found_bytes, 0);
-        let first = meter.measure(5_000, LENGTH, &sent(1, 500, 70));
+        let first = meter.measure(5_000, LENGTH, None, &sent(1, 500, 70));
         assert_eq!(first.found_bytes, 70 * BLOCK_SIZE as u64);
-        let next = meter.measure(9_000, LENGTH, &sent(2, 0, 90));
+        let next = meter.measure(9_000, LENGTH, None, &sent(2, 0, 90));
         assert_eq!(next.found_bytes, 0);
-        let next = meter.measure(9_500, LENGTH, &sent(2, 10, 93));
+        let next = meter.measure(9_500, LENGTH, None, &sent(2, 10, 93));
         assert_eq!(next.found_bytes, 3 * BLOCK_SIZE as u64);
         assert_eq!(next.disk_bytes, 93 * BLOCK_SIZE as u64);
-        let again = meter.measure(9_900, LENGTH, &sent(2, 1, 95));
+        let again = meter.measure(9_900, LENGTH, None, &sent(2, 1, 95));
         assert_eq!(again.found_bytes, 0, "it was broken off and begins again");
     }
 
     #[test]
     fn barrier_and_lag_have_an_age_once_there_was_one() {
         let mut meter = Meter::default();
-        let first = meter.measure(1_000, LENGTH, &counts(1, 0, 0));
+        let first = meter.measure(1_000, LENGTH, None, &counts(1, 0, 0));
         assert_eq!((first.barrier_age_millis, first.lag_millis), (None, None));
         meter.barrier(4_000);
         meter.pass_done(5_000, 4_000);
-        let later = meter.measure(9_000, LENGTH, &counts(1, 0, 0));
+        let later = meter.measure(9_000, LENGTH, None, &counts(1, 0, 0));
         let ages = (later.barrier_age_millis, later.lag_millis);
         assert_eq!(ages, (Some(5_000), Some(8_000)), "since the pass began");
     }
@@ -280,9 +300,23 @@ mod tests {
             (Compression::Auto, false),
             (Compression::On, false),
         ] {
-            let figures = Meter::new(compression).measure(0, LENGTH, &counts);
+            let figures = Meter::new(compression).measure(0, LENGTH, None, &counts);
             assert_eq!(figures.is_uncompressed, is_uncompressed, "{compression:?}");
         }
+    }
+
+    #[test]
+    fn what_an_agent_is_held_to_is_said_while_it_is() {
+        let held = |pace| Counts {
+            reads_held_at: pace,
+            ..counts(1, 0, 0)
+        };
+        let mut meter = Meter::default();
+        let free = meter.measure(0, LENGTH, None, &held(0));
+        assert_eq!((free.limit_bytes_per_sec, free.reads_held_at), (None, None));
+        let slow = meter.measure(500, LENGTH, Some(7), &held(9));
+        let said = (slow.limit_bytes_per_sec, slow.reads_held_at);
+        assert_eq!(said, (Some(7), Some(9)));
     }
 
     #[test]
@@ -293,7 +327,7 @@ mod tests {
             blocks_durable: 4,
             ..Counts::default()
         };
-        let figures = meter.measure(0, LENGTH, &counts);
+        let figures = meter.measure(0, LENGTH, None, &counts);
         assert_eq!(figures.unsettled_bytes, 3 * BLOCK_SIZE as u64);
     }
 }

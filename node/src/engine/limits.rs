@@ -8,7 +8,7 @@ use super::calls::{CallError, usage};
 use crate::api::model::{LimitOf, LimitView, PlannedLimit};
 use crate::hours;
 use crate::transfer::Pace;
-use crate::views::{LookupError, find_member};
+use crate::views::{LookupError, find_limited, find_member};
 use crdt::limit::Rate;
 use crdt::{EditError, EntryId, Limit, LimitPlan, Limited};
 use keys::{Name, NodeId, Role, Scope, Standing, UnixSecs};
@@ -288,7 +288,8 @@ impl Engine {
     pub(super) fn limit_of(&self, asked: &PlannedLimit) -> Result<(Limited, Limit), CallError> {
         let of = match target(asked.server.as_deref(), asked.site.as_deref())? {
             Target::Server(wanted) => {
-                let member = find_member(self.replica.authority(), wanted)?;
+                let plan = self.replica.document().plan();
+                let member = find_limited(self.replica.authority(), plan, wanted)?;
                 super::calls::active_in(member, Role::Agent)?;
                 Limited::Server(member.id)
             }

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::api::model::RangeView;
-use crate::cli::tests::{job, migration};
+use crate::cli::tests::{job, live, migration};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A page, read back: the type of each family, and the value of each series.
@@ -191,6 +191,47 @@ fn a_page_is_read_back_with_what_was_put_in() {
 }
 
 #[test]
+fn every_metric_has_its_line_in_the_guide() {
+    let guide = include_str!("../../../docs/guide.md");
+    let mut moving = job("replicating");
+    moving.progress = Some(live(1));
+    moving.counters = Some(CountersView {
+        lag_secs: Some(1),
+        barrier_age_secs: Some(1),
+        ..CountersView::default()
+    });
+    let range = Some(RangeView { low: 1, high: 2 });
+    moving.forecast = Some(ForecastView {
+        verdict: "converges".into(),
+        because: None,
+        help: vec![],
+        converges_in_secs: range,
+        behind_bytes: range,
+        change_bytes_per_sec: range,
+        link_bytes_per_sec: range,
+        link_is_at_least: false,
+        looking_millis: range,
+        pass_left_secs: range,
+        freeze_millis: 2_000,
+    });
+    let snapshot = Snapshot {
+        limit: Some(9_000),
+        events: [("info", 1), ("warn", 1), ("error", 1)],
+        stored_bytes: [("store", 1), ("snapshot", 1)],
+        sources: vec![(here("store"), Counts::default())],
+        copies: vec![(here("web"), Counts::default())],
+        migrations: vec![migration("started", vec![moving])],
+        ..Snapshot::default()
+    };
+    let read = read(&text(&snapshot));
+    let names: BTreeSet<&str> = read.series.keys().map(|(name, _)| name.as_str()).collect();
+    assert!(names.len() > 40, "all of them are shown: {names:?}");
+    for name in names {
+        assert!(guide.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[test]
 fn a_forecast_is_a_number_that_can_be_alerted_on() {
     for (verdict, converges, within) in [
         ("fits", Some(1.0), Some(0.0)),
@@ -198,6 +239,7 @@ fn a_forecast_is_a_number_that_can_be_alerted_on() {
         ("uncertain", Some(0.5), None),
         ("diverges", Some(0.0), None),
         ("unknown", None, None),
+        ("cutover", None, None),
     ] {
         let mut moving = job("replicating");
         moving.forecast = Some(ForecastView {

@@ -33,15 +33,22 @@ impl Live {
             sent_bytes: figures.sent_bytes,
             bytes_per_sec: figures.bytes_per_sec.unwrap_or(figures.pass_bytes_per_sec),
             pass_bytes_per_sec: figures.pass_bytes_per_sec,
-            sent_bytes_per_sec: figures.sent_bytes_per_sec,
+            // Both are of the same time, and known together.
+            sent_bytes_per_sec: figures.bytes_per_sec.map(|_| figures.sent_bytes_per_sec),
             millis: figures.pass_millis,
+            limit_bytes_per_sec: figures.limit_bytes_per_sec,
+            reads_held_bytes_per_sec: figures.reads_held_at,
         }
     }
 
-    /// What was counted. Spans have grown since they were heard.
-    pub(super) fn counters(&self, now: UnixSecs) -> CountersView {
+    /// What was counted. Spans have grown since they were heard; of a volume that is cut
+    /// over there are none, for nothing of it is to follow.
+    pub(super) fn counters(&self, now: UnixSecs, is_over: bool) -> CountersView {
         let figures = &self.figures;
-        let secs = |millis: u64| millis.saturating_add(self.age_millis(now)) / 1_000;
+        let secs = |millis: Option<u64>| {
+            let millis = millis.filter(|_| !is_over)?;
+            Some(millis.saturating_add(self.age_millis(now)) / 1_000)
+        };
         CountersView {
             read_bytes: figures.read_bytes,
             sent_bytes: figures.sent_bytes,
@@ -50,9 +57,12 @@ impl Live {
             saved_by_patches: figures.saved_by_patches,
             saved_by_references: figures.saved_by_references,
             barriers: figures.barriers,
-            barrier_age_secs: figures.barrier_age_millis.map(secs),
-            lag_secs: figures.lag_millis.map(secs),
-            backlog_bytes: figures.unsettled_bytes,
+            barrier_age_secs: secs(figures.barrier_age_millis),
+            lag_secs: secs(figures.lag_millis),
+            backlog_bytes: match is_over {
+                true => 0,
+                false => figures.unsettled_bytes,
+            },
         }
     }
 
@@ -81,8 +91,38 @@ impl State<'_> {
         );
         let report = report.filter(|_| moves && self.connected.is_some())?;
         let measured = measured(length?, report, live, self.now);
-        Some(view(forecast(&measured, FREEZE_MILLIS)))
+        Some(in_stage(stage, view(forecast(&measured, FREEZE_MILLIS))))
     }
+}
+
+/// What passes found before a cutover says nothing of a source that is to be quiet since:
+/// whether it is, the agent finds out, and says so.
+fn in_stage(stage: Stage, forecast: ForecastView) -> ForecastView {
+    if stage != Stage::CuttingOver {
+        return forecast;
+    }
+    ForecastView {
+        verdict: "cutover".into(),
+        because: None,
+        help: vec![],
+        converges_in_secs: None,
+        ..forecast
+    }
+}
+
+/// Of a first pass that is not complete, what is known to be in the copy: what it had
+/// dealt with, without what was on its way.
+pub(super) fn in_first_pass(report: Option<&JobReport>, live: Option<&Live>) -> Option<u64> {
+    let barrier = report.map_or(0, |report| report.barrier);
+    if report.is_some_and(|report| !report.passes.is_empty()) {
+        return None;
+    }
+    if barrier == 0 {
+        return Some(0);
+    }
+    let figures = live.map(|live| live.figures);
+    let figures = figures.filter(|figures| figures.pass == 1)?;
+    Some(figures.done_bytes.saturating_sub(figures.unsettled_bytes))
 }
 
 /// What is known of a volume now. Of old figures a pass that was under way stands still
@@ -270,6 +310,58 @@ mod tests {
         };
         assert!(!rare.is_stale(UnixSecs(1_090)));
         assert!(rare.is_stale(UnixSecs(1_091)));
+    }
+
+    #[test]
+    fn of_a_volume_that_is_cut_over_nothing_lags_however_long_ago_that_was() {
+        let mut live = live(3);
+        live.figures.barrier_age_millis = Some(2_000);
+        live.figures.unsettled_bytes = 5;
+        let spans = |counters: &CountersView| (counters.lag_secs, counters.barrier_age_secs);
+        let moving = live.counters(UnixSecs(1_005), false);
+        assert_eq!(spans(&moving), (Some(45), Some(7)));
+        assert_eq!(moving.backlog_bytes, 5);
+        let over = live.counters(UnixSecs(9_000), true);
+        assert_eq!(spans(&over), (None, None));
+        assert_eq!(over.backlog_bytes, 0);
+    }
+
+    #[test]
+    fn in_a_cutover_what_was_found_before_it_warns_of_nothing() {
+        let report = report();
+        let live = live(3);
+        let measured = measured(10 * GIB, &report, Some(&live), UnixSecs(1_000));
+        let shown = |stage| in_stage(stage, view(forecast(&measured, FREEZE_MILLIS)));
+        let before = shown(Stage::ReadyForCutover);
+        assert_ne!(before.verdict, "cutover");
+        let cutover = shown(Stage::CuttingOver);
+        assert_eq!(
+            (cutover.verdict.as_str(), cutover.because),
+            ("cutover", None)
+        );
+        assert_eq!(cutover.converges_in_secs, None);
+        assert_eq!(cutover.pass_left_secs, before.pass_left_secs);
+    }
+
+    #[test]
+    fn of_a_first_pass_that_is_held_what_is_durable_is_known_while_the_agent_runs() {
+        let held = |passes: usize, barrier| JobReport {
+            passes: report().passes[..passes].to_vec(),
+            barrier,
+            ..report()
+        };
+        let mut first = live(1);
+        first.figures.unsettled_bytes = GIB;
+        assert_eq!(
+            in_first_pass(Some(&held(0, 2)), Some(&first)),
+            Some(4 * GIB)
+        );
+        // A copy that was begun anew, figures of another pass, and none.
+        assert_eq!(in_first_pass(Some(&held(0, 0)), Some(&first)), Some(0));
+        assert_eq!(in_first_pass(Some(&held(0, 2)), Some(&live(2))), None);
+        assert_eq!(in_first_pass(Some(&held(0, 2)), None), None);
+        assert_eq!(in_first_pass(None, None), Some(0));
+        assert_eq!(in_first_pass(Some(&held(1, 2)), Some(&first)), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Views of limits, with what they say now.
 
 use super::State;
+use super::nodes::ACTIVE;
 use crate::api::model::{LimitView, PlannedLimit};
 use crate::hours;
 use crdt::{Event, Level, LimitPlan, Limited};
@@ -79,15 +80,20 @@ impl State<'_> {
                 crdt::conflicts::why(&conflict.field)
             )
         });
+        let (server, site) = match &set.of {
+            Limited::Server(id) => (Some(id), None),
+            Limited::Site(name) => (None, Some(name.to_string())),
+        };
+        let state = server.map(|id| {
+            let member = self.replica.authority().member(id);
+            // Of a node that is not known here nothing moves either.
+            member.map_or("unknown", |member| self.standing(member))
+        });
         LimitView {
-            server: match &set.of {
-                Limited::Server(id) => Some(self.name_of(id)),
-                Limited::Site(_) => None,
-            },
-            site: match &set.of {
-                Limited::Server(_) => None,
-                Limited::Site(name) => Some(name.to_string()),
-            },
+            server: server.map(|id| self.name_of(id)),
+            server_id: server.map(ToString::to_string),
+            server_state: state.filter(|state| *state != ACTIVE).map(Into::into),
+            site,
             timetable: set.limit.timetable.to_string(),
             zone: set.limit.zone.clone(),
             zone_is_known: holding.zone_is_known,

@@ -26,6 +26,16 @@ pub enum LookupError {
         /// Those that match.
         found: String,
     },
+    /// A server, and nothing runs on it yet.
+    #[error(
+        "server `{name}` is only planned, and a limit is of an agent that has joined: set it then, or limit its site now with `dunlin limit set --site {site} RATE`, which holds for whoever joins with that site from its first byte"
+    )]
+    OnlyPlanned {
+        /// Its name.
+        name: String,
+        /// Its site.
+        site: String,
+    },
     /// This node's own enrolment is not in the ledger.
     #[error("this node is not enrolled in the mesh whose ledger it holds; join again")]
     NotEnrolled,
@@ -77,6 +87,25 @@ pub fn find_member<'a>(authority: &'a Authority, wanted: &str) -> Result<&'a Mem
         Err(LookupError::NotFound { .. }) => find("node", list, wanted, items(false)),
         found => found,
     }
+}
+
+/// A node by name or id that is to be limited. A server that is only planned cannot be:
+/// nobody knows which node it will be before it has joined.
+pub fn find_limited<'a>(
+    authority: &'a Authority,
+    plan: &Plan,
+    wanted: &str,
+) -> Result<&'a Member, LookupError> {
+    find_member(authority, wanted).map_err(|error| {
+        let planned = find_server(plan, wanted).ok();
+        match (error, planned) {
+            (LookupError::NotFound { .. }, Some(server)) => LookupError::OnlyPlanned {
+                name: server.name.clone(),
+                site: server.site.clone(),
+            },
+            (error, _) => error,
+        }
+    })
 }
 
 /// A migration by name or id, deleted ones only by id.

@@ -1,6 +1,6 @@
 //! Views of migrations: the plan beside what the nodes report, and the proofs.
 
-use super::figures::pass_view;
+use super::figures::{in_first_pass, pass_view};
 use super::lookup::{LookupError, find_migration};
 use super::{Live, State};
 use crate::api::model::{
@@ -330,7 +330,11 @@ impl State<'_> {
             unconfirmed: unconfirmed.map(|why| self.why_unconfirmed(&job, why)),
             passes: passes.iter().map(pass_view).collect(),
             progress: progress.map(Live::progress),
-            counters: live.map(|live| live.counters(self.now)),
+            first_pass_bytes: match (progress, is_over) {
+                (None, false) => in_first_pass(report, live),
+                _ => None,
+            },
+            counters: live.map(|live| live.counters(self.now, is_over)),
             forecast: self.forecast(stage, length, report, live),
         }
     }

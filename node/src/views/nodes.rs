@@ -8,6 +8,9 @@ use crdt::{Report, ServerPlan, VolumeInfo, VolumeKind};
 use keys::{Member, Role, Roles, Scope, Standing, Statement};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The state of a node that counts.
+pub(super) const ACTIVE: &str = "active";
+
 impl State<'_> {
     pub(super) fn mesh_name(&self) -> String {
         let genesis = keys::StatementId(self.replica.ledger().mesh().0);
@@ -43,16 +46,6 @@ impl State<'_> {
             true => self.replica.my_key(),
             false => member.key,
         };
-        let authority = self.replica.authority();
-        let state = match member.standing {
-            Standing::Active if member.not_after.is_some_and(|end| self.now >= end) => "expired",
-            Standing::Active if authority.is_cloned(&member.key) => "cloned",
-            Standing::Active => "active",
-            Standing::Contested => "contested",
-            Standing::KeyContested => "key-contested",
-            Standing::Revoked(_) => "revoked",
-            Standing::Lapsed => "lapsed",
-        };
         NodeView {
             id: member.id.to_string(),
             name: member.name.to_string(),
@@ -65,7 +58,7 @@ impl State<'_> {
             ends_at: member.not_after.map(|end| end.to_string()),
             key: key.to_string(),
             peer_id: crate::net::peer_id_text(&key.0),
-            state: state.into(),
+            state: self.standing(member).into(),
             revoked: self.revoked(member),
             this_node,
             said_revoked: self
@@ -88,6 +81,20 @@ impl State<'_> {
                     kinds.map(|provider| provider.kind.clone()).collect()
                 })
                 .unwrap_or_default(),
+        }
+    }
+
+    /// How a node stands now, as a word.
+    pub(super) fn standing(&self, member: &Member) -> &'static str {
+        let authority = self.replica.authority();
+        match member.standing {
+            Standing::Active if member.not_after.is_some_and(|end| self.now >= end) => "expired",
+            Standing::Active if authority.is_cloned(&member.key) => "cloned",
+            Standing::Active => ACTIVE,
+            Standing::Contested => "contested",
+            Standing::KeyContested => "key-contested",
+            Standing::Revoked(_) => "revoked",
+            Standing::Lapsed => "lapsed",
         }
     }
 

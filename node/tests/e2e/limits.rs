@@ -114,6 +114,29 @@ fn a_limit_that_is_wrong_or_of_nothing_is_refused_and_only_operators_set_one() {
 }
 
 #[test]
+fn a_server_that_is_only_planned_is_not_limited_and_one_that_is_gone_is_listed_so() {
+    let lab = Lab::new();
+    let (operator, _web) = mesh(&lab);
+    let file = lab.path("plan.toml");
+    fs::write(&file, "[[server]]\nname = \"db9\"\nsite = \"berlin\"\n").unwrap();
+    let path = file.to_str().unwrap();
+    operator.run(&["plan", "apply", path]).ok();
+    let set = |server: &str| operator.run(&["limit", "set", "--server", server, "20MiB/s"]);
+    set("db9").fails(6, &["`db9` is only planned", "limit set --site berlin"]);
+    let remove = |server: &str| operator.run(&["limit", "remove", "--server", server]);
+    remove("db9").fails(5, &["db9"]);
+
+    let state = |limits: &[Value]| limits[0]["server_state"].clone();
+    set("web").ok();
+    assert_eq!(state(&limits(&operator)), Value::Null);
+    operator.run(&["node", "revoke", "web"]).ok();
+    let left = limits(&operator);
+    assert_eq!(state(&left), "revoked");
+    remove(&left[0]["server_id"].as_str().unwrap()[..8]).ok();
+    assert!(limits(&operator).is_empty());
+}
+
+#[test]
 fn limits_are_exported_edited_in_the_file_and_applied() {
     let lab = Lab::new();
     let (operator, _web) = mesh(&lab);
@@ -173,6 +196,8 @@ fn a_limit_slows_blocks_that_move_and_they_go_on_at_once_when_it_is_taken_away()
         sent.is_some_and(|sent| sent >= 192 << 10)
     });
     assert_eq!(view["limits"][0]["now"], "64KiB/s", "{view:#}");
+    let holds = &view["volumes"][0]["progress"]["limit_bytes_per_sec"];
+    assert_eq!(holds, 64 << 10, "{view:#}");
     let removed = ["limit", "remove", "--server", "agent"];
     mesh.operator.run(&removed).ok();
     let view = mesh.until_passes(1);
@@ -180,4 +205,33 @@ fn a_limit_slows_blocks_that_move_and_they_go_on_at_once_when_it_is_taken_away()
     // A block counts before it is through: two of the three are, less what goes at once.
     assert!(millis >= 1_500, "{view:#}");
     mesh.cut_over(&disk);
+}
+
+#[test]
+fn of_a_first_pass_that_is_paused_what_is_durable_is_shown_and_nothing_lags_in_the_end() {
+    let lab = Lab::new();
+    let disk = lab.disk("disk.raw", 8, 1);
+    let mesh = lab.mesh_of_three();
+    mesh.plan(&disk);
+    let set = ["limit", "set", "--server", "agent", "256KiB/s"];
+    mesh.operator.run(&set).ok();
+    mesh.agent.until_event("limit", &["256KiB/s"]);
+    mesh.act("start");
+    mesh.until("a barrier", |view| {
+        view["volumes"][0]["barrier"].as_u64() > Some(0)
+    });
+    mesh.act("pause");
+    let view = mesh.until_stage("paused");
+    let durable = view["volumes"][0]["first_pass_bytes"].as_u64();
+    assert!(durable >= Some(64 << 10), "{view:#}");
+    assert!(durable < Some(8 << 20), "{view:#}");
+    let removed = ["limit", "remove", "--server", "agent"];
+    mesh.operator.run(&removed).ok();
+    mesh.act("resume");
+    mesh.until_passes(1);
+    mesh.cut_over(&disk);
+    let view = mesh.migration();
+    let counters = &view["volumes"][0]["counters"];
+    assert!(counters["barriers"].as_u64() > Some(0), "{view:#}");
+    assert!(counters["lag_secs"].is_null(), "{view:#}");
 }

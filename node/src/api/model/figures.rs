@@ -30,14 +30,24 @@ pub struct ProgressView {
     pub done_bytes: u64,
     /// Payload bytes sent since the agent started.
     pub sent_bytes: u64,
-    /// Source bytes dealt with in a second, over the last 10 s.
+    /// Bytes of the volume dealt with in a second, over the last 10 s: those that were equal,
+    /// zero or skipped count as those that were sent.
     pub bytes_per_sec: u64,
     /// The same over the whole pass.
     pub pass_bytes_per_sec: u64,
-    /// Payload bytes sent in a second, over the last 10 s.
-    pub sent_bytes_per_sec: u64,
+    /// Payload bytes sent in a second, over the last 10 s; none in a pass that has just
+    /// begun.
+    pub sent_bytes_per_sec: Option<u64>,
     /// How long the pass has run.
     pub millis: u64,
+    /// The limit that holds for all that the agent sends together: of a limit that its site
+    /// shares its part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_bytes_per_sec: Option<u64>,
+    /// The pace at which reading is held for the sake of the source's own work; none while
+    /// it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reads_held_bytes_per_sec: Option<u64>,
 }
 
 /// What an agent counted of a volume since it started.
@@ -57,9 +67,10 @@ pub struct CountersView {
     pub saved_by_references: u64,
     /// Barriers that became durable.
     pub barriers: u64,
-    /// How long ago the last of them did.
+    /// How long ago the last of them did; none once the volume is cut over.
     pub barrier_age_secs: Option<u64>,
-    /// How long ago the last complete pass began: all that is older is in the copy.
+    /// How long ago the last complete pass began: all that is older is in the copy. None
+    /// once the volume is cut over: what is written to the source later is not to reach it.
     pub lag_secs: Option<u64>,
     /// Bytes known to differ that are not durable at the copy yet.
     pub backlog_bytes: u64,
@@ -78,7 +89,8 @@ pub struct RangeView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForecastView {
     /// `unknown`; `fits`: it does now; `converges`; `uncertain`: it may, or it may not;
-    /// `diverges`: it will not.
+    /// `diverges`: it will not; `cutover`: one is under way, and nothing is foreseen, since
+    /// the source is to be quiet now.
     pub verdict: String,
     /// Of `unknown`, what is missing: `first-pass`, `changes` (a second pass), `link` (a
     /// pass that sends enough), `standstill`, or `agent-silent` (its agent says nothing of

@@ -49,6 +49,13 @@ impl PlannedLimit {
 pub struct LimitView {
     /// Name of the agent that it is of.
     pub server: Option<String>,
+    /// The same agent's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_id: Option<String>,
+    /// The state of that agent's node, unless it is `active`: the limit then holds for
+    /// nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_state: Option<String>,
     /// The site that it is of.
     pub site: Option<String>,
     /// Which rate holds when.

@@ -65,6 +65,10 @@ fn sentence(forecast: &ForecastView) -> Piece {
             Paint::Warn,
         ),
         ("diverges", _) => (format!("will not converge: {}", why(forecast)), Paint::Warn),
+        ("cutover", _) => (
+            "none: the cutover ends with the first whole pass that finds nothing new".to_owned(),
+            Paint::Dim,
+        ),
         _ => (
             format!("not known yet: {}", missing(forecast.because.as_deref())),
             Paint::Dim,
@@ -152,11 +156,15 @@ fn sent(counters: &CountersView) -> Option<String> {
 }
 
 fn barriers(counters: &CountersView) -> Option<String> {
-    let age = counters.barrier_age_secs?;
+    if counters.barriers == 0 {
+        return None;
+    }
+    let last = counters.barrier_age_secs;
+    let last = last.map(|age| format!(", the last {} ago", span(age)));
     Some(format!(
-        "{} durable, the last {} ago",
+        "{} durable{}",
         counters.barriers,
-        span(age)
+        last.unwrap_or_default()
     ))
 }
 
@@ -298,5 +306,14 @@ barriers  12 durable, the last 4 s ago
             assert!(text.contains(said), "{text}");
         }
         assert_eq!(short(&forecast("unknown")), None);
+    }
+
+    #[test]
+    fn in_a_cutover_nothing_is_foreseen_and_nobody_is_warned() {
+        let mut job = job("cutting-over");
+        job.forecast = Some(forecast("cutover"));
+        let text = shown(&job);
+        assert!(text.contains("forecast  none: the cutover ends"), "{text}");
+        assert_eq!(short(&forecast("cutover")), None);
     }
 }

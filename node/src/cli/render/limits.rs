@@ -3,7 +3,7 @@
 //! Not here: the speeds that were measured (`progress`).
 
 use crate::api::model::LimitView;
-use crate::cli::figures::parse_rfc3339;
+use crate::cli::figures::{parse_rfc3339, short_id};
 use crate::cli::page::{Look, Page, Paint, Piece, Table};
 use crate::hours;
 use keys::UnixSecs;
@@ -46,6 +46,14 @@ pub fn list(limits: &[LimitView], look: &Look) -> String {
     }
     page.table(table);
     for limit in limits {
+        if let (Some(state), Some(id)) = (&limit.server_state, &limit.server_id) {
+            let text = format!(
+                "the node of {} is {state}, and its limit holds for nobody: `dunlin limit remove --server {}` takes it away",
+                of(limit),
+                short_id(id)
+            );
+            page.pieces([Piece::new(text, Paint::Warn)]);
+        }
         if !limit.is_readable {
             let text = format!(
                 "the limit of {} cannot be read by this program, and {} holds instead: use a newer program, set it again or remove it",

@@ -2,12 +2,15 @@
 //!
 //! Not here: proofs (`verify`) and live bars (`bars`).
 
+use std::collections::BTreeMap;
+
 use crate::api::model::{ExposureView, JobView, MigrationView};
 use crate::cli::awaited::{Goal, Verdict, judge};
-use crate::cli::figures::{age, bar, exact, short_id, size, took};
+use crate::cli::figures::{age, bar, exact, rate, short_id, size, took};
 use crate::cli::page::{Look, Page, Paint, Piece, Table};
 use crate::cli::task::Verb;
 
+use super::progress::Speed;
 use super::{UNKNOWN, forecast, limits, listed, or_unknown, progress, stage};
 
 /// Cells of a bar in a table.
@@ -23,7 +26,27 @@ pub fn list(migrations: &[MigrationView], look: &Look) -> String {
         return page.finish();
     }
     page.table(table(migrations));
+    for migration in migrations {
+        held(migration, &mut page);
+    }
     page.finish()
+}
+
+/// What the volumes of a migration are held to, a line each.
+pub fn held(migration: &MigrationView, page: &mut Page) {
+    let mut disks: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for job in &migration.volumes {
+        if let Some(what) = progress::held_to(job) {
+            disks.entry(what).or_default().push(&job.name);
+        }
+    }
+    for (what, disks) in disks {
+        let which = match disks.as_slice() {
+            [one] => format!("{}/{one}", migration.name),
+            several => format!("{} ({} disks)", migration.name, several.len()),
+        };
+        page.line(format!("{which} is held to {what}"));
+    }
 }
 
 /// The table of migrations, as in the list and at a glance.
@@ -35,11 +58,12 @@ pub fn table(migrations: &[MigrationView]) -> Table {
         "TO",
         "STAGE",
         "FIRST PASS",
-        "RATE",
+        "DISK RATE",
+        "WIRE RATE",
         "~NEXT",
     ]);
     for migration in migrations {
-        let rate = progress::total_rate(migration).map(crate::cli::figures::rate);
+        let [disk_rate, wire_rate] = rates(progress::total_speed(migration));
         let first_passes = progress::first_passes_percent(migration);
         let first_passes = first_passes.map(|share| bar(share, BAR_CELLS));
         table.row([
@@ -49,11 +73,19 @@ pub fn table(migrations: &[MigrationView]) -> Table {
             to(migration).into(),
             stage(&migration.stage),
             or_unknown(first_passes.as_deref()),
-            or_unknown(rate.as_deref()),
+            disk_rate,
+            wire_rate,
             or_unknown(migration.next.as_deref()),
         ]);
     }
     table
+}
+
+/// Of the disk, and on the wire.
+fn rates(speed: Option<Speed>) -> [Piece; 2] {
+    let disk = speed.map(|speed| rate(speed.disk_bytes));
+    let wire = speed.and_then(|speed| speed.sent_bytes).map(rate);
+    [or_unknown(disk.as_deref()), or_unknown(wire.as_deref())]
 }
 
 fn to(migration: &MigrationView) -> String {
@@ -126,13 +158,14 @@ fn volumes(jobs: &[JobView]) -> Table {
         "STAGE",
         "~STEP",
         "PASS",
-        "RATE",
+        "DISK RATE",
+        "WIRE RATE",
         ">EPOCH",
         ">BARRIER",
         "~REPLICATOR",
     ]);
     for job in jobs {
-        let rate = progress::rate_of(job).map(crate::cli::figures::rate);
+        let [disk_rate, wire_rate] = rates(progress::speed_of(job));
         table.row([
             short_id(&job.volume).into(),
             (&job.name).into(),
@@ -140,7 +173,8 @@ fn volumes(jobs: &[JobView]) -> Table {
             stage(&job.stage),
             (&job.step).into(),
             pass(job).into(),
-            or_unknown(rate.as_deref()),
+            disk_rate,
+            wire_rate,
             job.epoch.to_string().into(),
             job.barrier.to_string().into(),
             or_unknown(job.replicator.as_deref()),
@@ -150,9 +184,13 @@ fn volumes(jobs: &[JobView]) -> Table {
 }
 
 fn pass(job: &JobView) -> String {
+    let percent = || progress::pass_percent(job);
     match (&job.progress, job.passes.last()) {
-        (Some(live), _) => format!("{}: {} %", live.pass, progress::pass_percent(job)),
+        (Some(live), _) => format!("{}: {} %", live.pass, percent()),
         (None, Some(last)) => format!("{}: done", last.pass),
+        (None, None) if progress::held_in_first_pass(job).is_some() => {
+            format!("1: {} %", percent())
+        }
         (None, None) => UNKNOWN.to_owned(),
     }
 }
@@ -172,6 +210,7 @@ fn about(job: &JobView, page: &mut Page) {
         ),
         ("copy at", job.target_path.as_ref().map(Into::into)),
         ("confirmed", confirmation(job)),
+        ("held to", progress::held_to(job).map(Into::into)),
     ];
     page.labelled(standing.into_iter().chain(figures));
     if job.passes.is_empty() {

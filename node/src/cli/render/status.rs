@@ -34,6 +34,7 @@ pub fn page(status: &StatusView, look: &Look) -> String {
     } else {
         page.table(migrations::table(&status.migrations));
         for migration in &status.migrations {
+            migrations::held(migration, &mut page);
             waits(migration, &mut page);
         }
     }

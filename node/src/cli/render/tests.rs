@@ -215,8 +215,8 @@ fn a_migration_shows_its_volumes_reasons_and_passes() {
             "site: hq or dc2, shown is hq",
             "",
             "volumes",
-            "ID        NAME     SIZE  STAGE    STEP     PASS     RATE  EPOCH  BARRIER  REPLICATOR",
-            "7777aaaa  vda   4.0 GiB  stalled  copying  1: done  -         1        3  store",
+            "ID        NAME     SIZE  STAGE    STEP     PASS     DISK RATE  WIRE RATE  EPOCH  BARRIER  REPLICATOR",
+            "7777aaaa  vda   4.0 GiB  stalled  copying  1: done  -          -              1        3  store",
             "",
             "volume vda",
             "because  the replicator is not connected",
@@ -257,9 +257,9 @@ fn a_list_of_migrations_shows_how_far_each_is() {
     assert_eq!(
         shown(&migrations::list(&views, &look())),
         [
-            "ID        NAME   SERVER  TO     STAGE         FIRST PASS          RATE       NEXT",
-            "3f2a91c0  web-1  web     local  initial-sync  [######....]  62 %  256 MiB/s  dunlin migration watch web-1",
-            "3f2a91c0  web-1  web     local  enrolled      [..........]   0 %  -          dunlin migration watch web-1"
+            "ID        NAME   SERVER  TO     STAGE         FIRST PASS          DISK RATE  WIRE RATE  NEXT",
+            "3f2a91c0  web-1  web     local  initial-sync  [######....]  62 %  256 MiB/s  128 MiB/s  dunlin migration watch web-1",
+            "3f2a91c0  web-1  web     local  enrolled      [..........]   0 %  -          -          dunlin migration watch web-1"
         ]
     );
 }
@@ -282,8 +282,8 @@ fn a_glance_shows_what_goes_on_and_what_is_wrong() {
             "listening  /ip4/10.0.0.1/tcp/7430",
             "",
             "migrations",
-            "ID        NAME   SERVER  TO     STAGE   FIRST PASS          RATE  NEXT",
-            "3f2a91c0  web-1  web     local  failed  [..........]   0 %  -     dunlin migration watch web-1",
+            "ID        NAME   SERVER  TO     STAGE   FIRST PASS          DISK RATE  WIRE RATE  NEXT",
+            "3f2a91c0  web-1  web     local  failed  [..........]   0 %  -          -          dunlin migration watch web-1",
             "web-1/vda failed: the source has gone",
             "",
             "warnings",
@@ -452,7 +452,11 @@ fn first_passes_count_by_bytes_over_all_volumes() {
     large.progress = Some(live(GIB));
     let view = migration("started", vec![small, large]);
     assert_eq!(progress::first_passes_percent(&view), Some(50));
-    assert_eq!(progress::total_rate(&view), Some(256 << 20));
+    let speed = progress::Speed {
+        disk_bytes: 256 << 20,
+        sent_bytes: Some(128 << 20),
+    };
+    assert_eq!(progress::total_speed(&view), Some(speed));
     assert_eq!(
         progress::first_passes_percent(&migration("created", vec![])),
         Some(0)
@@ -472,6 +476,70 @@ fn what_is_not_known_any_more_has_no_share_and_no_bar() {
     fresh.length = 0;
     let fresh = migration("created", vec![fresh]);
     assert_eq!(progress::first_passes_percent(&fresh), Some(0));
+}
+
+#[test]
+fn a_first_pass_that_is_held_shows_what_of_it_is_in_the_copy() {
+    let mut held = job("paused");
+    held.step = "paused".into();
+    held.first_pass_bytes = Some(3 * GIB);
+    assert_eq!(progress::pass_percent(&held), 75);
+    let said = " 75 % paused, pass 1, 3.0 GiB of 4.0 GiB in the copy";
+    assert_eq!(progress::line(&held), said);
+    let view = migration("paused", vec![held]);
+    assert_eq!(progress::first_passes_percent(&view), Some(75));
+    let page = migrations::page(&view, &look());
+    assert!(page.contains("1: 75 %"), "{page}");
+    // After a restart nobody knows before it goes on, and nobody says 0.
+    let mut restarted = job("paused");
+    restarted.first_pass_bytes = None;
+    let view = migration("paused", vec![restarted]);
+    assert_eq!(progress::first_passes_percent(&view), None);
+}
+
+#[test]
+fn both_rates_are_told_apart_where_they_are_far_from_each_other() {
+    let mut moving = job("initial-sync");
+    moving.progress = Some(live(GIB));
+    let line = progress::line(&moving);
+    let rates = "pass 1, 256 MiB/s of the disk, 128 MiB/s on the wire, ";
+    assert!(line.contains(rates), "{line}");
+    for sent in [None, Some(250 << 20)] {
+        moving.progress.as_mut().unwrap().sent_bytes_per_sec = sent;
+        let line = progress::line(&moving);
+        assert!(line.contains("pass 1, 256 MiB/s, "), "{line}");
+    }
+}
+
+#[test]
+fn what_a_migration_is_held_to_is_said_wherever_its_rate_is_shown() {
+    let mut slow = job("initial-sync");
+    let mut figures = live(GIB);
+    figures.limit_bytes_per_sec = Some(2 << 20);
+    slow.progress = Some(figures.clone());
+    assert_eq!(progress::holds(&slow), ["limit 2.0 MiB/s"]);
+    figures.reads_held_bytes_per_sec = Some(1 << 20);
+    slow.progress = Some(figures);
+    let line = progress::line(&slow);
+    let short = "limit 2.0 MiB/s, gives way to own work at 1.0 MiB/s";
+    assert!(line.contains(short), "{line}");
+    let why = "a limit of 2.0 MiB/s for all disks of this server together; reading 1.0 MiB/s, since what the server itself writes slows";
+    let one = format!("web-1/vda is held to {why}");
+    let all = format!("web-1 (2 disks) is held to {why}");
+    let view = |disks| migration("started", disks);
+    let lists = |page: &str, line: &str| page.lines().any(|shown| shown == line);
+    let page = migrations::list(&[view(vec![slow.clone()])], &look());
+    assert!(lists(&page, &one), "{page}");
+    let page = migrations::page(&view(vec![slow.clone()]), &look());
+    assert!(page.contains(&format!("held to  {why}")), "{page}");
+    let mut glance = status();
+    glance.migrations = vec![view(vec![slow.clone(), slow.clone()])];
+    let page = status::page(&glance, &look());
+    assert!(lists(&page, &all), "{page}");
+    // Between passes, and once it is paused, nothing is held.
+    slow.stage = "paused".into();
+    assert_eq!(progress::held_to(&slow), None);
+    assert!(progress::holds(&slow).is_empty());
 }
 
 fn check(check: &str, state: CheckState, todo: Option<&str>) -> CheckView {
@@ -573,6 +641,7 @@ fn a_speed_check_shows_way_round_trip_and_both_directions() {
 fn limits_are_shown_with_what_holds_now_and_until_when() {
     let site = LimitView {
         server: None,
+        server_id: None,
         site: Some("hq".into()),
         timetable: "100Mbit/s".into(),
         now: "100Mbit/s".into(),
@@ -615,6 +684,18 @@ fn limits_are_shown_with_what_holds_now_and_until_when() {
     let page = migrations::page(&moved, &look());
     assert!(page.contains("(Europe/Berlin), polite\n"), "{page}");
     assert!(limits::list(&[], &look()).contains("dunlin limit set"));
+}
+
+#[test]
+fn the_limit_of_a_server_that_does_not_count_any_more_is_listed_as_such() {
+    let gone = LimitView {
+        server_state: Some("revoked".into()),
+        ..limit()
+    };
+    let page = limits::list(&[gone], &look());
+    let said = "the node of server web is revoked, and its limit holds for nobody: `dunlin limit remove --server bb001122` takes it away";
+    assert!(shown(&page).contains(&said), "{page}");
+    assert!(!limits::list(&[limit()], &look()).contains("holds for nobody"));
 }
 
 #[test]

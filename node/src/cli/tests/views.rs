@@ -95,6 +95,7 @@ pub fn job(stage: &str) -> JobView {
         unconfirmed: None,
         passes: Vec::new(),
         progress: None,
+        first_pass_bytes: Some(0),
         counters: None,
         forecast: None,
     }
@@ -118,8 +119,10 @@ pub fn live(done_bytes: u64) -> ProgressView {
         sent_bytes: done_bytes / 2,
         bytes_per_sec: 256 << 20,
         pass_bytes_per_sec: 256 << 20,
-        sent_bytes_per_sec: 128 << 20,
+        sent_bytes_per_sec: Some(128 << 20),
         millis: 4_000,
+        limit_bytes_per_sec: None,
+        reads_held_bytes_per_sec: None,
     }
 }
 
@@ -229,6 +232,7 @@ pub fn proven(source: Option<&str>, target: Option<&str>) -> VerifyView {
 pub fn limit() -> LimitView {
     LimitView {
         server: Some("web".into()),
+        server_id: Some(agent().id),
         timetable: "08:00,20MiB/s 18:00,off".into(),
         zone: "Europe/Berlin".into(),
         zone_is_known: true,

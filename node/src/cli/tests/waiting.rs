@@ -134,7 +134,7 @@ async fn waiting_tells_each_change_once_and_ends_with_the_result() {
     assert_eq!(
         err,
         "web-1/vda: enrolled (copying)\n\
-         web-1/vda:  50 % initial-sync (copying), pass 1, 256 MiB/s, 8 s left, 2.0 GiB of 4.0 GiB, 1.0 GiB sent\n\
+         web-1/vda:  50 % initial-sync (copying), pass 1, 256 MiB/s of the disk, 128 MiB/s on the wire, 8 s left, 2.0 GiB of 4.0 GiB, 1.0 GiB sent\n\
          web-1/vda: replicating (copying)\n"
     );
 }

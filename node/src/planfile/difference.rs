@@ -267,21 +267,16 @@ fn sound(line: usize, written: &PlannedServer) -> Result<(), Fault> {
 
 /// Limits are found by whom they are of: there is one of each.
 fn limits(sides: Sides<'_>, difference: &mut Difference) -> Result<(), Fault> {
-    let Sides {
-        file,
-        base,
-        current,
-        names,
-    } = sides;
+    let names = sides.names;
     let by_whom = |limits: &[PlannedLimit]| -> HashMap<LimitOf, PlannedLimit> {
         let limits = limits.iter();
         limits
             .map(|limit| (whom(limit, names), limit.clone()))
             .collect()
     };
-    let (before, now) = (by_whom(&base.limits), by_whom(&current.limits));
+    let (before, now) = (by_whom(&sides.base.limits), by_whom(&sides.current.limits));
     let mut kept: HashMap<LimitOf, usize> = HashMap::new();
-    for (line, written) in &file.limits {
+    for (line, written) in &sides.file.limits {
         let fault = |why: String| Fault { line: *line, why };
         let written = PlannedLimit {
             timetable: as_shown(&written.timetable).map_err(fault)?,
@@ -310,7 +305,7 @@ fn limits(sides: Sides<'_>, difference: &mut Difference) -> Result<(), Fault> {
             difference.edits.push(PlanEdit::SetLimit(written));
         }
     }
-    let gone = base.limits.iter().filter(|limit| {
+    let gone = sides.base.limits.iter().filter(|limit| {
         let of = whom(limit, names);
         !kept.contains_key(&of) && now.contains_key(&of)
     });
@@ -334,14 +329,9 @@ fn as_shown(timetable: &str) -> Result<String, String> {
 }
 
 fn migrations(sides: Sides<'_>, difference: &mut Difference) -> Result<(), Fault> {
-    let Sides {
-        file,
-        base,
-        current,
-        names,
-    } = sides;
-    let before = Entries::of(&base.migrations, &file.migrations);
-    let now = Entries::of(&current.migrations, &file.migrations);
+    let (file, names) = (sides.file, sides.names);
+    let before = Entries::of(&sides.base.migrations, &file.migrations);
+    let now = Entries::of(&sides.current.migrations, &file.migrations);
     let mut kept = Lines::default();
     let mut created = vec![];
     for (line, written) in &file.migrations {
@@ -378,7 +368,7 @@ fn migrations(sides: Sides<'_>, difference: &mut Difference) -> Result<(), Fault
         let id = migration.id.as_deref().unwrap_or_default();
         !kept.ids.contains_key(id) && now.by_id.contains_key(id)
     };
-    difference.migrations_left_out = base.migrations.iter().filter(gone).count();
+    difference.migrations_left_out = sides.base.migrations.iter().filter(gone).count();
     Ok(())
 }
 

@@ -211,18 +211,14 @@ impl Authority {
     /// Every grant that is good at `wall` with every replicator that may use it: neither
     /// the grant nor one of the two ends was revoked or is over.
     pub fn live_pairs(&self, wall: UnixSecs) -> impl Iterator<Item = (Pair, &Grant)> {
-        let stands = move |id: &NodeId, role: Role| {
-            self.member(id).is_some_and(|member| {
-                let standing = self.standing(wall, &member.key, role);
-                standing.is_ok_and(|standing| standing.id == *id)
-            })
-        };
         let live = self.grants.iter().filter(move |(_, state)| {
-            !state.revoked && wall < state.not_after && stands(&state.grant.agent, Role::Agent)
+            !state.revoked
+                && wall < state.not_after
+                && self.stands(wall, &state.grant.agent, Role::Agent)
         });
         live.flat_map(move |(id, state)| {
             let pool = state.grant.replicators.iter();
-            let standing = pool.filter(move |node| stands(node, Role::Replicator));
+            let standing = pool.filter(move |node| self.stands(wall, node, Role::Replicator));
             standing.map(move |replicator| {
                 let pair = Pair {
                     grant: *id,
@@ -230,6 +226,22 @@ impl Authority {
                 };
                 (pair, &state.grant)
             })
+        })
+    }
+
+    /// Whether a grant is good at `wall` for this replicator, as one of [`Self::live_pairs`].
+    pub fn is_live(&self, wall: UnixSecs, state: &GrantState, replicator: &NodeId) -> bool {
+        !state.revoked
+            && wall < state.not_after
+            && state.grant.replicators.contains(replicator)
+            && self.stands(wall, &state.grant.agent, Role::Agent)
+            && self.stands(wall, replicator, Role::Replicator)
+    }
+
+    fn stands(&self, wall: UnixSecs, id: &NodeId, role: Role) -> bool {
+        self.member(id).is_some_and(|member| {
+            let standing = self.standing(wall, &member.key, role);
+            standing.is_ok_and(|standing| standing.id == *id)
         })
     }
 

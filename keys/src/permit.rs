@@ -120,6 +120,14 @@ pub enum Denied {
         /// Who asked.
         agent: PublicKey,
     },
+    /// The grant's agent is not the one from which the plan moves.
+    #[error("grant {} is for {}, which is not the source of its migration", .grant.short(), .agent.short())]
+    NotTheSource {
+        /// The grant.
+        grant: StatementId,
+        /// Who asked.
+        agent: PublicKey,
+    },
     /// The replicator is not in the grant's pool.
     #[error("grant {} does not name replicator {}", .grant.short(), .replicator.short())]
     AnotherReplicator {

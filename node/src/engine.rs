@@ -171,8 +171,8 @@ pub struct Engine {
     receiving: BTreeMap<JobId, Receiving>,
     /// Where contents of copies here were seen, once it was needed.
     fingerprints: Option<Arc<FingerprintIndex>>,
-    /// The copies that running sessions of a domain may look into.
-    scopes: BTreeMap<DedupDomain, Scope>,
+    /// The copies that running sessions may look into, and the domain that each came with.
+    scopes: BTreeMap<JobId, (DedupDomain, Scope)>,
     checks: speed::Checks,
     /// Keeps all sending sessions to what limits say.
     pacer: Pacer,

@@ -12,7 +12,7 @@ use blocks::RefusalCode;
 use codec::Wire;
 use crdt::plan::Desired;
 use crdt::report::TargetState;
-use keys::{DedupDomain, Denied, Epoch, Permit, PublicKey, ReceiveBlocks};
+use keys::{DedupDomain, Denied, Epoch, Grant, Permit, PublicKey, ReceiveBlocks};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -118,20 +118,15 @@ impl Replicator {
     /// which none is, or several that do not agree, shares with no other and is left out.
     pub fn dedup_domains(&self, situation: &Situation<'_>) -> BTreeMap<JobId, DedupDomain> {
         let mut found: BTreeMap<JobId, Option<DedupDomain>> = BTreeMap::new();
-        let authority = situation.authority;
-        // Of a migration that is over too: what it brought is as good to refer to.
-        for (pair, grant) in authority.live_pairs(situation.now.wall) {
-            let state = authority.grant(&pair.grant);
-            let Some(state) = state.filter(|_| pair.replicator == situation.me) else {
-                continue;
-            };
+        for (_, state) in situation.authority.grants() {
             let domain = (!state.forked).then_some(state.dedup_domain);
-            for volume in &grant.volumes {
-                let job = JobId {
-                    migration: grant.migration,
-                    volume: *volume,
-                };
-                if self.records.contains_key(&job) {
+            for job in self.copies_of(&state.grant) {
+                // Of a migration that is over too: what it brought is as good to refer to.
+                if situation.is_for_source(&job, state)
+                    && situation
+                        .authority
+                        .is_live(situation.now.wall, state, &situation.me)
+                {
                     let had = found.entry(job).or_insert(domain);
                     *had = had.filter(|had| Some(*had) == domain);
                 }
@@ -141,6 +136,30 @@ impl Replicator {
         agreed
             .filter_map(|(job, domain)| Some((job, domain?)))
             .collect()
+    }
+
+    /// What a session for this job, under a permit of this domain, may be made of; nothing
+    /// but its own copy where the job is not in that domain (any more).
+    pub fn shared(
+        &self,
+        domains: &BTreeMap<JobId, DedupDomain>,
+        job: &JobId,
+        domain: DedupDomain,
+    ) -> Vec<&Record> {
+        if domains.get(job) != Some(&domain) {
+            return vec![];
+        }
+        let of_it = domains.iter().filter(|(_, of)| **of == domain);
+        of_it.filter_map(|(job, _)| self.records.get(job)).collect()
+    }
+
+    /// The copies here that a grant is about.
+    fn copies_of<'a>(&'a self, grant: &'a Grant) -> impl Iterator<Item = JobId> + 'a {
+        let jobs = grant.volumes.iter().map(|volume| JobId {
+            migration: grant.migration,
+            volume: *volume,
+        });
+        jobs.filter(|job| self.records.contains_key(job))
     }
 
     /// Decides about a stream that `from` opened with `ticket`, for a volume of

@@ -9,6 +9,7 @@ use crate::{JobId, Now};
 use crdt::plan::{Desired, MigrationPlan, Plan};
 use crdt::report::{JobReport, JobRole, Report, Stage, TargetState};
 use crdt::reports::Reports;
+use keys::authority::GrantState;
 use keys::lease::{Pair, Span};
 use keys::permit::Move;
 use keys::proof::{End, RootProof};
@@ -245,7 +246,9 @@ impl Situation<'_> {
         last
     }
 
-    /// The replicator's end of the check, for what a ticket claims.
+    /// The replicator's end of the check, for what a ticket claims. Of the plan, where it is
+    /// known: that the grant is for its source, or any operator could have its own agent
+    /// write to a copy, and learn of it.
     pub fn receive_permit(
         &self,
         job: &JobId,
@@ -253,7 +256,21 @@ impl Situation<'_> {
         agent: PublicKey,
     ) -> Result<Permit<ReceiveBlocks>, Denied> {
         let asked = self.asked(job, grant, agent, self.my_key);
-        self.authority.permit_receive(self.now, self.leases, &asked)
+        let permit = self
+            .authority
+            .permit_receive(self.now, self.leases, &asked)?;
+        let state = self.authority.grant(&grant);
+        let is_source = state.is_some_and(|state| self.is_for_source(job, state));
+        match self.migration(job).is_none() || is_source {
+            true => Ok(permit),
+            false => Err(Denied::NotTheSource { grant, agent }),
+        }
+    }
+
+    /// Whether a grant is for the node from which the plan moves this.
+    pub fn is_for_source(&self, job: &JobId, state: &GrantState) -> bool {
+        self.migration(job)
+            .is_some_and(|plan| plan.source == state.grant.agent)
     }
 
     fn asked(

@@ -8,6 +8,7 @@ use crate::net::BlockStream;
 use crate::speed::{self, Begins, SpeedError};
 use crate::transfer::{
     self, Copy, Leave, OpenFrame, Progress, ReceiveError, ReceiveEvent, ReceiveJob, References,
+    Scope,
 };
 use blocks::speed::ToAnswerer;
 use blocks::{RefusalCode, Root};
@@ -17,7 +18,6 @@ use keys::{DedupDomain, Denied, Permit, PublicKey, ReceiveBlocks};
 use roles::proof::{SealedProof, Subject};
 use roles::replicator::{Admitted, Record, Refusal};
 use roles::{JobId, Note, Now, Ticket};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -194,7 +194,7 @@ impl Engine {
             tag: tag(&job, record.epoch),
             fresh,
             barrier: record.barrier,
-            references: self.references(domain),
+            references: self.references(record.job, domain),
             progress: progress.clone(),
             commit: self.committer(record.clone()),
             prove: self.prover(record),
@@ -216,10 +216,11 @@ impl Engine {
         self.report.soon();
     }
 
-    /// What a session of this domain may refer to; none where no index can be had.
-    fn references(&mut self, domain: DedupDomain) -> Option<References> {
+    /// What a session for this job may refer to; none where no index can be had.
+    fn references(&mut self, job: JobId, domain: DedupDomain) -> Option<References> {
         let index = self.index_of_contents()?;
-        let scope = self.scopes.entry(domain).or_default().clone();
+        let scope = Scope::default();
+        self.scopes.insert(job, (domain, scope.clone()));
         self.refresh_scopes();
         Some(References::new(index, scope, domain))
     }
@@ -256,29 +257,27 @@ impl Engine {
         }
     }
 
-    /// Sessions look into the copies of their own domain that are here now.
+    /// Sessions look into the copies of their own domain that are here now, as long as their
+    /// own job is in it.
     fn refresh_scopes(&mut self) {
-        self.scopes.retain(|_, scope| scope.is_used());
+        self.scopes.retain(|_, (_, scope)| scope.is_used());
         if self.scopes.is_empty() {
             return;
         }
         let domains = self
             .situation()
             .map(|now| self.replicator.dedup_domains(&now));
-        let mut copies: BTreeMap<DedupDomain, BTreeMap<[u8; 16], Copy>> = BTreeMap::new();
-        for (job, domain) in domains.unwrap_or_default() {
-            let Some(record) = self.replicator.record(&job) else {
-                continue;
-            };
-            let copy = Copy {
-                path: PathBuf::from(&record.path),
-                length: record.length,
-            };
-            let of_it = copies.entry(domain).or_default();
-            of_it.insert(tag(&job, record.epoch), copy);
-        }
-        for (domain, scope) in &self.scopes {
-            scope.set(copies.remove(domain).unwrap_or_default());
+        let domains = domains.unwrap_or_default();
+        for (job, (domain, scope)) in &self.scopes {
+            let shared = self.replicator.shared(&domains, job, *domain);
+            let copies = shared.into_iter().map(|record| {
+                let copy = Copy {
+                    path: PathBuf::from(&record.path),
+                    length: record.length,
+                };
+                (tag(&record.job, record.epoch), copy)
+            });
+            scope.set(copies.collect());
         }
     }
 

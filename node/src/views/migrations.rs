@@ -13,7 +13,7 @@ use crdt::{
 };
 use keys::authority::GrantState;
 use keys::proof::End;
-use keys::{Denied, Standing, VolumeId};
+use keys::{Denied, Name, Standing, VolumeId};
 use roles::JobId;
 use roles::launch::{Evidence, Stated, Unconfirmed};
 
@@ -177,12 +177,14 @@ impl State<'_> {
         grants.filter(|state| !state.revoked && self.now < state.not_after)
     }
 
-    /// The group that its grants agree on.
+    /// The group that its grants agree on; grants of operators of other scopes do not, even
+    /// where they name the same one.
     fn dedup_group(&self, plan: &MigrationPlan) -> Option<String> {
-        let mut groups = self.good_grants(plan).map(|state| &state.grant.dedup_group);
-        let first = groups.next()?.as_ref()?;
-        let is_one = groups.all(|group| group.as_ref() == Some(first));
-        is_one.then(|| first.to_string())
+        let mut grants = self.good_grants(plan).filter(|state| !state.forked);
+        let first = grants.next()?;
+        let is_one = grants.all(|state| state.dedup_domain == first.dedup_domain);
+        let group = first.grant.dedup_group.as_ref();
+        group.filter(|_| is_one).map(Name::to_string)
     }
 
     /// Of the good grants that which exposes most.

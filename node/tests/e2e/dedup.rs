@@ -3,7 +3,8 @@
 
 use crate::harness::{Lab, Mesh, Node, eventually, passes_of};
 use serde_json::Value;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 const MIB: usize = 16;
@@ -51,6 +52,11 @@ fn blocks_that_a_disk_of_the_same_group_brought_are_not_sent_again_and_others_ar
     plan(&mesh, &mesh.agent, &disk, "one");
     plan(&mesh, &twin, &copies[0], "other");
     plan(&mesh, &twin, &copies[1], "alike");
+    // The second half of it comes later.
+    let half = (MIB << 20) / 2;
+    let content = fs::read(&disk).unwrap();
+    let alike = OpenOptions::new().write(true).open(&copies[1]).unwrap();
+    alike.write_all_at(&vec![0; half], half as u64).unwrap();
 
     let whole = (MIB << 20) as u64;
     let group = ["--dedup-group", "web"];
@@ -61,6 +67,28 @@ fn blocks_that_a_disk_of_the_same_group_brought_are_not_sent_again_and_others_ar
     assert_eq!((sent, view["dedup_group"].as_str()), (whole, None));
     let (sent, view) = first_pass(&mesh, "alike", &group);
     assert_eq!((sent, view["dedup_group"].as_str()), (0, Some("web")));
+
+    // One leaves the group while the session of the other runs.
+    let left = ["migration", "start", "one", "--no-dedup-group"];
+    mesh.operator.run(&left).ok();
+    eventually("the replicator knows it", || {
+        let view = mesh.replicator.run(&["migration", "show", "one"]).ok();
+        view["dedup_group"].is_null().then_some(())
+    });
+    alike.write_all_at(&content[half..], half as u64).unwrap();
+    let sent = eventually("it is brought up to date", || {
+        let view = mesh.operator.run(&["migration", "show", "alike"]).ok();
+        let passes = view["volumes"][0]["passes"].as_array()?.clone();
+        let sum = |field: &str| {
+            passes
+                .iter()
+                .map(|pass| pass[field].as_u64().unwrap())
+                .sum()
+        };
+        let blocks: u64 = sum("blocks");
+        (blocks as usize >= (half + half) / 65536).then(|| sum("bytes_sent"))
+    });
+    assert_eq!(sent, half as u64, "one's content is found still");
 
     // What is not said again stays, and what is replaces the grant.
     let start = |options: &[&str]| {
@@ -74,4 +102,46 @@ fn blocks_that_a_disk_of_the_same_group_brought_are_not_sent_again_and_others_ar
     mesh.operator
         .run(&["migration", "start", "alike", "--dedup-group", "two words"])
         .fails(2, &["`two words` cannot be a name"]);
+}
+
+#[test]
+fn terms_that_another_operator_granted_are_not_changed_behind_its_back() {
+    let lab = Lab::new();
+    let mesh = lab.mesh_of_three();
+    let root_key = mesh.operator.folder.join("root.key");
+    let mut second = lab.node("second");
+    let invite = [
+        "--role",
+        "operator",
+        "--root-key",
+        root_key.to_str().unwrap(),
+    ];
+    second.join(&mesh.operator.invite(&invite)).ok();
+    second.start();
+    let disk = lab.disk("one.img", 2, 7);
+    mesh.plan(&disk);
+    mesh.operator
+        .run(&["migration", "start", "m", "--lease", "1h"])
+        .ok();
+    let start = |options: &[&str]| {
+        let start = [&["migration", "start", "m"][..], options].concat();
+        second.run(&start)
+    };
+    let grants = || {
+        let status = second.status();
+        status["heads"]["ledger"].clone()
+    };
+    eventually("the second operator knows that it is started", || {
+        let view = second.run(&["migration", "show", "m"]).ok();
+        view["exposure"].is_object().then_some(())
+    });
+    let before = grants();
+    for options in [&["--lease", "2h"][..], &["--dedup-group", "web"]] {
+        start(options).fails(6, &["granted by operator operator with other terms"]);
+    }
+    // Nothing was signed for that, and what is so already is no change.
+    start(&[]).ok();
+    start(&["--lease", "1h", "--no-dedup-group"]).ok();
+    assert_eq!(grants(), before);
+    assert!(!before.is_null());
 }

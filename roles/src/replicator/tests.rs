@@ -8,7 +8,7 @@ use crate::world::{
 };
 use crdt::Level;
 use keys::proof::End;
-use keys::{Identity, MigrationId, Name, Statement, StatementId, UnixSecs, VolumeId};
+use keys::{Identity, MigrationId, Name, Role, Statement, StatementId, UnixSecs, VolumeId};
 
 fn ready() -> (World, StatementId) {
     let mut world = World::new();
@@ -291,27 +291,42 @@ fn copies_of_deleted_migrations_are_forgotten_and_no_others() {
     assert_eq!(replicator.records().count(), 0);
 }
 
-/// A replicator that has a copy of each of three migrations.
-fn with_copies() -> Replicator {
+/// A mesh with three more migrations, of which this replicator has a copy each.
+fn with_copies() -> (World, Replicator) {
+    let mut world = World::new();
+    let planned = world.situation(AGENT, NOW).migration(&JOB).unwrap().clone();
     let jobs = [1, 2, 3].map(|migration| JobId {
         migration: MigrationId([migration; 16]),
         volume: JOB.volume,
     });
-    Replicator::new(jobs.map(|job| Record {
+    for job in jobs {
+        let plan = crdt::MigrationPlan {
+            id: job.migration,
+            name: job.to_string(),
+            ..planned.clone()
+        };
+        world.edit(|edit| edit.create_migration(&plan));
+    }
+    let records = jobs.map(|job| Record {
         job,
         epoch: Epoch(1),
         path: "/volumes/1".into(),
         length: LENGTH,
         barrier: 1,
         root: None,
-    }))
+    });
+    (world, Replicator::new(records))
 }
 
-/// A grant of a migration to a group, to this replicator.
-fn group_grant(world: &mut World, migration: u8, group: Option<&str>, to: u8) -> StatementId {
+/// A grant of a migration to a group, for an agent and to a replicator.
+fn group_grant(
+    world: &mut World,
+    (migration, group): (u8, Option<&str>),
+    (agent, to): (u8, u8),
+) -> StatementId {
     let grant = keys::Grant {
         migration: MigrationId([migration; 16]),
-        agent: world.id(AGENT),
+        agent: world.id(agent),
         replicators: vec![world.id(to)],
         volumes: vec![JOB.volume],
         not_after: UnixSecs(9_000),
@@ -321,6 +336,8 @@ fn group_grant(world: &mut World, migration: u8, group: Option<&str>, to: u8) ->
     };
     world.state(OPERATOR, Statement::Grant(grant))
 }
+
+const HERE: (u8, u8) = (AGENT, REPLICATOR);
 
 /// The copies of each domain, by their migrations' numbers.
 fn sharing(world: &World, replicator: &Replicator) -> Vec<Vec<u8>> {
@@ -335,28 +352,80 @@ fn sharing(world: &World, replicator: &Replicator) -> Vec<Vec<u8>> {
 
 #[test]
 fn copies_share_where_good_grants_to_this_replicator_name_one_group() {
-    let mut world = World::new();
-    let replicator = with_copies();
-    group_grant(&mut world, 1, Some("web"), REPLICATOR);
-    let second = group_grant(&mut world, 2, Some("web"), REPLICATOR);
-    group_grant(&mut world, 3, None, REPLICATOR);
+    let (mut world, replicator) = with_copies();
+    group_grant(&mut world, (1, Some("web")), HERE);
+    let second = group_grant(&mut world, (2, Some("web")), HERE);
+    group_grant(&mut world, (3, None), HERE);
     // Of what is not here nothing is said.
-    group_grant(&mut world, 4, Some("web"), REPLICATOR);
+    group_grant(&mut world, (9, Some("web")), HERE);
     assert_eq!(sharing(&world, &replicator), [vec![1, 2], vec![3]]);
     world.revoke(OPERATOR, second);
     assert_eq!(sharing(&world, &replicator), [vec![1], vec![3]]);
+    let later = Now {
+        wall: UnixSecs(9_000),
+        ..NOW
+    };
+    let over = replicator.dedup_domains(&world.situation(REPLICATOR, later));
+    assert!(over.is_empty(), "{over:?}");
 }
 
 #[test]
 fn a_copy_whose_grants_do_not_agree_or_are_for_another_replicator_shares_with_nobody() {
-    let mut world = World::new();
-    let replicator = with_copies();
+    let (mut world, replicator) = with_copies();
     for group in [Some("web"), None, Some("web")] {
-        group_grant(&mut world, 1, group, REPLICATOR);
+        group_grant(&mut world, (1, group), HERE);
     }
-    group_grant(&mut world, 2, Some("web"), OTHER_REPLICATOR);
-    group_grant(&mut world, 3, Some("web"), REPLICATOR);
+    group_grant(&mut world, (2, Some("web")), (AGENT, OTHER_REPLICATOR));
+    group_grant(&mut world, (3, Some("web")), HERE);
     assert_eq!(sharing(&world, &replicator), [[3]]);
+}
+
+#[test]
+fn a_session_is_made_of_what_shares_with_its_job_as_long_as_that_is_in_its_domain() {
+    let (mut world, replicator) = with_copies();
+    let first = group_grant(&mut world, (1, Some("web")), HERE);
+    group_grant(&mut world, (2, Some("web")), HERE);
+    let domain = world.authority.grant(&first).unwrap().dedup_domain;
+    let job = JobId {
+        migration: MigrationId([1; 16]),
+        volume: JOB.volume,
+    };
+    let shared = |world: &World| {
+        let domains = replicator.dedup_domains(&world.situation(REPLICATOR, NOW));
+        let shared = replicator.shared(&domains, &job, domain);
+        let numbers = shared.iter().map(|record| record.job.migration.0[0]);
+        numbers.collect::<Vec<u8>>()
+    };
+    assert_eq!(shared(&world), [1, 2]);
+    // Another grant says that it is in no group: the session's own does not count alone.
+    group_grant(&mut world, (1, None), HERE);
+    assert!(shared(&world).is_empty());
+    world.revoke(OPERATOR, first);
+    assert!(shared(&world).is_empty());
+}
+
+#[test]
+fn a_grant_for_an_agent_from_which_the_plan_does_not_move_opens_nothing() {
+    let (mut world, grant) = ready();
+    const OTHER_AGENT: u8 = 9;
+    world.enrol(OTHER_AGENT, &[Role::Agent]);
+    let foreign = group_grant(
+        &mut world,
+        (JOB.migration.0[0], Some("web")),
+        (OTHER_AGENT, REPLICATOR),
+    );
+    world.vouch(NOW);
+    let replicator = Replicator::default();
+    let own = admit(&world, &replicator, &key(AGENT), &ticket(&world, grant, 1)).unwrap();
+    let replicator = Replicator::new([own.record]);
+    let ticket = ticket(&world, foreign, 1);
+    let refused = admit(&world, &replicator, &key(OTHER_AGENT), &ticket).unwrap_err();
+    assert_eq!(refused.code, RefusalCode::NotAuthorised);
+    assert!(refused.note.text.contains("not the source"), "{refused:?}");
+    // Nor does it say anything of whose content the copy shares.
+    let domains = replicator.dedup_domains(&world.situation(REPLICATOR, NOW));
+    let domain = world.authority.grant(&grant).unwrap().dedup_domain;
+    assert_eq!(domains, [(JOB, domain)].into());
 }
 
 #[test]

@@ -50,11 +50,19 @@ impl Engine {
         }
         self.refuse_if_moved_elsewhere(action, &plan)?;
         let good = self.good_grants(&plan);
-        let kept = self.kept_terms(&plan, &good);
-        let terms = asked_terms(kept, &options)?;
-        let grant = match good.iter().all(|(_, has)| *has == terms) {
-            true if !good.is_empty() => None,
-            _ => Some(self.sign_grant(&plan, terms)?),
+        let asked = Asked::read(&options)?;
+        let others: Vec<StatementId> = good
+            .iter()
+            .filter(|(_, terms)| !asked.is_in(terms))
+            .map(|(id, _)| *id)
+            .collect();
+        let grant = match good.is_empty() || !others.is_empty() {
+            false => None,
+            true => {
+                self.refuse_if_others_stand(action, &plan, &others)?;
+                let terms = asked.over(self.kept_terms(&plan, &good));
+                Some(self.sign_grant(&plan, terms)?)
+            }
         };
         let id = plan.id;
         self.edit(move |edit| {
@@ -63,11 +71,9 @@ impl Engine {
             }
             edit.set_desired(id, Desired::Started)
         })?;
-        if grant.is_some() {
-            // They would go on exposing what they did.
-            for (old, _) in good {
-                self.revoke(old, "replaced by a grant with other terms")?;
-            }
+        // They would go on exposing what they did.
+        for old in others {
+            self.revoke(old, "replaced by a grant with other terms")?;
         }
         self.view(&plan.id)
     }
@@ -86,6 +92,31 @@ impl Engine {
         let state = format!("of disk {disk}, which migration {other} moves already");
         let allowed =
             format!("cut {other} over, pause it or delete it first: a disk has one copy at a time");
+        Err(refused(action, plan, &state, &allowed))
+    }
+
+    /// A grant with other terms that only its own signer can take back would stand beside a
+    /// new one, and count as before.
+    fn refuse_if_others_stand(
+        &self,
+        action: &'static str,
+        plan: &MigrationPlan,
+        grants: &[StatementId],
+    ) -> Result<(), CallError> {
+        let authority = self.replica.authority();
+        let me = self.replica.me();
+        let mut signers = grants
+            .iter()
+            .filter_map(|id| Some(authority.grant(id)?.signer));
+        let other = signers.find(|signer| !me.is_some_and(|me| authority.is_node(me, *signer)));
+        let Some(other) = other else {
+            return Ok(());
+        };
+        let name = self.name_of(&other);
+        let state = format!("granted by operator {name} with other terms");
+        let allowed = format!(
+            "start it with these on the node {name}, or take that grant back with `dunlin migration delete --root-key FILE` and plan it anew"
+        );
         Err(refused(action, plan, &state, &allowed))
     }
 
@@ -142,7 +173,7 @@ impl Engine {
 }
 
 /// What of a grant people choose.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Terms {
     span: Span,
     dedup_group: Option<Name>,
@@ -157,24 +188,46 @@ impl Terms {
     }
 }
 
-/// What is kept, apart from what is asked for.
-fn asked_terms(kept: Terms, options: &ActionOptions) -> Result<Terms, CallError> {
-    let dedup_group = match options.dedup_group.as_deref() {
-        None => kept.dedup_group,
-        Some("") => None,
-        Some(group) => Some(Name::new(group).map_err(usage)?),
-    };
-    let Span {
-        lease_secs,
-        autonomy_secs,
-    } = kept.span;
-    Ok(Terms {
-        span: Span {
-            lease_secs: options.lease_secs.unwrap_or(lease_secs),
-            autonomy_secs: options.autonomy_secs.unwrap_or(autonomy_secs),
-        },
-        dedup_group,
-    })
+/// Terms that somebody asks for; what is none is kept.
+struct Asked {
+    lease_secs: Option<u64>,
+    autonomy_secs: Option<u64>,
+    dedup_group: Option<Option<Name>>,
+}
+
+impl Asked {
+    fn read(options: &ActionOptions) -> Result<Self, CallError> {
+        let dedup_group = match options.dedup_group.as_deref() {
+            None => None,
+            Some("") => Some(None),
+            Some(group) => Some(Some(Name::new(group).map_err(usage)?)),
+        };
+        Ok(Self {
+            lease_secs: options.lease_secs,
+            autonomy_secs: options.autonomy_secs,
+            dedup_group,
+        })
+    }
+
+    /// Whether terms have all of it.
+    fn is_in(&self, terms: &Terms) -> bool {
+        let same = |asked: Option<u64>, had: u64| asked.is_none_or(|asked| asked == had);
+        let group = self.dedup_group.as_ref();
+        same(self.lease_secs, terms.span.lease_secs)
+            && same(self.autonomy_secs, terms.span.autonomy_secs)
+            && group.is_none_or(|asked| *asked == terms.dedup_group)
+    }
+
+    /// Terms with it, and else what they have.
+    fn over(self, kept: Terms) -> Terms {
+        Terms {
+            span: Span {
+                lease_secs: self.lease_secs.unwrap_or(kept.span.lease_secs),
+                autonomy_secs: self.autonomy_secs.unwrap_or(kept.span.autonomy_secs),
+            },
+            dedup_group: self.dedup_group.unwrap_or(kept.dedup_group),
+        }
+    }
 }
 
 /// Whether lease and autonomy are within what a grant may have.

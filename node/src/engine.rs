@@ -38,7 +38,7 @@ use crate::datadir::DataDir;
 use crate::net::{self, Net};
 use crate::speed::SpeedError;
 use crate::store::{OfferedVolume, Store};
-use crate::transfer::{Pace, Pacer, ReceiveEvent, Scope, SendEvent};
+use crate::transfer::{Pace, Pacer, ReceiveEvent, Scope, SendEvent, SharedBuffers};
 use crate::views::{Live, State};
 use agents::AgentSlot;
 use copies::Receiving;
@@ -176,6 +176,8 @@ pub struct Engine {
     checks: speed::Checks,
     /// Keeps all sending sessions to what limits say.
     pacer: Pacer,
+    /// What all sessions share.
+    buffers: SharedBuffers,
     /// What they say now.
     pace: watch::Sender<Pace>,
     limits: limits::Limits,
@@ -266,6 +268,7 @@ impl Engine {
             scopes: BTreeMap::new(),
             checks: speed::Checks::default(),
             pacer: Pacer::new(pace.subscribe()),
+            buffers: SharedBuffers::default(),
             pace,
             limits: limits::Limits::new(clock::now()),
             provisioner: Provisioner::default(),

@@ -54,6 +54,7 @@ pub use receive::{
 };
 pub use references::{Copy, References, Scope};
 pub use send::{SendCommand, SendEvent, SendJob, send};
+pub use share::SharedBuffers;
 
 /// Buffers of one read (1 MiB) in flight at each end, beside what is offered: 16 MiB hides
 /// the time between two threads and the delay of a fast link.

@@ -3,28 +3,31 @@
 //! pick instead, and compares.
 //!
 //! Both ends go through the same steps, one session each but where disks are moved
-//! together. Not here: nodes, and leases:
-//! both ends hold permits as the tests make them.
+//! together. There is one sending end, or one for each of several agents.
+//!
+//! Not here: nodes, and leases: both ends hold permits as the tests make them.
 
 mod steps;
+mod throttled;
+mod together;
 
 use self::steps::{Action, Step};
+use self::throttled::send_throttled;
+use self::together::{send_alone, send_together};
 use crate::net::{self, BlockStream, Event, Net};
+use crate::transfer::tests::noting::{Noting, Written};
 use crate::transfer::tests::world::{World, domain, noise, permits};
 use crate::transfer::{
-    BARRIER_BYTES, Compression, Copy, Leave, Progress, ReceiveEvent, ReceiveJob, References, Scope,
-    SendCommand, SendEvent, SendJob, read_open, receive, send,
+    BARRIER_BYTES, Compression, Copy, Leave, Pacer, Progress, ReceiveEvent, ReceiveJob, References,
+    Scope, SendCommand, SendEvent, SendJob, SharedBuffers, read_open, receive, send,
 };
 use blocks::{BLOCK_SIZE, DirtySet, Geometry};
 use crdt::PassSummary;
-use futures::StreamExt;
-use futures::future::join_all;
-use futures::stream::FuturesUnordered;
 use keys::Identity;
 use libp2p::Multiaddr;
 use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
 use rustix::time::{ClockId, clock_gettime};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -34,13 +37,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{interval, timeout};
 use volumes::FingerprintIndex;
 
 /// Seeds of the keys of both ends.
 const SENDING: u8 = 1;
 const RECEIVING: u8 = 2;
+/// That of the first of several agents; each has the next one.
+const AGENTS: u8 = 16;
 /// How long a session may have nothing to say.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// The index of contents is as large as a replicator's.
@@ -102,6 +107,17 @@ impl End {
         }
     }
 
+    /// Waits for connections with all of these.
+    async fn connected(&mut self, mut peers: BTreeSet<net::PeerKey>) {
+        while !peers.is_empty() {
+            let peer = self.next(|event| match event {
+                Event::Connected(peer) => Some(peer),
+                _ => None,
+            });
+            peers.remove(&peer.await);
+        }
+    }
+
     async fn next<T>(&mut self, pick: impl Fn(Event) -> Option<T>) -> T {
         loop {
             let event = self.events.recv().await.expect("the network runs");
@@ -119,8 +135,22 @@ fn key_of(seed: u8) -> net::PeerKey {
     Identity::from_seed(&[seed; 32]).public().0
 }
 
-fn connected(event: Event) -> Option<()> {
-    matches!(event, Event::Connected(_)).then_some(())
+/// Which of several agents this process is, if it is one of them.
+fn agent() -> Option<String> {
+    setting("DUNLIN_BENCH_AGENT")
+}
+
+/// Seeds of all that send in these steps.
+fn senders(steps: &[Step]) -> Vec<u8> {
+    let agents = steps.iter().find_map(|step| match step.action {
+        // A handful.
+        Action::Agents { agents } => Some(agents as u8),
+        _ => None,
+    });
+    match agents {
+        Some(agents) => (AGENTS..AGENTS + agents).collect(),
+        None => vec![SENDING],
+    }
 }
 
 fn world(disk: &Path) -> World {
@@ -143,38 +173,39 @@ async fn receive_all(steps: Vec<Step>) {
         _ => None,
     });
     let address = address.await;
-    end.net.allow([key_of(SENDING)].into());
+    let senders: BTreeSet<_> = senders(&steps).into_iter().map(key_of).collect();
+    end.net.allow(senders.clone());
     println!("listening={address}");
-    end.next(connected).await;
+    end.connected(senders).await;
     println!("connected=yes");
-    let site = Site::of(&steps);
+    let site = Arc::new(Site::of(&steps));
     for step in steps {
-        let disks = match step.action {
-            Action::Together { disks } => disks,
+        let mut coming = match step.action {
+            Action::Together { disks: count } | Action::Agents { agents: count } => count,
             _ => 1,
         };
-        let mut sessions = FuturesUnordered::new();
-        for _ in 0..disks {
+        // A task each, as a node has it: those of one task would share its turns.
+        let mut sessions = JoinSet::new();
+        while coming > 0 || !sessions.is_empty() {
             let stream = end.next(|event| match event {
                 Event::Stream { stream, .. } => Some(stream),
                 _ => None,
             });
-            let stream = tokio::select! {
-                stream = stream => stream,
-                () = sessions.select_next_some(), if !sessions.is_empty() => {
-                    panic!("a session was over before the last one began")
+            tokio::select! {
+                stream = stream, if coming > 0 => {
+                    coming -= 1;
+                    sessions.spawn(receive_one(stream, site.clone(), step.clone()));
                 }
-            };
-            sessions.push(receive_one(stream, &site, &step));
+                Some(done) = sessions.join_next() => done.unwrap(),
+            }
         }
-        while let Some(()) = sessions.next().await {}
     }
 }
 
-async fn receive_one(mut stream: BlockStream, site: &Site, step: &Step) {
+async fn receive_one(mut stream: BlockStream, site: Arc<Site>, step: Step) {
     let open = read_open(&mut stream).await.unwrap();
     let world = match step.action {
-        Action::Together { .. } => {
+        Action::Together { .. } | Action::Agents { .. } => {
             // Which one it is of.
             let disk = std::str::from_utf8(&open.ticket).unwrap();
             world(&step.disk.join(disk))
@@ -183,6 +214,7 @@ async fn receive_one(mut stream: BlockStream, site: &Site, step: &Step) {
     };
     let job = ReceiveJob {
         tag: tag_of(&world),
+        buffers: site.buffers.clone(),
         references: Some(site.references.clone()),
         ..world.receive_job(open)
     };
@@ -206,6 +238,7 @@ async fn receive_one(mut stream: BlockStream, site: &Site, step: &Step) {
 /// What a replicator keeps beside its copies. All of a bench are in one scope: what one of
 /// them brought may be referred to by the next.
 struct Site {
+    buffers: SharedBuffers,
     references: References,
     _folder: TempDir,
 }
@@ -215,14 +248,19 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let index = FingerprintIndex::open(&folder.path().join("fingerprints"), INDEX_BYTES);
         let (index, scope) = (Arc::new(index.unwrap()), Scope::default());
-        let together = |step: &&Step| matches!(step.action, Action::Together { .. });
-        let copies = steps.iter().filter(|step| !together(step)).map(|step| {
+        let has_one = |step: &&Step| {
+            let has_several =
+                matches!(step.action, Action::Together { .. } | Action::Agents { .. });
+            !has_several
+        };
+        let copies = steps.iter().filter(has_one).map(|step| {
             let world = world(&step.disk);
             let (path, length) = (world.target(), world.length);
             (tag_of(&world), Copy { path, length })
         });
         scope.set(copies.collect());
         Self {
+            buffers: SharedBuffers::default(),
             references: References::new(index, scope, domain(None)),
             _folder: folder,
         }
@@ -237,67 +275,55 @@ fn tag_of(world: &World) -> [u8; 16] {
 
 /// The sending end: a session for each step.
 async fn send_all(steps: Vec<Step>) {
-    let mut end = End::start(SENDING, None).await;
+    let seed = match agent() {
+        Some(agent) => AGENTS + agent.parse::<u8>().unwrap(),
+        None => SENDING,
+    };
+    let mut end = End::start(seed, None).await;
     let peer = setting("DUNLIN_BENCH_PEER").unwrap();
     end.net.allow([key_of(RECEIVING)].into());
     let addresses = vec![peer.parse().unwrap()];
     end.net
         .set_addresses([(key_of(RECEIVING), addresses)].into());
-    end.next(connected).await;
+    end.connected([key_of(RECEIVING)].into()).await;
     end.measured(key_of(RECEIVING)).await;
     // The other end knows it too, once we are told to begin.
     let begun = std::io::stdin().read_line(&mut String::new());
     assert!(begun.unwrap() > 0, "nobody told us to begin");
     for step in steps {
-        if let Action::Together { disks } = step.action {
-            send_together(&end, &step.disk, disks).await;
-            continue;
+        match step.action {
+            Action::Together { disks } => send_together(&end, &step.disk, disks).await,
+            Action::Agents { .. } => {
+                let agent = agent().expect("each agent is told which one it is");
+                send_alone(&end, &step.disk, &agent).await;
+            }
+            Action::Throttle { limits, each } => {
+                send_throttled(&end, &step.disk, limits, each).await;
+            }
+            _ => send_step(&end, &step).await,
         }
-        let world = world(&step.disk);
-        let dirty = prepare(&world, &step);
-        let (since, cores) = (Instant::now(), core_seconds());
-        let mut sending = Sending::start(&end, &world, b"ticket").await;
-        println!("opened_after={:.3}", since.elapsed().as_secs_f64());
-        if step.action == Action::Consume {
-            sending.consumed = Some(OpenOptions::new().write(true).open(world.source()).unwrap());
-        }
-        if let Action::Find { rounds } = step.action {
-            sending.find(&world.source(), rounds).await;
-            continue;
-        }
-        let done = sending.pass(1, dirty).await;
-        let (took, cores) = (since.elapsed().as_secs_f64(), core_seconds() - cores);
-        let (bytes, blocks) = (done.bytes_sent, done.blocks);
-        println!("seconds={took:.4} core_seconds={cores:.2} bytes={bytes} blocks={blocks}");
-        sending.close().await;
     }
 }
 
-/// A session for each of several disks, all at once.
-async fn send_together(end: &End, folder: &Path, disks: u32) {
+/// One session over one disk.
+async fn send_step(end: &End, step: &Step) {
+    let world = world(&step.disk);
+    let dirty = prepare(&world, step);
     let (since, cores) = (Instant::now(), core_seconds());
-    let mut sessions = Vec::new();
-    for disk in 0..disks {
-        let disk = disk.to_string();
-        let world = world(&folder.join(&disk));
-        sessions.push(Sending::start(end, &world, disk.as_bytes()).await);
+    let mut sending = Sending::start(end, &world, b"ticket", Manner::default()).await;
+    println!("opened_after={:.3}", since.elapsed().as_secs_f64());
+    if step.action == Action::Consume {
+        sending.consumed = Some(OpenOptions::new().write(true).open(world.source()).unwrap());
     }
-    let passes = sessions.into_iter().map(|mut sending| async move {
-        let done = sending.pass(1, None).await;
-        (sending, done.bytes_sent, since.elapsed().as_secs_f64())
-    });
-    let done = join_all(passes).await;
-    let cores = core_seconds() - cores;
-    let took = done.iter().map(|(_, _, took)| *took);
-    let (first, last) = (
-        took.clone().fold(f64::MAX, f64::min),
-        took.fold(0.0, f64::max),
-    );
-    let bytes: u64 = done.iter().map(|(_, bytes, _)| bytes).sum();
-    println!("seconds={last:.4} core_seconds={cores:.2} bytes={bytes} first={first:.4}");
-    for (sending, _, _) in done {
-        sending.close().await;
+    if let Action::Find { rounds } = step.action {
+        sending.find(&world.source(), rounds).await;
+        return;
     }
+    let done = sending.pass(1, dirty).await;
+    let (took, cores) = (since.elapsed().as_secs_f64(), core_seconds() - cores);
+    let (bytes, blocks) = (done.bytes_sent, done.blocks);
+    println!("seconds={took:.4} core_seconds={cores:.2} bytes={bytes} blocks={blocks}");
+    sending.close().await;
 }
 
 /// Does to the source what a step says; the blocks of it that the step has the pass told.
@@ -327,6 +353,15 @@ fn prepare(world: &World, step: &Step) -> Option<DirtySet> {
     is_dirty.then_some(dirty)
 }
 
+/// What a session has beside its disk.
+#[derive(Default)]
+struct Manner {
+    pacer: Pacer,
+    buffers: SharedBuffers,
+    /// Where it is noted what goes to the stream, if it is.
+    written: Option<Written>,
+}
+
 /// A session at its sending end.
 struct Sending {
     commands: mpsc::Sender<SendCommand>,
@@ -350,7 +385,7 @@ impl Drop for Renewing {
 }
 
 impl Sending {
-    async fn start(end: &End, world: &World, ticket: &[u8]) -> Self {
+    async fn start(end: &End, world: &World, ticket: &[u8], manner: Manner) -> Self {
         let (renew, permit) = watch::channel(permits().0);
         let renewing = tokio::spawn(async move {
             let mut renewal = interval(RENEWED);
@@ -364,12 +399,20 @@ impl Sending {
         let job = SendJob {
             permit,
             ticket: ticket.to_vec(),
+            pacer: manner.pacer,
+            buffers: manner.buffers,
             ..world.send_job()
         };
         let progress = job.progress.clone();
         let (commands, orders) = mpsc::channel(8);
         let (tell, events) = mpsc::channel(64);
-        tokio::spawn(send(stream, job, orders, tell));
+        match manner.written {
+            None => tokio::spawn(send(stream, job, orders, tell)),
+            Some(written) => {
+                let stream = Noting::new(stream, written);
+                tokio::spawn(send(stream, job, orders, tell))
+            }
+        };
         Self {
             commands,
             events,
@@ -382,8 +425,17 @@ impl Sending {
     }
 
     async fn pass(&mut self, pass: u32, dirty: Option<DirtySet>) -> PassSummary {
+        self.begin(pass, dirty).await;
+        self.done(pass).await
+    }
+
+    async fn begin(&self, pass: u32, dirty: Option<DirtySet>) {
         let begin = SendCommand::BeginPass { pass, dirty };
         self.commands.send(begin).await.unwrap();
+    }
+
+    /// Waits for the end of a pass that has begun.
+    async fn done(&mut self, pass: u32) -> PassSummary {
         loop {
             match self.next().await {
                 SendEvent::Ready { .. } => self.says("ready"),

@@ -340,6 +340,7 @@ impl Engine {
             progress,
             compression: self.config.compression,
             pacer: self.pacer.clone(),
+            buffers: self.buffers.clone(),
             permit: given,
         };
         self.spawn_session(

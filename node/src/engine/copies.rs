@@ -194,6 +194,7 @@ impl Engine {
             tag: tag(&job, record.epoch),
             fresh,
             barrier: record.barrier,
+            buffers: self.buffers.clone(),
             references: self.references(record.job, domain),
             progress: progress.clone(),
             commit: self.committer(record.clone()),

@@ -31,7 +31,7 @@ use super::compress::{Gauge, Packer};
 use super::locks::while_busy;
 use super::piece::{Lent, Part, Piece, Slice};
 use super::polite::{Manners, Turn};
-use super::share::{self, Share};
+use super::share::{Share, Sharers};
 use super::{Compression, PIECES, Pacer, Progress, WARM_GROUPS, Way, add};
 
 /// How requests and pieces reach the disk thread. Not bounded by itself: there
@@ -168,6 +168,8 @@ pub(super) struct DiskJob {
     pub(super) compression: Compression,
     pub(super) progress: Arc<Progress>,
     pub(super) pacer: Pacer,
+    /// With whom it shares the pieces.
+    pub(super) sharers: Sharers,
 }
 
 /// The session's end of the disk thread; dropping it stops the thread.
@@ -237,6 +239,7 @@ struct Worker {
     free: Vec<Piece>,
     /// How many there are, free or not.
     pieces: usize,
+    sharers: Sharers,
     /// How many there may be; none between passes.
     share: Option<Share>,
     pass_ended: bool,
@@ -271,6 +274,7 @@ fn run(
             answers: answers.clone(),
             free: Vec::new(),
             pieces: 0,
+            sharers: job.sharers.clone(),
             share: None,
             pass_ended: true,
             is_resting: false,
@@ -413,7 +417,7 @@ impl Worker {
 
     /// A pass, for which there are pieces.
     fn pass(&mut self, pass: u32, dirty: Option<DirtySet>) -> Result<(), Ended> {
-        self.share = Some(share::SENDING.join());
+        self.share = Some(self.sharers.join());
         let read = self.read_pass(pass, dirty);
         // Nothing is held back where nothing is read.
         self.progress.reads_held_at.store(0, Relaxed);

@@ -27,7 +27,7 @@ use volumes::VolumeTag;
 use super::desk::{self, DeskJob, Payload, ToDesk};
 use super::references::References;
 use super::replica::Place;
-use super::share::{self, Share, Sharers};
+use super::share::{Share, SharedBuffers, Sharers};
 use super::wire::{Activity, FrameReader, LINGER, PARCELS, write_parcels};
 use super::{PIECES, Progress};
 use crate::clock;
@@ -130,6 +130,8 @@ pub struct ReceiveJob {
     pub fresh: bool,
     /// The last durable barrier.
     pub barrier: u64,
+    /// What it shares with all other sessions of this process.
+    pub buffers: SharedBuffers,
     /// What of the content that is here already may be used; none keeps no index.
     pub references: Option<References>,
     /// Where the live figures go.
@@ -247,6 +249,7 @@ pub async fn receive<S>(
     let (reader, writer) = stream.split();
     let (parcels, outgoing) = mpsc::channel(PARCELS);
     let geometry = Geometry::new(job.length).ok();
+    let sharers = job.buffers.receiving.clone();
     let (desk, ended) = start_desk(job, leave.clone(), events.clone(), parcels);
     let mut ended = pin!(ended);
     let activity = Activity::new();
@@ -254,7 +257,7 @@ pub async fn receive<S>(
     let mut writing = pin!(write_parcels(writer, activity, outgoing));
     let mut is_written = false;
     let last = {
-        let buffers = Buffers::new(&share::RECEIVING, RESTING);
+        let buffers = Buffers::new(sharers, RESTING);
         let mut reading = pin!(read_for(&mut frames, &desk.0, geometry, buffers));
         let withdrawn = |leave: &Leave| matches!(leave, Leave::Withdrawn(_));
         let mut watching = pin!(leave.wait_for(withdrawn));
@@ -413,7 +416,7 @@ async fn read_for<R: AsyncRead + Unpin>(
 /// The payloads of a session, of which there are as many as its share allows. They are
 /// made when they are needed.
 struct Buffers {
-    sharers: &'static Sharers,
+    sharers: Sharers,
     /// After so long without a frame they are given back.
     rest: Duration,
     /// None while no blocks come.
@@ -425,7 +428,7 @@ struct Buffers {
 }
 
 impl Buffers {
-    fn new(sharers: &'static Sharers, rest: Duration) -> Self {
+    fn new(sharers: Sharers, rest: Duration) -> Self {
         let (home, pool) = mpsc::channel(PIECES);
         Self {
             sharers,
@@ -500,8 +503,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_session_takes_what_it_needs_of_its_share_and_gives_back_what_is_above_it() {
-        static SHARERS: Sharers = Sharers::of(64);
-        let mut buffers = Buffers::new(&SHARERS, RESTING);
+        let sharers = Sharers::of(64);
+        let mut buffers = Buffers::new(sharers.clone(), RESTING);
         drop(buffers.payload(10).await);
         drop(buffers.payload(10).await);
         assert_eq!(buffers.count, 1, "one is enough");
@@ -513,7 +516,7 @@ mod tests {
         assert_eq!(out.len(), PIECES);
 
         // As others come it has fewer, as soon as its own are back.
-        let others: Vec<Share> = (0..31).map(|_| SHARERS.join()).collect();
+        let others: Vec<Share> = (0..31).map(|_| sharers.join()).collect();
         out.clear();
         while let Some(payload) = buffers.payload(10).now_or_never() {
             out.push(payload);
@@ -532,7 +535,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_session_to_which_nothing_comes_has_no_buffers_even_if_they_come_home_late() {
-        static SHARERS: Sharers = Sharers::of(64);
+        let sharers = Sharers::of(64);
         let length = 4 * BLOCK_SIZE as u64;
         let geometry = Geometry::new(length).unwrap();
         let data = vec![7; BLOCK_SIZE];
@@ -551,9 +554,9 @@ mod tests {
         let mut frames = FrameReader::new(stream.into_async_read(), Activity::new());
         let (desk, inbox) = std_mpsc::channel();
         let rest = Duration::from_millis(20);
-        let buffers = Buffers::new(&SHARERS, rest);
+        let buffers = Buffers::new(sharers.clone(), rest);
         let mut reading = pin!(read_for(&mut frames, &desk, Some(geometry), buffers));
-        let sessions = || 64 / SHARERS.join().buffers(64) - 1;
+        let sessions = || sharers.sessions();
         let until = async |done: &dyn Fn() -> bool| {
             let mut look = tokio::time::interval(rest);
             while !done() {

@@ -18,7 +18,7 @@ use volumes::VolumeTag;
 use super::disk::{Disk, DiskJob, FromDisk};
 use super::session::{FRAMES, Session, Wires};
 use super::wire::{Activity, LINGER, Outgoing, read_frames, write_paced};
-use super::{Compression, Pacer, Progress};
+use super::{Compression, Pacer, Progress, SharedBuffers};
 
 /// What is sent, and with what right.
 #[derive(Debug)]
@@ -45,6 +45,8 @@ pub struct SendJob {
     pub compression: Compression,
     /// How fast to send, together with all other sessions of this agent.
     pub pacer: Pacer,
+    /// What it shares with all other sessions of this process.
+    pub buffers: SharedBuffers,
 }
 
 /// What the caller wants next. Passes and the finish wait for their turn.
@@ -139,6 +141,7 @@ async fn open(job: &SendJob) -> Result<Opened, SendEvent> {
         compression: job.compression,
         progress: job.progress.clone(),
         pacer: job.pacer.clone(),
+        sharers: job.buffers.sending.clone(),
     });
     let mut disk = disk.map_err(|error| {
         let why = format!("cannot start a thread to read the source: {error}; free some memory");
@@ -190,6 +193,7 @@ where
         parcels,
         activity,
         events: events.clone(),
+        sharers: job.buffers.offering,
     };
     let session = Session::new(
         source,

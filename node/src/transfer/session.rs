@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::disk::{Disk, FromDisk, Offer, Run, ToDisk};
 use super::piece::Slice;
 use super::send::{SendCommand, SendEvent};
-use super::share::{self, Share};
+use super::share::{Share, Sharers};
 use super::wire::{Activity, LINGER, Outgoing, Parcel, SILENT};
 use super::{Progress, Way, add};
 use crate::clock;
@@ -75,6 +75,8 @@ pub(super) struct Wires {
     pub(super) activity: Activity,
     /// To the caller.
     pub(super) events: mpsc::Sender<SendEvent>,
+    /// With whom it shares what is offered.
+    pub(super) sharers: Sharers,
 }
 
 /// One session while it runs.
@@ -95,6 +97,7 @@ pub(super) struct Session {
     offers: VecDeque<Offer>,
     /// Answered, and not yet known what of them is to be sent.
     remainders: usize,
+    sharers: Sharers,
     /// How many of both there may be; none between passes.
     share: Option<Share>,
     /// All of the pass was read, and some offers are not yet done with.
@@ -138,6 +141,7 @@ impl Session {
             parcels,
             activity,
             events,
+            sharers,
         } = wires;
         Self {
             machine,
@@ -154,6 +158,7 @@ impl Session {
             runs: VecDeque::new(),
             offers: VecDeque::new(),
             remainders: 0,
+            sharers,
             share: None,
             is_read: false,
             waiting: VecDeque::new(),
@@ -332,7 +337,7 @@ impl Session {
             Some(SendCommand::BeginPass { pass, dirty }) => {
                 self.is_ready = false;
                 self.pass_began = Instant::now();
-                self.share = Some(share::OFFERING.join());
+                self.share = Some(self.sharers.join());
                 self.step(Input::BeginPass { pass }).await;
                 let references = self.machine.wants_fingerprints();
                 self.disk.ask(ToDisk::Pass {

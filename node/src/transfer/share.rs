@@ -4,40 +4,64 @@
 //!
 //! Not here: the buffers themselves, and who waits for one.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// What a session has in any case: one is filled while the other is on its way.
 const LEAST: usize = 2;
 
-/// The sessions at the sending end that are in a pass, and the pieces that they read into.
-pub(super) static SENDING: Sharers = Sharers::of(64);
-/// The same sessions, and what they have offered, or have yet to send of it.
-pub(super) static OFFERING: Sharers = Sharers::of(48);
-/// The sessions at the receiving end to which blocks come, and their payloads.
-pub(super) static RECEIVING: Sharers = Sharers::of(64);
+/// What all sessions of a process share. Clones share it: there is one for each process.
+#[derive(Debug, Clone)]
+pub struct SharedBuffers {
+    /// The sessions at the sending end that are in a pass, and the pieces that they read
+    /// into.
+    pub(super) sending: Sharers,
+    /// The same sessions, and what they have offered, or have yet to send of it.
+    pub(super) offering: Sharers,
+    /// The sessions at the receiving end to which blocks come, and their payloads.
+    pub(super) receiving: Sharers,
+}
 
-/// Sessions that share buffers.
+impl Default for SharedBuffers {
+    fn default() -> Self {
+        Self {
+            sending: Sharers::of(64),
+            offering: Sharers::of(48),
+            receiving: Sharers::of(64),
+        }
+    }
+}
+
+/// Sessions that share buffers of one kind.
+#[derive(Debug, Clone)]
 pub(super) struct Sharers {
     /// Buffers of a MiB of all of them, as long as each has [`LEAST`].
     all: usize,
-    sessions: AtomicUsize,
+    sessions: Arc<AtomicUsize>,
 }
 
 impl Sharers {
-    pub(super) const fn of(all: usize) -> Self {
-        let sessions = AtomicUsize::new(0);
+    pub(super) fn of(all: usize) -> Self {
+        let sessions = Arc::default();
         Self { all, sessions }
     }
 
     /// One more, for as long as it lives.
-    pub(super) fn join(&'static self) -> Share {
+    pub(super) fn join(&self) -> Share {
         self.sessions.fetch_add(1, Relaxed);
-        Share(self)
+        Share(self.clone())
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.load(Relaxed)
     }
 }
 
 /// The part of one session.
-pub(super) struct Share(&'static Sharers);
+#[derive(Debug)]
+pub(super) struct Share(Sharers);
 
 impl Share {
     /// How many buffers it may have now, of the `most` that it can use. It changes as
@@ -60,10 +84,10 @@ mod tests {
 
     #[test]
     fn sessions_together_have_no_more_than_all_and_each_the_least() {
-        static SHARERS: Sharers = Sharers::of(64);
+        let all = Sharers::of(64);
         let mut sharers = Vec::new();
         for count in 1..=200 {
-            sharers.push(SHARERS.join());
+            sharers.push(all.clone().join());
             let each = sharers[0].buffers(16);
             assert!((LEAST..=16).contains(&each));
             assert!(count * each <= 64.max(count * LEAST), "{count} sessions");
@@ -71,5 +95,15 @@ mod tests {
         sharers.truncate(1);
         assert_eq!(sharers[0].buffers(16), 16);
         assert_eq!(sharers[0].buffers(1), 1);
+    }
+
+    #[test]
+    fn sessions_of_another_process_share_nothing_with_these() {
+        let (ours, theirs) = (SharedBuffers::default(), SharedBuffers::default());
+        let share = ours.sending.join();
+        let _others: Vec<Share> = (0..32).map(|_| theirs.sending.join()).collect();
+        assert_eq!(share.buffers(16), 16);
+        let _more: Vec<Share> = (0..31).map(|_| ours.clone().sending.join()).collect();
+        assert_eq!(share.buffers(16), 2);
     }
 }

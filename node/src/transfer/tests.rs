@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod kills;
+pub(crate) mod noting;
 mod offers;
 mod out_of_turn;
 mod paced;
 mod polite;
+mod sharing;
 pub(crate) mod world;
 
 use std::fs::{self, File, OpenOptions};

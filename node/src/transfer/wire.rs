@@ -523,12 +523,12 @@ mod tests {
 
     #[tokio::test]
     async fn what_waits_of_a_session_is_bounded_by_its_share_and_by_the_limit() {
-        static SHARERS: Sharers = Sharers::of(8);
+        let sharers = Sharers::of(8);
         let (outgoing, _paced) = Outgoing::new(Pacer::default(), Arc::default());
-        let one = SHARERS.join();
+        let one = sharers.join();
         outgoing.backlog.add(8 * MIB);
         assert!(outgoing.has_room(Some(&one)));
-        let other = SHARERS.join();
+        let other = sharers.join();
         assert!(!outgoing.has_room(Some(&one)));
         outgoing.backlog.sub(4 * MIB);
         assert!(outgoing.has_room(Some(&one)) && outgoing.has_room(Some(&other)));

@@ -16,6 +16,7 @@ mod disks;
 mod ours;
 mod peers;
 mod place;
+mod said;
 mod table;
 
 use crate::bench::guard::{self, Ended};

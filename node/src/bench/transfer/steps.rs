@@ -2,9 +2,10 @@
 //! action and the name of a disk on each line.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A session over one disk.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Step {
     pub(super) action: Action,
     /// The folder with its source and target.
@@ -26,6 +27,11 @@ pub(super) enum Action {
     /// One pass over each of so many disks at once: its folder has a folder of each, by
     /// number.
     Together { disks: u32 },
+    /// The same, with an agent for each: a process that sends that one.
+    Agents { agents: u32 },
+    /// One pass under two limits in bytes a second, each of which holds for so long, and
+    /// then without one to its end.
+    Throttle { limits: [u64; 2], each: Duration },
 }
 
 impl Step {
@@ -44,6 +50,15 @@ impl Step {
             ["together", disk, disks] => {
                 let disks = disks.parse().unwrap();
                 (Action::Together { disks }, disk)
+            }
+            ["agents", disk, agents] => {
+                let agents = agents.parse().unwrap();
+                (Action::Agents { agents }, disk)
+            }
+            ["throttle", disk, secs, first, second] => {
+                let limits = [first, second].map(|limit| limit.parse().unwrap());
+                let each = Duration::from_secs(secs.parse().unwrap());
+                (Action::Throttle { limits, each }, disk)
             }
             _ => panic!("{line:?} is no step of the bench"),
         };

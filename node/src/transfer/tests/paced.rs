@@ -1,58 +1,13 @@
 //! Sessions under a limit: what is on the wire when, and what must not wait for it.
 
 use std::num::NonZeroU64;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 
-use futures::io::{AsyncRead, AsyncWrite};
-
+use super::noting::{Noting, Written};
 use super::world::Running;
 use super::*;
 
 const KIB: u64 = 1 << 10;
-
-/// Bytes of a stream that were written, and when.
-type Written = Arc<Mutex<Vec<(Instant, u64)>>>;
-
-/// A stream that keeps note of what is written to it.
-struct Noting {
-    wire: Wire,
-    written: Written,
-}
-
-impl AsyncRead for Noting {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Noting {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        let written = Pin::new(&mut self.wire).poll_write(cx, buf);
-        if let Poll::Ready(Ok(bytes)) = &written {
-            let note = (Instant::now(), *bytes as u64);
-            self.written.lock().unwrap().push(note);
-        }
-        written
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.wire).poll_flush(cx)
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.wire).poll_close(cx)
-    }
-}
 
 fn at(bytes_per_sec: u64) -> Pace {
     Pace {
@@ -70,14 +25,8 @@ fn paced(pace: Pace) -> (watch::Sender<Pace>, Pacer) {
 /// Starts both ends, with what goes from the source to the target noted.
 async fn start(world: &World, pacer: &Pacer, notes: &Written) -> (Running, watch::Sender<Leave>) {
     let (near, far) = pair().await;
-    let far = Noting {
-        wire: far,
-        written: Arc::default(),
-    };
-    let near = Noting {
-        wire: near,
-        written: notes.clone(),
-    };
+    let far = Noting::new(far, Written::default());
+    let near = Noting::new(near, notes.clone());
     let job = SendJob {
         pacer: pacer.clone(),
         ..world.send_job()
@@ -297,14 +246,8 @@ async fn once_the_permit_is_over_no_more_goes_than_the_extent_in_flight() {
     let (world, written) = (World::new(8 * MIB), Written::default());
     let (renew, permit) = watch::channel(permits().0);
     let (near, far) = pair().await;
-    let near = Noting {
-        wire: near,
-        written: written.clone(),
-    };
-    let far = Noting {
-        wire: far,
-        written: Written::default(),
-    };
+    let near = Noting::new(near, written.clone());
+    let far = Noting::new(far, Written::default());
     let job = SendJob {
         permit,
         pacer,

@@ -344,6 +344,7 @@ impl World {
             progress: Arc::default(),
             compression: self.compression,
             pacer: Pacer::default(),
+            buffers: SharedBuffers::default(),
         }
     }
 
@@ -358,6 +359,7 @@ impl World {
             tag: [4; 16],
             fresh: !self.target_tree().exists(),
             barrier: self.durable(),
+            buffers: SharedBuffers::default(),
             references: None,
             progress: Arc::default(),
             commit: Box::new(move |barrier| {

@@ -2,6 +2,9 @@
 //!
 //! Not here: how it is measured (`contest`), and how it is shown (`table`).
 
+mod several;
+mod throttle;
+
 use super::contest::{Contest, Entry, Way};
 use super::disks::{Change, Disk};
 use super::ours::{DISKS, Plan};
@@ -44,7 +47,7 @@ impl Case {
 }
 
 /// All of them, in this order.
-pub(super) const CASES: [Case; 11] = [
+pub(super) const CASES: [Case; 13] = [
     Case {
         name: "dense",
         has_peers: true,
@@ -105,7 +108,14 @@ pub(super) const CASES: [Case; 11] = [
         has_peers: false,
         is_long: false,
         title: |mib| format!("{mib} MiB, all of it used, as {DISKS} disks of one server at once"),
-        measure: together,
+        measure: several::disks,
+    },
+    Case {
+        name: "agents",
+        has_peers: false,
+        is_long: false,
+        title: |mib| format!("{mib} MiB, all of it used, as the disks of {DISKS} agents at once"),
+        measure: several::agents,
     },
     Case {
         name: "link",
@@ -136,6 +146,18 @@ pub(super) const CASES: [Case; 11] = [
         is_long: true,
         title: |mib| format!("{mib} MiB, 8 and 32 times as much, all of it used"),
         measure: scale,
+    },
+    Case {
+        name: "throttle",
+        has_peers: false,
+        is_long: true,
+        title: |_| {
+            format!(
+                "a pass under a limit for {} s and half of it as long",
+                throttle::SECS
+            )
+        },
+        measure: throttle::measure,
     },
 ];
 
@@ -180,29 +202,6 @@ fn references(bench: &Bench, section: &mut Section) -> Result<()> {
     };
     section.rows = bench.contest.run(&Network::Loopback, &[entry])?;
     sent(section, mib, 12.0)
-}
-
-/// The disks of a server, beside one disk that holds the same.
-fn together(bench: &Bench, section: &mut Section) -> Result<()> {
-    let disk = Disk::Dense { mib: bench.mib };
-    let entries = [("together", Plan::Together), ("one disk", Plan::Copy)]
-        .map(|(who, plan)| Entry::new(who, disk, Way::Dunlin(plan, true)));
-    section.rows = bench.contest.run(&Network::Loopback, &entries)?;
-    let (all, one) = (section.rows[0].run, section.rows[1].run);
-    let times = all.seconds / one.seconds;
-    section
-        .notes
-        .push(format!("{times:.2} times as long as one disk"));
-    let apart = all.seconds / all.first.unwrap_or(f64::NAN);
-    section.judge(
-        "times as long for the last disk as for the first",
-        apart,
-        Limit::AtMost(1.25),
-    );
-    let [near, far] = all.most_mib.unwrap_or([f64::NAN; 2]);
-    section.judge("MiB of memory, sending", near, Limit::AtMost(256.0));
-    section.judge("MiB of memory, receiving", far, Limit::AtMost(256.0));
-    Ok(())
 }
 
 /// A far place.
@@ -283,9 +282,7 @@ fn huge(bench: &Bench, section: &mut Section) -> Result<()> {
         times,
         Limit::AtMost(2.0),
     );
-    let [near, far] = large.most_mib.unwrap_or([f64::NAN; 2]);
-    section.judge("MiB of memory, sending", near, Limit::AtMost(256.0));
-    section.judge("MiB of memory, receiving", far, Limit::AtMost(256.0));
+    memory(section);
     Ok(())
 }
 
@@ -370,4 +367,12 @@ fn sent(section: &mut Section, mib: u64, percent: f64) -> Result<()> {
     let found = 100.0 * sent as f64 / (mib << 20) as f64;
     section.judge("% of the disk sent", found, Limit::AtMost(percent));
     Ok(())
+}
+
+/// Holds the most memory that the ends of the first row had to the limit; where there are
+/// several at one end, of each.
+fn memory(section: &mut Section) {
+    let [near, far] = section.rows[0].run.most_mib.unwrap_or([f64::NAN; 2]);
+    section.judge("MiB of memory, sending", near, Limit::AtMost(256.0));
+    section.judge("MiB of memory, receiving", far, Limit::AtMost(256.0));
 }

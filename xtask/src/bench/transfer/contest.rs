@@ -119,7 +119,7 @@ impl Contest<'_> {
 const CONSUMED_LATER: u64 = 2 << 30;
 
 /// Refuses what does not fit: where files are in memory it would be everybody's.
-fn require(place: &Place, entry: &Entry) -> Result<()> {
+pub(super) fn require(place: &Place, entry: &Entry) -> Result<()> {
     let used = entry.disk.used();
     let held = entry.held.map_or(0, |held| 2 * held.used());
     let target = match entry.way {
@@ -144,11 +144,8 @@ fn plain(network: &Network, bytes: u64, connections: u32) -> Result<Run> {
     let cores = core_seconds()?;
     let measured = stream::measure(network, bytes, connections)?;
     Ok(Run {
-        seconds: measured.seconds,
-        cores: core_seconds()? - cores,
         sent: Some(bytes),
-        most_mib: None,
-        first: None,
+        ..Run::took(measured.seconds, core_seconds()? - cores)
     })
 }
 
@@ -156,12 +153,10 @@ fn plain(network: &Network, bytes: u64, connections: u32) -> Result<Run> {
 pub(super) fn timed(work: impl FnOnce() -> Result<Option<u64>>) -> Result<Run> {
     let (since, cores) = (Instant::now(), core_seconds()?);
     let sent = work()?;
+    let seconds = since.elapsed().as_secs_f64();
     Ok(Run {
-        seconds: since.elapsed().as_secs_f64(),
-        cores: core_seconds()? - cores,
         sent,
-        most_mib: None,
-        first: None,
+        ..Run::took(seconds, core_seconds()? - cores)
     })
 }
 

@@ -5,14 +5,15 @@
 //! Not here: the steps themselves (`node/src/bench/transfer.rs`).
 
 use super::disks;
+use super::said::{Lines, Said, field, last};
 use super::table::Run;
 use crate::bench::link::{End, Network};
 use crate::bench::running::Running;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 
 const TEST: &str = "bench::transfer::transfer";
 
@@ -31,9 +32,11 @@ pub(super) enum Plan {
     UpdateDirty,
     /// It is cut into eight disks of one server, which are moved at once.
     Together,
+    /// The same, but each is of another agent, which is a process of its own.
+    Agents,
 }
 
-/// Disks of one server.
+/// Disks that are moved at once.
 pub(super) const DISKS: u64 = 8;
 
 impl Plan {
@@ -46,7 +49,21 @@ impl Plan {
             Self::Update => "copy disk\nupdate disk\n",
             Self::UpdateDirty => "copy disk\nupdate-dirty disk\n",
             Self::Together => "together disk 8\n",
+            Self::Agents => "agents disk 8\n",
         }
+    }
+
+    /// How many processes send.
+    fn senders(self) -> u64 {
+        match self {
+            Self::Agents => DISKS,
+            _ => 1,
+        }
+    }
+
+    /// Whether the disk is cut into several.
+    fn is_cut(self) -> bool {
+        matches!(self, Self::Together | Self::Agents)
     }
 }
 
@@ -94,35 +111,20 @@ impl Program {
             }
         }
         let disk = folder.join("disk");
-        if plan == Plan::Together {
+        if plan.is_cut() {
             disks::cut(&disk, DISKS)?;
         }
-        let said = self.both(network, folder, plan.lines(), compresses)?;
-        ensure!(
-            said.near.contains("direct=true"),
-            "the stream shares a connection"
-        );
-        // Of several steps the last one counts.
-        let line = said
-            .near
-            .lines()
-            .rev()
-            .find(|line| line.starts_with("seconds="));
-        let run = line.and_then(|line| {
-            let memory = [&said.near, &said.far].map(|said| last(said, "most_mib"));
-            Some(Run {
-                seconds: field(line, "seconds")?,
-                cores: field(line, "core_seconds")?,
-                sent: Some(field(line, "bytes")? as u64),
-                most_mib: Some([memory[0]?, memory[1]?]),
-                first: field(line, "first"),
-            })
-        });
-        let run = run.with_context(|| format!("no figures in {}", said.near))?;
+        let senders = plan.senders();
+        let said = self.both(network, folder, plan.lines(), (compresses, senders))?;
+        let run = match plan {
+            Plan::Agents => said.run_of_all(),
+            _ => said.run(),
+        };
+        let run = run.with_context(|| format!("no figures in {:?}", said.near))?;
         let same = |disk: &Path| disks::same(&disk.join("source"), &disk.join("target"));
         let is_same = match plan {
             Plan::Consume => true,
-            Plan::Together => (0..DISKS)
+            Plan::Together | Plan::Agents => (0..DISKS)
                 .map(|part| same(&disk.join(part.to_string())))
                 .try_fold(true, |all, is_same| is_same.map(|is_same| all && is_same))?,
             _ => same(&disk)?,
@@ -137,33 +139,55 @@ impl Program {
         let length = fs::metadata(folder.join("disk/source"))?.len();
         File::create(folder.join("disk/target"))?.set_len(length)?;
         let steps = format!("copy disk\nfind disk {rounds}\n");
-        let said = self.both(&Network::Loopback, folder, &steps, false)?;
+        let said = self.both(&Network::Loopback, folder, &steps, (false, 1))?;
+        let near = said.near()?;
         let runs = |name: &str| -> Vec<Run> {
-            let lines = said.near.lines().filter_map(|line| line.strip_prefix(name));
+            let lines = near.lines().filter_map(|line| line.strip_prefix(name));
             let run = |line: &str| {
-                Some(Run {
-                    seconds: field(line, "seconds")?,
-                    cores: field(line, "core_seconds")?,
-                    sent: None,
-                    most_mib: None,
-                    first: None,
-                })
+                let (seconds, cores) = (field(line, "seconds")?, field(line, "core_seconds")?);
+                Some(Run::took(seconds, cores))
             };
             lines.filter_map(run).collect()
         };
         let found = [runs("found "), runs("hashed ")];
         let is_whole = found.iter().all(|runs| runs.len() == rounds);
-        ensure!(is_whole, "not as many figures as rounds in {}", said.near);
+        ensure!(is_whole, "not as many figures as rounds in {near}");
         Ok(found)
     }
 
-    /// Runs both ends until they are done; what they said.
+    /// Moves `folder/disk/source` under two limits in bytes a second, each of which holds
+    /// for so many seconds, and then without one. The run is over once both have held; with
+    /// it, of ten seconds, the least and the most share of what the limits allow.
+    pub(super) fn throttled(
+        &self,
+        folder: &Path,
+        (limits, secs): ([u64; 2], u64),
+    ) -> Result<(Run, [f64; 2])> {
+        let disk = folder.join("disk");
+        let length = fs::metadata(disk.join("source"))?.len();
+        File::create(disk.join("target"))?.set_len(length)?;
+        let [first, second] = limits;
+        let steps = format!("throttle disk {secs} {first} {second}\n");
+        let said = self.both(&Network::Loopback, folder, &steps, (false, 1))?;
+        let shares = || {
+            let near = said.near.first()?;
+            Some([last(near, "least_share")?, last(near, "most_share")?])
+        };
+        let found = said.run().zip(shares());
+        let found = found.with_context(|| format!("no figures in {:?}", said.near))?;
+        let is_same = disks::same(&disk.join("source"), &disk.join("target"))?;
+        ensure!(is_same, "the target is not the source");
+        Ok(found)
+    }
+
+    /// Runs both ends until they are done, with so many processes at the sending one; what
+    /// they said.
     fn both(
         &self,
         network: &Network,
         folder: &Path,
         steps: &str,
-        compresses: bool,
+        (compresses, senders): (bool, u64),
     ) -> Result<Said> {
         fs::write(folder.join("steps"), steps)?;
         let mut far = self.command(network, End::Far, folder);
@@ -174,22 +198,33 @@ impl Program {
         let mut far = Running(far.spawn().context("starting the receiving end")?);
         let mut far_said = Lines::of(far.0.stdout.take());
         let peer = far_said.until("listening=")?;
-        let mut near = self.command(network, End::Near, folder);
-        near.env("DUNLIN_BENCH_PEER", peer)
-            .env("DUNLIN_BENCH_COMPRESSES", compresses.to_string())
-            .stdin(Stdio::piped());
-        let mut near = Running(near.spawn().context("starting the sending end")?);
+        let mut nears = vec![];
+        for sender in 0..senders {
+            let mut near = self.command(network, End::Near, folder);
+            near.env("DUNLIN_BENCH_PEER", &peer)
+                .env("DUNLIN_BENCH_COMPRESSES", compresses.to_string())
+                .stdin(Stdio::piped());
+            if senders > 1 {
+                near.env("DUNLIN_BENCH_AGENT", sender.to_string());
+            }
+            nears.push(Running(near.spawn().context("starting a sending end")?));
+        }
         // A stream is a connection's own only once both ends know each other.
         let knows = far_said.until("connected=");
-        if let Some(mut begin) = near.0.stdin.take() {
-            // Who is not there any more says why below.
-            let _ = begin.write_all(b"begin\n");
+        for near in &mut nears {
+            if let Some(mut begin) = near.0.stdin.take() {
+                // Who is not there any more says why below.
+                let _ = begin.write_all(b"begin\n");
+            }
         }
-        let near_said = Lines::of(near.0.stdout.take()).rest()?;
-        ensure!(
-            near.0.wait()?.success(),
-            "the sending end failed: {near_said}"
-        );
+        let mut near_said = vec![];
+        for near in &mut nears {
+            let said = Lines::of(near.0.stdout.take()).rest()?;
+            ensure!(near.0.wait()?.success(), "a sending end failed: {said}");
+            let is_direct = said.contains("direct=true") && !said.contains("direct=false");
+            ensure!(is_direct, "the stream shares a connection");
+            near_said.push(said);
+        }
         knows?;
         let far_said = far_said.rest()?;
         ensure!(
@@ -218,68 +253,9 @@ impl Program {
     }
 }
 
-struct Said {
-    near: String,
-    far: String,
-}
-
-/// What a process prints.
-struct Lines(Option<BufReader<ChildStdout>>);
-
-impl Lines {
-    fn of(out: Option<ChildStdout>) -> Self {
-        Self(out.map(BufReader::new))
-    }
-
-    /// Waits for a line with this name; what it says.
-    fn until(&mut self, name: &str) -> Result<String> {
-        let mut said = String::new();
-        while let Some(out) = &mut self.0 {
-            let mut line = String::new();
-            if out.read_line(&mut line)? == 0 {
-                break;
-            }
-            if let Some(value) = line.strip_prefix(name) {
-                return Ok(value.trim().to_owned());
-            }
-            said.push_str(&line);
-        }
-        bail!("an end of the bench did not say {name} {said}")
-    }
-
-    /// Waits for its end.
-    fn rest(&mut self) -> Result<String> {
-        let mut rest = String::new();
-        if let Some(out) = &mut self.0 {
-            out.read_to_string(&mut rest)?;
-        }
-        Ok(rest)
-    }
-}
-
-/// A number by its name.
-fn field(line: &str, name: &str) -> Option<f64> {
-    let mut fields = line.split_whitespace();
-    let value = fields.find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
-    value?.parse().ok()
-}
-
-/// A number in the last line that has one of this name.
-fn last(said: &str, name: &str) -> Option<f64> {
-    said.lines().rev().find_map(|line| field(line, name))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn figures_are_read_by_their_names_and_nothing_else_is() {
-        let said = "core_seconds=4.5 seconds=2.25 bytes=77\nmost_mib=80\nmost_mib=90\n";
-        assert_eq!(field(said, "seconds"), Some(2.25));
-        assert_eq!(field(said, "second"), None);
-        assert_eq!(last(said, "most_mib"), Some(90.0));
-    }
 
     #[test]
     fn what_is_measured_comes_last() {

@@ -17,6 +17,23 @@ pub(super) struct Run {
     pub(super) most_mib: Option<[f64; 2]>,
     /// When the first of several disks that moved at once was there, in seconds.
     pub(super) first: Option<f64>,
+    /// Of several disks of one server the least and the most bytes that one moved while all
+    /// of them did.
+    pub(super) moved: Option<(f64, f64)>,
+}
+
+impl Run {
+    /// One of which nothing else is known.
+    pub(super) fn took(seconds: f64, cores: f64) -> Self {
+        Self {
+            seconds,
+            cores,
+            sent: None,
+            most_mib: None,
+            first: None,
+            moved: None,
+        }
+    }
 }
 
 /// One way to do it.
@@ -142,6 +159,7 @@ impl Section {
                 "bytes_sent": run.sent,
                 "most_mib": run.most_mib,
                 "first_seconds": run.first,
+                "moved_while_all": run.moved,
             })
         };
         let verdict = |verdict: &Verdict| {
@@ -191,13 +209,7 @@ mod tests {
     use super::*;
 
     fn run(seconds: f64) -> Run {
-        Run {
-            seconds,
-            cores: 2.0 * seconds,
-            sent: None,
-            most_mib: None,
-            first: None,
-        }
+        Run::took(seconds, 2.0 * seconds)
     }
 
     fn row(who: &str, seconds: f64) -> Row {

@@ -17,6 +17,10 @@ fn mesh_without_root_key(lab: &Lab, root_key: &str) -> (Node, Node, Node) {
     target.start();
     let mut agent = lab.joiner(&founder, "agent", "agent");
     agent.start();
+    eventually("the founder knows what the target offers", || {
+        let target = founder.run(&["node", "show", "target"]).ok();
+        (!target["providers"].as_array()?.is_empty()).then_some(())
+    });
     (founder, target, agent)
 }
 

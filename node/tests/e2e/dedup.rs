@@ -132,8 +132,8 @@ fn terms_that_another_operator_granted_are_not_changed_behind_its_back() {
         status["heads"]["ledger"].clone()
     };
     eventually("the second operator knows that it is started", || {
-        let view = second.run(&["migration", "show", "m"]).ok();
-        view["exposure"].is_object().then_some(())
+        let list = second.run(&["migration", "list"]).ok();
+        (list[0]["exposure"].is_object()).then_some(())
     });
     let before = grants();
     for options in [&["--lease", "2h"][..], &["--dedup-group", "web"]] {

@@ -72,13 +72,13 @@ fn a_store_of_a_newer_format_is_refused_and_kept() {
     let lab = Lab::new();
     let mut node = lab.founder("node");
     let path = node.folder.join("dunlin.redb");
-    assert_eq!(reformatted(&path, 7), 6);
-    let words = ["format 7", "knows formats up to 6", "or a newer one"];
+    assert_eq!(reformatted(&path, 8), 7);
+    let words = ["format 8", "knows formats up to 7", "or a newer one"];
     run(&node).fails(1, &words);
     node.run(&["status"]).fails(1, &words);
     assert_eq!(
-        reformatted(&path, 6),
-        7,
+        reformatted(&path, 7),
+        8,
         "it is as the newer program left it"
     );
     node.start();

@@ -107,7 +107,10 @@ pub(super) const CASES: [Case; 13] = [
         name: "disks",
         has_peers: false,
         is_long: false,
-        title: |mib| format!("{mib} MiB, all of it used, as {DISKS} disks of one server at once"),
+        title: |mib| {
+            let mib = several::LONG * mib;
+            format!("{mib} MiB, all of it used, as {DISKS} disks of one server at once")
+        },
         measure: several::disks,
     },
     Case {

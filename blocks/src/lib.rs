@@ -21,6 +21,7 @@ pub mod piece;
 pub mod source;
 pub mod speed;
 pub mod target;
+pub mod tracking;
 pub mod tree;
 
 pub use dirty::DirtySet;

@@ -21,6 +21,7 @@ mod scan;
 mod shared_disk;
 mod source;
 mod target;
+mod tracker;
 mod tree_file;
 
 pub use aligned::AlignedBuf;
@@ -38,6 +39,7 @@ pub use scan::{Scan, ScanCounts, ScanError, Span};
 pub use shared_disk::{Commits, Counts, Disks, Figures, Seat};
 pub use source::{OpenSourceError, ReadError, SourceChanged, SourceIdentity, SourceVolume};
 pub use target::{OpenTargetError, SyncFailed, TargetMoved, TargetVolume, WriteError};
+pub use tracker::{Disk, NoTracker, Tracker, TrackerFailed};
 pub use tree_file::{OpenTreeError, ROOT_BATCH, TreeError, TreeFile, VolumeTag};
 
 /// Blocks read at once: 1 MiB, which stays in the second-level cache of the

@@ -1,0 +1,373 @@
+//! What a pass has to read where something marks what is written: marks that are never
+//! cleared, and generations that say which of them are new.
+//!
+//! A tracker stores the present generation at each block that a write completed on. A pass
+//! begins with an *advance*: the next generation begins, and every store of an older one
+//! that was under way is waited for. Then the pass reads what is marked since the last
+//! pass that was made durable began. Why no write is lost: let `c` be the moment at which
+//! the kernel says that a write is done, before anybody can know it, and `r` the one at
+//! which the pass reads the block. Where `c` is before `r`, the pass has its data. Where it
+//! is not, the write is marked with the generation that this pass began, or a later one,
+//! and so it is in what the next pass reads. Nothing is cleared, so that nothing is lost
+//! between reading and clearing; a mark that is too new costs a read.
+//!
+//! Not here: marking and reading marks (`volumes`), and whether the marks can be trusted
+//! (`counting`).
+
+use std::collections::VecDeque;
+
+use counting::{Judge, Reading, Verdict};
+
+pub mod counting;
+#[cfg(test)]
+mod tests;
+
+/// Marks that there are beside that of a block which was never marked, 0.
+const MARKS: u64 = u16::MAX as u64;
+
+/// Marks are told apart as long as they were made in the last so many generations. What is
+/// older may be taken for new, and never the other way round.
+const MAX_AGE: u64 = MARKS / 2;
+
+/// Longest that a write is thought to be under way.
+const LONGEST_WRITE_MILLIS: u64 = 30_000;
+
+/// Beginnings of generations that are remembered.
+const MAX_HISTORY: usize = 256;
+
+/// A number for the time between two advances of a tracker, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// The one that a tracker begins with.
+    pub const FIRST: Self = Self(1);
+
+    /// What is stored at a block that is written: never 0, and used again in a circle.
+    pub fn mark(self) -> u16 {
+        // At least 1 and at most what 16 bits hold.
+        ((self.0 - 1) % MARKS + 1) as u16
+    }
+
+    /// The one after it.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// How many have begun since it did, where the present one is `now`.
+    fn age(self, now: Self) -> u64 {
+        now.0.saturating_sub(self.0)
+    }
+}
+
+/// Tells marks of some generations from those before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recent {
+    now: u16,
+    age: u16,
+}
+
+impl Recent {
+    /// Those from `since` to the present one; none where these are too many to be told from
+    /// older ones.
+    pub fn new(since: Generation, now: Generation) -> Option<Self> {
+        let age = u16::try_from(since.age(now)).ok();
+        let age = age.filter(|age| u64::from(*age) <= MAX_AGE)?;
+        Some(Self {
+            now: now.mark(),
+            age,
+        })
+    }
+
+    /// Whether a mark is one of them; an old one may be taken for one.
+    pub fn has(self, mark: u16) -> bool {
+        let age = match self.now.checked_sub(mark) {
+            Some(age) => age,
+            None => u16::MAX - (mark - self.now),
+        };
+        mark != 0 && age <= self.age
+    }
+}
+
+/// Which run of a tracker it is: drawn at random when one starts. Marks of another one are
+/// nothing to go by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Instance(pub [u8; 16]);
+
+/// What an advance found for one disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Advanced {
+    /// Of the tracker.
+    pub instance: Instance,
+    /// The generation that began. All that was marked with an older one is stored.
+    pub begun: Generation,
+    /// Whether what was written since the last advance is marked.
+    pub window: Window,
+}
+
+/// Which marks hold what was written since the last advance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    /// Those made since then.
+    Whole,
+    /// Some are missing there. They are among those made since this generation began.
+    Since(Generation),
+    /// It is not known: any block may have changed.
+    Gap(Gap),
+}
+
+/// Why it is not known which blocks changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Gap {
+    /// No pass was made durable under this tracker yet.
+    #[error("nothing was read yet since the tracker is there")]
+    Begun,
+    /// The tracker was started again: by a reboot, or since it ended.
+    #[error("the tracker was started again")]
+    Restarted,
+    /// More generations have begun than can be told apart.
+    #[error("the last complete pass is too long ago for its marks to be told from new ones")]
+    TooOld,
+    /// The device did more than the tracker saw.
+    #[error("the device wrote more than the tracker saw")]
+    Missed,
+    /// The kernel's figures stand still, so that nothing says whether the marks are whole.
+    #[error("the kernel does not count what the device writes")]
+    NotCounted,
+}
+
+/// What a pass has to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owed {
+    /// Every block.
+    All(Gap),
+    /// Every block that was marked in this generation or after it.
+    Since(Generation),
+}
+
+impl Owed {
+    /// With what is owed besides.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::All(_), _) => self,
+            (_, Self::All(_)) => other,
+            (Self::Since(ours), Self::Since(theirs)) => Self::Since(ours.min(theirs)),
+        }
+    }
+
+    fn of(window: Window) -> Option<Self> {
+        match window {
+            Window::Whole => None,
+            Window::Since(generation) => Some(Self::Since(generation)),
+            Window::Gap(gap) => Some(Self::All(gap)),
+        }
+    }
+}
+
+/// Where the passes over one volume are among a tracker's generations. It outlives its
+/// owner only as a [`Bookmark`] with somebody who lives as long as the tracker.
+#[derive(Debug, Clone)]
+pub struct Follow {
+    instance: Option<Instance>,
+    owed: Owed,
+    running: Option<Running>,
+}
+
+/// A pass that is not durable yet.
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    begun: Generation,
+    /// What came to be owed since it began.
+    besides: Option<Owed>,
+}
+
+/// With it an owner that starts again takes up the passes of a volume where they were. Who
+/// keeps it lets it look at every window that it gives away: an owner that ends before its
+/// pass is durable takes what it owed because of one with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bookmark {
+    instance: Instance,
+    since: Generation,
+}
+
+impl Bookmark {
+    /// Takes in what was found; none where it is good for nothing any more.
+    #[must_use]
+    pub fn look(self, window: Window) -> Option<Self> {
+        let since = match window {
+            Window::Whole => self.since,
+            Window::Since(since) => self.since.min(since),
+            Window::Gap(_) => return None,
+        };
+        Some(Self { since, ..self })
+    }
+}
+
+impl Follow {
+    /// Of a volume that was never read.
+    pub fn new() -> Self {
+        Self {
+            instance: None,
+            owed: Owed::All(Gap::Begun),
+            running: None,
+        }
+    }
+
+    /// Of a volume whose last durable pass left this.
+    pub fn resume(bookmark: Bookmark) -> Self {
+        Self {
+            instance: Some(bookmark.instance),
+            owed: Owed::Since(bookmark.since),
+            running: None,
+        }
+    }
+
+    /// Begins a pass with an advance, after which alone it may read: what it has to read. A
+    /// pass that ran has broken off.
+    pub fn collect(&mut self, advanced: &Advanced) -> Owed {
+        self.broke_off();
+        let now = advanced.begun;
+        match self.instance {
+            Some(instance) if instance != advanced.instance => {
+                self.owed = Owed::All(Gap::Restarted);
+            }
+            _ => self.look(advanced.window),
+        }
+        self.instance = Some(advanced.instance);
+        if let Owed::Since(since) = self.owed
+            && Recent::new(since, now).is_none()
+        {
+            self.owed = Owed::All(Gap::TooOld);
+        }
+        self.running = Some(Running {
+            begun: now,
+            besides: None,
+        });
+        self.owed
+    }
+
+    /// Takes in what was found between two passes, or while one runs.
+    pub fn look(&mut self, window: Window) {
+        let Some(more) = Owed::of(window) else {
+            return;
+        };
+        self.owed = self.owed.and(more);
+        if let Some(running) = &mut self.running {
+            // The pass may have read the block before that write.
+            let besides = running.besides.map_or(more, |had| had.and(more));
+            running.besides = Some(besides);
+        }
+    }
+
+    /// All that the pass had to read is durable, and so is that it is: from now on what it
+    /// read is not owed any more.
+    pub fn settled(&mut self) -> Option<Bookmark> {
+        let Running { begun, besides } = self.running.take()?;
+        let since = Owed::Since(begun);
+        self.owed = besides.map_or(since, |more| since.and(more));
+        self.bookmark()
+    }
+
+    /// The pass ended without that: what it had to read is owed as before.
+    pub fn broke_off(&mut self) {
+        self.running = None;
+    }
+
+    /// For whoever takes up its passes; none where all is owed in any case.
+    pub fn bookmark(&self) -> Option<Bookmark> {
+        match self.owed {
+            Owed::All(_) => None,
+            Owed::Since(since) => Some(Bookmark {
+                instance: self.instance?,
+                since,
+            }),
+        }
+    }
+}
+
+impl Default for Follow {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// When the generations of a tracker began, as far as it is remembered.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    begun: VecDeque<(u64, Generation)>,
+}
+
+impl History {
+    /// Notes the beginning of one, at this time of a clock that does not jump.
+    pub fn begin(&mut self, at_millis: u64, generation: Generation) {
+        if self.begun.len() == MAX_HISTORY {
+            self.begun.pop_front();
+        }
+        self.begun.push_back((at_millis, generation));
+    }
+
+    /// The newest one that began at this time or before, and that is not one of the last
+    /// two; none where none is remembered.
+    pub fn at(&self, millis: u64) -> Option<Generation> {
+        let old = self.begun.iter().rev().skip(2);
+        let mut old = old.skip_while(|(at, _)| *at > millis);
+        old.next().map(|(_, generation)| *generation)
+    }
+}
+
+/// Whether the marks of one disk can be trusted, and if not, how far back there are others
+/// that can.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    judge: Judge,
+    /// The generation in which nothing was under way last.
+    still: Option<Generation>,
+    /// No completion was missed by then, in milliseconds.
+    sure: Option<u64>,
+    /// Nor by then, unless one was hidden behind what was seen and not counted yet.
+    nearly_sure: Option<u64>,
+}
+
+impl Trust {
+    /// Of a disk of which nothing was read yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes what was read of the disk once this generation had begun, at this time.
+    ///
+    /// A completion that was not seen came after the last reading that would have shown it,
+    /// and is of a write that was marked when it was queued: since the disk stood still
+    /// last, and no longer before that reading than a write may take.
+    pub fn look(
+        &mut self,
+        reading: &Reading,
+        (now_millis, begun): (u64, Generation),
+        history: &History,
+    ) -> Window {
+        let judged = self.judge.take(reading);
+        let earliest = self
+            .sure
+            .and_then(|sure| sure.checked_sub(LONGEST_WRITE_MILLIS));
+        let queued = earliest.and_then(|millis| history.at(millis));
+        let still = self.still.max(queued);
+        if judged.is_still {
+            self.still = Some(begun);
+        }
+        if judged.verdict != Verdict::Whole {
+            self.nearly_sure = None;
+        } else if judged.is_still {
+            (self.sure, self.nearly_sure) = (Some(now_millis), Some(now_millis));
+        } else if judged.is_exact {
+            self.sure = self.nearly_sure.or(self.sure);
+            self.nearly_sure = Some(now_millis);
+        }
+        match judged.verdict {
+            Verdict::Whole => Window::Whole,
+            Verdict::Missed { .. } => still.map_or(Window::Gap(Gap::Missed), Window::Since),
+            Verdict::Gap => Window::Gap(Gap::Missed),
+            Verdict::NotCounted => Window::Gap(Gap::NotCounted),
+        }
+    }
+}

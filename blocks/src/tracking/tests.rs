@@ -23,7 +23,7 @@ enum Step {
     /// What a program on this processor was about to store is stored.
     Store { cpu: usize },
     /// A pass begins; while the device is read, it may complete this and that.
-    Collect { while_read: Option<bool> },
+    Collect { while_read: Option<Busy> },
     /// A pass reads its next block.
     Read,
     /// A pass that has read all is made durable.
@@ -34,6 +34,15 @@ enum Step {
     Restart,
     /// Nothing happens for a time.
     Wait { millis: u64 },
+}
+
+/// What completes while the figures are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Busy {
+    /// One before what was seen is read, and one after.
+    Around { are_lost: bool },
+    /// One whose event was seen and that is counted when all was read.
+    Late,
 }
 
 struct Write {
@@ -163,21 +172,34 @@ impl Machine {
         }
     }
 
-    fn look(&mut self, while_read: Option<bool>) -> Window {
+    fn look(&mut self, while_read: Option<Busy>) -> Window {
         let (before, was_idle) = (self.counted, self.writes.is_empty());
-        if let Some(is_lost) = while_read {
-            self.apply();
-            self.complete(0, is_lost);
+        match while_read {
+            None => {}
+            Some(Busy::Around { are_lost }) => {
+                self.apply();
+                self.complete(0, are_lost);
+            }
+            Some(Busy::Late) => {
+                self.apply();
+                self.complete(0, false);
+            }
         }
         let (completed, queued) = (self.seen, self.queued);
-        if let Some(is_lost) = while_read {
-            self.apply();
-            self.complete(1, is_lost);
+        let mut after = self.counted;
+        match while_read {
+            None => {}
+            Some(Busy::Around { are_lost }) => {
+                self.apply();
+                self.complete(1, are_lost);
+                after = self.counted;
+            }
+            Some(Busy::Late) => after = before,
         }
         let count = |seen| Count {
             before,
             seen,
-            after: self.counted,
+            after,
         };
         let reading = Reading {
             completed: count(completed),
@@ -189,7 +211,7 @@ impl Machine {
         self.trust.look(&reading, when, &self.history)
     }
 
-    fn collect(&mut self, while_read: Option<bool>) {
+    fn collect(&mut self, while_read: Option<Busy>) {
         self.generation = self.generation.next();
         if self.has_grace {
             (0..CPUS).for_each(|cpu| self.store(cpu));
@@ -258,9 +280,14 @@ fn steps(loses: bool) -> impl Strategy<Value = Vec<Step>> {
             is_lost: is_lost && loses,
         }),
         3 => (0..CPUS).prop_map(|cpu| Step::Store { cpu }),
-        3 => any::<Option<bool>>().prop_map(move |while_read| Step::Collect {
-            while_read: while_read.map(|is_lost| is_lost && loses),
-        }),
+        3 => prop_oneof![
+            2 => Just(None),
+            1 => Just(Some(Busy::Late)),
+            1 => any::<bool>().prop_map(move |is_lost| Some(Busy::Around {
+                are_lost: is_lost && loses,
+            })),
+        ]
+        .prop_map(|while_read| Step::Collect { while_read }),
         6 => Just(Step::Read),
         4 => Just(Step::Settle),
         1 => Just(Step::BreakOff),
@@ -278,7 +305,7 @@ fn ran(has_grace: bool, steps: &[Step]) -> Machine {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 4_000,
+        cases: 20_000,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

@@ -92,9 +92,10 @@ fn an_event_of_queueing_that_is_missing_is_no_loss_by_itself() {
         verdict(&mut judge, &reading(1_024, 24, 16, false)),
         Verdict::Whole
     );
-    // But it leaves nothing to go by for the next completion that is.
+    // But it leaves nothing to go by for the next completion that is, even where so much is
+    // under way that it does not show any more.
     assert_eq!(
-        verdict(&mut judge, &reading(1_032, 24, 24, false)),
+        verdict(&mut judge, &reading(1_032, 24, 40, false)),
         Verdict::Gap
     );
 }
@@ -168,4 +169,23 @@ fn a_device_stands_still_where_nothing_is_under_way_or_waits_to_be() {
     assert!(!is_still(&reading(1_008, 8, 16, true)));
     assert!(!is_still(&reading(1_008, 8, 16, true)));
     assert!(is_still(&reading(1_016, 16, 16, true)));
+}
+
+#[test]
+fn figures_that_moved_while_they_were_read_give_nothing_to_hold_later_ones_to() {
+    let mut judge = Judge::new();
+    let moving = Reading {
+        completed: Count {
+            before: 1_000,
+            seen: 8,
+            after: 1_016,
+        },
+        ..reading(1_000, 8, 64, false)
+    };
+    for _ in 0..3 {
+        verdict(&mut judge, &moving);
+    }
+    // One is missing that would hide in what moved.
+    let taken = verdict(&mut judge, &reading(1_016, 8, 64, false));
+    assert_ne!(taken, Verdict::Whole);
 }

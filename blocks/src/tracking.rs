@@ -14,10 +14,6 @@
 //! Not here: marking and reading marks (`volumes`), and whether the marks can be trusted
 //! (`counting`).
 
-use std::collections::VecDeque;
-
-use counting::{Judge, Reading, Verdict};
-
 pub mod counting;
 #[cfg(test)]
 mod tests;
@@ -28,12 +24,6 @@ const MARKS: u64 = u16::MAX as u64;
 /// Marks are told apart as long as they were made in the last so many generations. What is
 /// older may be taken for new, and never the other way round.
 const MAX_AGE: u64 = MARKS / 2;
-
-/// Longest that a write is thought to be under way.
-const LONGEST_WRITE_MILLIS: u64 = 30_000;
-
-/// Beginnings of generations that are remembered.
-const MAX_HISTORY: usize = 256;
 
 /// A number for the time between two advances of a tracker, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -104,6 +94,9 @@ pub struct Advanced {
     pub begun: Generation,
     /// Whether what was written since the last advance is marked.
     pub window: Window,
+    /// Nothing was under way, so that nothing done until now turns up later as missing: a
+    /// window may be taken back by the next one until then.
+    pub is_still: bool,
 }
 
 /// Which marks hold what was written since the last advance.
@@ -115,6 +108,18 @@ pub enum Window {
     Since(Generation),
     /// It is not known: any block may have changed.
     Gap(Gap),
+}
+
+impl Window {
+    /// With what was found besides.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Gap(_), _) | (_, Self::Whole) => self,
+            (_, Self::Gap(_)) | (Self::Whole, _) => other,
+            (Self::Since(ours), Self::Since(theirs)) => Self::Since(ours.min(theirs)),
+        }
+    }
 }
 
 /// Why it is not known which blocks changed.
@@ -135,6 +140,9 @@ pub enum Gap {
     /// The kernel's figures stand still, so that nothing says whether the marks are whole.
     #[error("the kernel does not count what the device writes")]
     NotCounted,
+    /// The kernel's figures cannot be read.
+    #[error("what the kernel counts of the device cannot be read")]
+    Unread,
 }
 
 /// What a pass has to read.
@@ -289,85 +297,5 @@ impl Follow {
 impl Default for Follow {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// When the generations of a tracker began, as far as it is remembered.
-#[derive(Debug, Clone, Default)]
-pub struct History {
-    begun: VecDeque<(u64, Generation)>,
-}
-
-impl History {
-    /// Notes the beginning of one, at this time of a clock that does not jump.
-    pub fn begin(&mut self, at_millis: u64, generation: Generation) {
-        if self.begun.len() == MAX_HISTORY {
-            self.begun.pop_front();
-        }
-        self.begun.push_back((at_millis, generation));
-    }
-
-    /// The newest one that began at this time or before, and that is not one of the last
-    /// two; none where none is remembered.
-    pub fn at(&self, millis: u64) -> Option<Generation> {
-        let old = self.begun.iter().rev().skip(2);
-        let mut old = old.skip_while(|(at, _)| *at > millis);
-        old.next().map(|(_, generation)| *generation)
-    }
-}
-
-/// Whether the marks of one disk can be trusted, and if not, how far back there are others
-/// that can.
-#[derive(Debug, Clone, Default)]
-pub struct Trust {
-    judge: Judge,
-    /// The generation in which nothing was under way last.
-    still: Option<Generation>,
-    /// No completion was missed by then, in milliseconds.
-    sure: Option<u64>,
-    /// Nor by then, unless one was hidden behind what was seen and not counted yet.
-    nearly_sure: Option<u64>,
-}
-
-impl Trust {
-    /// Of a disk of which nothing was read yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Takes what was read of the disk once this generation had begun, at this time.
-    ///
-    /// A completion that was not seen came after the last reading that would have shown it,
-    /// and is of a write that was marked when it was queued: since the disk stood still
-    /// last, and no longer before that reading than a write may take.
-    pub fn look(
-        &mut self,
-        reading: &Reading,
-        (now_millis, begun): (u64, Generation),
-        history: &History,
-    ) -> Window {
-        let judged = self.judge.take(reading);
-        let earliest = self
-            .sure
-            .and_then(|sure| sure.checked_sub(LONGEST_WRITE_MILLIS));
-        let queued = earliest.and_then(|millis| history.at(millis));
-        let still = self.still.max(queued);
-        if judged.is_still {
-            self.still = Some(begun);
-        }
-        if judged.verdict != Verdict::Whole {
-            self.nearly_sure = None;
-        } else if judged.is_still {
-            (self.sure, self.nearly_sure) = (Some(now_millis), Some(now_millis));
-        } else if judged.is_exact {
-            self.sure = self.nearly_sure.or(self.sure);
-            self.nearly_sure = Some(now_millis);
-        }
-        match judged.verdict {
-            Verdict::Whole => Window::Whole,
-            Verdict::Missed { .. } => still.map_or(Window::Gap(Gap::Missed), Window::Since),
-            Verdict::Gap => Window::Gap(Gap::Missed),
-            Verdict::NotCounted => Window::Gap(Gap::NotCounted),
-        }
     }
 }

@@ -28,22 +28,29 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::SeqCst;
+use std::thread;
+use std::time::Duration;
 
 use blocks::DirtySet;
-use blocks::tracking::counting::Reading;
-use blocks::tracking::{Advanced, Generation, History, Instance, Recent, Trust, Window};
+use blocks::tracking::counting::{Judge, Reading};
+use blocks::tracking::{Advanced, Gap, Generation, Instance, Recent, Window};
 
 pub use disk::Disk;
-use disk::{Counted, between};
+use disk::between;
 use format::{Event, Stream};
-use kernel::{Map, Program, Shared};
-use layout::{Layout, MARKS_IN_VALUE};
+use kernel::{Program, Seen, Told};
+use layout::Layout;
 use program::{Maps, Watched};
 
-/// A disk's figures are read at most so often for a reading in which they stood still.
+/// A disk's figures are read at most so often in an advance for a moment in which it stood
+/// still: of a disk that writes 20 MiB/s every other reading is one.
 const READINGS: usize = 32;
+
+/// Between two of these: an advance over a disk that is never still takes 16 ms longer.
+const BETWEEN_READINGS: Duration = Duration::from_micros(500);
+
+/// Events at which the program runs.
+const STREAMS: [Stream; 2] = [Stream::Queued, Stream::Completed];
 
 /// What tracefs says of an event is a few lines.
 const MAX_FORMAT: u64 = 64 * 1024;
@@ -57,9 +64,9 @@ pub enum NoTracker {
         /// The volume.
         path: PathBuf,
     },
-    /// Its events bear other numbers, or there are none.
+    /// Its events bear other numbers, or do not say all.
     #[error("what is written to {path} cannot be followed: {why}; it is compared as a whole")]
-    Stacked {
+    Unfit {
         /// The volume.
         path: PathBuf,
         /// What keeps us from it.
@@ -73,9 +80,9 @@ pub enum NoTracker {
         /// The cause.
         source: io::Error,
     },
-    /// All disks together are larger than can be marked.
-    #[error("the disks are too large to be followed together")]
-    TooLarge,
+    /// Marks of all disks together would take more memory than they may.
+    #[error("the disks are too many to be followed together; they are compared as a whole")]
+    TooMany,
     /// The kernel did not let us, or is too old.
     #[error(
         "cannot {what}: {source}; following writes takes root, a kernel from 5.5 on, and no lockdown for confidentiality"
@@ -104,12 +111,33 @@ pub enum NoTracker {
     },
 }
 
-/// Why a tracker that ran does so no more: what it marked is nothing to go by.
+/// Why a generation did not begin: of what was marked until now nothing is known yet.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {what} of what is written: {source}")]
+#[error("cannot wait for the marks of what is written: {source}")]
 pub struct TrackerFailed {
-    what: &'static str,
     source: io::Error,
+}
+
+/// Why a disk is not followed any more, though others are.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot read what the kernel counts of {}: {source}; it is compared as a whole from now on",
+    path.display()
+)]
+pub struct DiskUnread {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// One of the disks that a tracker follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Slot(usize);
+
+impl Slot {
+    /// Its place among what [`Tracker::advance`] found.
+    pub fn index(self) -> usize {
+        self.0
+    }
 }
 
 /// Follows some disks for as long as it is there.
@@ -117,60 +145,71 @@ pub struct TrackerFailed {
 pub struct Tracker {
     instance: Instance,
     present: Generation,
-    history: History,
     layout: Layout,
     disks: Vec<Followed>,
-    control: Shared,
-    marks: Shared,
-    sums: Shared,
+    wait: Wait,
+    control: Told,
+    marks: Seen,
+    sums: Seen,
     /// Programs and maps are there as long as these are.
     _attached: Vec<OwnedFd>,
     _maps: Maps,
 }
 
+/// Waits for the programs that run.
+type Wait = fn() -> io::Result<()>;
+
 #[derive(Debug)]
 struct Followed {
     disk: Disk,
     watched: Watched,
-    trust: Trust,
+    judge: Judge,
     discards: u64,
+    unread: Option<DiskUnread>,
+}
+
+/// What readings of a disk say.
+#[derive(Debug, Clone, Copy)]
+struct Looked {
+    window: Window,
+    is_still: bool,
 }
 
 impl Tracker {
-    /// Begins to follow these disks, at this time of a clock that does not jump; all that is
-    /// written from now on is marked.
+    /// Begins to follow the disks of some volumes; all that is written from now on is
+    /// marked. For each, in their order, which slot it has: volumes of one disk share one.
     ///
     /// # Errors
     /// Where they cannot be followed.
-    pub fn start(disks: Vec<Disk>, now_millis: u64) -> Result<Self, NoTracker> {
-        Self::follow(disks, now_millis, &[Stream::Queued, Stream::Completed])
+    pub fn start(disks: Vec<Disk>) -> Result<(Self, Vec<Slot>), NoTracker> {
+        Self::follow(disks, &STREAMS, kernel::wait_for_programs)
     }
 
-    fn follow(disks: Vec<Disk>, now_millis: u64, streams: &[Stream]) -> Result<Self, NoTracker> {
-        let sectors: Vec<u64> = disks.iter().map(Disk::sectors).collect();
-        let (layout, watched) = Layout::of(&sectors).ok_or(NoTracker::TooLarge)?;
+    fn follow(
+        disks: Vec<Disk>,
+        streams: &[Stream],
+        wait: Wait,
+    ) -> Result<(Self, Vec<Slot>), NoTracker> {
         let refused = |what| move |source| NoTracker::Refused { what, source };
-        raise_locked_memory();
-        let count = u32::try_from(disks.len()).map_err(|_| NoTracker::TooLarge)?;
-        let value_bytes = MARKS_IN_VALUE * 2;
-        let making = "make a map for BPF programs";
-        let maps = Maps {
-            devices: Map::hash(16, count.max(1)).map_err(refused(making))?,
-            control: Map::array(8, 1).map_err(refused(making))?,
-            marks: Map::array(value_bytes, layout.values()).map_err(refused(making))?,
-            sums: Map::array(8, 2 * count.max(1)).map_err(refused(making))?,
-        };
+        wait().map_err(refused(
+            "wait for programs that run (membarrier, which a kernel refuses that keeps processors free of its tick: nohz_full)",
+        ))?;
+        let (disks, slots) = share(disks);
+        let sectors: Vec<u64> = disks.iter().map(Disk::sectors).collect();
+        let (layout, watched) = Layout::of(&sectors).ok_or(NoTracker::TooMany)?;
+        let maps =
+            Maps::of(disks.len(), &layout).map_err(refused("make a map for BPF programs"))?;
         let sharing = "share memory with a BPF program";
-        let bytes = layout.values() as usize * value_bytes as usize;
-        let control = Shared::new(&maps.control, 8, false).map_err(refused(sharing))?;
-        let marks = Shared::new(&maps.marks, bytes, true).map_err(refused(sharing))?;
-        let sums = Shared::new(&maps.sums, 16 * disks.len().max(1), true);
+        let bytes = layout.bytes();
+        let control = Told::new(&maps.control, 8).map_err(refused(sharing))?;
+        let marks = Seen::new(&maps.marks, bytes).map_err(refused(sharing))?;
+        let sums = Seen::new(&maps.sums, 16 * disks.len().max(1));
         let sums = sums.map_err(refused(sharing))?;
         let present = Generation::FIRST;
-        control.halves()[0].store(present.mark(), SeqCst);
+        control.set_half(0, present.mark());
         for (disk, watched) in disks.iter().zip(&watched) {
             let set = maps.devices.set(disk.device(), watched.bytes());
-            set.map_err(refused(making))?;
+            set.map_err(refused("tell a BPF program of a disk"))?;
         }
         let attached = streams.iter().map(|stream| attach(*stream, &maps, &layout));
         let attached = attached.collect::<Result<Vec<_>, _>>()?;
@@ -181,22 +220,23 @@ impl Tracker {
         let mut tracker = Self {
             instance: Instance(drawn),
             present,
-            history: History::default(),
             layout,
             disks: disks.into_iter().zip(watched).map(Followed::new).collect(),
+            wait,
             control,
             marks,
             sums,
             _attached: attached,
             _maps: maps,
         };
-        tracker.history.begin(now_millis, present);
         // What differs from the figures before anything was seen is not a loss.
         for _ in 0..2 {
-            let read = tracker.look(now_millis);
-            read.map_err(|failed| refused("read a disk's figures")(failed.source))?;
+            tracker.look();
         }
-        Ok(tracker)
+        match tracker.disks.iter_mut().find_map(|disk| disk.unread.take()) {
+            Some(DiskUnread { path, source }) => Err(NoTracker::Disk { path, source }),
+            None => Ok((tracker, slots)),
+        }
     }
 
     /// Which run of it this is.
@@ -205,63 +245,102 @@ impl Tracker {
     }
 
     /// Begins the next generation: when this returns, what was marked with an older one is
-    /// stored. For each disk, in the order in which they were given, what that found.
+    /// stored. For each slot, in their order, what that found. Of a disk whose figures
+    /// cannot be read nothing is known from then on, which [`Tracker::unread`] tells.
     ///
     /// # Errors
-    /// Where the kernel's figures cannot be read: nothing is known then.
-    pub fn advance(&mut self, now_millis: u64) -> Result<Vec<Advanced>, TrackerFailed> {
+    /// Where the kernel does not wait for programs that run. The next advance makes up for it.
+    pub fn advance(&mut self) -> Result<Vec<Advanced>, TrackerFailed> {
         let begun = self.present.next();
-        self.control.halves()[0].store(begun.mark(), SeqCst);
+        self.control.set_half(0, begun.mark());
         self.present = begun;
-        kernel::wait_for_programs().map_err(|source| TrackerFailed {
-            what: "wait for the marks",
-            source,
-        })?;
-        let windows = self.look(now_millis)?;
-        self.history.begin(now_millis, begun);
+        (self.wait)().map_err(|source| TrackerFailed { source })?;
         let instance = self.instance;
-        Ok(windows
-            .into_iter()
-            .map(|window| Advanced {
+        let looked = self.look().into_iter();
+        Ok(looked
+            .map(|Looked { window, is_still }| Advanced {
                 instance,
                 begun,
                 window,
+                is_still,
             })
             .collect())
     }
 
+    /// The disks that are not followed any more, and why.
+    pub fn unread(&self) -> impl Iterator<Item = &DiskUnread> {
+        self.disks.iter().filter_map(|disk| disk.unread.as_ref())
+    }
+
     /// Marks in `into` every block of a volume that was marked in `since` or later, where the
-    /// volume is these bytes of the disk of this number. False, and all of them, where that
-    /// generation is too old to be told from what came before.
+    /// volume is these bytes of a disk. False, and all of them, where that generation is too
+    /// old to be told from what came before, or where the disk does not have these bytes.
     pub fn collect(
         &self,
-        disk: usize,
+        slot: Slot,
         bytes: Range<u64>,
         since: Generation,
         into: &mut DirtySet,
     ) -> bool {
-        let Some(recent) = Recent::new(since, self.present) else {
+        let disk = self.disks.get(slot.0);
+        let disk = disk.filter(|disk| bytes.end <= disk.disk.length());
+        let (Some(recent), Some(disk)) = (Recent::new(since, self.present), disk) else {
             into.mark_all();
             return false;
         };
-        let watched = self.disks[disk].watched;
-        let marks = self.marks.halves();
-        self.layout.collect(marks, watched, (recent, bytes), into);
-        true
+        let mark_at = |at| self.marks.half(at);
+        self.layout
+            .collect(mark_at, disk.watched, (recent, bytes), into)
     }
 
-    fn look(&mut self, now_millis: u64) -> Result<Vec<Window>, TrackerFailed> {
-        let (when, history) = ((now_millis, self.present), &self.history);
-        let sums = self.sums.doubles();
-        let looked = self.disks.iter_mut().map(|disk| {
-            let reading = disk.reading(sums)?;
-            Ok(disk.trust.look(&reading, when, history))
-        });
-        let looked: io::Result<Vec<Window>> = looked.collect();
-        looked.map_err(|source| TrackerFailed {
-            what: "read the figures",
-            source,
-        })
+    /// Reads each disk's figures, again where it was not seen to stand still: on a busy disk
+    /// there are such moments, and from one of them on is sought what is missed later.
+    fn look(&mut self) -> Vec<Looked> {
+        let (sums, present) = (&self.sums, self.present);
+        let mut looked: Vec<Looked> = self
+            .disks
+            .iter_mut()
+            .map(|disk| disk.look(sums, present))
+            .collect();
+        for _ in 1..READINGS {
+            if looked.iter().all(Looked::is_final) {
+                break;
+            }
+            thread::sleep(BETWEEN_READINGS);
+            for (disk, looked) in self.disks.iter_mut().zip(&mut looked) {
+                if !looked.is_final() {
+                    let again = disk.look(sums, present);
+                    *looked = Looked {
+                        window: looked.window.and(again.window),
+                        ..again
+                    };
+                }
+            }
+        }
+        looked
+    }
+}
+
+/// One of each disk, and which of them each one given is.
+fn share(given: Vec<Disk>) -> (Vec<Disk>, Vec<Slot>) {
+    let mut disks: Vec<Disk> = vec![];
+    let mut slots = vec![];
+    for disk in given {
+        let known = disks
+            .iter()
+            .position(|other| other.device() == disk.device());
+        slots.push(Slot(known.unwrap_or(disks.len())));
+        if known.is_none() {
+            disks.push(disk);
+        }
+    }
+    (disks, slots)
+}
+
+impl Looked {
+    /// Whether another reading would say no more.
+    fn is_final(&self) -> bool {
+        self.is_still || matches!(self.window, Window::Gap(Gap::Unread | Gap::NotCounted))
     }
 }
 
@@ -270,34 +349,49 @@ impl Followed {
         Self {
             disk,
             watched,
-            trust: Trust::new(),
+            judge: Judge::new(),
             discards: 0,
+            unread: None,
         }
     }
 
-    /// Reads what was seen between two readings of what the disk counted, again where it
-    /// counted something meanwhile: only figures that stood still show a single sector.
-    fn reading(&mut self, sums: &[AtomicU64]) -> io::Result<Reading> {
-        let seen = |stream| sums[program::sum_of(self.watched.slot as usize, stream)].load(SeqCst);
-        let read = || -> io::Result<(Counted, [u64; 2], Counted)> {
-            let before = self.disk.counted()?;
-            let sums = [Stream::Completed, Stream::Queued].map(seen);
-            Ok((before, sums, self.disk.counted()?))
-        };
-        let is_exact = |(before, _, after): &(Counted, _, Counted)| before.sectors == after.sectors;
-        let mut last = read();
-        for _ in 1..READINGS {
-            if last.as_ref().map_or(true, is_exact) {
-                break;
+    /// Judges one reading. Once that failed, what it would have said is missing for good.
+    fn look(&mut self, sums: &Seen, present: Generation) -> Looked {
+        if self.unread.is_none() {
+            match self.reading(sums) {
+                Ok(reading) => {
+                    let judged = self.judge.take(&reading, present);
+                    return Looked {
+                        window: judged.verdict.into(),
+                        is_still: judged.is_still,
+                    };
+                }
+                Err(source) => {
+                    let path = self.disk.path().to_owned();
+                    self.unread = Some(DiskUnread { path, source });
+                }
             }
-            last = read();
         }
-        let (before, [completed, queued], after) = last?;
+        Looked {
+            window: Window::Gap(Gap::Unread),
+            is_still: false,
+        }
+    }
+
+    /// Reads what was seen between two readings of what the disk counted.
+    fn reading(&mut self, sums: &Seen) -> io::Result<Reading> {
+        let seen = |stream| sums.double(program::sum_of(self.watched.slot as usize, stream));
+        let before = self.disk.counted()?;
+        let was_idle = self.disk.writes_under_way()? == 0;
+        let [completed, queued] = [Stream::Completed, Stream::Queued].map(seen);
+        let is_idle = self.disk.writes_under_way()? == 0;
+        let after = self.disk.counted()?;
         let discards = std::mem::replace(&mut self.discards, after.discards);
         Ok(Reading {
             completed: between(before, completed, after),
             queued: Some(between(before, queued, after)),
-            is_idle: before.in_flight == 0 && after.in_flight == 0,
+            is_idle: was_idle && is_idle,
+            is_counted: self.disk.is_counted()?,
             has_gathered_discards: self.disk.gathers_discards() && after.discards != discards,
         })
     }
@@ -323,15 +417,4 @@ fn attach(stream: Stream, maps: &Maps, layout: &Layout) -> Result<OwnedFd, NoTra
     loaded
         .attach(format.id)
         .map_err(refused("follow the kernel's block events"))
-}
-
-/// Kernels before 5.11 count maps against the memory that a process may lock.
-fn raise_locked_memory() {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-    let all = Rlimit {
-        current: None,
-        maximum: None,
-    };
-    // Where it is refused, so may the maps be, which says why.
-    let _ = setrlimit(Resource::Memlock, all);
 }

@@ -8,7 +8,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, AtomicU64};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU16, AtomicU64, fence};
 
 use super::assembler::Word;
 
@@ -108,7 +109,7 @@ impl Map {
     }
 
     /// An array of values of so many bytes, all zero, of which memory is shared by
-    /// [`Shared::new`].
+    /// [`Seen`] and [`Told`].
     pub(super) fn array(value_bytes: u32, entries: u32) -> io::Result<Self> {
         Self::new(ARRAY, value_bytes, entries, CAN_BE_MAPPED)
     }
@@ -152,27 +153,8 @@ pub(super) struct Program(OwnedFd);
 impl Program {
     /// Has the kernel check it and take it; else what it says of it.
     pub(super) fn load(words: &[Word]) -> Result<Self, (io::Error, String)> {
-        let licence = CString::new(LICENCE).expect("the licence has no zero in it");
-        let mut log = vec![0u8; LOG_BYTES];
-        let mut attributes = LoadAttributes {
-            kind: OF_TRACEPOINTS,
-            words: u32::try_from(words.len()).unwrap_or(u32::MAX),
-            program: words.as_ptr().addr() as u64,
-            licence: licence.as_ptr().addr() as u64,
-            log_level: 1,
-            log_bytes: u32::try_from(log.len()).unwrap_or(0),
-            log: log.as_mut_ptr().addr() as u64,
-            kernel: 0,
-            flags: 0,
-        };
-        // SAFETY: program, licence and log live through the call and are as long as it says.
-        let loaded = unsafe { bpf(PROGRAM_LOAD, &mut attributes) };
-        loaded.map(|made| Self(owned(made))).map_err(|error| {
-            let text: Vec<u8> = log.into_iter().take_while(|byte| *byte != 0).collect();
-            let text = String::from_utf8_lossy(&text);
-            let last = text.trim_end().lines().rev().take(3);
-            (error, last.collect::<Vec<_>>().join(" < "))
-        })
+        let load = |log: &mut [u8]| load(words, log);
+        silently_first(load).map(|made| Self(owned(made)))
     }
 
     /// Runs it at each event of this number, on every processor, for as long as what is
@@ -211,6 +193,43 @@ impl Program {
     }
 }
 
+/// Has the kernel take a program, and say what it thinks of it where there is room for that.
+fn load(words: &[Word], log: &mut [u8]) -> io::Result<RawFd> {
+    let licence = CString::new(LICENCE).expect("the licence has no zero in it");
+    let mut attributes = LoadAttributes {
+        kind: OF_TRACEPOINTS,
+        words: u32::try_from(words.len()).unwrap_or(u32::MAX),
+        program: words.as_ptr().addr() as u64,
+        licence: licence.as_ptr().addr() as u64,
+        log_level: u32::from(!log.is_empty()),
+        log_bytes: u32::try_from(log.len()).unwrap_or(0),
+        log: match log.is_empty() {
+            true => 0,
+            false => log.as_mut_ptr().addr() as u64,
+        },
+        kernel: 0,
+        flags: 0,
+    };
+    // SAFETY: program, licence and log live through the call and are as long as it says.
+    unsafe { bpf(PROGRAM_LOAD, &mut attributes) }
+}
+
+/// Loads without room for what the kernel says, and again with it only where that fails: of
+/// a good program it may say more than there is room for, and refuses it then.
+fn silently_first<T>(
+    mut load: impl FnMut(&mut [u8]) -> io::Result<T>,
+) -> Result<T, (io::Error, String)> {
+    load(&mut []).map_err(|error| {
+        let mut log = vec![0u8; LOG_BYTES];
+        // It fails again, for the same reason; the log is what it is for.
+        let _ = load(&mut log);
+        let text: Vec<u8> = log.into_iter().take_while(|byte| *byte != 0).collect();
+        let text = String::from_utf8_lossy(&text);
+        let last = text.trim_end().lines().rev().take(3);
+        (error, last.collect::<Vec<_>>().join(" < "))
+    })
+}
+
 /// Waits until every program that ran on some processor when it was called has ended: they
 /// run where the kernel may not be preempted, and this waits for each processor to have
 /// been where it may.
@@ -223,25 +242,20 @@ pub(super) fn wait_for_programs() -> io::Result<()> {
     }
 }
 
-/// The memory of an array map, which programs write at any time.
+/// Memory of an array map, which programs write at any time.
 #[derive(Debug)]
-pub(super) struct Shared {
+struct Mapped {
     memory: NonNull<c_void>,
     bytes: usize,
 }
 
 // SAFETY: it is memory that belongs to nobody, and is looked at by atomic types alone.
-unsafe impl Send for Shared {}
+unsafe impl Send for Mapped {}
 // SAFETY: as above.
-unsafe impl Sync for Shared {}
+unsafe impl Sync for Mapped {}
 
-impl Shared {
-    /// The first so many bytes of a map; `is_read_only` where nobody is to store there.
-    pub(super) fn new(map: &Map, bytes: usize, is_read_only: bool) -> io::Result<Self> {
-        let protection = match is_read_only {
-            true => libc::PROT_READ,
-            false => libc::PROT_READ | libc::PROT_WRITE,
-        };
+impl Mapped {
+    fn new(map: &Map, bytes: usize, protection: libc::c_int) -> io::Result<Self> {
         // SAFETY: the kernel chooses the place, and a map that is shared keeps its length.
         let memory = unsafe {
             libc::mmap(
@@ -259,26 +273,69 @@ impl Shared {
         }
     }
 
-    /// As numbers of 16 bits.
-    pub(super) fn halves(&self) -> &[AtomicU16] {
-        let length = self.bytes / size_of::<AtomicU16>();
-        // SAFETY: it is mapped for as long as `self` is, aligned to a page, and atomics may
-        // be changed by others.
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), length) }
-    }
-
-    /// As numbers of 64 bits.
-    pub(super) fn doubles(&self) -> &[AtomicU64] {
-        let length = self.bytes / size_of::<AtomicU64>();
-        // SAFETY: as for the halves.
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), length) }
+    /// Where the number of this index lies, among numbers of this type.
+    ///
+    /// # Panics
+    /// When there is none: indexes come from how the map was laid out.
+    fn at<T>(&self, index: usize) -> *mut T {
+        let length = self.bytes / size_of::<T>();
+        assert!(index < length, "number {index} of {length}");
+        // SAFETY: it lies within what is mapped, as was just seen.
+        unsafe { self.memory.as_ptr().cast::<T>().add(index) }
     }
 }
 
-impl Drop for Shared {
+impl Drop for Mapped {
     fn drop(&mut self) {
-        // SAFETY: it was mapped with this length, and nobody has a slice of it any more.
+        // SAFETY: it was mapped with this length, and nobody is given a pointer into it.
         unsafe { libc::munmap(self.memory.as_ptr(), self.bytes) };
+    }
+}
+
+/// Memory of an array map in which nobody but programs can store. Only relaxed loads are
+/// allowed in memory that cannot be written; fences make an order of them.
+#[derive(Debug)]
+pub(super) struct Seen(Mapped);
+
+impl Seen {
+    /// The first so many bytes of a map.
+    pub(super) fn new(map: &Map, bytes: usize) -> io::Result<Self> {
+        Mapped::new(map, bytes, libc::PROT_READ).map(Self)
+    }
+
+    /// A number of 16 bits, in no order with others.
+    pub(super) fn half(&self, index: usize) -> u16 {
+        // SAFETY: it is mapped for as long as `self` is, aligned since a page is, and nobody
+        // stores there but atomically.
+        unsafe { AtomicU16::from_ptr(self.0.at(index)) }.load(Relaxed)
+    }
+
+    /// A number of 64 bits, read after all that was read before and before all that is
+    /// read after.
+    pub(super) fn double(&self, index: usize) -> u64 {
+        fence(SeqCst);
+        // SAFETY: as for a half.
+        let number = unsafe { AtomicU64::from_ptr(self.0.at(index)) }.load(Relaxed);
+        fence(SeqCst);
+        number
+    }
+}
+
+/// Memory of an array map in which this process stores for programs.
+#[derive(Debug)]
+pub(super) struct Told(Mapped);
+
+impl Told {
+    /// The first so many bytes of a map.
+    pub(super) fn new(map: &Map, bytes: usize) -> io::Result<Self> {
+        Mapped::new(map, bytes, libc::PROT_READ | libc::PROT_WRITE).map(Self)
+    }
+
+    /// Stores a number of 16 bits.
+    pub(super) fn set_half(&self, index: usize, number: u16) {
+        // SAFETY: it is mapped for as long as `self` is, to be written too, aligned since a
+        // page is, and atomics may be read by others.
+        unsafe { AtomicU16::from_ptr(self.0.at(index)) }.store(number, SeqCst);
     }
 }
 
@@ -294,4 +351,48 @@ pub(super) fn trace_file(path: &str) -> io::Result<File> {
     let root = fsmount(opened.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     Ok(openat(root, path, flags, Mode::empty())?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_loaded_without_a_log_first() {
+        let mut rooms = vec![];
+        // As of a kernel that has more to say of a good program than there is room for.
+        let loaded = silently_first(|log| {
+            rooms.push(log.len());
+            match log.is_empty() {
+                true => Ok(7),
+                false => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+            }
+        });
+        assert!(matches!(loaded, Ok(7)), "{loaded:?}");
+        assert_eq!(rooms, [0]);
+        let refused: Result<(), _> = silently_first(|log| {
+            let says = b"a\nb\nc\nd\n";
+            if let Some(room) = log.get_mut(..says.len()) {
+                room.copy_from_slice(says);
+                return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+            }
+            Err(io::Error::from_raw_os_error(libc::EACCES))
+        });
+        let (error, says) = refused.expect_err("it always fails");
+        assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+        assert_eq!(says, "d < c < b");
+    }
+
+    #[test]
+    fn what_the_kernel_has_against_a_program_is_told() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: programs of the kernel need root");
+            return;
+        }
+        // It ends without a result.
+        let refused = Program::load(&[[0x95, 0, 0, 0, 0, 0, 0, 0]]);
+        let (error, says) = refused.map(drop).expect_err("it is no program");
+        assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+        assert!(says.contains("R0 !read_ok"), "{says}");
+    }
 }

@@ -2,7 +2,6 @@
 //! them units of 16, of 256 and of 4096 granules, at which long events leave their marks.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use blocks::tracking::Recent;
 use blocks::{BLOCK_SIZE, DirtySet};
@@ -16,11 +15,20 @@ pub(super) const LEVEL_BITS: i32 = 4;
 /// Marks in one value of the array: a page of them.
 pub(super) const MARKS_IN_VALUE: u32 = 2048;
 
+/// Bytes of such a value.
+pub(super) const VALUE_BYTES: u32 = MARKS_IN_VALUE * 2;
+
 const SECTOR_BYTES: u64 = 512;
 
 /// Marks of one disk take at most so many bytes, but for the higher levels: a larger disk
 /// has larger granules.
-const MOST_GRANULES: u64 = (64 << 20) / 2;
+const MOST_BYTES_OF_DISK: u64 = 64 << 20;
+
+/// Marks of all disks, higher levels too, take at most so many bytes of the machine's
+/// memory: where there are many disks, those that are large have larger granules.
+const MOST_BYTES: u64 = 512 << 20;
+
+const MARK_BYTES: u64 = 2;
 
 /// The array of marks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,9 +38,20 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// For disks of so many sectors; none where they have more granules than can be
-    /// numbered.
+    /// For disks of so many sectors; none where they are too many for the memory that marks
+    /// may take.
     pub(super) fn of(sectors: &[u64]) -> Option<(Self, Vec<Watched>)> {
+        let halves = (0..u64::BITS).map(|bits| (MOST_BYTES_OF_DISK / MARK_BYTES) >> bits);
+        let mut found = halves
+            .take_while(|most_granules| *most_granules > 0)
+            .map(|most_granules| Self::with(sectors, most_granules));
+        found.find_map(|found| {
+            found.filter(|(layout, _)| u64::from(layout.length) * MARK_BYTES <= MOST_BYTES)
+        })
+    }
+
+    /// With so many granules for each disk at most; none where they cannot be numbered.
+    fn with(sectors: &[u64], most_granules: u64) -> Option<(Self, Vec<Watched>)> {
         let top = 1u64 << (LEVEL_BITS.unsigned_abs() as usize * (LEVELS - 1));
         let mut next = 0u64;
         let mut watched = Vec::new();
@@ -40,7 +59,7 @@ impl Layout {
             let in_block = (BLOCK_SIZE as u64 / SECTOR_BYTES).trailing_zeros();
             let sizes = in_block..u64::BITS;
             let mut sizes = sizes.map(|bits| (bits, sectors.div_ceil(1 << bits)));
-            let (sector_bits, granules) = sizes.find(|(_, granules)| *granules <= MOST_GRANULES)?;
+            let (sector_bits, granules) = sizes.find(|(_, granules)| *granules <= most_granules)?;
             watched.push(Watched {
                 first: u32::try_from(next).ok()?,
                 granules: u32::try_from(granules).ok()?,
@@ -71,31 +90,38 @@ impl Layout {
         self.length.div_ceil(MARKS_IN_VALUE).max(1)
     }
 
+    /// Bytes of all marks.
+    pub(super) fn bytes(&self) -> usize {
+        self.values() as usize * VALUE_BYTES as usize
+    }
+
     /// Marks in `into` what is recent of a disk's bytes, of which `into` is about this range.
+    /// False, and all of it, where these are not bytes of the disk.
     pub(super) fn collect(
         &self,
-        marks: &[AtomicU16],
+        mark_at: impl Fn(usize) -> u16,
         disk: Watched,
         (recent, bytes): (Recent, Range<u64>),
         into: &mut DirtySet,
-    ) {
+    ) -> bool {
         let granule = SECTOR_BYTES << disk.sector_bits;
+        if bytes.start > bytes.end || bytes.end > u64::from(disk.granules) * granule {
+            into.mark_all();
+            return false;
+        }
         for (level, begin) in self.begins.iter().enumerate() {
             let bits = LEVEL_BITS.unsigned_abs() as usize * level;
             let unit = granule << bits;
-            let first = u64::from(disk.first) >> bits;
-            let units = (u64::from(disk.granules) * granule).div_ceil(unit);
-            let units = bytes.start / unit..bytes.end.div_ceil(unit).min(units);
-            let of_level = u64::from(*begin) + first;
-            let marks = &marks[at(of_level + units.start)..at(of_level + units.end)];
-            for (number, mark) in units.clone().zip(marks) {
-                if recent.has(mark.load(Ordering::Relaxed)) {
+            let of_level = u64::from(*begin) + (u64::from(disk.first) >> bits);
+            for number in bytes.start / unit..bytes.end.div_ceil(unit) {
+                if recent.has(mark_at(at(of_level + number))) {
                     let start = (number * unit).max(bytes.start);
                     let end = ((number + 1) * unit).min(bytes.end);
                     into.mark_range(start - bytes.start, end.saturating_sub(start));
                 }
             }
         }
+        true
     }
 }
 
@@ -117,16 +143,11 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     /// What is collected of a volume at this range of a disk's bytes.
-    fn collected(
-        layout: &Layout,
-        disk: Watched,
-        marks: &[AtomicU16],
-        bytes: Range<u64>,
-    ) -> Vec<u64> {
+    fn collected(layout: &Layout, disk: Watched, marks: &[u16], bytes: Range<u64>) -> Vec<u64> {
         let now = Generation::FIRST.next();
         let recent = Recent::new(now, now).unwrap();
         let mut dirty = DirtySet::new(Geometry::new(bytes.end - bytes.start).unwrap());
-        layout.collect(marks, disk, (recent, bytes), &mut dirty);
+        assert!(layout.collect(|at| marks[at], disk, (recent, bytes), &mut dirty));
         let mut blocks = vec![];
         while let Some((first, count)) = dirty.take_next_run(u32::MAX) {
             blocks.extend(first.0..first.0 + u64::from(count));
@@ -134,14 +155,10 @@ mod tests {
         blocks
     }
 
-    fn marks(layout: &Layout, at: &[u64]) -> Vec<AtomicU16> {
-        let marks: Vec<AtomicU16> = (0..layout.length).map(|_| AtomicU16::new(0)).collect();
-        let now = Generation::FIRST.next().mark();
-        for mark in &marks {
-            mark.store(Generation::FIRST.mark(), Ordering::Relaxed);
-        }
+    fn marks(layout: &Layout, at: &[u64]) -> Vec<u16> {
+        let mut marks = vec![Generation::FIRST.mark(); layout.length as usize];
         for at in at {
-            marks[*at as usize].store(now, Ordering::Relaxed);
+            marks[*at as usize] = Generation::FIRST.next().mark();
         }
         marks
     }
@@ -156,7 +173,41 @@ mod tests {
         assert_eq!((disks[1].sector_bits, disks[1].granules), (10, 20 << 20));
         assert_eq!(disks[2].granules, 1);
         assert_eq!(layout.level(1), 4096 + (20 << 20) + 4096);
-        assert_eq!(Layout::of(&[1 << 40; 90]), None);
+    }
+
+    #[test]
+    fn marks_of_many_disks_take_no_more_memory_than_they_may() {
+        // As many as fit as they are, and twice as many in granules twice as large.
+        for (disks, sector_bits) in [(7, 7), (14, 8), (90, 11)] {
+            let mut sectors = vec![4 << 30; disks];
+            sectors.push(100 << 11);
+            let (layout, watched) = Layout::of(&sectors).unwrap();
+            assert!(u64::from(layout.values() * MARKS_IN_VALUE) * 2 <= MOST_BYTES);
+            assert_eq!(watched[0].sector_bits, sector_bits, "{disks}");
+            assert_eq!(watched[disks].sector_bits, 7, "small ones stay as they are");
+        }
+        assert_eq!(Layout::of(&[1; 1 << 17]), None);
+    }
+
+    #[test]
+    fn of_bytes_that_the_disk_does_not_have_all_is_owed() {
+        let (layout, disks) = Layout::of(&[64 << 11, 64 << 11]).unwrap();
+        let marks = marks(&layout, &[]);
+        let recent = Recent::new(Generation::FIRST.next(), Generation::FIRST.next()).unwrap();
+        let is_told = |bytes: Range<u64>| {
+            let mut dirty = DirtySet::new(Geometry::new(MIB).unwrap());
+            let told = layout.collect(|at| marks[at], disks[1], (recent, bytes), &mut dirty);
+            assert_eq!(dirty.len(), if told { 0 } else { 16 });
+            told
+        };
+        assert!(is_told(63 * MIB..64 * MIB));
+        assert!(!is_told(63 * MIB..64 * MIB + 1));
+        assert!(!is_told(64 * MIB..65 * MIB));
+        assert!(!is_told(u64::MAX - MIB..u64::MAX));
+        assert!(!is_told(Range {
+            start: 2 * MIB,
+            end: MIB,
+        }));
     }
 
     #[test]

@@ -2,10 +2,14 @@
 //! generation's mark at every granule that the event is about, and then adds the event's
 //! sectors to a sum, so that what could not be marked is not in the sum either.
 
+use std::io;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::assembler::{Assembly, FRAME, Math, R0, R1, R2, R6, R7, R8, R9, When, Width, Word};
 use super::format::{Event, Stream};
 use super::kernel::Map;
-use super::layout::{LEVEL_BITS, LEVELS, Layout, MARKS_IN_VALUE};
+use super::layout::{LEVEL_BITS, LEVELS, Layout, MARKS_IN_VALUE, VALUE_BYTES};
 
 /// Units of one level that are marked one by one: what is longer is marked in the units of
 /// a higher level. An event is 4 GiB long at most, since a bio has its length in 32 bits.
@@ -22,6 +26,43 @@ pub(super) struct Maps {
     pub(super) marks: Map,
     /// Sums of sectors, two for each disk.
     pub(super) sums: Map,
+}
+
+/// Bytes of a [`Watched`].
+const WATCHED_BYTES: u32 = 16;
+
+/// What a map takes of the memory that a process may lock beside its values, at most.
+const MAP_BYTES: u64 = 64 * 1024;
+
+impl Maps {
+    /// For so many disks.
+    pub(super) fn of(disks: usize, layout: &Layout) -> io::Result<Self> {
+        let disks = u32::try_from(disks.max(1)).map_err(io::Error::other)?;
+        raise_locked_memory(layout.bytes() as u64 + u64::from(disks) * 256 + 4 * MAP_BYTES);
+        Ok(Self {
+            devices: Map::hash(WATCHED_BYTES, disks)?,
+            control: Map::array(8, 1)?,
+            marks: Map::array(VALUE_BYTES, layout.values())?,
+            sums: Map::array(8, 2 * disks)?,
+        })
+    }
+}
+
+/// Kernels before 5.11 count maps against the memory that a process may lock.
+fn raise_locked_memory(bytes: u64) {
+    let limit = raised(getrlimit(Resource::Memlock), bytes);
+    // Where it is refused, so may the maps be, which says why.
+    let _ = setrlimit(Resource::Memlock, limit);
+}
+
+/// A limit under which there is room for so many bytes more.
+fn raised(limit: Rlimit, bytes: u64) -> Rlimit {
+    let current = limit.current.map(|had| had.saturating_add(bytes));
+    let maximum = limit.maximum.zip(current);
+    Rlimit {
+        current,
+        maximum: maximum.map(|(maximum, current)| maximum.max(current)),
+    }
 }
 
 /// What the program has to know of a disk.
@@ -177,5 +218,23 @@ fn mark(program: &mut Assembly, maps: &Maps) {
             .math_by(Math::Add, R0, R1)
             .store(Width::Half, R0, 0, R6)
             .math(Math::Add, R8, 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_locked_memory_is_raised_by_what_is_needed_and_no_more() {
+        let limit = |current, maximum| Rlimit { current, maximum };
+        for (had, expected) in [
+            (limit(Some(64), Some(64)), limit(Some(164), Some(164))),
+            (limit(Some(64), Some(500)), limit(Some(164), Some(500))),
+            (limit(Some(64), None), limit(Some(164), None)),
+            (limit(None, None), limit(None, None)),
+        ] {
+            assert_eq!(raised(had, 100), expected);
+        }
     }
 }

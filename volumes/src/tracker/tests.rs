@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::Command;
@@ -21,49 +21,70 @@ use crate::{AlignedBuf, SourceVolume};
 const MIB: u64 = 1 << 20;
 const BLOCK: u64 = 65536;
 
+const BOTH: &[Stream] = &STREAMS;
+
+/// How long a condition is waited for.
+const DEADLINE: Duration = Duration::from_secs(60);
+
 /// A disk that is followed.
 struct Lab {
     device: LoopDevice,
     tracker: Tracker,
+    slot: Slot,
     bytes: Range<u64>,
-    begun: Instant,
     _folder: TempDir,
+}
+
+/// A loop device over a sparse file.
+fn attached(mib: u64) -> Option<(TempDir, LoopDevice)> {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("disk");
+    File::create(&image).unwrap().set_len(mib * MIB).unwrap();
+    let device = LoopDevice::attach(&image)?;
+    Some((folder, device))
 }
 
 impl Lab {
     fn new(mib: u64) -> Option<Self> {
-        Self::seeing(mib, &[Stream::Queued, Stream::Completed])
+        Self::seeing(mib, BOTH, kernel::wait_for_programs)
     }
 
-    fn seeing(mib: u64, streams: &[Stream]) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let image = folder.path().join("disk");
-        File::create(&image).unwrap().set_len(mib * MIB).unwrap();
-        let device = LoopDevice::attach(&image)?;
-        let begun = Instant::now();
+    fn seeing(mib: u64, streams: &[Stream], wait: Wait) -> Option<Self> {
+        let (folder, device) = attached(mib)?;
         let (disk, bytes) = found(device.path());
-        let tracker = Tracker::follow(vec![disk], 0, streams).unwrap();
+        let (tracker, slots) = Tracker::follow(vec![disk], streams, wait).unwrap();
         Some(Self {
             device,
             tracker,
+            slot: slots[0],
             bytes,
-            begun,
             _folder: folder,
         })
     }
 
-    fn now_millis(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap()
+    fn advance(&mut self) -> Advanced {
+        self.tracker.advance().unwrap().pop().unwrap()
     }
 
-    fn advance(&mut self) -> Advanced {
-        let now = self.now_millis();
-        self.tracker.advance(now).unwrap().pop().unwrap()
+    /// Where the kernel shows a file of the disk.
+    fn shown(&self, file: &str) -> PathBuf {
+        let Followed { disk, .. } = &self.tracker.disks[self.slot.index()];
+        disk.path().join(file)
+    }
+
+    /// Sectors that were seen, less those that the disk counted: completed, and queued.
+    fn ahead(&self) -> [i128; 2] {
+        let Followed { disk, watched, .. } = &self.tracker.disks[self.slot.index()];
+        let counted = i128::from(disk.counted().unwrap().sectors);
+        [Stream::Completed, Stream::Queued].map(|stream| {
+            let sum = program::sum_of(watched.slot as usize, stream);
+            i128::from(self.tracker.sums.double(sum)) - counted
+        })
     }
 
     /// Blocks that are marked in a generation or later.
     fn marked(&self, since: Generation) -> BTreeSet<u64> {
-        marked(&self.tracker, self.bytes.clone(), since)
+        marked(&self.tracker, self.slot, self.bytes.clone(), since)
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) {
@@ -72,13 +93,48 @@ impl Lab {
     }
 }
 
+/// A disk that is nothing but what a kernel would show of it.
+struct Shown(TempDir);
+
+impl Shown {
+    fn new() -> Self {
+        let shown = Self(tempfile::tempdir().unwrap());
+        fs::create_dir_all(shown.file("")).unwrap();
+        fs::write(shown.file("dev"), "4000:5").unwrap();
+        fs::write(shown.file("size"), "4100").unwrap();
+        shown.counts(0, 0);
+        shown
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join("dev/block/4000:5").join(name)
+    }
+
+    /// Sectors that it has written, and writes that are under way; it always reads.
+    fn counts(&self, sectors: u64, under_way: u64) {
+        let stat = format!("0 0 0 0 0 0 {sectors:9} 0 9 0 0");
+        for (name, text) in [("inflight", format!("9 {under_way}")), ("stat", stat)] {
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(self.file(name));
+            file.unwrap().write_all_at(text.as_bytes(), 0).unwrap();
+        }
+    }
+
+    fn disk(&self) -> Disk {
+        Disk::shown_in(self.0.path(), (4000, 5)).unwrap().0
+    }
+}
+
 fn found(path: &Path) -> (Disk, Range<u64>) {
     Disk::of(&SourceVolume::open(path).unwrap()).unwrap()
 }
 
-fn marked(tracker: &Tracker, bytes: Range<u64>, since: Generation) -> BTreeSet<u64> {
+fn marked(tracker: &Tracker, slot: Slot, bytes: Range<u64>, since: Generation) -> BTreeSet<u64> {
     let mut dirty = DirtySet::new(Geometry::new(bytes.end - bytes.start).unwrap());
-    assert!(tracker.collect(0, bytes, since, &mut dirty));
+    assert!(tracker.collect(slot, bytes, since, &mut dirty));
     let mut blocks = BTreeSet::new();
     while let Some(run) = dirty.next_run(BlockIndex(blocks.last().map_or(0, |b| b + 1)), u64::MAX) {
         blocks.extend(run);
@@ -152,12 +208,16 @@ fn what_was_seen_is_what_the_device_counted() {
     };
     let buf = AlignedBuf::new(1);
     let mut follow = Follow::new();
-    let mut owed = vec![];
+    lab.advance();
+    let before = lab.ahead();
+    let (mut owed, mut windows) = (vec![], vec![]);
     for round in 0..20 {
         for place in drawn(round, 50, 64 * MIB / 4096) {
             lab.write(place * 4096, &buf.bytes()[..4096]);
         }
         let advanced = lab.advance();
+        windows.push(advanced.window);
+        assert!(advanced.is_still, "what was written is done");
         owed.push(follow.collect(&advanced));
         follow.settled();
     }
@@ -167,6 +227,15 @@ fn what_was_seen_is_what_the_device_counted() {
         .iter()
         .filter(|owed| matches!(owed, Owed::Since(_)));
     assert_eq!(since.count(), 19, "{owed:?}");
+    let whole = windows.iter().filter(|window| **window == Window::Whole);
+    let whole = whole.count();
+    assert!(whole > windows.len() / 2, "{windows:?}");
+    let [completed, queued] = lab.ahead();
+    assert_eq!(queued, before[1]);
+    match whole == windows.len() {
+        true => assert_eq!(completed, before[0]),
+        false => assert!(completed < before[0], "{windows:?}"),
+    }
 }
 
 #[test]
@@ -202,6 +271,37 @@ fn discards_and_zeroes_are_marked_over_their_whole_length() {
     }
 }
 
+/// The first partition of a disk, for as long as it is there.
+struct Partition(PathBuf);
+
+impl Partition {
+    /// One of so many sectors; a word on stderr where there can be none.
+    fn add(disk: &Path, first: u64, sectors: u64) -> Option<Self> {
+        let partition = Self(disk.to_owned());
+        // A run that was killed leaves one, which stays with the number of the disk.
+        partition.delete();
+        let arguments = ["1", &first.to_string(), &sectors.to_string()];
+        let added = Command::new("addpart").arg(disk).args(arguments).output();
+        match added {
+            Ok(output) if output.status.success() => Some(partition),
+            failed => {
+                eprintln!("skipped: no partition can be added to a loop device here: {failed:?}");
+                None
+            }
+        }
+    }
+
+    fn delete(&self) {
+        let _ = Command::new("delpart").arg(&self.0).arg("1").output();
+    }
+}
+
+impl Drop for Partition {
+    fn drop(&mut self) {
+        self.delete();
+    }
+}
+
 #[test]
 fn a_partition_is_marked_where_it_lies_on_its_disk() {
     let Some(mut lab) = Lab::new(64) else {
@@ -209,38 +309,29 @@ fn a_partition_is_marked_where_it_lies_on_its_disk() {
     };
     // 10 MiB and a sector from the beginning, of 20 MiB.
     let begin = 10 * MIB + 512;
-    let added = Command::new("addpart")
-        .arg(lab.device.path())
-        .args([
-            "1",
-            &(begin / 512).to_string(),
-            &(20 * MIB / 512).to_string(),
-        ])
-        .status();
-    if !added.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: this kernel has no partitions on loop devices");
+    let Some(_partition) = Partition::add(lab.device.path(), begin / 512, 20 * MIB / 512) else {
         return;
-    }
+    };
     let name = format!("{}p1", lab.device.path().display());
-    let (_, bytes) = found(Path::new(&name));
+    let (part, bytes) = found(Path::new(&name));
     assert_eq!(bytes, begin..begin + 20 * MIB);
+    // They are one disk, whichever is given.
+    let (whole, _) = found(lab.device.path());
+    let (both, slots) = Tracker::start(vec![part, whole]).unwrap();
+    assert_eq!((slots[0], both.disks.len()), (slots[1], 1));
+    drop(both);
     let generation = lab.advance().begun;
     let buf = AlignedBuf::new(1);
     let file = OpenOptions::new().write(true).open(&name).unwrap();
     file.write_all_at(&buf.bytes()[..4096], 5 * MIB).unwrap();
     file.sync_all().unwrap();
     drop(file);
-    let own = marked(&lab.tracker, bytes, generation);
+    let own = marked(&lab.tracker, lab.slot, bytes, generation);
     let at = 5 * MIB / BLOCK;
     // A granule of the disk lies in two of its blocks, since it begins within one.
     assert!(own.contains(&at) && own.len() <= 3, "{own:?}");
     let whole = lab.marked(generation);
     assert!(whole.contains(&((begin + 5 * MIB) / BLOCK)), "{whole:?}");
-    let gone = Command::new("delpart")
-        .arg(lab.device.path())
-        .arg("1")
-        .status();
-    assert!(gone.unwrap().success());
 }
 
 #[test]
@@ -262,7 +353,217 @@ fn a_flush_marks_nothing_and_what_is_written_with_one_is_marked() {
 }
 
 #[test]
-fn files_and_what_has_no_events_of_its_own_are_not_followed() {
+fn volumes_of_one_disk_share_what_is_marked_of_it() {
+    let (Some((_one, device)), Some((_two, other))) = (attached(16), attached(16)) else {
+        return;
+    };
+    let given = [&device, &other, &device].map(|device| found(device.path()));
+    let bytes = given[0].1.clone();
+    let disks = given.into_iter().map(|(disk, _)| disk).collect();
+    let (mut tracker, slots) = Tracker::start(disks).unwrap();
+    assert_eq!(slots, [Slot(0), Slot(1), Slot(0)]);
+    let found = tracker.advance().unwrap();
+    assert_eq!(found.len(), 2);
+    let generation = found[slots[2].index()].begun;
+    let buf = AlignedBuf::new(1);
+    for (device, block) in [(&device, 3), (&other, 7)] {
+        let file = direct(device.path());
+        file.write_all_at(&buf.bytes()[..4096], block * BLOCK)
+            .unwrap();
+    }
+    let windows: Vec<Window> = tracker
+        .advance()
+        .unwrap()
+        .iter()
+        .map(|a| a.window)
+        .collect();
+    assert_eq!(windows.len(), 2);
+    let found = slots
+        .iter()
+        .map(|slot| marked(&tracker, *slot, bytes.clone(), generation));
+    let expected = [[3], [7], [3]].map(BTreeSet::from);
+    assert_eq!(found.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_disk_whose_figures_cannot_be_read_is_given_up_and_no_other() {
+    let Some((_folder, device)) = attached(16) else {
+        return;
+    };
+    let (disk, _) = found(device.path());
+    let shown = Shown::new();
+    let unread = shown.disk();
+    let (mut tracker, _) = Tracker::start(vec![unread, disk]).unwrap();
+    let windows = |tracker: &mut Tracker| {
+        let found = tracker.advance().unwrap();
+        assert_eq!(found.len(), 2);
+        found.iter().map(|found| found.window).collect::<Vec<_>>()
+    };
+    assert_eq!(windows(&mut tracker), [Window::Whole; 2]);
+    assert_eq!(tracker.unread().count(), 0);
+    fs::write(shown.file("stat"), "").unwrap();
+    let expected = [Window::Gap(Gap::Unread), Window::Whole];
+    assert_eq!(windows(&mut tracker), expected);
+    let told: Vec<String> = tracker.unread().map(DiskUnread::to_string).collect();
+    assert!(
+        told.len() == 1 && told[0].contains("dev/block/4000:5"),
+        "{told:?}"
+    );
+    // What it would have said meanwhile is missing for good.
+    shown.counts(0, 0);
+    assert_eq!(windows(&mut tracker), expected);
+
+    fs::write(shown.file("stat"), "").unwrap();
+    let refused = Tracker::start(vec![shown.disk()]).map(drop);
+    assert!(
+        matches!(refused, Err(NoTracker::Disk { .. })),
+        "{refused:?}"
+    );
+}
+
+/// The figures are about to be read.
+static HAS_WAITED: AtomicBool = AtomicBool::new(false);
+
+fn wait_and_tell() -> io::Result<()> {
+    HAS_WAITED.store(true, Ordering::SeqCst);
+    Ok(())
+}
+
+#[test]
+fn a_busy_disk_is_read_until_a_moment_in_which_nothing_was_under_way() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: following writes needs root");
+        return;
+    }
+    let shown = Shown::new();
+    let followed = Tracker::follow(vec![shown.disk()], BOTH, wait_and_tell);
+    let (mut tracker, _) = followed.unwrap();
+    let advanced = tracker.advance().unwrap()[0];
+    assert_eq!((advanced.window, advanced.is_still), (Window::Whole, true));
+    // It did what was not seen, is seen at work first, and at rest some readings later.
+    shown.counts(8, 1);
+    HAS_WAITED.store(false, Ordering::SeqCst);
+    let rests = AtomicBool::new(false);
+    let advanced = thread::scope(|scope| {
+        scope.spawn(|| {
+            let deadline = Instant::now() + DEADLINE;
+            while !HAS_WAITED.load(Ordering::SeqCst) && Instant::now() < deadline {
+                thread::yield_now();
+            }
+            let first = Instant::now();
+            while first.elapsed() < 8 * BETWEEN_READINGS {
+                thread::yield_now();
+            }
+            rests.store(true, Ordering::SeqCst);
+            shown.counts(8, 0);
+        });
+        let advanced = tracker.advance().unwrap()[0];
+        assert!(rests.load(Ordering::SeqCst), "still while it worked");
+        advanced
+    });
+    let gap = Window::Gap(Gap::Missed);
+    assert_eq!((advanced.window, advanced.is_still), (gap, true));
+}
+
+#[test]
+fn a_disk_that_is_not_counted_any_more_is_not_believed_until_it_was_seen_to_be() {
+    let Some(mut lab) = Lab::new(16) else {
+        return;
+    };
+    let iostats = lab.shown("queue/iostats");
+    assert_eq!(lab.advance().window, Window::Whole);
+    if let Err(error) = fs::write(&iostats, "0") {
+        eprintln!("skipped: what the kernel counts cannot be changed here: {error}");
+        return;
+    }
+    let off = lab.advance();
+    let volume = SourceVolume::open(lab.device.path()).unwrap();
+    let refused = Disk::of(&volume).map(drop);
+    // It stays with the number, and others will have that.
+    fs::write(&iostats, "1").unwrap();
+    let not_counted = Window::Gap(Gap::NotCounted);
+    assert_eq!((off.window, off.is_still), (not_counted, false));
+    assert!(
+        matches!(refused, Err(NoTracker::Unfit { .. })),
+        "{refused:?}"
+    );
+    for _ in 0..3 {
+        assert_eq!(lab.advance().window, not_counted, "nothing moved since");
+    }
+    let deadline = Instant::now() + DEADLINE;
+    while lab.advance().window == not_counted {
+        lab.write(0, &AlignedBuf::new(1).bytes()[..4096]);
+        assert!(Instant::now() < deadline, "it is never believed again");
+    }
+}
+
+/// Says whether the kernel waits for programs that run.
+static WAITS: AtomicBool = AtomicBool::new(true);
+
+fn wait_or_not() -> io::Result<()> {
+    match WAITS.load(Ordering::SeqCst) {
+        true => Ok(()),
+        false => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+    }
+}
+
+#[test]
+fn where_the_kernel_does_not_wait_for_programs_nothing_is_followed() {
+    // Before anything that takes root.
+    WAITS.store(false, Ordering::SeqCst);
+    let refused = Tracker::follow(vec![], &[], wait_or_not).map(drop);
+    let told = refused.unwrap_err().to_string();
+    assert!(
+        told.contains("nohz_full") && told.contains("Invalid"),
+        "{told}"
+    );
+    WAITS.store(true, Ordering::SeqCst);
+    let Some(mut lab) = Lab::seeing(16, BOTH, wait_or_not) else {
+        return;
+    };
+    let before = lab.advance().begun;
+    WAITS.store(false, Ordering::SeqCst);
+    lab.write(BLOCK, &AlignedBuf::new(1).bytes()[..4096]);
+    assert!(lab.tracker.advance().is_err());
+    WAITS.store(true, Ordering::SeqCst);
+    // What was marked meanwhile is in what comes next.
+    let advanced = lab.advance();
+    assert!(advanced.begun > before.next());
+    assert_eq!(lab.marked(before), [1].into());
+}
+
+#[test]
+fn where_it_is_not_known_what_is_marked_all_is() {
+    let Some(mut lab) = Lab::new(16) else {
+        return;
+    };
+    let generation = lab.advance().begun;
+    let collect = |lab: &Lab, slot: Slot, bytes: Range<u64>, since: Generation| {
+        let mut dirty = DirtySet::new(Geometry::new(16 * MIB).unwrap());
+        let known = lab.tracker.collect(slot, bytes, since, &mut dirty);
+        (known, dirty.len())
+    };
+    let whole = lab.bytes.clone();
+    let (slot, none, all) = (lab.slot, (true, 0), (false, 16 * MIB / BLOCK));
+    assert_eq!(collect(&lab, slot, whole.clone(), generation), none);
+    // No such slot, bytes behind the disk's end, and a generation that may be any.
+    assert_eq!(collect(&lab, Slot(1), whole.clone(), generation), all);
+    assert_eq!(collect(&lab, slot, 512..16 * MIB + 512, generation), all);
+    // It ends within a granule.
+    let (tracker, slots) = Tracker::start(vec![Shown::new().disk()]).unwrap();
+    for (sectors, expected) in [(4100, true), (4101, false)] {
+        let mut dirty = DirtySet::new(Geometry::new(16 * MIB).unwrap());
+        let known = tracker.collect(slots[0], 0..sectors * 512, tracker.present, &mut dirty);
+        assert_eq!(known, expected);
+    }
+    for _ in 0..1 << 16 {
+        lab.tracker.present = lab.tracker.present.next();
+    }
+    assert_eq!(collect(&lab, slot, whole, generation), all);
+}
+
+#[test]
+fn files_are_not_followed() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk");
     File::create(&image).unwrap().set_len(MIB).unwrap();
@@ -278,7 +579,7 @@ fn a_tracker_that_is_not_told_of_some_events_is_not_believed() {
     let write =
         |lab: &Lab, place: u64| lab.write(place * BLOCK, &AlignedBuf::new(1).bytes()[..4096]);
     let windows = |streams: &[Stream]| {
-        let mut lab = Lab::seeing(16, streams)?;
+        let mut lab = Lab::seeing(16, streams, kernel::wait_for_programs)?;
         let found = (0..3).map(|place| {
             if place > 0 {
                 write(&lab, place);
@@ -304,18 +605,21 @@ struct Copy {
     follow: Follow,
     content: Vec<u8>,
     read_blocks: u64,
+    windows: Vec<Window>,
 }
 
 impl Copy {
-    fn pass(&mut self) -> u64 {
+    /// Blocks that were owed, and whether no more can come to be that was written before.
+    fn pass(&mut self) -> (u64, bool) {
         let advanced = self.lab.advance();
+        self.windows.push(advanced.window);
         let geometry = Geometry::new(self.lab.bytes.end).unwrap();
         let mut dirty = DirtySet::new(geometry);
         match self.follow.collect(&advanced) {
             Owed::All(_) => dirty.mark_all(),
             Owed::Since(since) => {
-                let bytes = self.lab.bytes.clone();
-                assert!(self.lab.tracker.collect(0, bytes, since, &mut dirty));
+                let (tracker, bytes) = (&self.lab.tracker, self.lab.bytes.clone());
+                assert!(tracker.collect(self.lab.slot, bytes, since, &mut dirty));
             }
         }
         let owed = dirty.len();
@@ -329,7 +633,7 @@ impl Copy {
         }
         self.follow.settled();
         self.read_blocks += owed;
-        owed
+        (owed, advanced.is_still)
     }
 }
 
@@ -367,6 +671,7 @@ fn a_copy_that_reads_what_is_marked_alone_is_the_disk() {
         content: vec![0; 64 << 20],
         follow: Follow::new(),
         read_blocks: 0,
+        windows: vec![],
         lab,
     };
     let is_over = AtomicBool::new(false);
@@ -376,11 +681,15 @@ fn a_copy_that_reads_what_is_marked_alone_is_the_disk() {
             let is_over = &is_over;
             scope.spawn(move || work(&file, (seed ^ half, half), is_over))
         });
-        let passes = (0..8).map(|_| copy.pass()).filter(|owed| *owed > 0).count();
+        let passes = (0..8).map(|_| copy.pass());
+        let passes = passes.filter(|(owed, _)| *owed > 0).count();
         is_over.store(true, Ordering::Relaxed);
         (passes, workers.map(|worker| worker.join().unwrap()))
     });
-    while copy.pass() > 0 {}
+    let deadline = Instant::now() + DEADLINE;
+    while copy.pass() != (0, true) {
+        assert!(Instant::now() < deadline, "{:?}", copy.windows);
+    }
     let device = direct(&path);
     let mut buf = AlignedBuf::new(1);
     for (block, held) in copy.content.chunks_exact(BLOCK as usize).enumerate() {
@@ -389,6 +698,11 @@ fn a_copy_that_reads_what_is_marked_alone_is_the_disk() {
             .unwrap();
         assert!(buf.bytes() == held, "block {block} differs, seed {seed:#x}");
     }
+    let whole = copy
+        .windows
+        .iter()
+        .filter(|window| **window == Window::Whole);
+    assert!(whole.count() > copy.windows.len() / 2, "{:?}", copy.windows);
     eprintln!(
         "{passes} passes read {} blocks beside {writes:?} writes",
         copy.read_blocks

@@ -24,7 +24,7 @@ const BLOCK: u64 = 65536;
 const BOTH: &[Stream] = &STREAMS;
 
 /// How long a condition is waited for.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(300);
 
 /// A disk that is followed.
 struct Lab {
@@ -440,11 +440,23 @@ fn a_busy_disk_is_read_until_a_moment_in_which_nothing_was_under_way() {
     let (mut tracker, _) = followed.unwrap();
     let advanced = tracker.advance().unwrap()[0];
     assert_eq!((advanced.window, advanced.is_still), (Window::Whole, true));
-    // It did what was not seen, is seen at work first, and at rest some readings later.
-    shown.counts(8, 1);
+    // It does what is not seen, is seen at work first, and at rest some readings later; on
+    // a machine that has much to do perhaps too late.
+    let found = (1..=20).find_map(|round| {
+        let (advanced, rested) = advance_while_it_works(&mut tracker, &shown, 8 * round);
+        assert!(rested || !advanced.is_still, "still while it worked");
+        advanced.is_still.then_some(advanced.window)
+    });
+    assert_eq!(found, Some(Window::Gap(Gap::Missed)));
+}
+
+/// Has a disk count more while it works, and rest soon after an advance reads its figures
+/// first. What that finds, and whether the disk rested when it returned.
+fn advance_while_it_works(tracker: &mut Tracker, shown: &Shown, sectors: u64) -> (Advanced, bool) {
+    shown.counts(sectors, 1);
     HAS_WAITED.store(false, Ordering::SeqCst);
     let rests = AtomicBool::new(false);
-    let advanced = thread::scope(|scope| {
+    thread::scope(|scope| {
         scope.spawn(|| {
             let deadline = Instant::now() + DEADLINE;
             while !HAS_WAITED.load(Ordering::SeqCst) && Instant::now() < deadline {
@@ -455,14 +467,11 @@ fn a_busy_disk_is_read_until_a_moment_in_which_nothing_was_under_way() {
                 thread::yield_now();
             }
             rests.store(true, Ordering::SeqCst);
-            shown.counts(8, 0);
+            shown.counts(sectors, 0);
         });
         let advanced = tracker.advance().unwrap()[0];
-        assert!(rests.load(Ordering::SeqCst), "still while it worked");
-        advanced
-    });
-    let gap = Window::Gap(Gap::Missed);
-    assert_eq!((advanced.window, advanced.is_still), (gap, true));
+        (advanced, rests.load(Ordering::SeqCst))
+    })
 }
 
 #[test]

@@ -35,8 +35,28 @@ struct Lab {
     _folder: TempDir,
 }
 
+/// Whether the kernel lets us follow writes; says why not, for a test that then does nothing.
+fn may_follow() -> bool {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: following writes needs root");
+        return false;
+    }
+    match Tracker::start(vec![]) {
+        Err(NoTracker::Refused { what, source })
+            if source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            eprintln!("skipped: not allowed to {what}: {source}");
+            false
+        }
+        _ => true,
+    }
+}
+
 /// A loop device over a sparse file.
 fn attached(mib: u64) -> Option<(TempDir, LoopDevice)> {
+    if !may_follow() {
+        return None;
+    }
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk");
     File::create(&image).unwrap().set_len(mib * MIB).unwrap();
@@ -431,8 +451,7 @@ fn wait_and_tell() -> io::Result<()> {
 
 #[test]
 fn a_busy_disk_is_read_until_a_moment_in_which_nothing_was_under_way() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: following writes needs root");
+    if !may_follow() {
         return;
     }
     let shown = Shown::new();

@@ -99,7 +99,7 @@ impl LocalCloud {
         Err(CloudError::Damaged {
             subject: key.into(),
             why: format!(
-                "{} {problem}: restore it, or delete the volume and copy it again",
+                "{} {problem}: find it or restore it; one that no server runs on may be deleted and made again",
                 path.display()
             ),
         })

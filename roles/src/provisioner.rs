@@ -125,6 +125,8 @@ pub struct Provisioner {
     making: Vec<Wanted>,
     superseded: BTreeMap<JobId, superseded::Progress>,
     readings: BTreeMap<JobId, witness::Progress>,
+    /// Looks at copies that have not returned, of whatever epoch.
+    looks: BTreeMap<JobId, Wanted>,
     removals: BTreeMap<MigrationId, Option<u64>>,
     removed: BTreeSet<MigrationId>,
     /// Deleted migrations whose agents have not let go, and people were told.
@@ -151,7 +153,9 @@ impl Provisioner {
             if deleted {
                 continue;
             }
-            if self.is_cut_over(&wanted) {
+            // Where one end alone has stated its root too: nobody writes to it any more.
+            let is_stated = situation.source_stated(&wanted.job) == Some(wanted.epoch);
+            if is_stated || self.is_cut_over(&wanted) {
                 self.settle_look(situation.now, &wanted, out);
                 continue;
             }

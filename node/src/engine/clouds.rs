@@ -1,6 +1,7 @@
 //! The provisioner's side of the engine: calls to clouds on threads that may wait,
 //! and their results as messages.
 
+use super::events::{FOUND_AGAIN, is_found_again};
 use super::{Engine, Message};
 use keys::proof::RootProof;
 use keys::{Domain, MigrationId, Signed};
@@ -29,7 +30,12 @@ impl Engine {
                     "volumes-kept" | "removal-waits" | COPY_MISSED => {
                         self.tell_once(migration, note);
                     }
-                    _ => self.tell(migration, note),
+                    kind => {
+                        if kind == FOUND_AGAIN {
+                            is_found_again(&mut self.told_before, migration);
+                        }
+                        self.tell(migration, note);
+                    }
                 },
             }
         }

@@ -9,6 +9,7 @@ use crate::views::Live;
 use codec::Wire;
 use crdt::{Desired, Plan};
 use keys::{Domain, MigrationId, NodeId, PublicKey, Role, Signed, UnixSecs};
+use roles::provisioner::COPY_MISSED;
 use roles::{JobId, Note};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,9 +103,22 @@ fn agent_of(plan: &Plan, job: &JobId) -> Option<NodeId> {
 pub(super) type ToldBefore = BTreeSet<(Option<MigrationId>, String, String)>;
 
 pub(super) fn told_before<'a>(events: impl IntoIterator<Item = &'a crdt::Event>) -> ToldBefore {
-    let told = events.into_iter();
-    told.map(|event| (event.migration, event.kind.clone(), event.text.clone()))
-        .collect()
+    let mut told = ToldBefore::new();
+    for event in events {
+        if event.kind == FOUND_AGAIN {
+            is_found_again(&mut told, event.migration);
+        }
+        told.insert((event.migration, event.kind.clone(), event.text.clone()));
+    }
+    told
+}
+
+/// Kind of the event that a volume is where it has to be.
+pub(super) const FOUND_AGAIN: &str = "target-ready";
+
+/// That it is missed is news again.
+pub(super) fn is_found_again(told: &mut ToldBefore, migration: Option<MigrationId>) {
+    told.retain(|(of, kind, _)| *of != migration || kind != COPY_MISSED);
 }
 
 impl Engine {
@@ -303,6 +317,32 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use keys::Identity;
+
+    #[test]
+    fn that_a_copy_is_missed_is_news_again_once_it_was_found() {
+        let event = |seq, migration, kind: &str| crdt::Event {
+            seq,
+            at: UnixSecs(1),
+            level: crdt::Level::Warn,
+            migration: Some(MigrationId([migration; 16])),
+            kind: kind.into(),
+            text: "it".into(),
+        };
+        let told = |events: &[crdt::Event]| {
+            let told = told_before(events);
+            told.into_iter()
+                .map(|(of, kind, _)| (of.unwrap().0[0], kind))
+                .collect::<Vec<_>>()
+        };
+        let missed = [event(1, 1, COPY_MISSED), event(2, 2, COPY_MISSED)];
+        assert_eq!(told(&missed).len(), 2);
+        let [one, other] = missed;
+        let found = event(3, 1, FOUND_AGAIN);
+        let all = [one.clone(), other, found.clone()];
+        let expected = [(1, FOUND_AGAIN.to_owned()), (2, COPY_MISSED.to_owned())];
+        assert_eq!(told(&all), expected);
+        assert_eq!(told(&[found, one]).len(), 2, "missed since");
+    }
 
     #[test]
     fn progress_counts_once_and_only_under_its_own_seal() {

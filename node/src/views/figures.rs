@@ -113,11 +113,8 @@ fn in_stage(stage: Stage, forecast: ForecastView) -> ForecastView {
 /// Of a first pass that is not complete, what is known to be in the copy: what it had
 /// dealt with, without what was on its way.
 pub(super) fn in_first_pass(report: Option<&JobReport>, live: Option<&Live>) -> Option<u64> {
-    let barrier = report.map_or(0, |report| report.barrier);
-    if report.is_some_and(|report| !report.passes.is_empty()) {
-        return None;
-    }
-    if barrier == 0 {
+    let report = report.filter(|report| report.passes.is_empty())?;
+    if report.barrier == 0 {
         return Some(0);
     }
     let figures = live.map(|live| live.figures);
@@ -360,7 +357,7 @@ mod tests {
         assert_eq!(in_first_pass(Some(&held(0, 0)), Some(&first)), Some(0));
         assert_eq!(in_first_pass(Some(&held(0, 2)), Some(&live(2))), None);
         assert_eq!(in_first_pass(Some(&held(0, 2)), None), None);
-        assert_eq!(in_first_pass(None, None), Some(0));
+        assert_eq!(in_first_pass(None, None), None);
         assert_eq!(in_first_pass(Some(&held(1, 2)), Some(&first)), None);
     }
 

@@ -75,7 +75,7 @@ fn blocks_that_a_disk_of_the_same_group_brought_are_not_sent_again_and_others_ar
         (shown["state"] == "revoked").then_some(())
     });
     alike.write_all_at(&content[half..], half as u64).unwrap();
-    let sent = eventually("it is brought up to date", || {
+    let sent: u64 = eventually("it is brought up to date", || {
         let view = mesh.operator.run(&["migration", "show", "alike"]).ok();
         let passes = view["volumes"][0]["passes"].as_array()?.clone();
         let sum = |field: &str| {
@@ -87,7 +87,9 @@ fn blocks_that_a_disk_of_the_same_group_brought_are_not_sent_again_and_others_ar
         let blocks: u64 = sum("blocks");
         (blocks as usize >= (half + half) / 65536).then(|| sum("bytes_sent"))
     });
-    assert_eq!(sent, half as u64, "one's content is found still");
+    // A block that was read while it was written is sent again.
+    let most = half as u64 + (2 << 20);
+    assert!((half as u64..most).contains(&sent), "{sent}");
 
     // What is not said again stays, and what is replaces the grant.
     let start = |options: &[&str]| {

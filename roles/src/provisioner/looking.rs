@@ -28,12 +28,18 @@ impl Provisioner {
                     return;
                 }
                 *due = next_millis;
+                if self.looks.get(&wanted.job) == Some(wanted) {
+                    // One that hangs is enough.
+                    let why = "its cloud does not answer whether it is there".to_owned();
+                    return self.seen(next_millis, wanted, Err(why), out);
+                }
             }
             _ => {
                 let state = (wanted.clone(), State::Calling);
                 self.targets.insert(wanted.job, state);
             }
         }
+        self.looks.insert(wanted.job, wanted.clone());
         out.push(Action::Look(wanted.clone()));
     }
 
@@ -44,7 +50,19 @@ impl Provisioner {
         seen: Result<String, String>,
         out: &mut Vec<Action>,
     ) {
-        let next_millis = now.mono_millis + LOOK_MILLIS;
+        if self.looks.get(&wanted.job) == Some(wanted) {
+            self.looks.remove(&wanted.job);
+        }
+        self.seen(now.mono_millis + LOOK_MILLIS, wanted, seen, out);
+    }
+
+    fn seen(
+        &mut self,
+        next_millis: u64,
+        wanted: &Wanted,
+        seen: Result<String, String>,
+        out: &mut Vec<Action>,
+    ) {
         let Some(state) = self.current(wanted) else {
             return;
         };

@@ -518,6 +518,47 @@ fn a_copy_that_was_cut_over_is_looked_at_again_and_again_and_never_made() {
 }
 
 #[test]
+fn a_look_that_hangs_is_told_once_and_no_other_is_made_beside_it() {
+    let world = cut_over(OPERATOR);
+    let mut provisioner = Provisioner::default();
+    let out = settle(&mut provisioner, &world, NOW);
+    let Some(Action::Look(wanted)) = out.last() else {
+        panic!("{out:?}");
+    };
+    let seen = || Input::Looked {
+        wanted: wanted.clone(),
+        seen: Ok("/volumes/1".to_owned()),
+    };
+    step(&mut provisioner, NOW, seen());
+    step(&mut provisioner, NOW, Input::ReadBack(reading(), [5; 32]));
+    let out = settle(&mut provisioner, &world, later(LOOK_MILLIS));
+    assert_eq!(kinds(&out), ["look"]);
+    let out = settle(&mut provisioner, &world, later(2 * LOOK_MILLIS));
+    assert_eq!(kinds(&out), [COPY_MISSED]);
+    for minutes in 3..10 {
+        let out = settle(&mut provisioner, &world, later(minutes * LOOK_MILLIS));
+        assert!(out.is_empty(), "{out:?}");
+    }
+    let out = step(&mut provisioner, later(10 * LOOK_MILLIS), seen());
+    assert_eq!(kinds(&out), ["target-ready"]);
+    let out = settle(&mut provisioner, &world, later(11 * LOOK_MILLIS));
+    assert_eq!(kinds(&out), ["look"]);
+}
+
+#[test]
+fn none_is_made_where_the_source_alone_has_stated_its_root_or_the_ends_differ() {
+    for target in [None, Some([6; 32])] {
+        let mut world = cut_over(OPERATOR);
+        let source = proof(&world, AGENT, End::Source, [5; 32]);
+        let target = target.map(|root| proof(&world, REPLICATOR, End::Target, root));
+        let roots = [source].into_iter().chain(target).collect();
+        world.agent_is_at(1, REPLICATOR, 2, roots);
+        let out = settle(&mut Provisioner::default(), &world, NOW);
+        assert_eq!(kinds(&out), ["look"]);
+    }
+}
+
+#[test]
 fn an_answer_about_another_root_than_is_being_read_confirms_nothing() {
     let world = cut_over(OPERATOR);
     let mut provisioner = Provisioner::default();

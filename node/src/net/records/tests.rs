@@ -422,14 +422,14 @@ async fn room_that_nothing_needs_any_more_is_given_back_and_had_again() {
 
 #[tokio::test]
 async fn room_stays_where_something_came_since_it_was_last_looked_at() {
+    let past = Instant::now();
     let (_near, mut far) = ours().await;
     far.opening.buf.resize(MAX_READ, 0);
     for has_come in [true, false] {
         assert!(far.read(&mut [0; 4]).now_or_never().is_none());
         assert_eq!(far.opening.buf.len(), MAX_READ);
         let look = far.opening.look.as_mut().unwrap();
-        look.as_mut()
-            .reset(Instant::now() - Duration::from_millis(100));
+        look.as_mut().reset(past);
         far.opening.has_come = has_come;
         assert!(far.read(&mut [0; 4]).now_or_never().is_none());
         let kept = if has_come { MAX_READ } else { MIN_READ };

@@ -3,7 +3,8 @@
 //!
 //! A cache of the logs and never in their place: it names the heads that it covers,
 //! and counts only where the logs have exactly these. As changes are chained by their
-//! hashes, equal heads are equal changes.
+//! hashes, equal heads are equal changes. But automerge saves more than its hashes are of,
+//! so that all of it has a sum of ours: one that was altered on its disk counts for nothing.
 
 use super::{Document, apply};
 use crate::shards;
@@ -22,21 +23,45 @@ pub struct Snapshot {
     mesh: MeshId,
     heads: Vec<(PublicKey, Position)>,
     saved: Vec<u8>,
+    sum: [u8; 32],
 }
 
 impl Wire for Snapshot {
     const NAME: &'static str = "document snapshot";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     /// Some 500,000 servers; a larger document is loaded from its logs.
     const LIMIT: usize = 16 * 1024 * 1024;
 }
 
 impl Snapshot {
+    fn new(mesh: MeshId, heads: Vec<(PublicKey, Position)>, saved: Vec<u8>) -> Self {
+        let sum = sum_of(&mesh, &heads, &saved);
+        Self {
+            mesh,
+            heads,
+            saved,
+            sum,
+        }
+    }
+
     /// Through which number it covers the changes of `author`; 0 for none of them.
     pub(super) fn covers(&self, author: &PublicKey) -> u64 {
         let head = self.heads.iter().find(|(of, _)| of == author);
         head.map_or(0, |(_, at)| at.seq)
     }
+}
+
+fn sum_of(mesh: &MeshId, heads: &[(PublicKey, Position)], saved: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("dunlin 2026 document snapshot sum v1");
+    hasher.update(&mesh.0);
+    hasher.update(&(heads.len() as u64).to_le_bytes());
+    for (author, at) in heads {
+        hasher.update(&author.0);
+        hasher.update(&at.seq.to_le_bytes());
+        hasher.update(&at.hash);
+    }
+    hasher.update(saved);
+    *hasher.finalize().as_bytes()
 }
 
 /// The document as it was at one moment, to be saved on another thread: saving a large
@@ -51,11 +76,7 @@ pub struct Saving {
 impl Saving {
     /// Saves it.
     pub fn finish(self) -> Snapshot {
-        Snapshot {
-            mesh: self.mesh,
-            heads: self.heads,
-            saved: self.doc.save(),
-        }
+        Snapshot::new(self.mesh, self.heads, self.doc.save())
     }
 }
 
@@ -80,7 +101,8 @@ impl Document {
     /// all of it, automerge fails, or what comes of it is not all of `order` and nothing
     /// else: automerge computes the hash of every change that it loads.
     pub(super) fn extended(&self, snapshot: &Snapshot, order: &[&Change]) -> Option<Automerge> {
-        if snapshot.mesh != self.mesh {
+        let sum = sum_of(&snapshot.mesh, &snapshot.heads, &snapshot.saved);
+        if snapshot.mesh != self.mesh || snapshot.sum != sum {
             return None;
         }
         let all_here = snapshot.heads.iter().all(|(author, at)| {
@@ -113,16 +135,16 @@ impl Document {
 #[cfg(test)]
 impl Snapshot {
     pub(super) fn with_saved(&self, saved: Vec<u8>) -> Self {
-        Self {
-            saved,
-            ..self.clone()
-        }
+        Self::new(self.mesh, self.heads.clone(), saved)
     }
 
     pub(super) fn of_mesh(&self, mesh: MeshId) -> Self {
-        Self {
-            mesh,
-            ..self.clone()
-        }
+        Self::new(mesh, self.heads.clone(), self.saved.clone())
+    }
+
+    pub(super) fn with_another_sum(&self) -> Self {
+        let mut altered = self.clone();
+        altered.sum[31] ^= 1;
+        altered
     }
 }

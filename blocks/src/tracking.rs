@@ -155,20 +155,12 @@ pub enum Owed {
 }
 
 impl Owed {
-    /// With what is owed besides.
-    fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::All(_), _) => self,
-            (_, Self::All(_)) => other,
-            (Self::Since(ours), Self::Since(theirs)) => Self::Since(ours.min(theirs)),
-        }
-    }
-
-    fn of(window: Window) -> Option<Self> {
-        match window {
-            Window::Whole => None,
-            Window::Since(generation) => Some(Self::Since(generation)),
-            Window::Gap(gap) => Some(Self::All(gap)),
+    /// With what was found besides.
+    fn with(self, window: Window) -> Self {
+        match (self, window) {
+            (Self::All(_), _) | (_, Window::Whole) => self,
+            (_, Window::Gap(gap)) => Self::All(gap),
+            (Self::Since(ours), Window::Since(theirs)) => Self::Since(ours.min(theirs)),
         }
     }
 }
@@ -186,8 +178,8 @@ pub struct Follow {
 #[derive(Debug, Clone, Copy)]
 struct Running {
     begun: Generation,
-    /// What came to be owed since it began.
-    besides: Option<Owed>,
+    /// What was found since it began.
+    besides: Window,
 }
 
 /// With it an owner that starts again takes up the passes of a volume where they were. Who
@@ -203,12 +195,10 @@ impl Bookmark {
     /// Takes in what was found; none where it is good for nothing any more.
     #[must_use]
     pub fn look(self, window: Window) -> Option<Self> {
-        let since = match window {
-            Window::Whole => self.since,
-            Window::Since(since) => self.since.min(since),
-            Window::Gap(_) => return None,
-        };
-        Some(Self { since, ..self })
+        match Owed::Since(self.since).with(window) {
+            Owed::All(_) => None,
+            Owed::Since(since) => Some(Self { since, ..self }),
+        }
     }
 }
 
@@ -250,21 +240,17 @@ impl Follow {
         }
         self.running = Some(Running {
             begun: now,
-            besides: None,
+            besides: Window::Whole,
         });
         self.owed
     }
 
     /// Takes in what was found between two passes, or while one runs.
     pub fn look(&mut self, window: Window) {
-        let Some(more) = Owed::of(window) else {
-            return;
-        };
-        self.owed = self.owed.and(more);
+        self.owed = self.owed.with(window);
         if let Some(running) = &mut self.running {
             // The pass may have read the block before that write.
-            let besides = running.besides.map_or(more, |had| had.and(more));
-            running.besides = Some(besides);
+            running.besides = running.besides.and(window);
         }
     }
 
@@ -272,8 +258,7 @@ impl Follow {
     /// read is not owed any more.
     pub fn settled(&mut self) -> Option<Bookmark> {
         let Running { begun, besides } = self.running.take()?;
-        let since = Owed::Since(begun);
-        self.owed = besides.map_or(since, |more| since.and(more));
+        self.owed = Owed::Since(begun).with(besides);
         self.bookmark()
     }
 

@@ -211,11 +211,8 @@ impl Authority {
     /// Every grant that is good at `wall` with every replicator that may use it: neither
     /// the grant nor one of the two ends was revoked or is over.
     pub fn live_pairs(&self, wall: UnixSecs) -> impl Iterator<Item = (Pair, &Grant)> {
-        let live = self.grants.iter().filter(move |(_, state)| {
-            !state.revoked
-                && wall < state.not_after
-                && self.stands(wall, &state.grant.agent, Role::Agent)
-        });
+        let live = self.grants.iter();
+        let live = live.filter(move |(_, state)| self.lets_send(wall, state));
         live.flat_map(move |(id, state)| {
             let pool = state.grant.replicators.iter();
             let standing = pool.filter(move |node| self.stands(wall, node, Role::Replicator));
@@ -231,11 +228,16 @@ impl Authority {
 
     /// Whether a grant is good at `wall` for this replicator, as one of [`Self::live_pairs`].
     pub fn is_live(&self, wall: UnixSecs, state: &GrantState, replicator: &NodeId) -> bool {
+        state.grant.replicators.contains(replicator)
+            && self.lets_send(wall, state)
+            && self.stands(wall, replicator, Role::Replicator)
+    }
+
+    /// Whether a grant is good at `wall` for its agent.
+    fn lets_send(&self, wall: UnixSecs, state: &GrantState) -> bool {
         !state.revoked
             && wall < state.not_after
-            && state.grant.replicators.contains(replicator)
             && self.stands(wall, &state.grant.agent, Role::Agent)
-            && self.stands(wall, replicator, Role::Replicator)
     }
 
     fn stands(&self, wall: UnixSecs, id: &NodeId, role: Role) -> bool {

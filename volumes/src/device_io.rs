@@ -6,19 +6,17 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{major, minor};
 
+use crate::sysfs::{self, Shown};
 use crate::{SourceIdentity, SourceVolume};
 
-/// Where the kernel shows block devices by their numbers.
-const DEVICES: &str = "/sys/dev/block";
-
-/// The line is some 17 numbers.
-const MAX_LINE: usize = 1024;
+/// Where the kernel shows its devices.
+const SYSTEM: &str = "/sys";
 
 /// What a device did since it is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,10 +78,10 @@ impl DeviceIo {
     /// # Errors
     /// Where there are none.
     pub fn of(source: &SourceVolume) -> Result<Self, NoDeviceIo> {
-        Self::shown_in(Path::new(DEVICES), source)
+        Self::shown_in(Path::new(SYSTEM), source)
     }
 
-    fn shown_in(devices: &Path, source: &SourceVolume) -> Result<Self, NoDeviceIo> {
+    fn shown_in(system: &Path, source: &SourceVolume) -> Result<Self, NoDeviceIo> {
         let path = source.path().to_owned();
         let number = match source.identity() {
             SourceIdentity::File { device, .. } => device,
@@ -94,13 +92,8 @@ impl DeviceIo {
             },
         };
         let (major, minor) = (major(number), minor(number));
-        let shown = devices.join(format!("{major}:{minor}"));
-        let Ok(shown) = shown.canonicalize() else {
+        let Ok(Shown { disk, .. }) = Shown::find(system, (major, minor)) else {
             return Err(NoDeviceIo::NotShown { path, major, minor });
-        };
-        let disk = match shown.parent() {
-            Some(disk) if shown.join("partition").exists() => disk.to_owned(),
-            _ => shown,
         };
         let found = File::open(disk.join("stat")).map(|file| Self {
             file,
@@ -111,7 +104,7 @@ impl DeviceIo {
         let counts = found.counts()?;
         // The kernel read a file system to mount it.
         let is_still = !source.identity().is_device() && counts.reads == 0;
-        match is_still || is_off(&found.disk) {
+        match is_still || sysfs::is_counting_off(&found.disk) {
             true => Err(NoDeviceIo::NotCounted { disk: found.disk }),
             false => Ok(found),
         }
@@ -127,11 +120,9 @@ impl DeviceIo {
     /// # Errors
     /// When the kernel does not say: the device may be gone.
     pub fn counts(&self) -> Result<IoCounts, NoDeviceIo> {
-        let mut line = [0; MAX_LINE];
-        let read = self.file.read_at(&mut line, 0);
-        let counts = read.and_then(|length| {
-            let line = str::from_utf8(&line[..length]).ok();
-            line.and_then(parse)
+        let counts = sysfs::read_numbers(&self.file).and_then(|numbers| {
+            let counts = numbers.and_then(|numbers| counts_of(&numbers));
+            counts
                 .ok_or_else(|| io::Error::other("it is not the line of numbers that was expected"))
         });
         counts.map_err(|source| NoDeviceIo::Io {
@@ -141,16 +132,8 @@ impl DeviceIo {
     }
 }
 
-/// Whether counting is turned off. Not every device can be asked.
-fn is_off(disk: &Path) -> bool {
-    let iostats = fs::read_to_string(disk.join("queue/iostats"));
-    iostats.is_ok_and(|iostats| iostats.trim() == "0")
-}
-
 /// Kernels have added numbers at the end: of discards, then of flushes.
-fn parse(line: &str) -> Option<IoCounts> {
-    let numbers = line.split_ascii_whitespace().map(str::parse);
-    let numbers: Vec<u64> = numbers.collect::<Result<_, _>>().ok()?;
+fn counts_of(numbers: &[u64]) -> Option<IoCounts> {
     let optional = |at: usize| numbers.get(at).copied().unwrap_or(0);
     let millis = numbers.get(7)?.checked_add(optional(16))?;
     Some(IoCounts {
@@ -166,12 +149,15 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use std::os::unix::fs::FileExt;
+
     use crate::loop_device::LoopDevice;
     use crate::{AlignedBuf, ReadBlocks};
     use blocks::BlockIndex;
 
     #[test]
     fn lines_of_all_kernels_are_read_and_others_are_not() {
+        let parse = |line: &str| counts_of(&sysfs::numbers_of(line)?);
         let of = |line: &str| parse(line).unwrap();
         let plain = "9 1 800 30 4 1 64 20 2 40 50\n";
         let expected = IoCounts {
@@ -256,9 +242,9 @@ mod tests {
             fs::create_dir_all(shown).unwrap();
         }
         fs::write(part.join("partition"), "1\n").unwrap();
-        let link = folder
-            .path()
-            .join(format!("{}:{}", major(number), minor(number)));
+        let links = folder.path().join("dev/block");
+        fs::create_dir_all(&links).unwrap();
+        let link = links.join(format!("{}:{}", major(number), minor(number)));
         std::os::unix::fs::symlink(&part, link).unwrap();
         let read = "9 1 800 30 4 1 64 20 2 40 50\n";
         let nothing = "0 0 0 0 0 0 0 0 0 0 0\n";

@@ -20,6 +20,7 @@ mod root_reader;
 mod scan;
 mod shared_disk;
 mod source;
+mod sysfs;
 mod target;
 mod tracker;
 mod tree_file;

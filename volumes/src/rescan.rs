@@ -260,17 +260,22 @@ mod tests {
         assert_eq!(steps[4], Scanned::End);
     }
 
-    #[test]
-    fn what_could_not_be_read_is_read_again_in_the_next_step() {
+    /// A source of so many blocks that were written, and a tree that knows of none.
+    fn written(blocks: usize) -> (tempfile::TempDir, File, SourceVolume, TreeFile) {
         let folder = tempfile::tempdir().unwrap();
         let image = folder.path().join("image");
         let file = File::create(&image).unwrap();
-        file.write_all_at(&vec![1; 40 * BLOCK_SIZE], 0).unwrap();
+        file.write_all_at(&vec![1; blocks * BLOCK_SIZE], 0).unwrap();
         let source = SourceVolume::open(&image).unwrap();
         let at = folder.path().join("tree");
-        let geometry = source.geometry();
-        let mut tree = TreeFile::create(&at, VolumeTag([1; 16]), geometry).unwrap();
-        let mut tracker = RescanTracker::new(geometry);
+        let tree = TreeFile::create(&at, VolumeTag([1; 16]), source.geometry()).unwrap();
+        (folder, file, source, tree)
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_read_again_in_the_next_step() {
+        let (_folder, file, source, mut tree) = written(40);
+        let mut tracker = RescanTracker::new(source.geometry());
         let mut buf = AlignedBuf::new(READ_BLOCKS);
         let mut step = || {
             let step = tracker.next_changed(&source, &mut tree, &mut buf);
@@ -342,15 +347,8 @@ mod tests {
 
     #[test]
     fn a_step_finds_no_more_than_was_asked_for_whatever_was_asked_for_before() {
-        let folder = tempfile::tempdir().unwrap();
-        let image = folder.path().join("image");
-        let file = File::create(&image).unwrap();
-        file.write_all_at(&vec![1; 80 * BLOCK_SIZE], 0).unwrap();
-        let source = SourceVolume::open(&image).unwrap();
-        let at = folder.path().join("tree");
-        let geometry = source.geometry();
-        let mut tree = TreeFile::create(&at, VolumeTag([1; 16]), geometry).unwrap();
-        let mut tracker = RescanTracker::new(geometry);
+        let (_folder, _file, source, mut tree) = written(80);
+        let mut tracker = RescanTracker::new(source.geometry());
         let mut buf = AlignedBuf::new(READ_BLOCKS);
         let mut position = 0;
         for most in [0, 1, 3, 16, 100, 2] {
@@ -364,14 +362,8 @@ mod tests {
 
     #[test]
     fn what_was_gathered_before_the_source_could_not_be_read_is_given_out() {
-        let folder = tempfile::tempdir().unwrap();
-        let image = folder.path().join("image");
-        let file = File::create(&image).unwrap();
-        file.write_all_at(&vec![1; 40 * BLOCK_SIZE], 0).unwrap();
-        let source = SourceVolume::open(&image).unwrap();
+        let (_folder, file, source, mut tree) = written(40);
         let geometry = source.geometry();
-        let at = folder.path().join("tree");
-        let mut tree = TreeFile::create(&at, VolumeTag([1; 16]), geometry).unwrap();
         let mut dirty = DirtySet::new(geometry);
         for block in [1, 30] {
             dirty.mark_range(block * BLOCK, 1);

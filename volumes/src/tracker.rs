@@ -389,9 +389,9 @@ impl Followed {
         let discards = std::mem::replace(&mut self.discards, after.discards);
         Ok(Reading {
             completed: between(before, completed, after),
-            queued: Some(between(before, queued, after)),
+            queued: between(before, queued, after),
             is_idle: was_idle && is_idle,
-            is_counted: self.disk.is_counted()?,
+            is_counted: self.disk.is_counted(),
             has_gathered_discards: self.disk.gathers_discards() && after.discards != discards,
         })
     }

@@ -46,8 +46,8 @@ impl Count {
 pub struct Reading {
     /// Events of completion.
     pub completed: Count,
-    /// Events of queueing; none where the device has none that name it.
-    pub queued: Option<Count>,
+    /// Events of queueing.
+    pub queued: Count,
     /// The kernel had begun no write that was not done, from the first reading to the last.
     /// What is queued may wait before it begins, and what is done may be counted in a moment.
     pub is_idle: bool,
@@ -252,7 +252,6 @@ impl Judge {
                 is_still: false,
             };
         }
-        self.still = self.still.filter(|_| reading.queued.is_some());
         let since = self.still.map(|still| still.at);
         let (queue, is_still) = self.take_queued(reading, at);
         let missed = match kept {
@@ -319,10 +318,11 @@ impl Judge {
     /// Notes whether anything happened since the generation before; whether things are
     /// queued time and again of which nothing is ever begun, completed or counted.
     fn take_rest(&mut self, reading: &Reading, at: Generation) -> bool {
-        let Some(queued) = reading.queued.filter(|_| reading.is_idle) else {
+        if !reading.is_idle {
             self.rest = None;
             return false;
-        };
+        }
+        let queued = reading.queued;
         let (completed, counted) = (reading.completed.seen, reading.completed.after);
         let figures = [queued.seen, completed, counted];
         let fresh = Rest {
@@ -351,9 +351,7 @@ impl Judge {
     /// Whether what was concluded from the queue before is void, and whether nothing is
     /// under way.
     fn take_queued(&mut self, reading: &Reading, at: Generation) -> (Queue, bool) {
-        let Some(queued) = reading.queued else {
-            return (Queue::Whole, false);
-        };
+        let queued = reading.queued;
         let (low, high) = queued.ahead();
         let is_short = self.still.is_some_and(|still| high < still.ahead);
         if is_short {

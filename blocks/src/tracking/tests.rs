@@ -262,7 +262,7 @@ impl Machine {
         };
         let reading = Reading {
             completed: count(completed),
-            queued: Some(count(queued)),
+            queued: count(queued),
             is_idle: (was_idle || is_done) && self.is_idle(),
             is_counted: true,
             has_gathered_discards: false,

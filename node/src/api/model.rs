@@ -554,8 +554,8 @@ pub struct JobView {
     /// Live figures of the pass that runs, when they are known here.
     pub progress: Option<ProgressView>,
     /// Of a first pass that is not complete and of which there are no live figures, since it
-    /// is held: bytes of the volume that are dealt with and durable. None where that is not
-    /// known here.
+    /// is held: about how many bytes of the volume are dealt with and durable; what was read
+    /// and not sent yet is in it. None where that is not known here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_pass_bytes: Option<u64>,
     /// What the agent counted since it started, when it is known here.

@@ -3,22 +3,19 @@
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use blocks::tracking::counting::Count;
 use rustix::fs::{major, minor};
 
 use super::NoTracker;
+use crate::sysfs::{self, Shown};
 use crate::{SourceIdentity, SourceVolume};
 
 /// Where the kernel shows its devices.
 const SYSTEM: &str = "/sys";
 
 const SECTOR_BYTES: u64 = 512;
-
-/// The line is some 17 numbers.
-const MAX_LINE: usize = 1024;
 
 /// A whole disk, whose events bear its number.
 #[derive(Debug)]
@@ -30,8 +27,6 @@ pub struct Disk {
     stat: File,
     /// What is under way: reads, and writes.
     inflight: File,
-    /// Whether `stat` is kept up; a kernel where that cannot be asked always does.
-    iostats: Option<File>,
 }
 
 /// What the kernel had counted of a disk at one time.
@@ -83,25 +78,18 @@ impl Disk {
 
     /// The disk of a device of this number, and the byte of it with which the device begins,
     /// as they are shown below a folder.
-    pub(super) fn shown_in(
-        system: &Path,
-        (major, minor): (u32, u32),
-    ) -> Result<(Self, u64), NoDisk> {
+    pub(super) fn shown_in(system: &Path, numbers: (u32, u32)) -> Result<(Self, u64), NoDisk> {
         let system = system.canonicalize()?;
-        let shown = system.join(format!("dev/block/{major}:{minor}"));
-        let shown = shown.canonicalize()?;
-        let (disk, start) = match (shown.join("partition").exists(), shown.parent()) {
-            (true, Some(disk)) => {
-                let start: u64 = number_in(&shown.join("start"))?;
-                (disk.to_owned(), start * SECTOR_BYTES)
-            }
-            _ => (shown, 0),
+        let Shown { disk, partition } = Shown::find(&system, numbers)?;
+        let start = match partition {
+            Some(partition) => number_in(&partition.join("start"))? * SECTOR_BYTES,
+            None => 0,
         };
         if let Some(why) = unfit(&disk, &system) {
             return Err(NoDisk::Unfit(why));
         }
         let disk = Self::shown(disk)?;
-        match disk.is_counted()? {
+        match disk.is_counted() {
             true => Ok((disk, start)),
             false => Err(NoDisk::Unfit(
                 "the kernel does not count what it does (its queue/iostats is 0)",
@@ -115,10 +103,6 @@ impl Disk {
         let parsed = numbers.and_then(|(a, b)| Some((a.parse::<u32>().ok()?, b.parse().ok()?)));
         let (major, minor): (u32, u32) = parsed.ok_or_else(|| no_number(&shown.join("dev")))?;
         let segments = number_in(&shown.join("queue/max_discard_segments")).unwrap_or(1);
-        let iostats = match File::open(shown.join("queue/iostats")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            opened => Some(opened?),
-        };
         Ok(Self {
             // As events have it: `MKDEV` of linux/kdev_t.h.
             device: major << 20 | minor,
@@ -126,7 +110,6 @@ impl Disk {
             gathers_discards: segments > 1,
             stat: File::open(shown.join("stat"))?,
             inflight: File::open(shown.join("inflight"))?,
-            iostats,
             shown,
         })
     }
@@ -154,17 +137,8 @@ impl Disk {
     }
 
     /// Whether it counts.
-    pub(super) fn is_counted(&self) -> io::Result<bool> {
-        let Some(iostats) = &self.iostats else {
-            return Ok(true);
-        };
-        let mut line = [0; 1];
-        let length = iostats.read_at(&mut line, 0)?;
-        match &line[..length] {
-            b"0" => Ok(false),
-            b"" => Err(no_number(&self.shown.join("queue/iostats"))),
-            _ => Ok(true),
-        }
+    pub(super) fn is_counted(&self) -> bool {
+        !sysfs::is_counting_off(&self.shown)
     }
 
     /// What it counted until now.
@@ -186,11 +160,7 @@ impl Disk {
 
     /// At least so many numbers, which a file of this name has in its line.
     fn numbers(&self, file: &File, name: &str, least: usize) -> io::Result<Vec<u64>> {
-        let mut line = [0; MAX_LINE];
-        let length = file.read_at(&mut line, 0)?;
-        let line = String::from_utf8_lossy(&line[..length]);
-        let numbers: Option<Vec<u64>> = line.split_whitespace().map(|n| n.parse().ok()).collect();
-        numbers
+        sysfs::read_numbers(file)?
             .filter(|numbers| numbers.len() >= least)
             .ok_or_else(|| no_number(&self.shown.join(name)))
     }

@@ -21,9 +21,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use blocks::GroupIndex;
-use rustix::fs::{FlockOperation, flock};
 
 use crate::VolumeTag;
+use crate::locked::LockedFile;
 
 const MAGIC: &[u8; 8] = b"DUNLNOTE";
 const FORMAT: u32 = 1;
@@ -103,7 +103,7 @@ pub enum IntentError {
 #[derive(Debug)]
 pub struct Intents {
     path: PathBuf,
-    file: File,
+    file: LockedFile,
     tag: VolumeTag,
     outstanding: BTreeSet<GroupIndex>,
     records: u64,
@@ -124,8 +124,7 @@ impl Intents {
             .truncate(false)
             .open(path)
             .map_err(failed)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|errno| failed(errno.into()))?;
+        let file = LockedFile::lock(file).map_err(failed)?;
         let mut intents = Self {
             path: path.to_owned(),
             file,

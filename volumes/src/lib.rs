@@ -11,6 +11,7 @@ mod device_io;
 mod index;
 mod intents;
 mod kernel;
+mod locked;
 #[cfg(test)]
 mod loop_device;
 mod own_commits;

@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use blocks::{BLOCK_SIZE, BlockIndex, Geometry, GeometryError};
-use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
 use rustix::io::Errno;
 
+use crate::locked::LockedFile;
 use crate::source::{Astray, SourceIdentity, is_hole, length_of, read_exactly, read_run};
 use crate::{AlignedBuf, ReadBlocks, ReadError, kernel};
 
@@ -175,7 +176,7 @@ pub enum WriteError {
 #[derive(Debug)]
 pub struct TargetVolume {
     path: PathBuf,
-    file: File,
+    file: LockedFile,
     geometry: Geometry,
     identity: SourceIdentity,
     poisoned: OnceLock<SyncFailed>,
@@ -210,8 +211,7 @@ impl TargetVolume {
         if opened != identity {
             return Err(OpenTargetError::NotAVolume { path: owned() });
         }
-        flock(&file, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|errno| failed(errno.into()))?;
+        let file = LockedFile::lock(file).map_err(failed)?;
         let (have, need) = (length_of(&file).map_err(failed)?, length);
         if have < need {
             return Err(OpenTargetError::TooSmall {
@@ -293,7 +293,7 @@ impl TargetVolume {
         // On devices the kernel turns this into a write of zeros that the
         // device itself carries out.
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match fallocate(&self.file, flags, offset, len) {
+        match fallocate(&*self.file, flags, offset, len) {
             Ok(()) => Ok(()),
             // No holes here, or the tail is not a whole sector.
             Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::INTR) => {
@@ -354,7 +354,7 @@ impl TargetVolume {
     /// Drops what is cached of the volume, so that reading it back reads the
     /// disk. Call it after a sync: what is not durable stays cached. A hint.
     pub fn drop_cache(&self) {
-        let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
+        let _ = fadvise(&*self.file, 0, None, Advice::DontNeed);
     }
 
     fn write_zeros(&self, offset: u64, len: u64) -> Result<(), WriteError> {

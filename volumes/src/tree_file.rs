@@ -28,6 +28,7 @@ mod nodes;
 mod open;
 mod pages;
 
+use crate::locked::LockedFile;
 pub use error::{OpenTreeError, TreeError};
 use layout::Layout;
 use pages::Page;
@@ -48,7 +49,7 @@ pub struct VolumeTag(pub [u8; 16]);
 #[derive(Debug)]
 pub struct TreeFile {
     path: PathBuf,
-    file: File,
+    file: LockedFile,
     geometry: Geometry,
     layout: Layout,
     /// One for each group; [`UNKNOWN`] until computed.

@@ -138,10 +138,10 @@ fn after_a_failure_nothing_can_be_noted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notes");
     let mut intents = Intents::open(&path, TAG).unwrap();
-    intents.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    intents.file = LockedFile(OpenOptions::new().write(true).open("/dev/full").unwrap());
     let full = intents.note(&groups([1])).unwrap_err();
     assert_eq!(full, IntentError::Full { path });
-    intents.file = tempfile::tempfile().unwrap();
+    intents.file = LockedFile(tempfile::tempfile().unwrap());
     assert_eq!(intents.note(&groups([2])), Err(full.clone()));
     assert_eq!(intents.clear(), Err(full));
     assert_eq!(intents.outstanding().count(), 0);

@@ -165,7 +165,7 @@ fn a_full_disk_is_told_apart_from_a_broken_one() {
     let path = Path::new("/dev/full");
     let target = TargetVolume {
         path: path.to_owned(),
-        file: OpenOptions::new().write(true).open(path).unwrap(),
+        file: LockedFile(OpenOptions::new().write(true).open(path).unwrap()),
         geometry: Geometry::new(4 * BLOCK).unwrap(),
         identity: SourceIdentity::Other,
         poisoned: OnceLock::new(),

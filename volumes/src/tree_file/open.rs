@@ -10,12 +10,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use blocks::{BLANK_MARK, Geometry};
-use rustix::fs::{FlockOperation, SeekFrom, flock, seek};
+use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
 use super::layout::{BadHeader, FORMAT, HEADER_LEN, Header, Layout, PAGE_LEN, RECORD_LEN, Record};
 use super::pages::CACHED_GROUPS;
 use super::{GroupState, OpenTreeError, TreeFile, UNKNOWN, VolumeTag, index};
+use crate::locked::LockedFile;
 
 /// Records read at once when a tree is opened: 1 MiB of them.
 const RECORDS_READ: usize = 8 * 1024;
@@ -61,8 +62,7 @@ impl TreeFile {
             .write(true)
             .open(path)
             .map_err(failed)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|errno| failed(errno.into()))?;
+        let file = LockedFile::lock(file).map_err(failed)?;
         let layout = Layout::new(geometry);
         check_header(&file, path, tag, geometry, layout)?;
         let groups = index(geometry.groups());

@@ -246,7 +246,7 @@ fn a_full_disk_loses_nothing_that_was_set() {
         .write(true)
         .open("/dev/full")
         .unwrap();
-    let file = std::mem::replace(&mut tree.file, full);
+    let file = std::mem::replace(&mut tree.file, LockedFile(full));
     assert!(matches!(tree.sync(), Err(TreeError::Full { .. })));
     tree.file = file;
     tree.sync().unwrap();
@@ -617,7 +617,7 @@ fn a_failure_while_warming_leaves_what_it_did_not_compute_to_the_root() {
             tree.sync().unwrap();
             tree = reopen(tree);
         }
-        let file = std::mem::replace(&mut tree.file, full());
+        let file = std::mem::replace(&mut tree.file, LockedFile(full()));
         assert!(tree.warm(3).is_err());
         tree.file = file;
         assert_eq!(tree.root().unwrap(), expected_root(tree.geometry, &model));

@@ -36,7 +36,7 @@ struct Lab {
 }
 
 /// Whether the kernel lets us follow writes; says why not, for a test that then does nothing.
-fn may_follow() -> bool {
+pub(super) fn may_follow() -> bool {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: following writes needs root");
         return false;

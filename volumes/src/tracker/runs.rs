@@ -105,7 +105,7 @@ fn run(seed: u64, streams: Option<&'static [Stream]>, believes_all: bool) -> Opt
         let looks_between = draw.once_in(4);
         match events {
             (0, _) => copy.restart_tracker(),
-            (1, _) => copy.restart_agent(),
+            (1, _) => copy.restart_agent(draw.next()),
             (_, 0) => place.trim(),
             _ => {}
         }
@@ -180,7 +180,7 @@ fn no_write_is_lost_whatever_happens_meanwhile() {
         began.elapsed(),
         lost.len()
     );
-    assert_eq!(lost, [], "seeds of runs that lost a write");
+    assert_eq!(lost, Vec::<u64>::new(), "seeds of runs that lost a write");
 }
 
 /// The negative control: what the runs rest on is that a tracker is not believed which was

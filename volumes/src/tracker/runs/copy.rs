@@ -6,8 +6,8 @@ use std::ops::{AddAssign, Range};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use blocks::tracking::{Advanced, Bookmark, Follow, Gap, Owed, Window};
-use blocks::{BlockIndex, DirtySet};
+use blocks::tracking::{Advanced, Follow, Gap, Owed, Window};
+use blocks::{BlockIndex, DirtySet, GroupIndex};
 
 use super::DEADLINE;
 use super::place::Place;
@@ -77,8 +77,6 @@ pub(super) struct Copy {
     tracker: Option<Tracker>,
     slot: Slot,
     follow: Follow,
-    /// With who lives as long as the tracker.
-    kept: Option<Bookmark>,
     /// The negative control: whatever is found, nothing is said to be missing.
     believes_all: bool,
     counts: Counts,
@@ -109,7 +107,6 @@ impl Copy {
             tracker: Some(tracker),
             slot,
             follow: Follow::new(),
-            kept: None,
             believes_all,
             counts: Counts::default(),
             windows: vec![],
@@ -133,14 +130,20 @@ impl Copy {
         self.tracker = None;
         let (tracker, slot, _) = start(&self.source, self.streams);
         (self.tracker, self.slot) = (Some(tracker), slot);
-        // It was with the one that ended.
-        self.kept = None;
         self.counts.trackers += 1;
     }
 
-    /// Who made the passes ends, and takes them up by its bookmark.
-    pub(super) fn restart_agent(&mut self) {
-        self.follow = self.kept.map_or_else(Follow::new, Follow::resume);
+    /// Who made the passes begins anew, and takes from the other end what is there of some
+    /// blocks: an older copy, which has zeros.
+    pub(super) fn restart_agent(&mut self, drawn: u64) {
+        let geometry = self.source.geometry();
+        let group = GroupIndex(drawn % geometry.groups());
+        self.follow.owe(group);
+        let blocks = geometry.group_blocks(group);
+        let (first, count) = (BlockIndex(blocks.start), blocks.end - blocks.start);
+        let at = geometry.run_range(first, count);
+        self.target.zero_range(at.start, at.end - at.start).unwrap();
+        self.tree.set_zero_run(first, count).unwrap();
         self.counts.agents += 1;
     }
 
@@ -160,7 +163,6 @@ impl Copy {
         if self.believes_all {
             advanced.window = Window::Whole;
         }
-        self.kept = self.kept.and_then(|kept| kept.look(advanced.window));
         advanced
     }
 
@@ -177,6 +179,12 @@ impl Copy {
                 assert!(self.tracker().collect(slot, bytes, since, &mut dirty));
             }
         }
+        let geometry = self.source.geometry();
+        for group in self.follow.groups() {
+            for block in geometry.group_blocks(group) {
+                dirty.mark(BlockIndex(block));
+            }
+        }
         let owed = dirty.len();
         self.counts.passes += 1;
         if looks_between {
@@ -186,7 +194,7 @@ impl Copy {
         match self.read(Scan::of_dirty(dirty, READ_BLOCKS), stop_after) {
             true => {
                 self.target.sync().unwrap();
-                self.kept = self.follow.settled();
+                self.follow.settled();
             }
             false => {
                 self.follow.broke_off();

@@ -3,6 +3,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::RwLock;
+
+/// Who mounts something shares it; who makes a namespace, which takes up all that is mounted
+/// just then and holds it, has it alone.
+pub(crate) static MOUNTS: RwLock<()> = RwLock::new(());
 
 /// Detached when dropped.
 pub(crate) struct LoopDevice {

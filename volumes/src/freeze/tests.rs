@@ -10,13 +10,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{PoisonError, RwLockReadGuard};
 use std::thread;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::*;
-use crate::loop_device::LoopDevice;
+use crate::loop_device::{LoopDevice, MOUNTS};
 
 const MIB: u64 = 1 << 20;
 
@@ -117,10 +118,27 @@ fn run(program: &str, arguments: &[&std::ffi::OsStr]) -> Option<()> {
     }
 }
 
-/// A folder of the test, and where it notes what is frozen.
-fn folder() -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let left = folder.path().join("frozen");
+/// A folder of a test that mounts something.
+struct Folder {
+    made: TempDir,
+    _mounts: RwLockReadGuard<'static, ()>,
+}
+
+impl Folder {
+    fn path(&self) -> &Path {
+        self.made.path()
+    }
+}
+
+/// One of the test, and where it notes what is frozen.
+fn folder() -> (Folder, PathBuf) {
+    let mounts = MOUNTS.read().unwrap_or_else(PoisonError::into_inner);
+    let made = tempfile::tempdir().unwrap();
+    let left = made.path().join("frozen");
+    let folder = Folder {
+        made,
+        _mounts: mounts,
+    };
     (folder, left)
 }
 

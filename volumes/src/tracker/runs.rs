@@ -12,6 +12,7 @@ mod place;
 
 use std::env;
 use std::path::Path;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use blocks::tracking::{Gap, Window};
@@ -19,6 +20,7 @@ use blocks::tracking::{Gap, Window};
 use super::format::Stream;
 use super::tests::may_follow;
 use crate::freeze::Freezer;
+use crate::loop_device::MOUNTS;
 use copy::Copy;
 use load::Load;
 use place::{Kind, Place};
@@ -74,6 +76,7 @@ struct Ended {
 
 /// One run; none where it cannot be made here, and a word on stderr.
 fn run(seed: u64, streams: Option<&'static [Stream]>, believes_all: bool) -> Option<Ended> {
+    let _mounts = MOUNTS.read().unwrap_or_else(PoisonError::into_inner);
     let mut draw = Draw(seed);
     let base = Path::new("/dev/shm");
     let folder = match base.is_dir() {

@@ -130,7 +130,9 @@ impl Drop for Apart {
 
 #[test]
 fn what_another_namespace_alone_has_mounted_is_found_and_frozen() {
-    let (folder, left) = folder();
+    let _alone = MOUNTS.write().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let left = folder.path().join("frozen");
     let Some(volume) = Volume::new(folder.path(), "disk", "ext4") else {
         return;
     };

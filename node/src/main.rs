@@ -14,7 +14,6 @@ mod demo;
 mod doctor;
 mod engine;
 mod hours;
-mod inventory;
 mod local;
 mod machine;
 mod metrics;

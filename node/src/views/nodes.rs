@@ -209,16 +209,19 @@ impl State<'_> {
 
     fn server(&self, member: &Member, report: &Report, plan: Option<&ServerPlan>) -> ServerView {
         let this_node = self.me() == Some(member.id);
+        let machine = &report.inventory.machine;
         ServerView {
             id: member.id.to_string(),
             name: member.name.to_string(),
             planned: plan.map(planned_server),
             hostname: report.hostname.clone(),
-            os: report.inventory.os.clone(),
-            kernel: report.inventory.kernel.clone(),
-            cpus: report.inventory.cpus,
-            memory_bytes: report.inventory.memory_bytes,
-            machine: report.inventory.machine.clone(),
+            os: report.inventory.system.name.clone(),
+            kernel: report.inventory.system.kernel.clone(),
+            cpus: machine.cpus,
+            memory_bytes: machine.memory_bytes,
+            machine: format!("{} {}", machine.vendor, machine.model)
+                .trim()
+                .to_owned(),
             connected: self
                 .connected
                 .map(|connected| this_node || connected.contains(&member.key)),

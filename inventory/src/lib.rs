@@ -12,6 +12,7 @@ mod content;
 mod kernels;
 mod machine;
 mod network;
+pub mod readiness;
 mod services;
 mod settings;
 mod storage;

@@ -11,7 +11,7 @@ mod roles;
 #[cfg(test)]
 mod tests;
 
-use crate::api::model::{CheckState, CheckView, DoctorView, NodeView};
+use crate::api::model::{CheckState, CheckView, DoctorView, FindingView, NodeView};
 use libp2p::Multiaddr;
 use machine::Machine;
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +60,8 @@ pub struct Facts {
     pub others: Vec<NodeView>,
     /// Disks that it offers.
     pub sources: Vec<Disk>,
+    /// What keeps this machine's copy from doing its work, where it is an agent's.
+    pub blockers: Vec<FindingView>,
     /// Copies that it holds.
     pub copies: Vec<Disk>,
     /// None where it is stopped.

@@ -24,6 +24,7 @@ mod repeats;
 mod report;
 mod saving;
 mod speed;
+mod stocktaking;
 mod superseded;
 
 pub use crate::clock::wall_clock;
@@ -87,6 +88,8 @@ pub(crate) enum Message {
     Received(JobId, u64, ReceiveEvent),
     /// A cloud call ended.
     Cloud(roles::provisioner::Input),
+    /// The machine was read.
+    StockTaken(Box<(inventory::Reader, crdt::Inventory)>),
 }
 
 /// A handle to the running engine.
@@ -201,7 +204,7 @@ pub struct Engine {
     boot: Boot,
     leases: Leases,
     vouching: Vouching,
-    inventory: crdt::Inventory,
+    stocktaking: stocktaking::Stocktaking,
     saving: Option<tokio::task::JoinHandle<()>>,
     /// Ends what reads for long.
     closing: Arc<AtomicBool>,
@@ -251,6 +254,7 @@ impl Engine {
             binding: crate::machine::bound(parts.dir.path()),
             identity: parts.identity,
             replica: parts.replica,
+            stocktaking: stocktaking::Stocktaking::new(parts.dir.path()),
             dir: parts.dir,
             config: parts.config,
             providers: parts.providers,
@@ -285,7 +289,6 @@ impl Engine {
             boot,
             leases,
             vouching: Vouching::default(),
-            inventory: crate::inventory::read(),
             saving: None,
             closing: Arc::default(),
             fatal: None,
@@ -295,6 +298,7 @@ impl Engine {
         };
         engine.restore_agents()?;
         engine.measure_volumes();
+        engine.take_up_inventory();
         Ok((engine, net_events, messages))
     }
 
@@ -390,6 +394,7 @@ impl Engine {
             Message::SpeedAnswered(from, ended) => self.speed_answered(from, &ended),
             Message::Received(job, session, event) => self.received(job, session, event),
             Message::Cloud(input) => self.cloud_answered(input),
+            Message::StockTaken(taken) => self.stock_taken(taken.0, taken.1),
         }
     }
 
@@ -404,6 +409,7 @@ impl Engine {
         self.settle_pace();
         self.sample_progress();
         self.watch_sessions();
+        self.take_stock_if_due();
         self.publish_if_due();
         self.save_document_if_due();
     }

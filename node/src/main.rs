@@ -15,7 +15,6 @@ mod doctor;
 mod engine;
 mod guard;
 mod hours;
-mod inventory;
 mod local;
 mod machine;
 mod metrics;

@@ -5,6 +5,7 @@
 pub mod doctor;
 pub mod events;
 pub mod forecast;
+mod inventory;
 pub mod invites;
 pub mod limits;
 pub mod migrations;

@@ -34,7 +34,8 @@ pub use evidence::{Evidence, Forked, PairOutcome};
 pub use limit::{MinuteOfWeek, Rate, Timetable};
 pub use log::SignedChange;
 pub use plan::{
-    Conflict, Desired, EntryId, Limit, LimitPlan, Limited, MigrationPlan, Plan, Problem, ServerPlan,
+    BadHook, Conflict, Desired, EntryId, Hook, Limit, LimitPlan, Limited, MigrationPlan, OnFailure,
+    Plan, Point, Problem, ServerPlan, Side,
 };
 pub use report::{
     Event, Inventory, JobReport, JobRole, Level, PassSummary, ProviderInfo, Report, Stage,

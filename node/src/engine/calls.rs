@@ -419,6 +419,7 @@ impl Engine {
             site: asked.site.clone(),
             desired: Desired::Created,
             grants: vec![],
+            hooks: vec![],
             created_at: self.now().wall,
             created_by: self.replica.my_key(),
             conflicts: vec![],

@@ -88,13 +88,14 @@ pub fn check(folder: &Folder, hooks: &[Hook]) -> Result<(), NoScript> {
 
 /// Runs those of `hooks` that are at `point`, in their order, until one fails whose failure
 /// stops what follows. Blocks as long as the scripts take. All are looked for before the
-/// first is run.
+/// first is run. `begins` is told of each one that is.
 pub fn run_all_blocking(
     folder: &Folder,
     point: Point,
     hooks: &[Hook],
     context: &Context,
     cancel: &Cancel,
+    mut begins: impl FnMut(&Hook),
 ) -> Outcome {
     let due: Vec<&Hook> = hooks.iter().filter(|hook| hook.point == point).collect();
     let mut done = vec![];
@@ -114,7 +115,10 @@ pub fn run_all_blocking(
             return Outcome::Cancelled(done);
         }
         let ran = match folder.find(&hook.name) {
-            Ok(script) => run::run(&script, hook, context, cancel),
+            Ok(script) => {
+                begins(hook);
+                run::run(&script, hook, context, cancel)
+            }
             Err(missing) => Ran::not_started(missing.to_string()),
         };
         let (is_ok, is_cancelled) = (ran.ended.is_ok(), ran.ended == Ended::Cancelled);
@@ -139,10 +143,11 @@ pub async fn run_all(
     hooks: Vec<Hook>,
     context: Context,
     cancel: Cancel,
+    begins: impl FnMut(&Hook) + Send + 'static,
 ) -> Outcome {
     let on_drop = CancelOnDrop(cancel.clone());
     let running = tokio::task::spawn_blocking(move || {
-        run_all_blocking(&folder, point, &hooks, &context, &cancel)
+        run_all_blocking(&folder, point, &hooks, &context, &cancel, begins)
     });
     let outcome = running.await;
     drop(on_drop);

@@ -13,7 +13,6 @@ mod datadir;
 mod demo;
 mod doctor;
 mod engine;
-#[cfg_attr(not(test), expect(dead_code, reason = "run by the engine next"))]
 mod hooks;
 mod hours;
 mod inventory;

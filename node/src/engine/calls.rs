@@ -3,6 +3,7 @@
 
 mod delete;
 mod disk_path;
+pub(super) mod hooks;
 mod lapsing;
 mod members;
 mod pool;

@@ -201,12 +201,10 @@ struct Group {
 
 impl Group {
     fn wait(&mut self, until: Instant, cancel: &Cancel, output: &mut Printed) -> Ended {
-        let ended = loop {
-            match self.look(until, cancel, output) {
-                Look::Over => break None,
-                Look::Asked => break Some(Ended::Cancelled),
-                Look::Late => break Some(Ended::TimedOut),
-            }
+        let ended = match self.look(until, cancel, output) {
+            Look::Over => None,
+            Look::Asked => Some(Ended::Cancelled),
+            Look::Late => Some(Ended::TimedOut),
         };
         if let Some(ended) = ended {
             self.signal(Signal::TERM);

@@ -43,7 +43,7 @@ impl Place {
     fn run_with(&self, hook: &Hook, cancel: &Cancel) -> Ran {
         let hooks = std::slice::from_ref(hook);
         let context = Context::default();
-        let outcome = run_all_blocking(&self.folder, hook.point, hooks, &context, cancel);
+        let outcome = run_all_blocking(&self.folder, hook.point, hooks, &context, cancel, |_| {});
         outcome.done()[0].ran.clone()
     }
 }
@@ -121,7 +121,14 @@ fn a_script_sees_what_it_is_told_and_nothing_else_of_this_process() {
     };
     let none = Cancel::default();
     let hooks = [hook];
-    let outcome = run_all_blocking(&place.folder, hooks[0].point, &hooks, &context, &none);
+    let outcome = run_all_blocking(
+        &place.folder,
+        hooks[0].point,
+        &hooks,
+        &context,
+        &none,
+        |_| {},
+    );
     let output = &outcome.done()[0].ran.output;
     let mut names: Vec<&str> = output
         .lines()
@@ -191,7 +198,14 @@ fn a_script_ends_when_what_it_is_for_is_not_wanted_any_more() {
         let running = scope.spawn(|| {
             let hooks = [hook("slow"), hook("next")];
             let context = Context::default();
-            run_all_blocking(&place.folder, hooks[0].point, &hooks, &context, &cancel)
+            run_all_blocking(
+                &place.folder,
+                hooks[0].point,
+                &hooks,
+                &context,
+                &cancel,
+                |_| {},
+            )
         });
         wait_until("the beginning of the script", || began.exists());
         cancel.cancel();
@@ -218,6 +232,7 @@ async fn a_script_ends_when_nobody_waits_for_it_any_more() {
         vec![hook("slow")],
         Context::default(),
         Cancel::default(),
+        |_| {},
     ));
     let read = || fs::read_to_string(&pid).is_ok_and(|pid| pid.ends_with('\n'));
     tokio::task::spawn_blocking({
@@ -349,6 +364,7 @@ fn a_failure_stops_what_follows_or_does_not_as_the_hook_says() {
             hooks,
             &context,
             &none,
+            |_| {},
         )
     };
     let passed = run(&[elsewhere, goes_on.clone(), hook("counts")]);
@@ -369,4 +385,23 @@ fn a_failure_stops_what_follows_or_does_not_as_the_hook_says() {
     assert_eq!(fs::read_to_string(&count).unwrap().lines().count(), 2);
     let missing = check(&place.folder, &[hook("counts"), hook("gone")]).unwrap_err();
     assert!(missing.to_string().contains("gone"), "{missing}");
+}
+
+#[test]
+fn the_examples_of_the_guide_can_be_named_and_are_scripts_that_a_shell_can_read() {
+    let examples = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/hooks");
+    let mut seen = 0;
+    for example in fs::read_dir(examples).unwrap() {
+        let path = example.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(crdt::plan::hook::is_hook_name(name), "{name}");
+        assert_ne!(fs::metadata(&path).unwrap().permissions().mode() & 0o111, 0);
+        let read = std::process::Command::new("sh")
+            .arg("-n")
+            .arg(&path)
+            .status();
+        assert!(read.unwrap().success(), "{name}");
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
 }

@@ -13,6 +13,7 @@ mod dedup;
 mod doctor;
 mod final_disks;
 mod harness;
+mod hooks;
 mod leases;
 mod limits;
 mod live_load;

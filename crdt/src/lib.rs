@@ -38,7 +38,7 @@ pub use plan::{
     Plan, Point, Problem, ServerPlan, Side,
 };
 pub use report::{
-    Event, Inventory, JobReport, JobRole, Level, PassSummary, ProviderInfo, Report, Stage,
-    TargetState, TargetVolume, VolumeInfo, VolumeKind,
+    Event, Inventory, JobReport, JobRole, Level, PassRead, PassSummary, ProviderInfo, Report,
+    Stage, TargetState, TargetVolume, VolumeInfo, VolumeKind,
 };
 pub use reports::{ReportFork, ReportOutcome, ReportRefusal, Reports};

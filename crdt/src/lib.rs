@@ -37,7 +37,8 @@ pub use inventory::Inventory;
 pub use limit::{MinuteOfWeek, Rate, Timetable};
 pub use log::SignedChange;
 pub use plan::{
-    Conflict, Desired, EntryId, Limit, LimitPlan, Limited, MigrationPlan, Plan, Problem, ServerPlan,
+    BadHook, Conflict, Desired, EntryId, Hook, Limit, LimitPlan, Limited, MigrationPlan, OnFailure,
+    Plan, Point, Problem, ServerPlan, Side,
 };
 pub use report::{
     Event, JobReport, JobRole, Level, PassRead, PassSummary, ProviderInfo, Report, Stage,

@@ -5,6 +5,7 @@
 //! Nothing is changed and no disk is written. Not here: how fast a connection is (`speed`).
 
 mod folder;
+mod hooks;
 mod machine;
 mod members;
 mod roles;
@@ -12,6 +13,8 @@ mod roles;
 mod tests;
 
 use crate::api::model::{CheckState, CheckView, DoctorView, FindingView, NodeView};
+use crate::hooks::Folder;
+use crdt::Hook;
 use libp2p::Multiaddr;
 use machine::Machine;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +46,9 @@ pub struct Live {
     pub links: BTreeMap<String, Vec<Multiaddr>>,
     /// Where its local cloud keeps volumes, if it has one.
     pub cloud: Option<PathBuf>,
+    /// Its folder of hooks, and what is planned to be run there: name of the migration and
+    /// hook.
+    pub hooks: Option<(Folder, Vec<(String, Hook)>)>,
 }
 
 /// What is known of a node.
@@ -75,6 +81,7 @@ pub fn examine(facts: &Facts) -> DoctorView {
     checks.extend(machine::checks(&Machine::read(facts.live.is_some())));
     checks.extend(members::checks(facts));
     checks.extend(roles::checks(facts));
+    checks.extend(hooks::checks(facts));
     view(&facts.folder, Some(facts), checks)
 }
 

@@ -15,6 +15,7 @@ mod events;
 mod exchange;
 mod facts;
 mod figures;
+mod hooks;
 mod leases;
 mod limits;
 mod measured;
@@ -90,6 +91,8 @@ pub(crate) enum Message {
     Cloud(roles::provisioner::Input),
     /// The machine was read.
     StockTaken(Box<(inventory::Reader, crdt::Inventory)>),
+    /// From a run of hooks.
+    Hooks(roles::hooks::At, hooks::News),
 }
 
 /// A handle to the running engine.
@@ -187,6 +190,8 @@ pub struct Engine {
     pace: watch::Sender<Pace>,
     limits: limits::Limits,
     provisioner: Provisioner,
+    hooks: roles::Hooks,
+    hook_runs: hooks::Runs,
     providers: BTreeMap<String, Arc<dyn Provider>>,
     volumes: Vec<OfferedVolume>,
     lengths: BTreeMap<VolumeId, u64>,
@@ -238,6 +243,7 @@ impl Engine {
         let told_before = events::told_before(&events);
         let boot = clock::boot()?;
         let leases = store.leases()?;
+        let store_hooks = store.hooks()?;
         let leases = leases.map(|stored| Leases::restore(stored, clock::now(), boot));
         let leases = leases.unwrap_or_default();
         let pace = watch::Sender::new(Pace::default());
@@ -281,6 +287,8 @@ impl Engine {
             pace,
             limits: limits::Limits::new(clock::now()),
             provisioner: Provisioner::default(),
+            hooks: roles::Hooks::new(store_hooks),
+            hook_runs: hooks::Runs::default(),
             live: BTreeMap::new(),
             progress: events::Progress::new(wall_clock()),
             measured: measured::Measured::default(),
@@ -377,6 +385,7 @@ impl Engine {
         for slot in self.agents.values_mut() {
             slot.close();
         }
+        self.hook_runs.cancel_all();
         for receiving in self.receiving.values() {
             receiving.withdraw(blocks::RefusalCode::ShuttingDown);
         }
@@ -395,6 +404,7 @@ impl Engine {
             Message::Received(job, session, event) => self.received(job, session, event),
             Message::Cloud(input) => self.cloud_answered(input),
             Message::StockTaken(taken) => self.stock_taken(taken.0, taken.1),
+            Message::Hooks(at, news) => self.hooks_told(at, news),
         }
     }
 

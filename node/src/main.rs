@@ -14,6 +14,7 @@ mod demo;
 mod doctor;
 mod engine;
 mod guard;
+mod hooks;
 mod hours;
 mod local;
 mod machine;

@@ -30,7 +30,7 @@ use crate::situation::{Ahead, Facts};
 use crate::{JobId, Now};
 use blocks::RefusalCode;
 use codec::Wire;
-use crdt::plan::Desired;
+use crdt::plan::{Desired, Point};
 use crdt::report::{PassRead, PassSummary, Stage};
 use hold::Hold;
 use interval::Interval;
@@ -265,6 +265,14 @@ impl Agent {
         (self.phase == Phase::Finishing)
             .then(|| self.cutover_wanted())
             .flatten()
+    }
+
+    /// The point whose hooks it waits for.
+    pub fn waits_for_hooks(&self) -> Option<Point> {
+        match &self.phase {
+            Phase::Held(Hold::Hooks(point, _)) => Some(*point),
+            _ => None,
+        }
     }
 
     /// Whether the machine has ended and may be dropped.
@@ -524,6 +532,12 @@ impl Agent {
                 if self.in_session() {
                     out.push(Action::CloseSession);
                 }
+                let hooks = Hold::at(Point::BeforeCleanup, &facts.before_cleanup);
+                // Where it never came to a copy nothing is left to clean up.
+                if let Some(hold) = hooks.filter(|_| self.record.replicator.is_some()) {
+                    self.phase = Phase::Held(hold);
+                    return;
+                }
                 out.push(Action::Forget);
                 self.phase = Phase::Gone;
             }
@@ -658,7 +672,13 @@ impl Agent {
                 why: why.clone(),
             });
         }
-        Ok(permit)
+        let is_begun =
+            self.in_session() || self.record.barrier > 0 || !self.record.passes.is_empty();
+        let hooks = Hold::at(Point::BeforeReplication, &facts.before_replication);
+        match hooks.filter(|_| !is_begun) {
+            Some(hold) => Err(hold),
+            None => Ok(permit),
+        }
     }
 
     /// An operator's answer is usually under way; only one that stays away is told.

@@ -1,10 +1,12 @@
 //! The agent's machine, transition by transition.
 #![allow(clippy::unwrap_used)]
 
+mod hooks;
 mod moving;
 
 use super::hold::WAITING;
 use super::*;
+use crate::hooks::Hooks;
 use crate::world::{AGENT, JOB, NOW, OPERATOR, REPLICATOR, SPAN, World, proof};
 use crdt::report::{PassRead, TargetState};
 use keys::MigrationId;
@@ -21,6 +23,7 @@ struct Bench {
     now: Now,
     connected: bool,
     source: Result<(), String>,
+    hooks: Hooks,
 }
 
 impl Bench {
@@ -33,6 +36,7 @@ impl Bench {
             now: NOW,
             connected: true,
             source: Ok(()),
+            hooks: Hooks::default(),
         }
     }
 
@@ -66,6 +70,7 @@ impl Bench {
         let connected = self.connected;
         let record = self.agent.record().clone();
         let facts = situation.agent_facts(&record, |_| connected, self.source.clone());
+        let facts = facts.with_hooks(&self.hooks, situation.migration(&JOB));
         self.input(Input::Facts(facts))
     }
 

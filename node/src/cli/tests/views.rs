@@ -149,6 +149,7 @@ pub fn migration(desired: &str, volumes: Vec<JobView>) -> MigrationView {
         exposure: None,
         dedup_group: None,
         standing_grants: vec![],
+        hooks: vec![],
         limits: vec![],
         conflicts: Vec::new(),
         next: Some("dunlin migration watch web-1".into()),

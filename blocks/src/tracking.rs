@@ -255,14 +255,16 @@ impl Follow {
         self.owed
     }
 
-    /// All that the pass had to read is durable, and so is that it is: from now on what it
-    /// read is not owed any more.
-    pub fn settled(&mut self) {
-        let Some(running) = self.running.take() else {
-            return;
+    /// All that the pass had to read which began with this generation is durable, and so is
+    /// that it is: from now on what it read is not owed any more. False, and nothing changes,
+    /// where another has begun since: who says so speaks of what is over.
+    pub fn settled(&mut self, begun: Generation) -> bool {
+        let Some(running) = self.running.take_if(|running| running.begun == begun) else {
+            return false;
         };
         self.owed = Owed::Since(running.begun).with(running.besides);
         self.groups.retain(|group| !running.groups.contains(group));
+        true
     }
 
     /// The pass ended without that: what it had to read is owed as before.

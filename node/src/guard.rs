@@ -20,19 +20,20 @@ mod words;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use book::Book;
+use blocks::GroupIndex;
+use blocks::tracking::Gap;
+use book::{Begun, Book, Found};
 pub use client::trackers;
-use words::{Answer, Ask, Line};
+use words::{Answer, Ask, Broken, Line, MAX_RUNS};
 
 /// Where it is spoken to unless one says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/dunlin/guard.sock";
@@ -41,8 +42,12 @@ pub const DEFAULT_SOCKET: &str = "/run/dunlin/guard.sock";
 const MAX_CONNECTIONS: usize = 64;
 
 /// Between two looks at the kernel's figures while nobody asks: what is missing is noticed
-/// that much later at most, and numbers of generations last for three weeks.
+/// that much later at most, and numbers of generations last for three weeks where nobody
+/// does.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(60);
+
+/// What makes a connection impossible (too many files, no memory) does so for a while.
+const AFTER_A_FAILURE: Duration = Duration::from_millis(200);
 
 /// Runs until the process is told to end; `ready` is told once it answers.
 ///
@@ -51,14 +56,23 @@ const BETWEEN_LOOKS: Duration = Duration::from_secs(60);
 pub async fn run(socket: &Path, ready: impl FnOnce()) -> anyhow::Result<()> {
     let stop = crate::local::told_to_stop()?;
     let listener = listen(socket)?;
+    let made = place_of(socket);
     let mut serving = tokio::task::spawn_blocking(move || serve(&listener));
     ready();
     let ended = tokio::select! {
         ended = &mut serving => ended.context("the guard's thread ended")?,
         () = stop => Ok(()),
     };
-    let _ = fs::remove_file(socket);
+    // Not that of another, which took its place.
+    if made.is_some() && place_of(socket) == made {
+        let _ = fs::remove_file(socket);
+    }
     ended
+}
+
+fn place_of(socket: &Path) -> Option<(u64, u64)> {
+    let found = fs::symlink_metadata(socket).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 /// Makes the socket, for its owner alone. One that nobody answers at is taken away.
@@ -72,7 +86,9 @@ fn listen(socket: &Path) -> anyhow::Result<UnixListener> {
         if !found.file_type().is_socket() {
             bail!("{shown} is there and is no socket: name another with --socket");
         }
-        if UnixStream::connect(socket).is_ok() {
+        // One that is too busy to answer runs, too.
+        let refused = client::connect(socket).err().map(|error| error.kind());
+        if refused != Some(io::ErrorKind::ConnectionRefused) {
             bail!("another guard runs at {shown}: stop it first");
         }
         fs::remove_file(socket).with_context(|| format!("cannot remove the old socket {shown}"))?;
@@ -95,62 +111,111 @@ fn serve(listener: &UnixListener) -> anyhow::Result<()> {
                 held(&looking).look();
             }
         })?;
-    let open = Arc::new(AtomicUsize::new(0));
+    let places = Arc::new(());
     loop {
-        let (stream, _) = listener.accept().context("cannot take connections")?;
-        match is_ours(&stream) {
-            Ok(true) => {}
-            Ok(false) => {
-                tracing::warn!(kind = "guard-refused", "another user asked");
-                continue;
-            }
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(kind = "guard-refused", "who asked is not known: {error}");
+                tracing::warn!(kind = "guard-refused", "cannot take a connection: {error}");
+                thread::sleep(AFTER_A_FAILURE);
                 continue;
             }
-        }
-        if open.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
-            open.fetch_sub(1, Ordering::Relaxed);
-            tracing::warn!(
-                kind = "guard-refused",
-                "{MAX_CONNECTIONS} sessions are open"
-            );
-            continue;
-        }
-        let (book, open) = (book.clone(), open.clone());
+        };
+        let (book, place) = (book.clone(), places.clone());
         let spawned = thread::Builder::new()
             .name("dunlin-session".into())
             .spawn(move || {
-                let ended = answer_all(Line::new(stream), &book);
-                open.fetch_sub(1, Ordering::Relaxed);
+                let ended = answer_all(Line::new(stream), &book, &place);
                 if let Err(error) = ended {
-                    tracing::debug!("a session ended: {error}");
+                    tracing::warn!(kind = "guard-refused", "{error}");
                 }
             });
-        spawned.context("cannot start a thread")?;
+        if let Err(error) = spawned {
+            tracing::warn!(kind = "guard-refused", "cannot start a thread: {error}");
+        }
     }
 }
 
-/// Root, and who runs this, may ask.
-fn is_ours(stream: &UnixStream) -> io::Result<bool> {
-    let asks = rustix::net::sockopt::socket_peercred(stream)?.uid;
-    Ok(asks.is_root() || asks == rustix::process::geteuid())
-}
-
-/// Answers until the other end closes.
-fn answer_all(mut line: Line, book: &Mutex<Book>) -> Result<(), words::Broken> {
+/// Answers until the other end closes. Each session has a copy of `place`.
+fn answer_all(mut line: Line, book: &Mutex<Book>, place: &Arc<()>) -> Result<(), Broken> {
+    if !line.is_with_us()? {
+        return line.say(&Answer::Not(
+            "the guard answers root and the user that it runs as alone".to_owned(),
+        ));
+    }
+    // One more is the listener's own.
+    if Arc::strong_count(place) > MAX_CONNECTIONS + 1 {
+        let text =
+            format!("{MAX_CONNECTIONS} sessions are open at the guard, which is all it does");
+        return line.say(&Answer::Not(text));
+    }
     while let Some(ask) = line.hear::<Ask>()? {
-        let answers = held(book).answer(ask);
-        for answer in answers {
-            line.say::<Answer>(&answer)?;
-        }
+        let done = match ask {
+            Ask::Follow {
+                tree,
+                path,
+                device,
+                length,
+            } => Found::find(&path, (device, length))
+                .and_then(|found| held(book).follow(tree, found)),
+            Ask::Collect { tree } => {
+                let begun = held(book).collect(&tree);
+                match begun {
+                    Ok(begun) => {
+                        say_begun(&mut line, begun)?;
+                        continue;
+                    }
+                    Err(why) => Err(why),
+                }
+            }
+            Ask::Settled { tree, pass } => held(book).settled(&tree, pass),
+            Ask::Owe { tree, group } => held(book).owe(&tree, GroupIndex(group)),
+        };
+        let answer = match done {
+            Ok(()) => Answer::Done,
+            Err(why) => Answer::Not(why),
+        };
+        line.say(&answer)?;
     }
     Ok(())
 }
 
-/// A thread that panicked has left whole entries: each step ends with a consistent book.
-fn held(book: &Mutex<Book>) -> std::sync::MutexGuard<'_, Book> {
-    book.lock().unwrap_or_else(PoisonError::into_inner)
+/// Says what a pass has to read, a page at a time.
+fn say_begun(line: &mut Line, begun: Begun) -> Result<(), Broken> {
+    let Begun {
+        pass,
+        mut dirty,
+        whole_because,
+        is_final,
+    } = begun;
+    if whole_because.is_none() {
+        loop {
+            let run = || dirty.take_next_run(u32::MAX);
+            let runs = std::iter::from_fn(run).take(MAX_RUNS);
+            let runs: Vec<(u64, u32)> = runs.map(|(first, count)| (first.0, count)).collect();
+            if runs.is_empty() {
+                break;
+            }
+            line.say(&Answer::Runs(runs))?;
+        }
+    }
+    // What was given up, or is not counted, is no better the next time.
+    let is_followed = !matches!(whole_because, Some(Gap::Unread | Gap::NotCounted));
+    line.say(&Answer::Collected {
+        pass,
+        whole_because: whole_because.map(|gap| gap.to_string()),
+        is_final,
+        is_followed,
+    })
+}
+
+/// What a thread was doing that panicked may be half done: all is to be read again then.
+fn held(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
+    book.lock().unwrap_or_else(|poisoned| {
+        let mut book = poisoned.into_inner();
+        *book = Book::default();
+        book
+    })
 }
 
 /// The socket of a node's guard.

@@ -405,6 +405,11 @@ impl Agent {
     }
 
     fn begin_pass(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.begin_pass_over(now, false, out);
+    }
+
+    /// Begins a pass over what may have changed, or over all.
+    fn begin_pass_over(&mut self, now: Now, all: bool, out: &mut Vec<Action>) {
         let pass = self.record.passes.last().map_or(1, |last| last.pass + 1);
         self.interval.begin(now.mono_millis, pass == 1);
         let cutover = self.cutover_wanted();
@@ -412,7 +417,7 @@ impl Agent {
             pass,
             for_cutover: cutover.is_some(),
         };
-        let whole = cutover == Some(true);
+        let whole = all || cutover == Some(true);
         out.push(Action::BeginPass { pass, whole });
     }
 
@@ -445,6 +450,8 @@ impl Agent {
             _ => MIN_REST_MILLIS.max(summary.millis),
         };
         let is_first = self.record.passes.is_empty();
+        let is_last = for_cutover && clean && is_final;
+        let is_whole = summary.read == PassRead::Whole;
         if is_first || !clean || for_cutover {
             let text = format!(
                 "pass {} sent {} blocks, {} bytes in {} ms",
@@ -455,7 +462,8 @@ impl Agent {
         self.keep(summary);
         out.push(Action::Store(self.record.clone()));
         match self.cutover_wanted() {
-            Some(read_back) if for_cutover && clean && is_final => {
+            // That it is to be proven in full may have been asked for while it ran.
+            Some(read_back) if is_last && (is_whole || !read_back) => {
                 self.phase = Phase::Finishing;
                 out.push(Action::Finish { read_back });
             }
@@ -465,7 +473,9 @@ impl Agent {
                     let text = "the last pass still had blocks to send; cutover waits until a whole pass finds nothing new: stop or freeze what writes to the source";
                     out.push(Action::Tell(Note::warn("source-not-quiet", text)));
                 }
-                self.begin_pass(now, out);
+                // Where it is never known whether something may turn up as missing, comparing
+                // all makes up for it.
+                self.begin_pass_over(now, for_cutover && clean && !is_final, out);
             }
             None => {
                 self.quiet_wanted = false;

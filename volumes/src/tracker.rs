@@ -306,6 +306,7 @@ impl Tracker {
     /// there are such moments, and from one of them on is sought what is missed later.
     fn look(&mut self) -> Vec<Looked> {
         let (sums, present) = (&self.sums, self.present);
+        self.disks.iter_mut().for_each(Followed::check);
         let mut looked: Vec<Looked> = self
             .disks
             .iter_mut()
@@ -361,6 +362,16 @@ impl Followed {
             judge: Judge::new(),
             discards: 0,
             unread: None,
+        }
+    }
+
+    /// Gives up a disk that is not there any more, though another one is in its place.
+    fn check(&mut self) {
+        if self.unread.is_none() && self.disk.is_replaced() {
+            self.unread = Some(DiskUnread {
+                path: self.disk.path().to_owned(),
+                source: io::Error::other("it was replaced by another, or its size has changed"),
+            });
         }
     }
 

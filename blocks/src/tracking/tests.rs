@@ -49,6 +49,11 @@ enum Step {
     Settle,
     /// A pass breaks off.
     BreakOff,
+    /// A question of an agent that is gone is answered late: as if a pass began. Whoever
+    /// copies hears nothing of it.
+    StaleCollect,
+    /// Its word that a pass is durable comes late.
+    StaleSettle { ago: u64 },
     /// A session begins at which the other end turns out to hold something else of a block.
     Adopt { block: usize },
 }
@@ -76,6 +81,7 @@ struct Write {
 }
 
 struct Pass {
+    begun: Generation,
     left: Vec<usize>,
     read: Vec<(usize, u64)>,
 }
@@ -179,6 +185,16 @@ impl Machine {
             Step::BreakOff => {
                 self.pass = None;
                 self.follow.broke_off();
+            }
+            Step::StaleCollect => {
+                let pass = self.pass.take();
+                self.collect(None);
+                self.pass = pass;
+            }
+            Step::StaleSettle { ago } => {
+                // What began last is not what it speaks of.
+                let stale = Generation(self.generation.0.saturating_sub(ago));
+                assert!(!self.follow.settled(stale));
             }
             Step::Adopt { block } => {
                 self.pass = None;
@@ -303,7 +319,11 @@ impl Machine {
                 (0..BLOCKS).filter(is_owed).collect()
             }
         };
-        self.pass = Some(Pass { left, read: vec![] });
+        self.pass = Some(Pass {
+            begun: self.generation,
+            left,
+            read: vec![],
+        });
         is_still
     }
 
@@ -322,7 +342,7 @@ impl Machine {
             for (block, content) in pass.read {
                 self.copy[block] = content;
             }
-            self.follow.settled();
+            self.follow.settled(pass.begun);
         }
     }
 
@@ -379,6 +399,8 @@ fn steps(faults: Faults) -> impl Strategy<Value = Vec<Step>> {
         4 => Just(Step::Settle),
         1 => Just(Step::BreakOff),
         1 => block.prop_map(|block| Step::Adopt { block }),
+        1 => Just(Step::StaleCollect),
+        1 => (1..4u64).prop_map(|ago| Step::StaleSettle { ago }),
     ];
     prop::collection::vec(step, 0..120).prop_map(move |steps| {
         let begun = |step: Step| {
@@ -538,7 +560,7 @@ fn another_instance_of_the_tracker_and_too_many_generations_owe_all() {
     };
     let mut follow = Follow::new();
     assert_eq!(follow.collect(&advanced(1, 2)), Owed::All(Gap::Begun));
-    follow.settled();
+    assert!(follow.settled(Generation(2)));
     let mut other = follow.clone();
     assert_eq!(
         follow.collect(&advanced(1, 3)),
@@ -568,7 +590,7 @@ fn what_the_other_end_was_found_to_hold_is_owed_until_a_later_pass_has_read_it()
     let groups = |follow: &Follow| follow.groups().map(|group| group.0).collect::<Vec<_>>();
     let mut follow = Follow::new();
     follow.collect(&advanced(2));
-    follow.settled();
+    assert!(follow.settled(Generation(2)));
     follow.owe(GroupIndex(7));
     follow.collect(&advanced(3));
     assert_eq!(groups(&follow), [7]);
@@ -576,14 +598,14 @@ fn what_the_other_end_was_found_to_hold_is_owed_until_a_later_pass_has_read_it()
     follow.collect(&advanced(4));
     assert_eq!(groups(&follow), [7], "no pass has read it");
     follow.owe(GroupIndex(9));
-    follow.settled();
+    assert!(follow.settled(Generation(4)));
     assert_eq!(groups(&follow), [9], "the pass had begun before that");
     follow.collect(&advanced(5));
     follow.owe(GroupIndex(9));
-    follow.settled();
+    assert!(follow.settled(Generation(5)));
     assert_eq!(groups(&follow), [9], "it was found once more meanwhile");
     follow.collect(&advanced(6));
-    follow.settled();
+    assert!(follow.settled(Generation(6)));
     assert_eq!(groups(&follow), [0; 0]);
 }
 
@@ -598,12 +620,12 @@ fn what_is_missed_while_a_pass_runs_is_owed_to_the_next() {
     let mut follow = Follow::new();
     follow.collect(&advanced(20));
     follow.look(Window::Since(Generation(15)));
-    follow.settled();
+    assert!(follow.settled(Generation(20)));
     assert_eq!(follow.collect(&advanced(21)), Owed::Since(Generation(15)));
     follow.look(Window::Gap(Gap::Missed));
-    follow.settled();
+    assert!(follow.settled(Generation(21)));
     assert_eq!(follow.collect(&advanced(22)), Owed::All(Gap::Missed));
-    follow.settled();
+    assert!(follow.settled(Generation(22)));
     assert_eq!(follow.collect(&advanced(23)), Owed::Since(Generation(22)));
 }
 

@@ -548,9 +548,12 @@ impl Engine {
         let at = self.now().wall;
         let last = slot.reading.as_ref();
         let method = match last.map(|last| last.read) {
-            Some(PassRead::Tracked) => Method::Tracked,
-            _ => Method::ReadInFull,
+            Some(PassRead::Whole) => Method::ReadInFull,
+            _ => Method::Tracked,
         };
+        if read_back && method != Method::ReadInFull {
+            return Err("the last pass did not compare the whole source".into());
+        }
         let source_proof = roles::proof::sign(&self.identity, &subject, End::Source, method, at);
         Ok(Some(Finished {
             root,

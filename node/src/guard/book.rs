@@ -3,27 +3,35 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use blocks::tracking::{Advanced, Follow, Gap, Owed, Window};
-use blocks::{BlockIndex, DirtySet, Geometry};
+use blocks::tracking::{Advanced, Follow, Gap, Generation, Owed, Window};
+use blocks::{BlockIndex, DirtySet, Geometry, GroupIndex};
 use volumes::{Disk, SourceIdentity, SourceVolume, Tracker};
 
-use super::words::{Answer, Ask, MAX_RUNS};
 use crate::transfer::TreeName;
 
 /// Trees remembered; of more than that the one that was asked about least lately goes.
 const MAX_TREES: usize = 256;
 
+/// Disks followed at once: each costs a program run for every event of the machine, and up
+/// to 64 MiB.
+const MAX_DISKS: usize = 16;
+
+/// What nobody has asked about for so long is forgotten: a copy that was deleted, or one
+/// that is to be read anew in any case.
+const FORGET_AFTER: Duration = Duration::from_secs(21 * 24 * 3600);
+
 /// A busy disk is asked again so often until it was seen to stand still.
-const TRIES: usize = 8;
+const TRIES: usize = 4;
 
 /// See the module's page.
 #[derive(Default)]
 pub(super) struct Book {
     disks: Vec<Followed>,
     trees: BTreeMap<TreeName, Tree>,
-    /// Counts questions.
-    asked: u64,
+    /// Passes begun, of all trees.
+    passes: u64,
 }
 
 /// A disk with a tracker of its own: others come and go.
@@ -39,191 +47,213 @@ struct Tree {
     bytes: Range<u64>,
     geometry: Geometry,
     follow: Follow,
-    asked: u64,
+    /// The pass that began last, and with which generation.
+    pass: Option<(u64, Generation)>,
+    asked: Instant,
 }
 
-impl Book {
-    pub(super) fn answer(&mut self, ask: Ask) -> Vec<Answer> {
-        self.asked += 1;
-        let done = match ask {
-            Ask::Follow {
-                tree,
-                path,
-                device,
-                length,
-            } => self.follow(tree, &path, (device, length)),
-            Ask::Collect { tree } => match self.collect(&tree) {
-                Ok(answers) => return answers,
-                Err(why) => Err(why),
-            },
-            Ask::Settled { tree } => self.with(&tree, Follow::settled),
-            Ask::Owe { tree, group } => {
-                self.with(&tree, |follow| follow.owe(blocks::GroupIndex(group)))
-            }
-        };
-        match done {
-            Ok(()) => vec![Answer::Done],
-            Err(why) => vec![Answer::Not(why)],
-        }
-    }
+/// A volume and its disk, looked up before the book is taken: an open can hang.
+pub(super) struct Found {
+    disk: Disk,
+    bytes: Range<u64>,
+    geometry: Geometry,
+    path: PathBuf,
+}
 
-    /// Looks at the kernel's figures of all disks.
-    pub(super) fn look(&mut self) {
-        for disk in &mut self.disks {
-            // What does not say anything now says it later.
-            if let Ok(advanced) = disk.advance() {
-                tell_others(&mut self.trees, &disk.shown, advanced.window, None);
-            }
-        }
-    }
-
-    fn with(&mut self, tree: &TreeName, step: impl FnOnce(&mut Follow)) -> Result<(), String> {
-        let known = self.trees.get_mut(tree).ok_or_else(forgotten)?;
-        known.asked = self.asked;
-        step(&mut known.follow);
-        Ok(())
-    }
-
-    fn follow(
-        &mut self,
-        tree: TreeName,
-        path: &Path,
-        (device, length): (u64, u64),
-    ) -> Result<(), String> {
+impl Found {
+    /// Looks up a device, which must be the one of this number and length.
+    pub(super) fn find(path: &Path, (device, length): (u64, u64)) -> Result<Self, String> {
         let volume = SourceVolume::open(path).map_err(|error| error.to_string())?;
         let is_same = volume.identity() == SourceIdentity::Device { number: device };
         if !is_same || volume.length() != length {
             return Err(format!(
-                "{} is another device here than at the agent",
+                "{} is another device for the guard than for the agent: offer it again under a path that stays",
                 path.display()
             ));
         }
         let (disk, bytes) = Disk::of(&volume).map_err(|error| error.to_string())?;
-        let shown = disk.path().to_owned();
-        let is_lost = |disk: &Followed| disk.tracker.unread().next().is_some();
+        Ok(Self {
+            disk,
+            bytes,
+            geometry: volume.geometry(),
+            path: path.to_owned(),
+        })
+    }
+}
+
+/// What a pass has to read.
+pub(super) struct Begun {
+    /// Which pass it is, for [`Book::settled`].
+    pub(super) pass: u64,
+    /// None of it counts where there is a reason to read all.
+    pub(super) dirty: DirtySet,
+    pub(super) whole_because: Option<Gap>,
+    /// Nothing that was written until now can turn up later as missing.
+    pub(super) is_final: bool,
+}
+
+impl Book {
+    /// Looks at the kernel's figures of all disks, and forgets what is of no use any more.
+    pub(super) fn look(&mut self) {
+        let Self { disks, trees, .. } = self;
+        trees.retain(|_, tree| tree.asked.elapsed() < FORGET_AFTER);
+        disks.retain(|disk| trees.values().any(|tree| tree.disk == disk.shown));
+        for disk in disks {
+            // What does not say anything now says it later.
+            let _ = disk.advance(trees);
+        }
+    }
+
+    /// Follows a disk for a tree, from now on or already.
+    pub(super) fn follow(&mut self, name: TreeName, found: Found) -> Result<(), String> {
+        let shown = found.disk.path().to_owned();
         self.disks
-            .retain(|followed| followed.shown != shown || !is_lost(followed));
-        if !self.disks.iter().any(|followed| followed.shown == shown) {
-            let (tracker, _) = Tracker::start(vec![disk]).map_err(|error| error.to_string())?;
-            tracing::info!(
-                kind = "disk-followed",
-                "what is written to {} is followed",
-                path.display()
-            );
+            .retain(|disk| disk.shown != shown || !disk.is_lost());
+        if !self.disks.iter().any(|disk| disk.shown == shown) {
+            if self.disks.len() >= MAX_DISKS {
+                return Err(format!(
+                    "{MAX_DISKS} disks are followed already, which is all that one guard does"
+                ));
+            }
+            let started = Tracker::start(vec![found.disk]);
+            let (tracker, _) = started.map_err(|error| error.to_string())?;
+            let text = format!("what is written to {} is followed", found.path.display());
+            tracing::info!(kind = "disk-followed", "{text}");
             let shown = shown.clone();
             self.disks.push(Followed { shown, tracker });
         }
-        self.remember(tree, shown, bytes, volume.geometry());
+        let known = self.trees.get_mut(&name).filter(|known| {
+            known.disk == shown && known.bytes == found.bytes && known.geometry == found.geometry
+        });
+        match known {
+            Some(known) => known.asked = Instant::now(),
+            None => self.remember(name, shown, (found.bytes, found.geometry)),
+        }
         Ok(())
     }
 
-    fn remember(&mut self, tree: TreeName, disk: PathBuf, bytes: Range<u64>, geometry: Geometry) {
-        let is_known = self.trees.get(&tree).is_some_and(|known| {
-            known.disk == disk && known.bytes == bytes && known.geometry == geometry
-        });
-        if !is_known {
-            while self.trees.len() >= MAX_TREES {
-                let oldest = self.trees.iter().min_by_key(|(_, known)| known.asked);
-                let Some(oldest) = oldest.map(|(name, _)| *name) else {
-                    break;
-                };
-                self.trees.remove(&oldest);
-            }
-            let fresh = Tree {
-                disk,
-                bytes,
-                geometry,
-                follow: Follow::new(),
-                asked: self.asked,
+    fn remember(&mut self, name: TreeName, disk: PathBuf, part: (Range<u64>, Geometry)) {
+        while self.trees.len() >= MAX_TREES {
+            let oldest = self.trees.iter().min_by_key(|(_, known)| known.asked);
+            let Some(oldest) = oldest.map(|(name, _)| *name) else {
+                break;
             };
-            self.trees.insert(tree, fresh);
+            self.trees.remove(&oldest);
         }
+        let (bytes, geometry) = part;
+        let fresh = Tree {
+            disk,
+            bytes,
+            geometry,
+            follow: Follow::new(),
+            pass: None,
+            asked: Instant::now(),
+        };
+        self.trees.insert(name, fresh);
     }
 
-    fn collect(&mut self, name: &TreeName) -> Result<Vec<Answer>, String> {
-        let tree = self.trees.get_mut(name).ok_or_else(forgotten)?;
-        tree.asked = self.asked;
+    /// Begins a pass of a tree.
+    pub(super) fn collect(&mut self, name: &TreeName) -> Result<Begun, String> {
+        let Self {
+            disks,
+            trees,
+            passes,
+        } = self;
+        *passes += 1;
+        let tree = trees.get_mut(name).ok_or_else(forgotten)?;
+        tree.asked = Instant::now();
         let shown = tree.disk.clone();
-        let disk = self.disks.iter_mut().find(|disk| disk.shown == shown);
-        let disk = disk.ok_or_else(forgotten)?;
-        let (mut advanced, mut windows) = (disk.advance()?, Window::Whole);
+        let at = disks.iter().position(|disk| disk.shown == shown);
+        let at = at.ok_or_else(forgotten)?;
+        let mut advanced = disks[at].advance(trees)?;
         for _ in 1..TRIES {
             if advanced.is_still {
                 break;
             }
-            windows = windows.and(advanced.window);
-            advanced = disk.advance()?;
+            advanced = disks[at].advance(trees)?;
         }
-        advanced.window = advanced.window.and(windows);
-        tell_others(&mut self.trees, &shown, advanced.window, Some(name));
+        let lost = disks[at].tracker.unread().next().map(ToString::to_string);
+        if let Some(why) = lost {
+            // Whoever asks next begins anew with what is there.
+            disks.remove(at);
+            return Err(why);
+        }
+        let tree = trees.get_mut(name).ok_or_else(forgotten)?;
+        tree.pass = Some((*passes, advanced.begun));
+        Ok(tree.begin(*passes, &disks[at].tracker, &advanced))
+    }
+
+    /// A pass is durable. Not where another has begun since: a question of an agent that is
+    /// gone may be answered late.
+    pub(super) fn settled(&mut self, name: &TreeName, pass: u64) -> Result<(), String> {
         let tree = self.trees.get_mut(name).ok_or_else(forgotten)?;
-        Ok(to_read(tree, &disk.tracker, &advanced))
+        let begun = tree.pass.filter(|(begun, _)| *begun == pass);
+        match begun.is_some_and(|(_, begun)| tree.follow.settled(begun)) {
+            true => Ok(()),
+            false => Err("another pass has begun meanwhile".to_owned()),
+        }
+    }
+
+    /// A group is taken from the other end.
+    pub(super) fn owe(&mut self, name: &TreeName, group: GroupIndex) -> Result<(), String> {
+        let tree = self.trees.get_mut(name).ok_or_else(forgotten)?;
+        if !tree.geometry.contains_group(group) {
+            return Err(format!("the volume has no group {}", group.0));
+        }
+        tree.follow.owe(group);
+        Ok(())
     }
 }
 
 impl Followed {
-    fn advance(&mut self) -> Result<Advanced, String> {
+    fn is_lost(&self) -> bool {
+        self.tracker.unread().next().is_some()
+    }
+
+    /// Begins the next generation, and tells all that lies on the disk what that found: it is
+    /// said once.
+    fn advance(&mut self, trees: &mut BTreeMap<TreeName, Tree>) -> Result<Advanced, String> {
         let advanced = self.tracker.advance().map_err(|error| error.to_string())?;
         // It was started with one disk.
-        advanced.first().copied().ok_or_else(forgotten)
+        let advanced = advanced.first().copied().ok_or_else(forgotten)?;
+        for tree in trees.values_mut() {
+            if tree.disk == self.shown {
+                tree.follow.look(advanced.window);
+            }
+        }
+        Ok(Advanced {
+            window: Window::Whole,
+            ..advanced
+        })
     }
 }
 
-/// What was found of a disk is found for all that lies on it.
-fn tell_others(
-    trees: &mut BTreeMap<TreeName, Tree>,
-    disk: &Path,
-    window: Window,
-    but: Option<&TreeName>,
-) {
-    for (name, tree) in trees.iter_mut() {
-        if tree.disk == disk && Some(name) != but {
-            tree.follow.look(window);
-        }
-    }
-}
-
-/// Begins a pass of a tree: what it has to read.
-fn to_read(tree: &mut Tree, tracker: &Tracker, advanced: &Advanced) -> Vec<Answer> {
-    let mut dirty = DirtySet::new(tree.geometry);
-    let because = match tree.follow.collect(advanced) {
-        Owed::All(gap) => Some(gap),
-        Owed::Since(since) => {
-            let slot = tracker.first_slot();
-            let is_told = tracker.collect(slot, tree.bytes.clone(), since, &mut dirty);
-            (!is_told).then_some(Gap::TooOld)
-        }
-    };
-    let end = Answer::Collected {
-        whole_because: because.map(|gap| gap.to_string()),
-        is_final: advanced.is_still,
-    };
-    if because.is_some() {
-        return vec![end];
-    }
-    for group in tree.follow.groups() {
-        if tree.geometry.contains_group(group) {
-            for block in tree.geometry.group_blocks(group) {
+impl Tree {
+    /// Begins a pass: what it has to read. What the advances found was told before.
+    fn begin(&mut self, pass: u64, tracker: &Tracker, advanced: &Advanced) -> Begun {
+        let mut dirty = DirtySet::new(self.geometry);
+        let whole_because = match self.follow.collect(advanced) {
+            Owed::All(gap) => Some(gap),
+            Owed::Since(since) => {
+                let slot = tracker.first_slot();
+                let is_told = tracker.collect(slot, self.bytes.clone(), since, &mut dirty);
+                (!is_told).then_some(Gap::TooOld)
+            }
+        };
+        for group in self.follow.groups() {
+            for block in self.geometry.group_blocks(group) {
                 dirty.mark(BlockIndex(block));
             }
         }
+        Begun {
+            pass,
+            dirty,
+            whole_because,
+            is_final: advanced.is_still,
+        }
     }
-    let runs = runs(&dirty);
-    let pages = runs
-        .chunks(MAX_RUNS)
-        .map(|runs| Answer::Runs(runs.to_vec()));
-    pages.chain([end]).collect()
-}
-
-fn runs(dirty: &DirtySet) -> Vec<(u64, u64)> {
-    let (mut runs, mut from) = (vec![], BlockIndex(0));
-    while let Some(run) = dirty.next_run(from, u64::MAX) {
-        runs.push((run.start, run.end - run.start));
-        from = BlockIndex(run.end);
-    }
-    runs
 }
 
 fn forgotten() -> String {
-    "the guard does not know this disk: it was started again".to_owned()
+    "the guard does not know this disk any more".to_owned()
 }

@@ -1,17 +1,48 @@
 //! The agent's end of its guard.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use blocks::{BlockIndex, DirtySet, GroupIndex};
+use socket2::{Domain, SockAddr, Socket, Type};
 use volumes::{SourceIdentity, SourceVolume};
 
 use super::words::{Answer, Ask, Broken, Line};
 use crate::transfer::{ChangeTracker, Collected, TrackerLost, Trackers, TreeName};
 
 /// An answer takes milliseconds; a guard that hangs must not hold up a session.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Less than a tree that is in use is waited for.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+const OUT_OF_TURN: &str = "the guard said what nobody asked: run the same version of it";
+
+/// Connects to whoever listens, who may be too busy: that is told at once.
+///
+/// # Errors
+/// Where nobody listens, or is too busy.
+pub(super) fn connect(socket: &Path) -> io::Result<UnixStream> {
+    let made = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    made.set_nonblocking(true)?;
+    made.connect(&SockAddr::unix(socket)?)?;
+    made.set_nonblocking(false)?;
+    Ok(OwnedFd::from(made).into())
+}
+
+/// A line to a guard, which root or this user runs: another could say that nothing was
+/// written.
+fn line_to(socket: &Path) -> io::Result<Line> {
+    let stream = connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let line = Line::new(stream);
+    match line.is_with_us() {
+        Ok(true) => Ok(line),
+        _ => Err(io::Error::other("another user runs it")),
+    }
+}
 
 /// Finds trackers at the guard that listens here.
 pub fn trackers(socket: PathBuf) -> Trackers {
@@ -37,19 +68,17 @@ impl AtGuard {
         volume: &SourceVolume,
         (device, tree): (u64, TreeName),
     ) -> Result<Self, String> {
-        let connected = UnixStream::connect(socket).and_then(|stream| {
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            Ok(stream)
-        });
-        let stream = connected.map_err(|error| {
-            format!(
-                "no guard answers at {} ({error}): run `dunlin guard` as root",
-                socket.display()
-            )
+        let line = line_to(socket).map_err(|error| {
+            let shown = socket.display();
+            match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    format!("the guard at {shown} does not answer this user: run both as the same")
+                }
+                _ => format!("no guard answers at {shown} ({error}): run `dunlin guard` as root"),
+            }
         })?;
         let mut followed = Self {
-            line: Line::new(stream),
+            line,
             tree,
             volume: volume.path().to_owned(),
         };
@@ -89,7 +118,7 @@ impl AtGuard {
     fn done(&mut self, ask: &Ask) -> Result<(), TrackerLost> {
         match self.ask(ask)? {
             Answer::Done => Ok(()),
-            answer => Err(self.lost(format!("the guard answered {answer:?}"))),
+            _ => Err(self.lost(OUT_OF_TURN)),
         }
     }
 }
@@ -101,22 +130,27 @@ impl ChangeTracker for AtGuard {
             match answer {
                 Answer::Runs(runs) => {
                     for (first, count) in runs {
-                        let end = first.saturating_add(count).min(into.geometry().blocks());
+                        let end = first.saturating_add(count.into());
+                        let end = end.min(into.geometry().blocks());
                         (first..end).for_each(|block| {
                             into.mark(BlockIndex(block));
                         });
                     }
                 }
                 Answer::Collected {
+                    pass,
                     whole_because,
                     is_final,
+                    is_followed,
                 } => {
                     return Ok(Collected {
+                        pass,
                         whole_because,
                         is_final,
+                        is_followed,
                     });
                 }
-                answer => return Err(self.lost(format!("the guard answered {answer:?}"))),
+                _ => return Err(self.lost(OUT_OF_TURN)),
             }
             answer = self.hear()?;
         }
@@ -127,7 +161,8 @@ impl ChangeTracker for AtGuard {
         self.done(&Ask::Owe { tree, group })
     }
 
-    fn settled(&mut self) -> Result<(), TrackerLost> {
-        self.done(&Ask::Settled { tree: self.tree })
+    fn settled(&mut self, pass: u64) -> Result<(), TrackerLost> {
+        let tree = self.tree;
+        self.done(&Ask::Settled { tree, pass })
     }
 }

@@ -56,6 +56,17 @@ impl Loop {
         device.sync_all().unwrap();
     }
 
+    /// Puts another file behind the device.
+    fn put_in(&self, file: &Path) {
+        let run = |args: &[&str]| {
+            let done = Command::new("losetup").args(args).output().unwrap();
+            assert!(done.status.success(), "{done:?}");
+        };
+        let (path, file) = (self.path.to_str().unwrap(), file.to_str().unwrap());
+        run(&["-d", path]);
+        run(&[path, file]);
+    }
+
     fn volume(&self) -> SourceVolume {
         SourceVolume::open(&self.path).unwrap()
     }
@@ -79,13 +90,24 @@ fn tracker(socket: &Path, volume: &SourceVolume, tree: TreeName) -> Box<dyn Chan
     trackers(socket.to_owned()).find(volume, tree).unwrap()
 }
 
-/// What a pass has to read; none where that is all.
-fn collected(tracker: &mut dyn ChangeTracker, volume: &SourceVolume) -> Option<Vec<u64>> {
+/// A pass, and what it has to read; none where that is all.
+fn begun(tracker: &mut dyn ChangeTracker, volume: &SourceVolume) -> (u64, Option<Vec<u64>>) {
     let mut dirty = DirtySet::new(volume.geometry());
     let collected = tracker.collect(&mut dirty).unwrap();
     let blocks = 0..volume.geometry().blocks();
     let marked = blocks.filter(|block| dirty.contains(BlockIndex(*block)));
-    collected.whole_because.is_none().then(|| marked.collect())
+    let found = collected.whole_because.is_none().then(|| marked.collect());
+    (collected.pass, found)
+}
+
+fn collected(tracker: &mut dyn ChangeTracker, volume: &SourceVolume) -> Option<Vec<u64>> {
+    begun(tracker, volume).1
+}
+
+/// A whole pass that is made durable.
+fn settle(tracker: &mut dyn ChangeTracker, volume: &SourceVolume) {
+    let (pass, _) = begun(tracker, volume);
+    tracker.settled(pass).unwrap();
 }
 
 #[test]
@@ -94,12 +116,9 @@ fn a_pass_reads_what_was_written_and_what_was_not_settled_is_owed_to_whoever_ask
     let (folder, volume) = (tempfile::tempdir().unwrap(), device.volume());
     let socket = guard(folder.path());
     let mut first = tracker(&socket, &volume, TREE);
-    assert_eq!(
-        collected(&mut *first, &volume),
-        None,
-        "nothing was read yet"
-    );
-    first.settled().unwrap();
+    let (pass, found) = begun(&mut *first, &volume);
+    assert_eq!(found, None, "nothing was read yet");
+    first.settled(pass).unwrap();
     device.write(3);
     device.write(900);
     assert_eq!(collected(&mut *first, &volume), Some(vec![3, 900]));
@@ -107,12 +126,29 @@ fn a_pass_reads_what_was_written_and_what_was_not_settled_is_owed_to_whoever_ask
     drop(first);
     let mut second = tracker(&socket, &volume, TREE);
     device.write(5);
-    assert_eq!(collected(&mut *second, &volume), Some(vec![3, 5, 900]));
-    second.settled().unwrap();
+    let (pass, found) = begun(&mut *second, &volume);
+    assert_eq!(found, Some(vec![3, 5, 900]));
+    second.settled(pass).unwrap();
     assert_eq!(collected(&mut *second, &volume), Some(vec![]));
     // Of another tree nothing is known.
     let mut other = tracker(&socket, &volume, [8; 16]);
     assert_eq!(collected(&mut *other, &volume), None);
+}
+
+#[test]
+fn a_pass_that_is_said_to_be_durable_when_another_has_begun_settles_nothing() {
+    let Some(device) = Loop::new() else { return };
+    let (folder, volume) = (tempfile::tempdir().unwrap(), device.volume());
+    let socket = guard(folder.path());
+    let mut first = tracker(&socket, &volume, TREE);
+    settle(&mut *first, &volume);
+    device.write(3);
+    let (pass, _) = begun(&mut *first, &volume);
+    let mut second = tracker(&socket, &volume, TREE);
+    assert_eq!(collected(&mut *second, &volume), Some(vec![3]));
+    let stale = first.settled(pass).unwrap_err().to_string();
+    assert!(stale.contains("another pass has begun"), "{stale}");
+    assert_eq!(collected(&mut *second, &volume), Some(vec![3]));
 }
 
 #[test]
@@ -121,18 +157,16 @@ fn groups_that_were_taken_from_the_other_end_are_read_though_nobody_wrote_them()
     let (folder, volume) = (tempfile::tempdir().unwrap(), device.volume());
     let socket = guard(folder.path());
     let mut agent = tracker(&socket, &volume, TREE);
-    collected(&mut *agent, &volume);
-    agent.settled().unwrap();
+    settle(&mut *agent, &volume);
     agent.owe(GroupIndex(1)).unwrap();
+    agent.owe(GroupIndex(u64::MAX)).unwrap_err();
     drop(agent);
     let mut agent = tracker(&socket, &volume, TREE);
     device.write(3);
-    let found = collected(&mut *agent, &volume).unwrap();
-    assert_eq!(
-        (found[0], &found[1..]),
-        (3, &(256..512).collect::<Vec<_>>()[..])
-    );
-    agent.settled().unwrap();
+    let (pass, found) = begun(&mut *agent, &volume);
+    let owed: Vec<u64> = [3].into_iter().chain(256..512).collect();
+    assert_eq!(found, Some(owed));
+    agent.settled(pass).unwrap();
     assert_eq!(collected(&mut *agent, &volume), Some(vec![]));
 }
 
@@ -142,10 +176,33 @@ fn a_guard_that_was_started_again_knows_nothing_and_says_so() {
     let volume = device.volume();
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let mut agent = tracker(&guard(folders[0].path()), &volume, TREE);
-    collected(&mut *agent, &volume);
-    agent.settled().unwrap();
+    settle(&mut *agent, &volume);
     let mut again = tracker(&guard(folders[1].path()), &volume, TREE);
     assert_eq!(collected(&mut *again, &volume), None);
+}
+
+#[test]
+fn another_medium_under_the_same_number_is_read_as_a_whole() {
+    let Some(device) = Loop::new() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let socket = guard(folder.path());
+    let volume = device.volume();
+    let mut agent = tracker(&socket, &volume, TREE);
+    settle(&mut *agent, &volume);
+    assert_eq!(collected(&mut *agent, &volume), Some(vec![]));
+    drop(volume);
+    // Of the same size, and with other content.
+    let other = folder.path().join("other");
+    fs::write(&other, vec![7; LENGTH as usize]).unwrap();
+    device.put_in(&other);
+    let volume = device.volume();
+    let mut dirty = DirtySet::new(volume.geometry());
+    let lost = agent.collect(&mut dirty).unwrap_err().to_string();
+    assert!(lost.contains("it was replaced by another"), "{lost}");
+    let mut agent = tracker(&socket, &volume, TREE);
+    assert_eq!(collected(&mut *agent, &volume), None);
+    settle(&mut *agent, &volume);
+    assert_eq!(collected(&mut *agent, &volume), Some(vec![]));
 }
 
 #[test]
@@ -194,6 +251,14 @@ fn words_are_these_bytes() {
     golden.extend([2; 16]);
     golden.push(5);
     assert_eq!(codec::encode(&ask).unwrap(), golden);
+    let settled = Ask::Settled {
+        tree: [2; 16],
+        pass: 9,
+    };
+    let mut golden = vec![1, 2];
+    golden.extend([2; 16]);
+    golden.push(9);
+    assert_eq!(codec::encode(&settled).unwrap(), golden);
     let answer = Answer::Runs(vec![(3, 1), (9, 2)]);
     assert_eq!(codec::encode(&answer).unwrap(), [1, 2, 2, 3, 1, 9, 2]);
 }

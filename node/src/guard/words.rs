@@ -27,8 +27,8 @@ pub(super) enum Ask {
     },
     /// A pass begins: what has it to read?
     Collect { tree: TreeName },
-    /// What the pass read is durable.
-    Settled { tree: TreeName },
+    /// What this pass read is durable.
+    Settled { tree: TreeName, pass: u64 },
     /// This group is taken from the other end.
     Owe { tree: TreeName, group: u64 },
 }
@@ -47,13 +47,17 @@ pub(super) enum Answer {
     /// It cannot be done: why, for people.
     Not(String),
     /// Runs of blocks to read, first and count; more follow.
-    Runs(Vec<(u64, u64)>),
+    Runs(Vec<(u64, u32)>),
     /// No more follow.
     Collected {
+        /// Which pass it is, for [`Ask::Settled`].
+        pass: u64,
         /// All is to be read, for this reason.
         whole_because: Option<String>,
         /// See `transfer::Collected`.
         is_final: bool,
+        /// See `transfer::Collected`.
+        is_followed: bool,
     },
 }
 
@@ -70,7 +74,7 @@ pub(super) enum Broken {
     #[error("the connection to the guard broke: {0}")]
     Io(#[from] io::Error),
     /// The other end is of another version, or no guard.
-    #[error("{0}")]
+    #[error("the guard and this node do not understand each other: {0}")]
     Decode(#[from] codec::DecodeError),
     /// What was to be said is too long.
     #[error("{0}")]
@@ -83,6 +87,12 @@ pub(super) struct Line(UnixStream);
 impl Line {
     pub(super) fn new(stream: UnixStream) -> Self {
         Self(stream)
+    }
+
+    /// Whether root, or who runs this, is at the other end.
+    pub(super) fn is_with_us(&self) -> Result<bool, Broken> {
+        let peer = rustix::net::sockopt::socket_peercred(&self.0).map_err(io::Error::from)?;
+        Ok(peer.uid.is_root() || peer.uid == rustix::process::geteuid())
     }
 
     pub(super) fn say<W: Wire>(&mut self, word: &W) -> Result<(), Broken> {

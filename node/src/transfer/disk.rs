@@ -345,6 +345,7 @@ fn open(job: &DiskJob) -> Result<(SourceVolume, TreeFile, Following), Ended> {
         opened => opened,
     };
     let mut tree = opened.map_err(|e| Ended::Failed(e.to_string()))?;
+    following.tree_is_ours(&volume).map_err(unnamed)?;
     for group in tree.check()? {
         // Zeros as good as any: the mark decides whether they are right, and
         // where it differs the group is compared and adopted.

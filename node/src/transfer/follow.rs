@@ -37,20 +37,24 @@ pub trait ChangeTracker: Send {
     /// Where it could not be told. They must not be taken then.
     fn owe(&mut self, group: GroupIndex) -> Result<(), TrackerLost>;
 
-    /// All that the pass had to read is durable, in the tree too.
+    /// All that a pass had to read is durable, in the tree too.
     ///
     /// # Errors
     /// Where it could not be told: all of it stays owed.
-    fn settled(&mut self) -> Result<(), TrackerLost>;
+    fn settled(&mut self, pass: u64) -> Result<(), TrackerLost>;
 }
 
 /// What a tracker found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Collected {
+    /// Which pass it is, for [`ChangeTracker::settled`].
+    pub pass: u64,
     /// Why every block is in it, where nothing is known of what was written.
     pub whole_because: Option<String>,
     /// Nothing that was written until now can turn up later as missing.
     pub is_final: bool,
+    /// The next pass can do with what is written from now on.
+    pub is_followed: bool,
 }
 
 /// Why a tracker is of no use any more.
@@ -118,9 +122,11 @@ pub struct Reading {
 pub(super) struct Following {
     trackers: Trackers,
     name_file: PathBuf,
+    /// What was told of the tree.
+    name: Option<TreeName>,
     tracker: Result<Box<dyn ChangeTracker>, String>,
-    /// A pass was begun with it and is not settled.
-    is_collected: bool,
+    /// The pass that was begun with it and is not settled.
+    collected: Option<u64>,
 }
 
 impl Following {
@@ -141,8 +147,9 @@ impl Following {
         let mut following = Self {
             trackers: trackers.clone(),
             name_file,
+            name: None,
             tracker: Err(String::new()),
-            is_collected: false,
+            collected: None,
         };
         following.look(volume)?;
         if following.tracker.is_err() {
@@ -154,8 +161,23 @@ impl Following {
 
     fn look(&mut self, volume: &SourceVolume) -> io::Result<()> {
         let name = name_of(&self.name_file)?;
+        self.name = Some(name);
         self.tracker = self.trackers.find(volume, name);
         Ok(())
+    }
+
+    /// The tree is open, and nobody else's: whoever had it open when this began may have
+    /// made it anew, or taken its name away.
+    ///
+    /// # Errors
+    /// When the tree's name cannot be kept.
+    pub(super) fn tree_is_ours(&mut self, volume: &SourceVolume) -> io::Result<()> {
+        let is_named = self.name.is_some() && kept(&self.name_file) == self.name;
+        match &self.tracker {
+            Ok(_) if !is_named => self.look(volume),
+            Ok(_) => Ok(()),
+            Err(_) => forget(&self.name_file),
+        }
     }
 
     /// The tree is to be made anew: what is remembered of it counts no more.
@@ -169,7 +191,7 @@ impl Following {
 
     /// Begins a pass. The set has what to read, where that is not all.
     pub(super) fn begin_pass(&mut self, volume: &SourceVolume, dirty: &mut DirtySet) -> Reading {
-        self.is_collected = false;
+        self.collected = None;
         if self.tracker.is_err()
             && let Err(error) = self.look(volume)
         {
@@ -181,10 +203,12 @@ impl Following {
         };
         match collected {
             Ok(Collected {
+                pass,
                 whole_because,
                 is_final,
+                is_followed,
             }) => {
-                self.is_collected = true;
+                self.collected = Some(pass);
                 let read = match whole_because {
                     Some(_) => PassRead::Whole,
                     None => PassRead::Tracked,
@@ -193,7 +217,7 @@ impl Following {
                     read,
                     // What is read after it was asked is in the pass in any case.
                     is_final: is_final || read == PassRead::Whole,
-                    is_followed: true,
+                    is_followed,
                     whole_because,
                 }
             }
@@ -220,12 +244,13 @@ impl Following {
 
     /// The pass is complete, and tree and copy are durable.
     pub(super) fn settled(&mut self) {
-        if std::mem::take(&mut self.is_collected)
+        if let Some(pass) = self.collected.take()
             && let Ok(tracker) = &mut self.tracker
-            && let Err(lost) = tracker.settled()
+            && let Err(lost) = tracker.settled(pass)
         {
             // What it had to read stays owed, or the tracker is gone with all it knew.
             tracing::warn!("{lost}");
+            self.tracker = Err(lost.to_string());
         }
     }
 }
@@ -238,9 +263,7 @@ fn beside(tree: &Path) -> PathBuf {
 
 /// The name that is kept, or a new one, durable before it is told to anybody.
 fn name_of(file: &Path) -> io::Result<TreeName> {
-    if let Ok(kept) = fs::read(file)
-        && let Ok(name) = TreeName::try_from(kept)
-    {
+    if let Some(name) = kept(file) {
         return Ok(name);
     }
     let mut name = TreeName::default();
@@ -250,6 +273,10 @@ fn name_of(file: &Path) -> io::Result<TreeName> {
     kept.sync_all()?;
     sync_folder(file)?;
     Ok(name)
+}
+
+fn kept(file: &Path) -> Option<TreeName> {
+    TreeName::try_from(fs::read(file).ok()?).ok()
 }
 
 fn forget(file: &Path) -> io::Result<()> {

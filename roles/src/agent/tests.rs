@@ -100,7 +100,7 @@ impl Bench {
             bytes_sent: 0,
             millis: 100,
             since_millis: None,
-            read: PassRead::Tracked,
+            read: PassRead::Whole,
         }
     }
 
@@ -221,14 +221,40 @@ fn a_cutover_waits_for_a_pass_after_which_nothing_can_turn_up_as_missing() {
     bench.pass_done(4);
     bench.world.want(Desired::Cutover { prove_full: false });
     bench.facts();
-    assert_eq!(
-        names(&bench.pass_ended(0, false)),
-        ["pass-done", "store", "pass"]
+    let out = bench.pass_ended(0, false);
+    assert_eq!(names(&out), ["pass-done", "store", "pass"]);
+    let all = matches!(out.last(), Some(Action::BeginPass { whole: true, .. }));
+    assert!(
+        all,
+        "where it is never known, comparing all makes up for it"
     );
     assert_eq!(
         names(&bench.pass_ended(0, true)),
         ["pass-done", "store", "finish"]
     );
+}
+
+#[test]
+fn a_proof_in_full_that_is_asked_for_while_a_pass_runs_takes_another_over_all() {
+    let mut bench = Bench::passing();
+    bench.pass_done(4);
+    for prove_full in [false, true] {
+        bench.world.want(Desired::Cutover { prove_full });
+        bench.facts();
+    }
+    let done = |bench: &Bench, read| Input::PassDone {
+        summary: PassSummary {
+            read,
+            ..bench.summary()
+        },
+        is_final: true,
+        is_followed: true,
+    };
+    let out = bench.input(done(&bench, PassRead::Tracked));
+    let all = matches!(out.last(), Some(Action::BeginPass { whole: true, .. }));
+    assert!(all, "{:?}", names(&out));
+    let out = bench.input(done(&bench, PassRead::Whole));
+    assert_eq!(names(&out), ["pass-done", "store", "finish and read back"]);
 }
 
 #[test]

@@ -23,6 +23,9 @@ pub struct Disk {
     shown: PathBuf,
     device: u32,
     sectors: u64,
+    /// Which of all disks that the kernel has had; another one where a medium was replaced.
+    /// None on kernels before 5.15.
+    sequence: Option<u64>,
     gathers_discards: bool,
     stat: File,
     /// What is under way: reads, and writes.
@@ -104,11 +107,20 @@ impl Disk {
             // As events have it: `MKDEV` of linux/kdev_t.h.
             device: major << 20 | minor,
             sectors: number_in(&shown.join("size"))?,
+            sequence: number_in(&shown.join("diskseq")).ok(),
             gathers_discards: segments > 1,
             stat: File::open(shown.join("stat"))?,
             inflight: File::open(shown.join("inflight"))?,
             shown,
         })
+    }
+
+    /// Whether another medium, or one of another size, is there under its number now: what
+    /// was seen of it says nothing of that.
+    pub(super) fn is_replaced(&self) -> bool {
+        let sectors = number_in(&self.shown.join("size")).ok();
+        let sequence = number_in(&self.shown.join("diskseq")).ok();
+        (sectors, sequence) != (Some(self.sectors), self.sequence)
     }
 
     /// Where the kernel shows it.
@@ -201,7 +213,14 @@ fn unfit(disk: &Path, system: &Path) -> Option<&'static str> {
     let is_one = has_no_requests
         .iter()
         .any(|prefix| name.starts_with(prefix));
-    is_one.then_some("its driver has no requests that could be followed")
+    if is_one {
+        return Some("its driver has no requests that could be followed");
+    }
+    let has_media = ["loop", "nbd", "sr", "fd"];
+    let is_removable = number_in(&disk.join("removable")).is_ok_and(|removable| removable != 0);
+    let has_media = is_removable || has_media.iter().any(|prefix| name.starts_with(prefix));
+    (has_media && !disk.join("diskseq").exists())
+        .then_some("another medium may take its place, which kernels before 5.15 do not tell")
 }
 
 fn number_in(path: &Path) -> io::Result<u64> {
@@ -240,6 +259,7 @@ mod tests {
         for (file, text) in [
             ("dev", "8:16\n"),
             ("size", "4096\n"),
+            ("diskseq", "7\n"),
             ("stat", "1 0 8 0 2 0 16 0 3 0 0 4 0 24 0 0 0\n"),
             ("inflight", "       5        3\n"),
             ("queue/iostats", "1\n"),
@@ -279,6 +299,17 @@ mod tests {
         }
         let none = Disk::shown_in(system.path(), (8, 99));
         assert!(matches!(none, Err(NoDisk::Unread(_))), "{none:?}");
+    }
+
+    #[test]
+    fn another_medium_or_another_size_is_another_disk() {
+        for (file, text) in [("diskseq", "8\n"), ("size", "4104\n")] {
+            let (system, shown) = tree(PLAIN);
+            let (disk, _) = found(&system).unwrap();
+            assert!(!disk.is_replaced());
+            fs::write(shown.join(file), text).unwrap();
+            assert!(disk.is_replaced(), "{file}");
+        }
     }
 
     #[test]
@@ -334,6 +365,12 @@ mod tests {
             "virtual/block/loop0",
         ] {
             assert!(found(&tree(at).0).is_ok(), "{at}");
+        }
+        // Without that number nobody would notice another medium.
+        for (at, is_followed) in [(PLAIN, true), ("virtual/block/nbd1", false)] {
+            let (system, disk) = tree(at);
+            fs::remove_file(disk.join("diskseq")).unwrap();
+            assert_eq!(found(&system).is_ok(), is_followed, "{at}");
         }
         // What an older kernel does not say is not held against it.
         let (system, disk) = tree(PLAIN);

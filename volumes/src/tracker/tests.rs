@@ -239,7 +239,7 @@ fn what_was_seen_is_what_the_device_counted() {
         windows.push(advanced.window);
         assert!(advanced.is_still, "what was written is done");
         owed.push(follow.collect(&advanced));
-        follow.settled();
+        assert!(follow.settled(advanced.begun));
     }
     assert!(matches!(owed[0], Owed::All(Gap::Begun)));
     // An event may be lost now and then; then what was marked before is looked at again.
@@ -628,7 +628,7 @@ impl Copy {
             let at = offset as usize..(offset + BLOCK) as usize;
             self.content[at].copy_from_slice(buf.bytes());
         }
-        self.follow.settled();
+        assert!(self.follow.settled(advanced.begun));
         self.read_blocks += owed;
         (owed, advanced.is_still)
     }

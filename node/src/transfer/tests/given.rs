@@ -65,8 +65,10 @@ impl ChangeTracker for Given {
                 into.merge(dirty);
             }
             Collected {
+                pass: state.collected.into(),
                 whole_because: dirty.is_none().then(|| "nothing was given".to_owned()),
                 is_final: true,
+                is_followed: true,
             }
         })
     }
@@ -78,8 +80,9 @@ impl ChangeTracker for Given {
         })
     }
 
-    fn settled(&mut self) -> Result<(), TrackerLost> {
+    fn settled(&mut self, pass: u64) -> Result<(), TrackerLost> {
         self.there(|state| {
+            assert_eq!(pass, u64::from(state.collected));
             state.settled += 1;
             state.owed.clear();
         })

@@ -194,7 +194,7 @@ impl Copy {
         match self.read(Scan::of_dirty(dirty, READ_BLOCKS), stop_after) {
             true => {
                 self.target.sync().unwrap();
-                self.follow.settled();
+                assert!(self.follow.settled(advanced.begun));
             }
             false => {
                 self.follow.broke_off();

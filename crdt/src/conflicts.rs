@@ -6,7 +6,7 @@ use crate::plan::{Conflict, EntryId, MigrationPlan, Plan};
 use std::collections::BTreeMap;
 
 /// Fields whose conflicts decide what happens; of the others the plan shows them.
-const TOLD: [&str; 4] = ["desired", "limit", "pool", "provisioner"];
+const TOLD: [&str; 5] = ["desired", "hooks", "limit", "pool", "provisioner"];
 
 /// What became of a field that operators set apart from each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +113,7 @@ impl MigrationPlan {
             "desired" => self.desired.to_string(),
             "pool" => crate::schema::pool_text(&self.replicators),
             "provisioner" => self.provisioner.to_string(),
+            "hooks" => crate::plan::hook::hooks_text(&self.hooks),
             "name" => self.name.clone(),
             "site" => self.site.clone()?,
             _ => return None,

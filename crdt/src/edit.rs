@@ -3,8 +3,9 @@
 //! Not here: signing the change and admitting it (`document`).
 
 use crate::admission::Refusal;
+use crate::plan::hook::hooks_text;
 use crate::plan::{
-    Desired, EntryId, LimitPlan, Limited, MAX_GRANTS, MigrationPlan, Plan, ServerPlan,
+    Desired, EntryId, Hook, LimitPlan, Limited, MAX_GRANTS, MigrationPlan, Plan, ServerPlan,
 };
 use crate::schema;
 use keys::{MigrationId, NodeId, PublicKey, ServerId, StatementId, UnixSecs};
@@ -151,6 +152,9 @@ impl<'a> Edit<'a> {
         if let Some(site) = &draft.site {
             text(schema::SITE, site.clone());
         }
+        if !draft.hooks.is_empty() {
+            text(schema::HOOKS, hooks_text(&draft.hooks));
+        }
         let created_at = Value::Number(self.now.0);
         fields.insert(schema::CREATED_AT.to_owned(), created_at);
         let volumes = draft.volumes.iter().map(schema::volume_key);
@@ -201,6 +205,20 @@ impl<'a> Edit<'a> {
         Ok(())
     }
 
+    /// Decides on the hooks, in the order in which they are run. Also of a migration that was
+    /// deleted: it may be a hook that holds up its end.
+    pub fn set_hooks(&mut self, id: MigrationId, hooks: &[Hook]) -> Result<(), EditError> {
+        let draft = self.draft_of_any(id)?;
+        let before = std::mem::replace(&mut draft.hooks, hooks.to_vec());
+        if let Err(error) = sound(draft) {
+            draft.hooks = before;
+            return Err(error);
+        }
+        let value = Value::Text(hooks_text(hooks));
+        self.write(id, schema::HOOKS.to_owned(), value);
+        Ok(())
+    }
+
     /// Renames a migration.
     pub fn rename(&mut self, id: MigrationId, name: &str) -> Result<(), EditError> {
         let draft = self.draft(id)?;
@@ -227,17 +245,21 @@ impl<'a> Edit<'a> {
 
     /// The migration as this edit has it so far; one that was deleted stays so.
     fn draft(&mut self, id: MigrationId) -> Result<&mut MigrationPlan, EditError> {
-        let draft = match self.drafts.entry(id) {
+        let draft = self.draft_of_any(id)?;
+        if draft.desired == Desired::Deleted {
+            return Err(EditError::Deleted(id));
+        }
+        Ok(draft)
+    }
+
+    fn draft_of_any(&mut self, id: MigrationId) -> Result<&mut MigrationPlan, EditError> {
+        Ok(match self.drafts.entry(id) {
             std::collections::btree_map::Entry::Occupied(found) => found.into_mut(),
             std::collections::btree_map::Entry::Vacant(free) => {
                 let planned = self.plan.migrations.get(&id);
                 free.insert(planned.ok_or(EditError::UnknownMigration(id))?.clone())
             }
-        };
-        if draft.desired == Desired::Deleted {
-            return Err(EditError::Deleted(id));
-        }
-        Ok(draft)
+        })
     }
 }
 

@@ -10,9 +10,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+pub mod hook;
 mod limit;
 mod server;
 
+pub use hook::{BadHook, Hook, OnFailure, Point, Side};
 pub use limit::{BadLimit, Limit, LimitPlan, Limited};
 pub use server::{MAX_NOTE, ServerPlan};
 
@@ -151,6 +153,8 @@ pub struct MigrationPlan {
     pub site: Option<String>,
     /// What people want to happen.
     pub desired: Desired,
+    /// Scripts of its hosts that are run on the way, in the order in which they are.
+    pub hooks: Vec<Hook>,
     /// Grants made for it, in order of their ids; whether each counts is the ledger's matter.
     pub grants: Vec<StatementId>,
     /// When it was planned, by the clock of who planned it.
@@ -252,6 +256,8 @@ impl MigrationPlan {
             Some("site")
         } else if self.grants.len() > MAX_GRANTS {
             Some("grants")
+        } else if hook::check_hooks(&self.hooks).is_err() {
+            Some("hooks")
         } else {
             None
         }

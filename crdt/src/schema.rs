@@ -3,7 +3,8 @@
 //! Each migration is one map under `m/<id>`, in the shard of that key (see `shards`), made
 //! once by one author, so that two operators never make the same map apart. Its fields are
 //! scalars; sets are one key for each member (`volume/<id>`, `grant/<id>`), so that
-//! additions merge; the pool is one register, because its order is one decision.
+//! additions merge; the pool is one register, because its order is one decision, and so
+//! are the hooks.
 //! A planned server is a map of the same kind under `s/<id>`; an optional field that is
 //! not set is not there, and a server that is not planned any more is deleted.
 //! A limit is one register, `l/server/<id>` or `l/site/<name>`, right in the shard: its key
@@ -13,6 +14,7 @@
 //! cannot be read stays one.
 
 use crate::edit::Value;
+use crate::plan::hook::parse_hooks;
 use crate::plan::{
     Conflict, Desired, EntryId, Limited, MAX_GRANTS, MAX_VOLUMES, MigrationPlan, Plan, Planned,
     Problem,
@@ -36,6 +38,7 @@ pub(crate) const PROVIDER: &str = "provider";
 pub(crate) const PROVISIONER: &str = "provisioner";
 pub(crate) const POOL: &str = "pool";
 pub(crate) const SITE: &str = "site";
+pub(crate) const HOOKS: &str = "hooks";
 pub(crate) const DESIRED: &str = "desired";
 pub(crate) const CREATED_AT: &str = "created-at";
 /// Fields that every migration has.
@@ -353,6 +356,11 @@ impl Fields<'_> {
         let pool = self.text(POOL)?;
         let replicators: Option<Vec<NodeId>> = pool.split(',').map(parse_id).collect();
         let site = self.optional_text(SITE)?;
+        let hooks = self.optional_text(HOOKS)?.unwrap_or_default();
+        let hooks = match hooks.as_str() {
+            "" => Ok(vec![]),
+            text => parse_hooks(text),
+        };
         let plan = MigrationPlan {
             id,
             name,
@@ -363,6 +371,7 @@ impl Fields<'_> {
             replicators: replicators.ok_or_else(|| self.unreadable(POOL))?,
             site,
             desired,
+            hooks: hooks.map_err(|_| self.unreadable(HOOKS))?,
             grants: self.members(GRANT_PREFIX, MAX_GRANTS)?,
             created_at: UnixSecs(self.number(CREATED_AT)?),
             created_by,

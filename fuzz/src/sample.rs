@@ -2,8 +2,8 @@
 //! plan with some history, reports, and all that went over the wire for it.
 
 use crdt::{
-    Desired, Document, Edit, EditError, Limit, Limited, MigrationPlan, Report, ServerPlan,
-    SignedChange,
+    Desired, Document, Edit, EditError, Hook, Limit, Limited, MigrationPlan, Point, Report,
+    ServerPlan, Side, SignedChange,
 };
 use keys::invite::Token;
 use keys::statement::Invite;
@@ -212,6 +212,7 @@ impl Sample {
             site: Some("berlin".into()),
             desired: Desired::Created,
             grants: vec![StatementId([9; 32])],
+            hooks: vec![],
             created_at: NOW,
             created_by: self.operator.public(),
             conflicts: vec![],
@@ -219,13 +220,18 @@ impl Sample {
         let mut out = vec![];
         let limit = "Mon-08:00,20MiB/s Fri-18:00,off zone=Europe/Berlin polite";
         let limit: Limit = limit.parse().expect("it is a limit");
-        let edits: [&Write<'_>; 6] = [
+        let hooks = [Hook {
+            env: vec![("HOOK_PORT".into(), "5432".into())],
+            ..Hook::new(Point::BeforeFreeze, Side::Source, "stop-postgresql")
+        }];
+        let edits: [&Write<'_>; 7] = [
             &|edit| edit.create_migration(&migration),
             &|edit| (0..5).try_for_each(|number| edit.create_server(&server(number))),
             &|edit| edit.set_desired(MIGRATION, Desired::Started),
             &|edit| edit.delete_server(server(2).id),
             &|edit| edit.set_limit(&Limited::Server(node), &limit),
             &|edit| edit.rename(MIGRATION, "store"),
+            &|edit| edit.set_hooks(MIGRATION, &hooks),
         ];
         for edit in edits {
             let made = self.replica.edit(NOW, edit, &mut out);

@@ -28,11 +28,13 @@ pub(crate) mod tests;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::{NonEmptyStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use crdt::Timetable;
+use crdt::plan::hook::parse_variable;
+use crdt::{OnFailure, Point, Side, Timetable};
 use keys::Role;
 
 use crate::hours::zone_named;
@@ -419,6 +421,9 @@ pub enum MigrationCommand {
     Watch(OneId),
     /// Show what happened in a migration
     Log(OneId),
+    /// Scripts of its hosts that are run at points of it
+    #[command(subcommand)]
+    Hook(HookCommand),
     /// Let blocks move
     Start(StartArgs),
     /// Hold it; what is durable stays
@@ -443,6 +448,49 @@ pub enum MigrationCommand {
         #[arg(long, value_name = "FILE")]
         root_key: Option<PathBuf>,
     },
+}
+
+/// `dunlin migration hook …`
+#[derive(Debug, Subcommand)]
+pub enum HookCommand {
+    /// Plan a hook, behind those that are planned
+    Add(HookAddArgs),
+    /// List the hooks of a migration, in the order in which they are run
+    List(OneId),
+    /// Take away a hook
+    Remove {
+        /// Which migration: id, prefix of an id, or name
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        id: String,
+        /// Its number in the list
+        number: usize,
+    },
+}
+
+/// `dunlin migration hook add`
+#[derive(Debug, Args)]
+pub struct HookAddArgs {
+    /// Which migration: id, prefix of an id, or name
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// When: before-replication, after-cutover or before-cleanup
+    #[arg(value_parser = Point::from_str)]
+    pub point: Point,
+    /// Name of a script that the owner of that host put into its folder of hooks
+    #[arg(value_name = "NAME")]
+    pub script: String,
+    /// Where it is run: source or provisioner
+    #[arg(long, value_name = "SIDE", default_value = "source", value_parser = Side::from_str)]
+    pub on: Side,
+    /// After this long it is ended, and has failed; up to 1h
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    pub timeout: Duration,
+    /// What a failure means: stop or continue [default: stop where something is to follow, else continue]
+    #[arg(long, value_name = "WHAT", value_parser = OnFailure::from_str)]
+    pub on_failure: Option<OnFailure>,
+    /// Variable for the script, HOOK_NAME=VALUE; may be repeated. It is in the plan, on every node: no place for secrets
+    #[arg(long, value_name = "HOOK_NAME=VALUE", value_parser = parse_variable)]
+    pub env: Vec<(String, String)>,
 }
 
 /// `dunlin migration create`

@@ -40,6 +40,8 @@ pub struct Config {
     pub guard: Option<PathBuf>,
     /// How long this agent waits for a lost replicator before it goes on with the next.
     pub move_on_after: Option<Duration>,
+    /// Folder of hooks, where it is not the default.
+    pub hooks: Option<PathBuf>,
     /// Whether the node may write before it has heard from any peer.
     pub alone: bool,
     /// Whether the data folder is to be bound to this machine, whatever it was bound to.
@@ -65,6 +67,14 @@ struct File {
     agent: Agent,
     #[serde(default)]
     metrics: Metrics,
+    #[serde(default)]
+    hooks: Hooks,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hooks {
+    folder: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -126,7 +136,12 @@ impl Config {
         let metrics = settings.metrics.listen.as_deref();
         let metrics = metrics.map(loopback).transpose();
         let metrics = metrics.context("`listen` in `[metrics]`")?;
+        let hooks = settings.hooks.folder;
+        if hooks.as_ref().is_some_and(|folder| folder.is_relative()) {
+            bail!("`folder` in `[hooks]` must be a path from the root, e.g. /etc/dunlin/hooks");
+        }
         Ok(Self {
+            hooks,
             metrics,
             move_on_after: move_on_after.map(Duration::from_secs),
             guard: settings.agent.guard,
@@ -158,7 +173,7 @@ mod tests {
         let path = folder.path().join("dunlin.toml");
         std::fs::write(
             &path,
-            "listen = [\"/ip4/10.0.0.1/tcp/1\"]\nmdns = false\ncompression = \"off\"\n[local]\nfolder = \"/srv/volumes\"\n[agent]\nmove_on_after_secs = 30\n[metrics]\nlisten = \"127.0.0.1:7432\"\n",
+            "listen = [\"/ip4/10.0.0.1/tcp/1\"]\nmdns = false\ncompression = \"off\"\n[local]\nfolder = \"/srv/volumes\"\n[agent]\nmove_on_after_secs = 30\n[metrics]\nlisten = \"127.0.0.1:7432\"\n[hooks]\nfolder = \"/srv/hooks\"\n",
         )
         .unwrap();
         let config = Config::read(Some(&path), &[], false).unwrap();
@@ -166,6 +181,7 @@ mod tests {
         assert!(!config.mdns);
         assert_eq!(config.compression, Compression::Off);
         assert_eq!(config.local_cloud, Some("/srv/volumes".into()));
+        assert_eq!(config.hooks, Some("/srv/hooks".into()));
         assert_eq!(config.move_on_after, Some(Duration::from_secs(30)));
         assert_eq!(config.metrics, Some(([127, 0, 0, 1], 7432).into()));
         let flag = ["/ip4/127.0.0.1/tcp/0".to_owned()];

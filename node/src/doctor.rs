@@ -5,13 +5,16 @@
 //! Nothing is changed and no disk is written. Not here: how fast a connection is (`speed`).
 
 mod folder;
+mod hooks;
 mod machine;
 mod members;
 mod roles;
 #[cfg(test)]
 mod tests;
 
-use crate::api::model::{CheckState, CheckView, DoctorView, NodeView};
+use crate::api::model::{CheckState, CheckView, DoctorView, FindingView, NodeView};
+use crate::hooks::Folder;
+use crdt::Hook;
 use libp2p::Multiaddr;
 use machine::Machine;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +46,9 @@ pub struct Live {
     pub links: BTreeMap<String, Vec<Multiaddr>>,
     /// Where its local cloud keeps volumes, if it has one.
     pub cloud: Option<PathBuf>,
+    /// Its folder of hooks, and what is planned to be run there: name of the migration and
+    /// hook.
+    pub hooks: Option<(Folder, Vec<(String, Hook)>)>,
 }
 
 /// What is known of a node.
@@ -60,6 +66,8 @@ pub struct Facts {
     pub others: Vec<NodeView>,
     /// Disks that it offers.
     pub sources: Vec<Disk>,
+    /// What keeps this machine's copy from doing its work, where it is an agent's.
+    pub blockers: Vec<FindingView>,
     /// Copies that it holds.
     pub copies: Vec<Disk>,
     /// None where it is stopped.
@@ -73,6 +81,7 @@ pub fn examine(facts: &Facts) -> DoctorView {
     checks.extend(machine::checks(&Machine::read(facts.live.is_some())));
     checks.extend(members::checks(facts));
     checks.extend(roles::checks(facts));
+    checks.extend(hooks::checks(facts));
     view(&facts.folder, Some(facts), checks)
 }
 

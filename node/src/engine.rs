@@ -15,6 +15,7 @@ mod events;
 mod exchange;
 mod facts;
 mod figures;
+mod hooks;
 mod leases;
 mod limits;
 mod measured;
@@ -24,6 +25,7 @@ mod repeats;
 mod report;
 mod saving;
 mod speed;
+mod stocktaking;
 mod superseded;
 
 pub use crate::clock::wall_clock;
@@ -87,6 +89,10 @@ pub(crate) enum Message {
     Received(JobId, u64, ReceiveEvent),
     /// A cloud call ended.
     Cloud(roles::provisioner::Input),
+    /// The machine was read.
+    StockTaken(Box<(inventory::Reader, crdt::Inventory)>),
+    /// From a run of hooks.
+    Hooks(roles::hooks::At, hooks::News),
 }
 
 /// A handle to the running engine.
@@ -184,6 +190,8 @@ pub struct Engine {
     pace: watch::Sender<Pace>,
     limits: limits::Limits,
     provisioner: Provisioner,
+    hooks: roles::Hooks,
+    hook_runs: hooks::Runs,
     providers: BTreeMap<String, Arc<dyn Provider>>,
     volumes: Vec<OfferedVolume>,
     lengths: BTreeMap<VolumeId, u64>,
@@ -201,7 +209,7 @@ pub struct Engine {
     boot: Boot,
     leases: Leases,
     vouching: Vouching,
-    inventory: crdt::Inventory,
+    stocktaking: stocktaking::Stocktaking,
     saving: Option<tokio::task::JoinHandle<()>>,
     /// Ends what reads for long.
     closing: Arc<AtomicBool>,
@@ -235,6 +243,7 @@ impl Engine {
         let told_before = events::told_before(&events);
         let boot = clock::boot()?;
         let leases = store.leases()?;
+        let store_hooks = store.hooks()?;
         let leases = leases.map(|stored| Leases::restore(stored, clock::now(), boot));
         let leases = leases.unwrap_or_default();
         let pace = watch::Sender::new(Pace::default());
@@ -251,6 +260,7 @@ impl Engine {
             binding: crate::machine::bound(parts.dir.path()),
             identity: parts.identity,
             replica: parts.replica,
+            stocktaking: stocktaking::Stocktaking::new(parts.dir.path()),
             dir: parts.dir,
             config: parts.config,
             providers: parts.providers,
@@ -277,6 +287,8 @@ impl Engine {
             pace,
             limits: limits::Limits::new(clock::now()),
             provisioner: Provisioner::default(),
+            hooks: roles::Hooks::new(store_hooks),
+            hook_runs: hooks::Runs::default(),
             live: BTreeMap::new(),
             progress: events::Progress::new(wall_clock()),
             measured: measured::Measured::default(),
@@ -285,7 +297,6 @@ impl Engine {
             boot,
             leases,
             vouching: Vouching::default(),
-            inventory: crate::inventory::read(),
             saving: None,
             closing: Arc::default(),
             fatal: None,
@@ -295,6 +306,7 @@ impl Engine {
         };
         engine.restore_agents()?;
         engine.measure_volumes();
+        engine.take_up_inventory();
         Ok((engine, net_events, messages))
     }
 
@@ -373,6 +385,7 @@ impl Engine {
         for slot in self.agents.values_mut() {
             slot.close();
         }
+        self.hook_runs.cancel_all();
         for receiving in self.receiving.values() {
             receiving.withdraw(blocks::RefusalCode::ShuttingDown);
         }
@@ -390,6 +403,8 @@ impl Engine {
             Message::SpeedAnswered(from, ended) => self.speed_answered(from, &ended),
             Message::Received(job, session, event) => self.received(job, session, event),
             Message::Cloud(input) => self.cloud_answered(input),
+            Message::StockTaken(taken) => self.stock_taken(taken.0, taken.1),
+            Message::Hooks(at, news) => self.hooks_told(at, news),
         }
     }
 
@@ -404,6 +419,7 @@ impl Engine {
         self.settle_pace();
         self.sample_progress();
         self.watch_sessions();
+        self.take_stock_if_due();
         self.publish_if_due();
         self.save_document_if_due();
     }

@@ -30,8 +30,8 @@ use crate::situation::{Ahead, Facts};
 use crate::{JobId, Now};
 use blocks::RefusalCode;
 use codec::Wire;
-use crdt::plan::Desired;
-use crdt::report::{PassSummary, Stage};
+use crdt::plan::{Desired, Point};
+use crdt::report::{PassRead, PassSummary, Stage};
 use hold::Hold;
 use interval::Interval;
 use keys::{Denied, Epoch, NodeId, Permit, SendBlocks, Signed};
@@ -137,6 +137,8 @@ pub enum Input {
         summary: PassSummary,
         /// Nothing that was written before it began can turn up later as not read.
         is_final: bool,
+        /// The next one reads what was written since this one began, and no more.
+        is_followed: bool,
     },
     /// Both ends have stated the same root.
     Finished(Finished),
@@ -265,6 +267,14 @@ impl Agent {
             .flatten()
     }
 
+    /// The point whose hooks it waits for.
+    pub fn waits_for_hooks(&self) -> Option<Point> {
+        match &self.phase {
+            Phase::Held(Hold::Hooks(point, _)) => Some(*point),
+            _ => None,
+        }
+    }
+
     /// Whether the machine has ended and may be dropped.
     pub fn gone(&self) -> bool {
         self.phase == Phase::Gone
@@ -307,7 +317,11 @@ impl Agent {
                     out.push(Action::Store(self.record.clone()));
                 }
             }
-            Input::PassDone { summary, is_final } => self.pass_done(now, summary, is_final, out),
+            Input::PassDone {
+                summary,
+                is_final,
+                is_followed,
+            } => self.pass_done(now, summary, (is_final, is_followed), out),
             Input::Finished(finished) => self.finished(finished, out),
             Input::Refused(code) => {
                 let text = format!(
@@ -413,7 +427,7 @@ impl Agent {
         &mut self,
         now: Now,
         mut summary: PassSummary,
-        is_final: bool,
+        (is_final, is_followed): (bool, bool),
         out: &mut Vec<Action>,
     ) {
         let Phase::Passing { for_cutover, .. } = self.phase else {
@@ -425,7 +439,11 @@ impl Agent {
         self.moving.progressed();
         self.record.moves = 0;
         let clean = summary.blocks == 0;
-        let rest = MIN_REST_MILLIS.max(summary.millis);
+        // What this one cost says what the next will, unless that has much less to read.
+        let rest = match (summary.read, is_followed) {
+            (PassRead::Whole, true) => MIN_REST_MILLIS,
+            _ => MIN_REST_MILLIS.max(summary.millis),
+        };
         let is_first = self.record.passes.is_empty();
         if is_first || !clean || for_cutover {
             let text = format!(
@@ -513,6 +531,12 @@ impl Agent {
             if !matches!(self.phase, Phase::Gone | Phase::CutOver) {
                 if self.in_session() {
                     out.push(Action::CloseSession);
+                }
+                let hooks = Hold::at(Point::BeforeCleanup, &facts.before_cleanup);
+                // Where it never came to a copy nothing is left to clean up.
+                if let Some(hold) = hooks.filter(|_| self.record.replicator.is_some()) {
+                    self.phase = Phase::Held(hold);
+                    return;
                 }
                 out.push(Action::Forget);
                 self.phase = Phase::Gone;
@@ -648,7 +672,13 @@ impl Agent {
                 why: why.clone(),
             });
         }
-        Ok(permit)
+        let is_begun =
+            self.in_session() || self.record.barrier > 0 || !self.record.passes.is_empty();
+        let hooks = Hold::at(Point::BeforeReplication, &facts.before_replication);
+        match hooks.filter(|_| !is_begun) {
+            Some(hold) => Err(hold),
+            None => Ok(permit),
+        }
     }
 
     /// An operator's answer is usually under way; only one that stays away is told.

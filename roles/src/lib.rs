@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod forecast;
+pub mod hooks;
 pub mod launch;
 pub mod note;
 pub mod proof;
@@ -20,6 +21,7 @@ pub mod vouching;
 #[cfg(test)]
 mod world;
 
+pub use hooks::Hooks;
 pub use note::Note;
 pub use share::{Lending, share};
 pub use situation::Situation;

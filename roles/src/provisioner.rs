@@ -14,10 +14,11 @@ pub use looking::{COPY_MISSED, LOOK_MILLIS};
 pub use superseded::Superseded;
 pub use witness::{READ_BACK_FAILED, READ_RETRY_MILLIS, Reading};
 
+use crate::hooks::{Gate, Hooks};
 use crate::note::Note;
 use crate::situation::{Situation, Word};
 use crate::{JobId, Now};
-use crdt::plan::Desired;
+use crdt::plan::{Desired, Point, Side};
 use crdt::report::{TargetState, TargetVolume};
 use keys::{Epoch, MigrationId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,13 +130,15 @@ pub struct Provisioner {
     looks: BTreeMap<JobId, Wanted>,
     removals: BTreeMap<MigrationId, Option<u64>>,
     removed: BTreeSet<MigrationId>,
+    /// Deleted migrations whose hooks are to be run before anything is removed.
+    waiting: BTreeSet<MigrationId>,
     /// Deleted migrations whose agents have not let go, and people were told.
     awaited: BTreeSet<MigrationId>,
 }
 
 impl Provisioner {
     /// Brings what exists in line with the plan; call when anything changed and on a tick.
-    pub fn settle(&mut self, situation: &Situation<'_>, out: &mut Vec<Action>) {
+    pub fn settle(&mut self, situation: &Situation<'_>, hooks: &Hooks, out: &mut Vec<Action>) {
         if situation.authority.is_cloned(&situation.my_key) {
             // Two of it would make, and remove, behind each other's back.
             return;
@@ -172,10 +175,16 @@ impl Provisioner {
                 out.push(Action::Ensure(wanted));
             }
         }
-        self.remove_deleted(situation, out);
+        self.remove_deleted(situation, hooks, out);
     }
 
-    fn remove_deleted(&mut self, situation: &Situation<'_>, out: &mut Vec<Action>) {
+    /// Migrations whose hooks before the cleanup it waits for.
+    pub fn waits_for_hooks(&self) -> impl Iterator<Item = MigrationId> {
+        self.waiting.iter().copied()
+    }
+
+    fn remove_deleted(&mut self, situation: &Situation<'_>, hooks: &Hooks, out: &mut Vec<Action>) {
+        self.waiting.clear();
         let now = situation.now.mono_millis;
         for plan in situation.plan.migrations.values() {
             let mine = plan.provisioner == situation.me && plan.desired == Desired::Deleted;
@@ -222,7 +231,10 @@ impl Provisioner {
                 Some(None) => false,
                 Some(Some(retry_millis)) => now >= *retry_millis,
             };
-            if due {
+            let gate = hooks.gate(plan, Side::Provisioner, Point::BeforeCleanup);
+            if due && gate != Gate::Open {
+                self.waiting.insert(plan.id);
+            } else if due {
                 self.removals.insert(plan.id, None);
                 out.push(Action::Remove(plan.id));
             }

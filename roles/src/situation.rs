@@ -4,9 +4,10 @@
 //! Not here: any decision. The machines decide; this only looks up.
 
 use crate::agent::{Finished, Record};
+use crate::hooks::{Gate, Hooks};
 use crate::launch::{Evidence, opened};
 use crate::{JobId, Now};
-use crdt::plan::{Desired, MigrationPlan, Plan};
+use crdt::plan::{Desired, MigrationPlan, Plan, Point, Side};
 use crdt::report::{JobReport, JobRole, Report, Stage, TargetState};
 use crdt::reports::Reports;
 use keys::authority::GrantState;
@@ -62,6 +63,10 @@ pub struct Facts {
     pub replicator_connected: bool,
     /// Whether the source can be read, or why not.
     pub source: Result<(), String>,
+    /// Whether hooks are to be run before the first block moves.
+    pub before_replication: Gate,
+    /// Whether hooks are to be run before what was made for a deleted migration goes.
+    pub before_cleanup: Gate,
 }
 
 /// What an agent said of a job and does not remember: its data is an old copy.
@@ -84,6 +89,16 @@ pub enum Word {
     HoldsOn,
     /// It left the mesh, and what it said with it.
     Gone,
+}
+
+impl Facts {
+    /// With what hooks of the source hold up.
+    pub fn with_hooks(mut self, hooks: &Hooks, plan: Option<&MigrationPlan>) -> Self {
+        let gate = |point| plan.map_or(Gate::Open, |plan| hooks.gate(plan, Side::Source, point));
+        self.before_replication = gate(Point::BeforeReplication);
+        self.before_cleanup = gate(Point::BeforeCleanup);
+        self
+    }
 }
 
 /// One replicator of the pool.
@@ -153,6 +168,8 @@ impl Situation<'_> {
                 .and_then(|node| self.target(&job, record, node)),
             replicator_connected: replicator.is_some_and(|member| connected(&member.key)),
             source,
+            before_replication: Gate::Open,
+            before_cleanup: Gate::Open,
         }
     }
 

@@ -101,6 +101,7 @@ impl World {
             site: None,
             desired: Desired::Created,
             grants: vec![],
+            hooks: vec![],
             created_at: NOW.wall,
             created_by: key(OPERATOR).public(),
             conflicts: vec![],

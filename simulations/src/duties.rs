@@ -16,7 +16,7 @@ use mesh::Replica;
 use provider::{AttachTo, HolderId, MigrationTag, Provider, VolumeKey, VolumeSpec, VolumeTag};
 use roles::proof::{self, Subject};
 use roles::provisioner::{self, Reading, Superseded, Wanted};
-use roles::{JobId, Note, Now, Situation, agent, agent::Agent};
+use roles::{Hooks, JobId, Note, Now, Situation, agent, agent::Agent};
 
 /// The volume of one epoch of a job. As text it is the path at which its replicator has it.
 pub fn volume_key(job: &JobId, epoch: Epoch) -> VolumeKey {
@@ -221,7 +221,9 @@ impl Node {
         let now = self.now(ctx);
         let mut provisioner = std::mem::take(&mut self.up().provisioner);
         let mut out = vec![];
-        let _ = self.with_situation(now, |situation| provisioner.settle(situation, &mut out));
+        let _ = self.with_situation(now, |situation| {
+            provisioner.settle(situation, &Hooks::default(), &mut out)
+        });
         self.up().provisioner = provisioner;
         self.carry_provisioner(ctx, out)
     }

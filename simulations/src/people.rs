@@ -436,6 +436,7 @@ impl Node {
             site: None,
             desired: Desired::Created,
             grants: vec![],
+            hooks: vec![],
             created_at: UnixSecs(0),
             created_by: self.identity.public(),
             conflicts: vec![],

@@ -14,6 +14,7 @@ use std::cell::RefCell;
 mod again;
 mod bytes;
 mod forks;
+mod hooks;
 mod hostile;
 mod limits;
 mod revocation;
@@ -44,6 +45,7 @@ fn migration(id: MigrationId) -> MigrationPlan {
         site: Some("berlin".into()),
         desired: Desired::Created,
         grants: vec![StatementId([9; 32])],
+        hooks: vec![],
         created_at: NOW,
         created_by: key(1).public(),
         conflicts: vec![],

@@ -3,6 +3,7 @@
 use crate::sample::{Sample, identity};
 use crate::target::{Target, Verdict};
 use crdt::Limit;
+use crdt::plan::hook::{hooks_text, parse_hooks};
 use keys::invite::Token;
 use keys::{Identity, Name, NodeId};
 
@@ -80,6 +81,19 @@ pub fn all() -> Vec<Box<dyn Target>> {
                 let limit: Limit = text.parse().ok()?;
                 let again: Limit = limit.to_string().parse().ok()?;
                 (again == limit).then(|| text.to_owned())
+            },
+            normal: str::to_owned,
+        }),
+        Box::new(Text {
+            name: "text-hooks",
+            seeds: vec![
+                b"none".to_vec(),
+                b"before-freeze source stop-postgresql 60s stop HOOK_PORT=5432 ; after-cutover provisioner dns 5s continue".to_vec(),
+            ],
+            again: |text| {
+                let hooks = parse_hooks(text).ok()?;
+                let again = parse_hooks(&hooks_text(&hooks)).ok()?;
+                (again == hooks).then(|| text.to_owned())
             },
             normal: str::to_owned,
         }),

@@ -25,6 +25,7 @@ pub(super) fn plan_of(op: &Replica, id: u8) -> MigrationPlan {
         site: None,
         desired: Desired::Created,
         grants: vec![],
+        hooks: vec![],
         created_at: UnixSecs(0),
         created_by: op.my_key(),
         conflicts: vec![],

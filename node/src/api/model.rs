@@ -7,12 +7,14 @@
 
 mod checks;
 mod figures;
+mod hooks;
 mod limits;
 
 pub use checks::{
     CheckState, CheckView, DoctorView, FlowView, PathView, RoundTripView, SpeedAsk, SpeedView,
 };
 pub use figures::{CountersView, ForecastView, PassView, ProgressView, RangeView};
+pub use hooks::{HookRemove, PlannedHook};
 pub use limits::{LimitOf, LimitView, PlannedLimit};
 
 use super::secret::Secret;
@@ -84,6 +86,9 @@ pub struct PlannedMigration {
     /// Disks, by name or id.
     #[serde(default)]
     pub disks: Vec<String>,
+    /// Hooks, in the order in which they are run. Without any nothing is said of them.
+    #[serde(default, rename = "hook", skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Vec<PlannedHook>>,
 }
 
 /// One edit of the plan.
@@ -102,8 +107,8 @@ pub enum PlanEdit {
     RemoveLimit(LimitOf),
     /// Plan a migration; nothing moves until it is started.
     CreateMigration(PlannedMigration),
-    /// Rename a migration or choose other replicators for it, where any are named. The
-    /// rest only says which migration it is.
+    /// Rename a migration, choose other replicators for it, where any are named, or plan
+    /// other hooks, where anything is said of them. The rest only says which migration it is.
     ChangeMigration(PlannedMigration),
 }
 
@@ -381,6 +386,25 @@ pub struct ServerView {
     /// not known there; none where it had nothing to warn of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_warning: Option<String>,
+    /// All that is known of its machine, where one source is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<crdt::Inventory>,
+    /// What stands in the way of moving it, where one source is asked for; worst first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<FindingView>,
+}
+
+/// Something that stands in the way of moving a source, or wants a look before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FindingView {
+    /// `blocker`, `warning` or `note`.
+    pub level: String,
+    /// What it is about, e.g. `sda2`.
+    pub subject: String,
+    /// What is so, and what follows.
+    pub what: String,
+    /// What to do about it.
+    pub todo: String,
 }
 
 /// A source disk.
@@ -519,6 +543,9 @@ pub struct MigrationView {
     /// asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<LimitView>,
+    /// Hooks that are planned, in the order in which they are run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<PlannedHook>,
     /// Edits that contradict each other, and what is shown.
     pub conflicts: Vec<String>,
     /// What to do next, as a command or a sentence.

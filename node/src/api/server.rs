@@ -109,6 +109,8 @@ fn routes(handle: Handle) -> Router {
         .route("/v1/migrations/{which}", get(migration))
         .route("/v1/migrations/{which}/verify", get(verify))
         .route("/v1/migrations/{which}/delete", post(migration_delete))
+        .route("/v1/migrations/{which}/hooks", post(hook_add))
+        .route("/v1/migrations/{which}/hooks/remove", post(hook_remove))
         .route("/v1/migrations/{which}/{action}", post(migration_act))
         .route("/v1/limits", get(limits).post(limit_set))
         .route("/v1/limits/remove", post(limit_remove))
@@ -359,6 +361,28 @@ async fn migration_act(
         other => Err(CallError::Usage(format!(
             "`{other}` is nothing that a migration can do"
         ))),
+    })
+    .await
+}
+
+async fn hook_add(
+    State(handle): State<Handle>,
+    Path(which): Path<String>,
+    Json(asked): Json<super::model::PlannedHook>,
+) -> Answer<super::model::MigrationView> {
+    write(&handle, move |engine| {
+        engine.migration_hook_add(&which, &asked)
+    })
+    .await
+}
+
+async fn hook_remove(
+    State(handle): State<Handle>,
+    Path(which): Path<String>,
+    Json(asked): Json<super::model::HookRemove>,
+) -> Answer<super::model::MigrationView> {
+    write(&handle, move |engine| {
+        engine.migration_hook_remove(&which, asked.number)
     })
     .await
 }

@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use crate::api::client::Client;
 use crate::api::model::{
-    ActionOptions, InviteCreate, InviteCreated, InviteRevoke, KeyRotated, LimitOf, LimitView,
-    MigrationCreate, MigrationDelete, MigrationView, NodeRevoke, NodeRevoked, PlannedLimit,
-    StatusView, VolumeAdd, VolumeView,
+    ActionOptions, HookRemove, InviteCreate, InviteCreated, InviteRevoke, KeyRotated, LimitOf,
+    LimitView, MigrationCreate, MigrationDelete, MigrationView, NodeRevoke, NodeRevoked,
+    PlannedHook, PlannedLimit, StatusView, VolumeAdd, VolumeView,
 };
 use crate::api::secret::Secret;
 use crate::hours;
@@ -25,8 +25,8 @@ use super::reader::one;
 use super::screen::Screen;
 use super::task::{Act, Verb};
 use super::{
-    InviteCreateArgs, LimitOfArgs, LimitSetArgs, MigrationCreateArgs, NodeRevokeArgs, Steer,
-    doctor, follow, plan, render, watch,
+    HookAddArgs, InviteCreateArgs, LimitOfArgs, LimitSetArgs, MigrationCreateArgs, NodeRevokeArgs,
+    Steer, doctor, follow, plan, render, watch,
 };
 
 /// How long a node may take to come back with its next key.
@@ -62,6 +62,12 @@ pub async fn run(act: Act, client: &Client, screen: &mut Screen) -> Result<(), C
             })
         }
         Act::MigrationCreate(args) => migration_create(args, client, screen).await,
+        Act::HookAdd(args) => hook_add(args, client, screen).await,
+        Act::HookRemove { id, number } => {
+            let route = format!("{}/hooks/remove", one("migrations", &id));
+            let view: MigrationView = client.post(&route, &HookRemove { number }).await?;
+            screen.result(&view.hooks, render::hooks::list)
+        }
         Act::Start(args) => {
             let options = ActionOptions {
                 lease_secs: args.lease.map(|lease| lease.as_secs()),
@@ -258,6 +264,24 @@ async fn migration_create(
     };
     let made: MigrationView = client.post("/v1/migrations", &wanted).await?;
     screen.result(&made, render::migrations::page)
+}
+
+async fn hook_add(
+    args: HookAddArgs,
+    client: &Client,
+    screen: &mut Screen,
+) -> Result<(), CommandError> {
+    let asked = PlannedHook {
+        point: args.point.to_string(),
+        name: args.script,
+        on: args.on.to_string(),
+        timeout_secs: u32::try_from(args.timeout.as_secs()).unwrap_or(u32::MAX),
+        on_failure: args.on_failure.map(|what| what.to_string()),
+        env: args.env.into_iter().collect(),
+    };
+    let route = format!("{}/hooks", one("migrations", &args.id));
+    let view: MigrationView = client.post(&route, &asked).await?;
+    screen.result(&view.hooks, render::hooks::list)
 }
 
 async fn steer(

@@ -43,6 +43,10 @@ pub async fn run(
         Read::Migration(which) => {
             screen.result(&reader.migration(&which).await?, render::migrations::page)
         }
+        Read::Hooks(which) => {
+            let view = reader.migration(&which).await?;
+            screen.result(&view.hooks, render::hooks::list)
+        }
         Read::Verify(which) => verify(&which, reader, screen).await,
         Read::Plan { file, force } => plan::export(&file, force, reader, screen).await,
         Read::Events(events) => {

@@ -8,10 +8,10 @@ use clap_complete::Shell;
 
 use super::value::Since;
 use super::{
-    Command, DemoArgs, DoctorArgs, EventsArgs, GuardArgs, InviteCommand, InviteCreateArgs,
-    JoinArgs, LimitCommand, LimitOfArgs, LimitSetArgs, MeshCommand, MeshInit, MeshRecover,
-    MigrationCommand, MigrationCreateArgs, NodeCommand, NodeRevokeArgs, PlanApply, PlanCommand,
-    RunArgs, ServerCommand, StartArgs, Steer, VolumeCommand,
+    Command, DemoArgs, DoctorArgs, EventsArgs, GuardArgs, HookAddArgs, HookCommand, InviteCommand,
+    InviteCreateArgs, JoinArgs, LimitCommand, LimitOfArgs, LimitSetArgs, MeshCommand, MeshInit,
+    MeshRecover, MigrationCommand, MigrationCreateArgs, NodeCommand, NodeRevokeArgs, PlanApply,
+    PlanCommand, RunArgs, ServerCommand, StartArgs, Steer, VolumeCommand,
 };
 
 /// A command, by what it needs.
@@ -71,6 +71,8 @@ pub enum Read {
     Migrations,
     /// One migration.
     Migration(String),
+    /// The hooks of a migration.
+    Hooks(String),
     /// The roots of a migration.
     Verify(String),
     /// The plan, to a file.
@@ -131,6 +133,15 @@ pub enum Act {
     LimitRemove(LimitOfArgs),
     /// Plan a migration.
     MigrationCreate(MigrationCreateArgs),
+    /// Plan a hook.
+    HookAdd(HookAddArgs),
+    /// Take away a hook.
+    HookRemove {
+        /// Of which migration.
+        id: String,
+        /// Its number.
+        number: usize,
+    },
     /// Let the blocks of a migration move.
     Start(StartArgs),
     /// End a migration.
@@ -254,6 +265,11 @@ impl From<MigrationCommand> for Task {
                 migration: Some(one.id),
                 since: None,
             })),
+            MigrationCommand::Hook(HookCommand::Add(args)) => Self::Act(Act::HookAdd(args)),
+            MigrationCommand::Hook(HookCommand::List(one)) => Self::Read(Read::Hooks(one.id)),
+            MigrationCommand::Hook(HookCommand::Remove { id, number }) => {
+                Self::Act(Act::HookRemove { id, number })
+            }
             MigrationCommand::Start(args) => Self::Act(Act::Start(args)),
             MigrationCommand::Pause(args) => steer(Verb::Pause, args),
             MigrationCommand::Resume(args) => steer(Verb::Resume, args),

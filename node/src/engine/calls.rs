@@ -3,6 +3,7 @@
 
 mod delete;
 mod disk_path;
+pub(super) mod hooks;
 mod lapsing;
 mod members;
 mod pool;
@@ -419,6 +420,7 @@ impl Engine {
             site: asked.site.clone(),
             desired: Desired::Created,
             grants: vec![],
+            hooks: vec![],
             created_at: self.now().wall,
             created_by: self.replica.my_key(),
             conflicts: vec![],

@@ -6,6 +6,7 @@ use super::{CallError, Engine};
 use crate::doctor::{Disk, Facts, Live};
 use crate::net::Net;
 use crate::views::State;
+use crdt::{Hook, Side};
 use keys::PublicKey;
 
 /// Facts that lack the links, and where these are asked for.
@@ -41,12 +42,33 @@ impl Engine {
             needed: needed.iter().filter_map(id_of).collect(),
             links: Default::default(),
             cloud,
+            hooks: Some((self.hook_folder(), self.planned_hooks())),
         });
         Ok(Asked {
             connected: connected.collect(),
             facts,
             net: self.net.clone(),
         })
+    }
+}
+
+impl Engine {
+    /// Hooks that are planned to be run here, of migrations that are not over.
+    fn planned_hooks(&self) -> Vec<(String, Hook)> {
+        let Some(situation) = self.situation() else {
+            return vec![];
+        };
+        let plans = situation.plan.migrations.values();
+        let open = plans.filter(|plan| !situation.is_over(plan));
+        let hooks = open.flat_map(|plan| {
+            let here = |hook: &&Hook| match hook.on {
+                Side::Source => plan.source == situation.me,
+                Side::Provisioner => plan.provisioner == situation.me,
+            };
+            let hooks = plan.hooks.iter().filter(here);
+            hooks.map(|hook| (plan.name.clone(), hook.clone()))
+        });
+        hooks.collect()
     }
 }
 
@@ -80,6 +102,7 @@ pub fn facts(state: &State<'_>, folder: std::path::PathBuf) -> Result<Facts, Cal
         mesh_name: status.mesh_name,
         others,
         sources: sources.collect(),
+        blockers: state.blockers(),
         copies: vec![],
         live: None,
     })

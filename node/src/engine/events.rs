@@ -390,6 +390,7 @@ mod tests {
                 site: None,
                 desired,
                 grants: vec![],
+                hooks: vec![],
                 created_at: UnixSecs(1),
                 created_by: PublicKey([4; 32]),
                 conflicts: vec![],

@@ -32,7 +32,7 @@ impl Engine {
         self.settle_leases();
         for _ in 0..MAX_ROUNDS {
             self.adopt_jobs();
-            let acted = self.settle_agents() | self.settle_provisioner();
+            let acted = self.settle_agents() | self.settle_provisioner() | self.settle_hooks();
             self.forget_copies_that_are_over();
             if !acted || self.fatal.is_some() {
                 break;
@@ -53,6 +53,7 @@ impl Engine {
             };
             let connected = |key: &PublicKey| self.connected.contains(key);
             let facts = situation.agent_facts(slot.machine.record(), connected, source);
+            let facts = facts.with_hooks(&self.hooks, situation.migration(&job));
             acted |= self.step_agent(job, roles::agent::Input::Facts(facts));
         }
         acted
@@ -62,7 +63,7 @@ impl Engine {
         let mut provisioner = std::mem::take(&mut self.provisioner);
         let mut actions = vec![];
         if let Some(situation) = self.situation() {
-            provisioner.settle(&situation, &mut actions);
+            provisioner.settle(&situation, &self.hooks, &mut actions);
         }
         self.provisioner = provisioner;
         let acted = !actions.is_empty();

@@ -4,9 +4,13 @@
 //! Not here: what to edit (`planfile`).
 
 use super::Engine;
+use super::calls::hooks::hook_of;
 use super::calls::{CallError, name_taken, usage};
 use crate::api::model::{MigrationCreate, PlanEdit, PlannedMigration, PlannedServer};
-use crdt::{Desired, Edit, EditError, EntryId, Limit, Limited, MigrationPlan, Plan, ServerPlan};
+use crdt::plan::hook::check_hooks;
+use crdt::{
+    Desired, Edit, EditError, EntryId, Hook, Limit, Limited, MigrationPlan, Plan, ServerPlan,
+};
 use keys::{MigrationId, Name, NodeId, ServerId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +24,7 @@ enum Ready {
     CreateMigration(Box<MigrationPlan>),
     Rename(MigrationId, String),
     Pool(MigrationId, Vec<NodeId>),
+    Hooks(MigrationId, Vec<Hook>),
 }
 
 /// The plan as the edits before have it, as far as the next ones depend on it.
@@ -71,7 +76,9 @@ impl Engine {
         for edit in edits {
             match edit {
                 PlanEdit::CreateMigration(wanted) => {
-                    let plan = self.draft(&asked(wanted), wanted.name.clone())?;
+                    let mut plan = self.draft(&asked(wanted), wanted.name.clone())?;
+                    plan.hooks = hooks_of(wanted)?;
+                    check_hooks(&plan.hooks).map_err(usage)?;
                     self.require_scope(&plan)?;
                     drafted.name(plan.id, &plan.name)?;
                     if let Some(field) = plan.unsound() {
@@ -158,6 +165,11 @@ impl Engine {
             drafted.name(id, &wanted.name)?;
             ready.push(Ready::Rename(id, wanted.name.clone()));
         }
+        if wanted.hooks.is_some() {
+            let hooks = hooks_of(wanted)?;
+            self.check_new_hooks(held, &hooks)?;
+            ready.push(Ready::Hooks(id, hooks));
+        }
         if wanted.replicators.is_empty() {
             return Ok(());
         }
@@ -198,8 +210,14 @@ impl Ready {
             Self::CreateMigration(plan) => edit.create_migration(plan),
             Self::Rename(id, name) => edit.rename(*id, name),
             Self::Pool(id, pool) => edit.set_pool(*id, pool),
+            Self::Hooks(id, hooks) => edit.set_hooks(*id, hooks),
         }
     }
+}
+
+fn hooks_of(wanted: &PlannedMigration) -> Result<Vec<Hook>, CallError> {
+    let hooks = wanted.hooks.iter().flatten();
+    hooks.map(hook_of).collect()
 }
 
 fn asked(wanted: &PlannedMigration) -> MigrationCreate {

@@ -2,6 +2,7 @@
 //! changed and published at most a few times a second.
 
 use super::Engine;
+use crdt::report::MAX_TEXT;
 use crdt::{JobReport, JobRole, ProviderInfo, Report, Stage, TargetVolume, VolumeInfo, VolumeKind};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -59,11 +60,11 @@ impl Engine {
         self.report.rested_millis = now.mono_millis + MIN_GAP_MILLIS;
         let Some(me) = self.replica.me() else { return };
         let mut report = Report::new(me, 0, now.wall);
-        report.hostname = crate::inventory::hostname();
+        report.hostname = inventory::hostname(&inventory::Tree::new("/"));
         report.program_version = env!("CARGO_PKG_VERSION").into();
         report.listen = self.reachable();
         report.providers = self.provider_infos();
-        report.inventory = self.inventory.clone();
+        report.inventory = self.stocktaking.known.clone();
         report.volumes = self.volume_infos();
         report.jobs = self.job_reports();
         report.let_go = self.let_go();
@@ -74,7 +75,7 @@ impl Engine {
             event.kind != "peer-connected" && event.kind != "peer-disconnected"
         };
         let newest = self.events.iter().rev().filter(told).take(EVENTS);
-        report.events = newest.cloned().collect();
+        report.events = newest.cloned().map(shortened).collect();
         report.events.reverse();
         self.report_leases(&mut report);
         if self.is_known(&report) {
@@ -224,4 +225,15 @@ fn kind_of(path: &Path) -> VolumeKind {
     } else {
         VolumeKind::Image
     }
+}
+
+/// An event as a report has room for it; the whole of it is in this node's own log.
+fn shortened(mut event: crdt::Event) -> crdt::Event {
+    const MORE: &str = " …";
+    if event.text.len() > MAX_TEXT {
+        let end = event.text.floor_char_boundary(MAX_TEXT - MORE.len());
+        event.text.truncate(end);
+        event.text.push_str(MORE);
+    }
+    event
 }

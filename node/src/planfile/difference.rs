@@ -333,6 +333,7 @@ fn migrations(sides: Sides<'_>, difference: &mut Difference) -> Result<(), Fault
     let before = Entries::of(&sides.base.migrations, &file.migrations);
     let now = Entries::of(&sides.current.migrations, &file.migrations);
     let mut kept = Lines::default();
+    let has_base = !file.base.is_empty();
     let mut created = vec![];
     for (line, written) in &file.migrations {
         let exported = before.meant(*line, written)?;
@@ -342,7 +343,7 @@ fn migrations(sides: Sides<'_>, difference: &mut Difference) -> Result<(), Fault
             (_, Some(held)) => {
                 let exported = exported.unwrap_or(held);
                 fixed(*line, written, exported, names)?;
-                let changed = altered(written, exported, held, names);
+                let changed = altered(written, exported, held, names, has_base);
                 difference
                     .edits
                     .extend(changed.map(PlanEdit::ChangeMigration));
@@ -351,7 +352,7 @@ fn migrations(sides: Sides<'_>, difference: &mut Difference) -> Result<(), Fault
             (Some(exported), None)
                 if written.id.is_some()
                     && fixed(*line, written, exported, names).is_ok()
-                    && altered(written, exported, exported, names).is_none() => {}
+                    && altered(written, exported, exported, names, has_base).is_none() => {}
             (_, None) if written.id.is_some() => {
                 let why = format!(
                     "there is no migration {} any more: leave out its id to create it again, or leave out the entry",
@@ -373,12 +374,14 @@ fn migrations(sides: Sides<'_>, difference: &mut Difference) -> Result<(), Fault
 }
 
 /// What is held with the edits of the file, where there are any. Replicators that were
-/// left alone are left out: nothing is said of them.
+/// left alone are left out: nothing is said of them. The same of hooks, of which a file
+/// without a base says nothing where it has none.
 fn altered(
     written: &PlannedMigration,
     exported: &PlannedMigration,
     held: &PlannedMigration,
     names: &Names,
+    has_base: bool,
 ) -> Option<PlannedMigration> {
     let pool = |of: &PlannedMigration| -> Vec<String> {
         of.replicators.iter().map(|node| names.node(node)).collect()
@@ -387,13 +390,18 @@ fn altered(
     let chosen = !written.replicators.is_empty()
         && pool(written) != pool(exported)
         && pool(written) != pool(held);
+    let hooks = |of: &PlannedMigration| of.hooks.clone().unwrap_or_default();
+    let rehooked = (has_base || written.hooks.is_some())
+        && hooks(written) != hooks(exported)
+        && hooks(written) != hooks(held);
     let name = if renamed { written } else { held }.name.clone();
-    (renamed || chosen).then(|| PlannedMigration {
+    (renamed || chosen || rehooked).then(|| PlannedMigration {
         name,
         replicators: match chosen {
             true => written.replicators.clone(),
             false => vec![],
         },
+        hooks: rehooked.then(|| hooks(written)),
         ..held.clone()
     })
 }
@@ -433,7 +441,7 @@ fn fixed(
         Some((field, _)) => Err(Fault {
             line,
             why: format!(
-                "the {field} of migration `{}` cannot be changed: name and replicators can; for the rest create another migration",
+                "the {field} of migration `{}` cannot be changed: name, replicators and hooks can; for the rest create another migration",
                 exported.name
             ),
         }),

@@ -457,3 +457,49 @@ fn a_limit_that_is_none_is_named_by_its_line() {
         assert!(fault.why.contains(word), "{fault}");
     }
 }
+
+fn hooked(name: &str, hooks: &[&str]) -> PlannedMigration {
+    let hook = |name: &&str| crate::api::model::PlannedHook {
+        point: "before-replication".into(),
+        name: (*name).to_owned(),
+        on: "source".into(),
+        timeout_secs: 60,
+        on_failure: Some("stop".into()),
+        env: [("HOOK_PORT".to_owned(), "5432".to_owned())].into(),
+    };
+    PlannedMigration {
+        hooks: (!hooks.is_empty()).then(|| hooks.iter().map(hook).collect()),
+        ..migration(1, name)
+    }
+}
+
+#[test]
+fn hooks_are_edited_in_a_file_and_those_that_others_planned_since_stay() {
+    let plan = |hooks: &[&str]| PlanView {
+        base: vec!["a 1 b".into()],
+        migrations: vec![hooked("shop", hooks)],
+        ..PlanView::default()
+    };
+    let edits = |file: &PlanView, base: &PlanView, current: &PlanView| {
+        let file = parse(&render(file).unwrap()).unwrap();
+        let found = difference(&file, base, current, &names()).unwrap();
+        let mut edits = found.edits.into_iter().map(|edit| match edit {
+            PlanEdit::ChangeMigration(changed) => changed.hooks,
+            other => panic!("{other:?}"),
+        });
+        edits.next()
+    };
+    let (none, one, two) = (plan(&[]), plan(&["a"]), plan(&["a", "b"]));
+    assert_eq!(edits(&one, &one, &one), None);
+    let wanted = two.migrations[0].hooks.clone();
+    assert_eq!(edits(&two, &one, &one), Some(wanted));
+    assert_eq!(edits(&one, &one, &two), None, "another planned it since");
+    assert_eq!(edits(&two, &one, &two), None, "it is so already");
+    assert_eq!(edits(&none, &one, &one), Some(Some(vec![])));
+    // A file that was not exported says nothing of hooks where it has none.
+    let by_hand = PlanView {
+        base: vec![],
+        ..plan(&[])
+    };
+    assert_eq!(edits(&by_hand, &one, &one), None);
+}

@@ -7,7 +7,7 @@ use super::error::StoreError;
 use super::table::{self, Table};
 use super::{Store, Stored};
 use codec::Wire;
-use crdt::report::{Event, Level, MAX_FIELD, MAX_TEXT};
+use crdt::report::{Event, Level, MAX_FIELD};
 use keys::{MigrationId, UnixSecs};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,10 @@ pub(super) const EVENTS: Table = Table::new("events");
 
 /// Events that are kept: some weeks of a busy node, a few megabytes.
 pub const EVENTS_KEPT: u64 = 20_000;
+
+/// Longest text of an event in this log, in bytes: what a hook printed is longer than what
+/// a report has room for.
+pub const MAX_EVENT_TEXT: usize = 20 * 1024;
 
 /// An event that has no number yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +31,7 @@ pub struct NewEvent {
     pub migration: Option<MigrationId>,
     /// A stable word in kebab case.
     pub kind: String,
-    /// For people; cut to what a report may hold.
+    /// For people; cut to [`MAX_EVENT_TEXT`].
     pub text: String,
 }
 
@@ -37,7 +41,7 @@ struct StoredEvent(Event);
 impl Wire for StoredEvent {
     const NAME: &'static str = "event";
     const VERSION: u8 = 1;
-    const LIMIT: usize = MAX_TEXT + MAX_FIELD + 128;
+    const LIMIT: usize = MAX_EVENT_TEXT + MAX_FIELD + 128;
 }
 
 impl Store {
@@ -97,7 +101,7 @@ impl<D: Engine> Stored<D> {
 }
 
 impl NewEvent {
-    /// The event under its number, its texts cut to what a report may hold.
+    /// The event under its number, its texts cut to what the log may hold.
     pub fn numbered(&self, seq: u64) -> Event {
         Event {
             seq,
@@ -105,7 +109,7 @@ impl NewEvent {
             level: self.level,
             migration: self.migration,
             kind: cut(&self.kind, MAX_FIELD),
-            text: cut(&self.text, MAX_TEXT),
+            text: cut(&self.text, MAX_EVENT_TEXT),
         }
     }
 }

@@ -9,13 +9,14 @@ use codec::Wire;
 use crdt::report::MAX_VOLUMES;
 use keys::lease::Snapshot;
 use keys::{Signed, UnixSecs, VolumeId};
-use roles::{JobId, agent, replicator};
+use roles::{JobId, agent, hooks, replicator};
 use serde::{Deserialize, Serialize};
 
 pub(super) const AGENTS: Table = Table::new("agents");
 pub(super) const COPIES: Table = Table::new("copies");
 pub(super) const VOLUMES: Table = Table::new("volumes");
 pub(super) const PROOFS: Table = Table::new("proofs");
+pub(super) const HOOKS: Table = Table::new("hooks");
 pub(super) const LEASES: Table = Table::new("leases");
 /// There is one record of leases.
 const LEASES_KEY: &[u8] = b"leases";
@@ -61,6 +62,11 @@ impl Store {
     /// Forgets a replicator's record of a copy.
     pub fn delete_copy(&self, job: JobId) -> Result<(), StoreError> {
         self.write(|txn| table::remove(txn, COPIES, &job_key(job)))
+    }
+
+    /// Makes the record of a migration's hooks durable in place of its last.
+    pub fn put_hooks(&self, record: &hooks::Record) -> Result<(), StoreError> {
+        self.write(|txn| table::put(txn, HOOKS, &record.migration.0, record))
     }
 
     /// Offers a volume, or changes how it is offered.
@@ -110,6 +116,11 @@ impl<D: Engine> Stored<D> {
     /// The replicator's records.
     pub fn copies(&self) -> Result<Vec<replicator::Record>, StoreError> {
         self.read(|txn| table::scan(txn, COPIES))
+    }
+
+    /// The records of hooks.
+    pub fn hooks(&self) -> Result<Vec<hooks::Record>, StoreError> {
+        self.read(|txn| table::scan_if_there(txn, HOOKS))
     }
 
     /// The volumes that are offered, in order of their ids.

@@ -135,6 +135,19 @@ pub(super) fn scan<T: Wire>(txn: &ReadTransaction, table: Table) -> Result<Vec<T
     records(&txn.open_table(table)?, table)
 }
 
+/// As [`scan`], of a table that an older program did not make: it is made when it is first
+/// written.
+pub(super) fn scan_if_there<T: Wire>(
+    txn: &ReadTransaction,
+    table: Table,
+) -> Result<Vec<T>, StoreError> {
+    let mut made = txn.list_tables()?;
+    match made.any(|made| made.name() == table.name()) {
+        true => scan(txn, table),
+        false => Ok(vec![]),
+    }
+}
+
 /// As [`scan`], with the key of each.
 pub(super) fn scan_keyed<T: Wire>(
     txn: &ReadTransaction,

@@ -4,7 +4,8 @@ use super::figures::{in_first_pass, pass_view};
 use super::lookup::{LookupError, find_migration};
 use super::{Live, State};
 use crate::api::model::{
-    ExposureView, JobView, MigrationView, ProofView, StandingGrant, VerifyView, VolumeProof,
+    ExposureView, JobView, MigrationView, PlannedHook, ProofView, StandingGrant, VerifyView,
+    VolumeProof,
 };
 use crate::engine::shown_value;
 use crdt::{
@@ -120,6 +121,7 @@ impl State<'_> {
             dedup_group: self.dedup_group(plan),
             standing_grants: self.standing_grants(plan),
             limits: vec![],
+            hooks: plan.hooks.iter().map(PlannedHook::from).collect(),
             volumes,
             conflicts: plan
                 .conflicts

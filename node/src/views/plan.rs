@@ -2,7 +2,7 @@
 
 use super::State;
 use super::lookup::find_member;
-use crate::api::model::{PlanView, PlannedMigration, PlannedServer};
+use crate::api::model::{PlanView, PlannedHook, PlannedMigration, PlannedServer};
 use crdt::{Desired, MigrationPlan, Plan, ServerPlan};
 use keys::PublicKey;
 use keys::statement::Position;
@@ -68,6 +68,8 @@ impl State<'_> {
                 .map(|node| self.called(node))
                 .collect(),
             disks: plan.volumes.iter().map(disk).collect(),
+            hooks: (!plan.hooks.is_empty())
+                .then(|| plan.hooks.iter().map(PlannedHook::from).collect()),
         }
     }
 }

@@ -15,6 +15,7 @@ mod doctor;
 mod final_disks;
 mod guard;
 mod harness;
+mod hooks;
 mod leases;
 mod limits;
 mod live_load;

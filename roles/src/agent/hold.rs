@@ -1,6 +1,8 @@
 //! Why nothing of a job moves, and what people are told of it.
 
+use crate::hooks::Gate;
 use crate::note::Note;
+use crdt::plan::Point;
 use crdt::report::Stage;
 use keys::Denied;
 
@@ -17,15 +19,31 @@ pub(super) enum Hold {
     Planned,
     Paused,
     Denied(Denied),
-    Unvouched { until_millis: u64 },
+    Unvouched {
+        until_millis: u64,
+    },
     NoReplicator,
     NoTarget(Option<String>),
     NotConnected,
     Source(String),
-    Retry { until_millis: u64, why: String },
+    Retry {
+        until_millis: u64,
+        why: String,
+    },
+    /// Hooks at this point are to be run first; why they failed, if they did.
+    Hooks(Point, Option<String>),
 }
 
 impl Hold {
+    /// Where hooks are to be run at a point, or failed.
+    pub(super) fn at(point: Point, gate: &Gate) -> Option<Self> {
+        match gate {
+            Gate::Open => None,
+            Gate::Running => Some(Self::Hooks(point, None)),
+            Gate::Failed(why) => Some(Self::Hooks(point, Some(why.clone()))),
+        }
+    }
+
     pub(super) fn note(&self) -> Option<Note> {
         match self {
             Self::Paused => Some(Note::info("paused", "paused by the plan; nothing is sent")),
@@ -61,7 +79,9 @@ impl Hold {
             | Self::Planned
             | Self::Unvouched { .. }
             | Self::NoTarget(None)
-            | Self::Retry { .. } => None,
+            | Self::Retry { .. }
+            // Each script is told of where it runs.
+            | Self::Hooks(..) => None,
         }
     }
 
@@ -94,6 +114,8 @@ impl Hold {
             ),
             Self::Source(why) => (Stage::Stalled, "source", Some(why.clone())),
             Self::Retry { why, .. } => (Stage::Stalled, "connecting", Some(why.clone())),
+            Self::Hooks(_, None) => (running, "running hooks", None),
+            Self::Hooks(_, Some(why)) => (Stage::Stalled, "hooks", Some(why.clone())),
         }
     }
 }

@@ -20,7 +20,7 @@ fn started() -> World {
 
 fn settle(provisioner: &mut Provisioner, world: &World, now: Now) -> Vec<Action> {
     let mut out = vec![];
-    provisioner.settle(&world.situation(OPERATOR, now), &mut out);
+    provisioner.settle(&world.situation(OPERATOR, now), &Hooks::default(), &mut out);
     out
 }
 
@@ -145,7 +145,11 @@ fn another_node_makes_and_removes_nothing() {
     let mut world = started();
     let settle = |world: &World| {
         let mut out = vec![];
-        Provisioner::default().settle(&world.situation(REPLICATOR, NOW), &mut out);
+        Provisioner::default().settle(
+            &world.situation(REPLICATOR, NOW),
+            &Hooks::default(),
+            &mut out,
+        );
         out
     };
     assert!(settle(&world).is_empty());
@@ -603,9 +607,46 @@ fn who_wrote_a_copy_does_not_confirm_it_and_says_so_once() {
     let world = cut_over(REPLICATOR);
     let mut provisioner = Provisioner::default();
     let mut out = vec![];
-    provisioner.settle(&world.situation(REPLICATOR, NOW), &mut out);
+    provisioner.settle(
+        &world.situation(REPLICATOR, NOW),
+        &Hooks::default(),
+        &mut out,
+    );
     assert_eq!(kinds(&out), ["copy-unconfirmed", "look"]);
     out.clear();
-    provisioner.settle(&world.situation(REPLICATOR, later(90_000)), &mut out);
+    provisioner.settle(
+        &world.situation(REPLICATOR, later(90_000)),
+        &Hooks::default(),
+        &mut out,
+    );
     assert!(out.is_empty());
+}
+
+#[test]
+fn volumes_of_a_deleted_migration_go_once_the_hooks_before_that_have_passed() {
+    use crate::hooks::{At, Input as HookInput};
+    use crdt::plan::hook::Hook;
+    let mut world = started();
+    let hooks = [Hook::new(Point::BeforeCleanup, Side::Provisioner, "script")];
+    world.edit(|edit| edit.set_hooks(JOB.migration, &hooks));
+    world.want(Desired::Deleted);
+    agent_lets_go(&mut world, vec![]);
+    let (mut provisioner, mut hooks) = (Provisioner::default(), Hooks::default());
+    let settle = |provisioner: &mut Provisioner, hooks: &Hooks| {
+        let mut out = vec![];
+        provisioner.settle(&world.situation(OPERATOR, NOW), hooks, &mut out);
+        out
+    };
+    assert_eq!(settle(&mut provisioner, &hooks), []);
+    let waiting: Vec<MigrationId> = provisioner.waits_for_hooks().collect();
+    assert_eq!(waiting, [JOB.migration]);
+    let passed = HookInput::Passed(At {
+        migration: JOB.migration,
+        side: Side::Provisioner,
+        point: Point::BeforeCleanup,
+    });
+    hooks.step(NOW, passed, &mut vec![]);
+    let out = settle(&mut provisioner, &hooks);
+    assert_eq!(out, [Action::Remove(JOB.migration)]);
+    assert_eq!(provisioner.waits_for_hooks().count(), 0);
 }

@@ -124,6 +124,7 @@ impl Founded {
             site: None,
             desired: Desired::Created,
             grants: vec![],
+            hooks: vec![],
             created_at: AT,
             created_by: self.founder.my_key(),
             conflicts: vec![],

@@ -38,6 +38,6 @@ fn put(event: &EventView, page: &mut Page) {
         format!("  {}", event.node).into(),
         Piece::new(format!("  {:<5}", event.level), paint),
         Piece::new(format!("{migration}  {}", event.kind), Paint::Dim),
-        format!("  {}", event.text).into(),
+        format!("  {}", event.text.replace('\n', "\n    ")).into(),
     ]);
 }

@@ -11,7 +11,7 @@ use crate::cli::page::{Look, Page, Paint, Piece, Table};
 use crate::cli::task::Verb;
 
 use super::progress::Speed;
-use super::{UNKNOWN, forecast, limits, listed, or_unknown, progress, stage};
+use super::{UNKNOWN, forecast, hooks, limits, listed, or_unknown, progress, stage};
 
 /// Cells of a bar in a table.
 const BAR_CELLS: usize = 10;
@@ -122,6 +122,7 @@ pub fn page(migration: &MigrationView, look: &Look) -> String {
             migration.dedup_group.as_ref().map(Into::into),
         ),
         ("limit", limits::line(&migration.limits)),
+        ("hooks", hooks::line(&migration.hooks)),
         ("next", migration.next.as_ref().map(Into::into)),
     ]);
     for grant in &migration.standing_grants {

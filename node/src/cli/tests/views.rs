@@ -77,6 +77,8 @@ pub fn server() -> ServerView {
         disks: vec![disk()],
         limits: vec![],
         limit_warning: None,
+        inventory: None,
+        findings: vec![],
     }
 }
 
@@ -147,6 +149,7 @@ pub fn migration(desired: &str, volumes: Vec<JobView>) -> MigrationView {
         exposure: None,
         dedup_group: None,
         standing_grants: vec![],
+        hooks: vec![],
         limits: vec![],
         conflicts: Vec::new(),
         next: Some("dunlin migration watch web-1".into()),

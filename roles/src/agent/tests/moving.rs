@@ -34,6 +34,7 @@ impl Pool {
             now: NOW,
             connected: true,
             source: Ok(()),
+            hooks: Hooks::default(),
         };
         let away = BTreeSet::new();
         let mut pool = Self {

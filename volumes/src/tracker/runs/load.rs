@@ -137,7 +137,7 @@ impl fmt::Display for Load {
 fn fio(name: &str, place: &Place, offset: u64) -> Command {
     let mut command = Command::new("fio");
     command.args(["--thread", "--output=/dev/null", "--allow_mounted_write=1"]);
-    // Or it would leave a file where it was started.
+    // Or it leaves a file where it is started.
     command.arg("--verify_state_save=0");
     command.arg(format!("--name={name}"));
     match place.mounted() {

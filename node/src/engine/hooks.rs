@@ -1,0 +1,225 @@
+//! Hooks of this node's migrations: which are due now, their scripts on threads that may
+//! wait, and what became of them as events.
+//!
+//! Not here: when they are due (`roles::hooks`) and how scripts are run (`hooks`).
+
+use super::{Engine, Message};
+use crate::hooks::{self, Cancel, Context, Done, Folder, Outcome};
+use crdt::Point;
+use crdt::plan::hook::{Hook, OnFailure, Side};
+use roles::Note;
+use roles::hooks::{Action, At, Input};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Longest part of a script's last line in a standing, in bytes.
+const MAX_LAST_LINE: usize = 200;
+
+/// From a run of hooks.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// A script is about to be started.
+    Begins(Hook),
+    /// Scripts are not where they should be, and none was run.
+    Missing(String),
+    /// The run is over.
+    Over(Outcome),
+}
+
+/// Runs that are not over.
+#[derive(Debug, Default)]
+pub(super) struct Runs(BTreeMap<At, Cancel>);
+
+impl Runs {
+    pub(super) fn cancel_all(&self) {
+        self.0.values().for_each(Cancel::cancel);
+    }
+}
+
+impl Engine {
+    /// The folder of hooks of this node.
+    pub(super) fn hook_folder(&self) -> Folder {
+        Folder::of(self.config.hooks.as_deref(), self.dir.path())
+    }
+
+    pub(super) fn settle_hooks(&mut self) -> bool {
+        let sides = self.provisioner.waits_for_hooks().map(|migration| At {
+            migration,
+            side: Side::Provisioner,
+            point: Point::BeforeCleanup,
+        });
+        let agents = self.agents.iter().filter_map(|(job, slot)| {
+            Some(At {
+                migration: job.migration,
+                side: Side::Source,
+                point: slot.machine.waits_for_hooks()?,
+            })
+        });
+        let waiting: BTreeSet<At> = sides.chain(agents).collect();
+        let mut machine = std::mem::take(&mut self.hooks);
+        let mut actions = vec![];
+        if let Some(situation) = self.situation() {
+            machine.settle(&situation, &waiting, &mut actions);
+        }
+        self.hooks = machine;
+        let acted = !actions.is_empty();
+        self.carry_hooks(actions);
+        acted
+    }
+
+    fn carry_hooks(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Store(record) => {
+                    let stored = self.store.put_hooks(&record);
+                    self.must(stored);
+                }
+                Action::Run {
+                    at,
+                    hooks,
+                    check_all,
+                } => self.run_hooks(at, hooks, check_all),
+                Action::Cancel(at) => {
+                    if let Some(cancel) = self.hook_runs.0.get(&at) {
+                        cancel.cancel();
+                    }
+                }
+            }
+        }
+    }
+
+    fn run_hooks(&mut self, at: At, hooks: Vec<Hook>, check_all: bool) {
+        let cancel = Cancel::default();
+        self.hook_runs.0.insert(at, cancel.clone());
+        let (folder, context) = (self.hook_folder(), self.hook_context(at));
+        let inbox = self.inbox.clone();
+        tokio::spawn(async move {
+            let news = match hooks::check(&folder, &hooks) {
+                Err(missing) if check_all => News::Missing(missing.to_string()),
+                _ => {
+                    let told = inbox.clone();
+                    // A closed inbox means the node is stopping.
+                    let begins = move |hook: &Hook| {
+                        let news = News::Begins(hook.clone());
+                        let _ = told.blocking_send(Message::Hooks(at, news));
+                    };
+                    let run = hooks::run_all(folder, at.point, hooks, context, cancel, begins);
+                    News::Over(run.await)
+                }
+            };
+            let _ = inbox.send(Message::Hooks(at, news)).await;
+        });
+    }
+
+    fn hook_context(&self, at: At) -> Context {
+        let authority = self.replica.authority();
+        let plan = self.replica.document().plan();
+        let plan = plan.migrations.get(&at.migration);
+        let name = |node| {
+            let member = authority.member(&node);
+            member.map_or_else(String::new, |member| member.name.to_string())
+        };
+        let disks = match at.side {
+            Side::Source => {
+                let moved = plan.into_iter().flat_map(|plan| &plan.volumes);
+                let offered =
+                    |id: &keys::VolumeId| self.volumes.iter().find(|volume| volume.id == *id);
+                let paths = moved.filter_map(offered);
+                paths.map(|volume| volume.path.clone()).collect()
+            }
+            Side::Provisioner => {
+                let targets = self.provisioner.targets().into_iter();
+                let mine = targets.filter(|target| target.migration == at.migration);
+                let paths = mine.map(|target| target.path);
+                paths.filter(|path| !path.is_empty()).collect()
+            }
+        };
+        Context {
+            migration: at.migration.to_string(),
+            migration_name: plan.map_or_else(String::new, |plan| plan.name.clone()),
+            server: plan.map_or_else(String::new, |plan| name(plan.source)),
+            node: self.replica.me().map_or_else(String::new, name),
+            disks,
+        }
+    }
+
+    pub(super) fn hooks_told(&mut self, at: At, news: News) {
+        let input = match news {
+            News::Begins(hook) => {
+                let text = format!(
+                    "hook {} at {} begins, for up to {} s",
+                    hook.name, hook.point, hook.timeout_secs
+                );
+                return self.tell(Some(at.migration), Note::info("hook-began", text));
+            }
+            News::Missing(why) => {
+                self.hook_runs.0.remove(&at);
+                self.tell(Some(at.migration), Note::error("hook-missing", why.clone()));
+                Input::Failed(at, why)
+            }
+            News::Over(outcome) => {
+                self.hook_runs.0.remove(&at);
+                for done in outcome.done() {
+                    self.tell(Some(at.migration), note(done));
+                }
+                match outcome {
+                    Outcome::Passed(_) => Input::Passed(at),
+                    Outcome::Stopped(done) => {
+                        let why = done.last().map_or_else(String::new, why);
+                        Input::Failed(at, why)
+                    }
+                    Outcome::Cancelled(_) => Input::Cancelled(at),
+                }
+            }
+        };
+        let mut actions = vec![];
+        self.hooks.step(self.now(), input, &mut actions);
+        self.carry_hooks(actions);
+        self.settle();
+    }
+}
+
+/// What is told of a hook that was run, with all that is kept of its output.
+fn note(done: &Done) -> Note {
+    let Done { hook, ran } = done;
+    let secs = ran.took.as_secs_f64();
+    let mut text = format!(
+        "hook {} at {} {} after {secs:.1} s",
+        hook.name, hook.point, ran.ended
+    );
+    let failed = match (ran.ended.is_ok(), hook.on_failure) {
+        (true, _) => None,
+        (false, OnFailure::Stop) => {
+            Some("nothing follows until it succeeds, and it is tried again")
+        }
+        (false, OnFailure::Continue) => Some("the migration goes on"),
+    };
+    if let Some(failed) = failed {
+        text.push_str(&format!("; {failed}"));
+    }
+    if !ran.output.is_empty() {
+        text.push_str(&format!("; it printed:\n{}", ran.output));
+    }
+    match (ran.ended.is_ok(), hook.on_failure) {
+        (true, _) => Note::info("hook-done", text),
+        (false, OnFailure::Stop) => Note::error("hook-failed", text),
+        (false, OnFailure::Continue) => Note::warn("hook-failed", text),
+    }
+}
+
+/// Why nothing follows, in a line.
+fn why(done: &Done) -> String {
+    let Done { hook, ran } = done;
+    let last = ran
+        .output
+        .lines()
+        .rev()
+        .find(|line| !line.trim().is_empty());
+    let last = last.map_or_else(String::new, |line| {
+        let end = line.floor_char_boundary(MAX_LAST_LINE);
+        format!(" ({})", line[..end].trim())
+    });
+    format!(
+        "hook {} at {} {}{last}; it is tried again, at once after `migration pause` and `migration resume`",
+        hook.name, hook.point, ran.ended
+    )
+}

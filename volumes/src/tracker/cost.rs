@@ -23,6 +23,9 @@ const ROUNDS: &str = "DUNLIN_TRACK_ROUNDS";
 /// One of the two turns of a round.
 const TURN: Duration = Duration::from_millis(250);
 
+/// Before each of them.
+const SETTLES: Duration = Duration::from_millis(50);
+
 /// Of the writes without it are left at least so many with it, by the median of the rounds.
 const LIMIT: f64 = 0.97;
 
@@ -52,13 +55,15 @@ impl Writes {
         }
     }
 
+    fn wait(&self, duration: Duration) {
+        let told = self.nothing.1.recv_timeout(duration);
+        assert_eq!(told, Err(RecvTimeoutError::Timeout));
+    }
+
     /// Writes that a second of this turn had.
     fn turn(&self, disk: &Disk) -> f64 {
         let (began, before) = (Instant::now(), written(disk));
-        assert_eq!(
-            self.nothing.1.recv_timeout(TURN),
-            Err(RecvTimeoutError::Timeout)
-        );
+        self.wait(TURN);
         (written(disk) - before) as f64 / began.elapsed().as_secs_f64()
     }
 }
@@ -109,13 +114,16 @@ fn compare(name: &str, device: &Path, file: &Path, (rounds, depth): (u64, u64)) 
     let (mut without, mut with) = (vec![], vec![]);
     for round in 0..rounds {
         for turn in 0..2 {
-            match (round + turn) % 2 {
-                0 => without.push(writes.turn(&disk)),
-                _ => {
-                    let (mut tracker, _) = Tracker::start(vec![found()]).unwrap();
-                    with.push(writes.turn(&disk));
-                    tracker.advance().unwrap();
-                }
+            // Both begin alike: what it takes to attach and to end falls on neither.
+            let (mut tracker, _) = Tracker::start(vec![found()]).unwrap();
+            if (round + turn) % 2 == 0 {
+                drop(tracker);
+                writes.wait(SETTLES);
+                without.push(writes.turn(&disk));
+            } else {
+                writes.wait(SETTLES);
+                with.push(writes.turn(&disk));
+                tracker.advance().unwrap();
             }
         }
     }

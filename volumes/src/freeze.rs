@@ -240,7 +240,7 @@ impl Freezer {
     }
 
     /// Freezes each, those first that lie within another, and thaws them once `deadline` is
-    /// over. In `left`, a file that is not there yet and lies on none of them, is noted what
+    /// over, a day at most. In `left`, a file that is not there yet and lies on none of them, is noted what
     /// is frozen for as long as it is.
     ///
     /// # Errors

@@ -22,6 +22,9 @@ use super::{Held, Unfrozen, kernel};
 /// The thread calls the kernel and little else.
 const STACK_BYTES: usize = 128 * 1024;
 
+/// A deadline is no later than this: what is frozen for longer is kept.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 /// What became of them.
 #[derive(Debug)]
 pub struct Thawed {
@@ -153,7 +156,7 @@ impl Frozen {
     /// Begins with none frozen yet, and the thread that thaws them.
     pub(super) fn begin(held: Arc<[Held]>, deadline: Duration, left: Left) -> io::Result<Self> {
         let began = Instant::now();
-        let until = began + deadline;
+        let until = began + deadline.min(LONGEST);
         let count = held.len();
         let shared = Arc::new(Shared {
             held,
@@ -227,13 +230,13 @@ impl Frozen {
         matches!(self.shared.state().stage, Stage::Thawed { .. })
     }
 
-    /// From now on they are thawed after so long; false where the deadline came.
+    /// From now on they are thawed after so long, a day at most; false where the deadline came.
     pub fn extend(&self, deadline: Duration) -> bool {
         let mut state = self.shared.state();
         let Stage::Frozen { until } = &mut state.stage else {
             return false;
         };
-        *until = Instant::now() + deadline;
+        *until = Instant::now() + deadline.min(LONGEST);
         self.shared.changed.notify_all();
         true
     }

@@ -1,5 +1,6 @@
-//! What following writes costs who writes: fio with and without it in turn, on a loop device
-//! and on a file system there. It takes minutes, and runs where the environment says how long:
+//! What following writes costs who writes: fio on a loop device and on a file system there,
+//! while it is followed and while it is not, by turns so short that what else the machine
+//! does falls on both alike. It takes minutes, and runs where the environment says how long:
 //! `cargo xtask bench track`.
 #![allow(clippy::unwrap_used)]
 
@@ -7,10 +8,10 @@ use std::env;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::tests::may_follow;
 use super::{Disk, Tracker};
@@ -18,16 +19,66 @@ use crate::SourceVolume;
 use crate::loop_device::LoopDevice;
 
 const ROUNDS: &str = "DUNLIN_TRACK_ROUNDS";
-const SECONDS: &str = "DUNLIN_TRACK_SECONDS";
 
-/// Of the median without it are left at least so many with it.
+/// One of the two turns of a round.
+const TURN: Duration = Duration::from_millis(250);
+
+/// Before each of them.
+const SETTLES: Duration = Duration::from_millis(50);
+
+/// Of the writes without it are left at least so many with it, by the median of the rounds.
 const LIMIT: f64 = 0.97;
-
-/// Passes begin more seldom.
-const BETWEEN_ADVANCES: Duration = Duration::from_secs(1);
 
 const MIB: u64 = 1 << 20;
 const DISK: u64 = 512 * MIB;
+
+/// Fio, which writes until it is dropped.
+struct Writes {
+    child: Child,
+    /// Nothing is ever told: time passes by waiting for it.
+    nothing: (Sender<()>, Receiver<()>),
+}
+
+impl Writes {
+    fn begin(file: &Path, depth: u64) -> Self {
+        let mut command = Command::new("fio");
+        command.args(["--name=writes", "--rw=randwrite", "--bs=4k", "--direct=1"]);
+        command.args(["--ioengine=libaio", "--thread", "--time_based"]);
+        command.args(["--runtime=86400", "--size=256m"]);
+        command.args([
+            format!("--iodepth={depth}"),
+            format!("--filename={}", file.display()),
+        ]);
+        Self {
+            child: command.stdout(Stdio::null()).spawn().unwrap(),
+            nothing: channel(),
+        }
+    }
+
+    fn wait(&self, duration: Duration) {
+        let told = self.nothing.1.recv_timeout(duration);
+        assert_eq!(told, Err(RecvTimeoutError::Timeout));
+    }
+
+    /// Writes that a second of this turn had.
+    fn turn(&self, disk: &Disk) -> f64 {
+        let (began, before) = (Instant::now(), written(disk));
+        self.wait(TURN);
+        (written(disk) - before) as f64 / began.elapsed().as_secs_f64()
+    }
+}
+
+impl Drop for Writes {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Writes of 4 KiB that the disk has done.
+fn written(disk: &Disk) -> u64 {
+    disk.counted().unwrap().sectors / 8
+}
 
 /// Unmounts it when dropped.
 struct Mounted(PathBuf);
@@ -36,45 +87,6 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(&self.0).output();
     }
-}
-
-/// Writes of 4 KiB that a second had.
-fn measure(file: &Path, is_device: bool, (seconds, depth): (u64, u64)) -> f64 {
-    let mut command = Command::new("fio");
-    command.args(["--name=writes", "--rw=randwrite", "--bs=4k", "--direct=1"]);
-    command.args(["--ioengine=libaio", "--thread", "--time_based"]);
-    command.args(["--output-format=terse", "--terse-version=3"]);
-    command.args([
-        format!("--runtime={seconds}"),
-        format!("--iodepth={depth}"),
-        format!("--filename={}", file.display()),
-    ]);
-    if !is_device {
-        command.arg("--size=256m");
-    }
-    let output = command.output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let line = text.lines().find(|line| line.starts_with("3;"));
-    // The 49th field, by the manual of fio.
-    let field = line.and_then(|line| line.split(';').nth(48));
-    field.expect("fio says it").parse().unwrap()
-}
-
-/// The same while it is followed.
-fn measure_followed(disk: &Path, file: &Path, is_device: bool, how: (u64, u64)) -> f64 {
-    let (disk, _) = Disk::of(&SourceVolume::open(disk).unwrap()).unwrap();
-    let (mut tracker, _) = Tracker::start(vec![disk]).unwrap();
-    let (done, told) = channel();
-    let file = file.to_owned();
-    let fio = thread::spawn(move || {
-        let writes = measure(&file, is_device, how);
-        done.send(()).unwrap();
-        writes
-    });
-    while told.recv_timeout(BETWEEN_ADVANCES) == Err(RecvTimeoutError::Timeout) {
-        tracker.advance().unwrap();
-    }
-    fio.join().unwrap()
 }
 
 fn median(all: &[f64]) -> f64 {
@@ -89,30 +101,48 @@ fn median(all: &[f64]) -> f64 {
 
 /// Rounds in which both take turns, and each begins with another one; whether the limit was
 /// kept.
-fn compare(name: &str, disk: &Path, file: &Path, (rounds, how): (u64, (u64, u64))) -> bool {
-    let is_device = disk == file;
+fn compare(name: &str, device: &Path, file: &Path, (rounds, depth): (u64, u64)) -> bool {
+    let found = || Disk::of(&SourceVolume::open(device).unwrap()).unwrap().0;
+    let disk = found();
+    let writes = Writes::begin(file, depth);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let before = written(&disk);
+    while written(&disk) < before + 1000 {
+        assert!(Instant::now() < deadline, "fio does not write");
+        thread::yield_now();
+    }
     let (mut without, mut with) = (vec![], vec![]);
     for round in 0..rounds {
         for turn in 0..2 {
-            match (round + turn) % 2 {
-                0 => without.push(measure(file, is_device, how)),
-                _ => with.push(measure_followed(disk, file, is_device, how)),
+            // Both begin alike: what it takes to attach and to end falls on neither.
+            let (mut tracker, _) = Tracker::start(vec![found()]).unwrap();
+            if (round + turn) % 2 == 0 {
+                drop(tracker);
+                writes.wait(SETTLES);
+                without.push(writes.turn(&disk));
+            } else {
+                writes.wait(SETTLES);
+                with.push(writes.turn(&disk));
+                tracker.advance().unwrap();
             }
         }
     }
     let ratios: Vec<f64> = with.iter().zip(&without).map(|(a, b)| a / b).collect();
-    let ratio = median(&with) / median(&without);
+    let ratio = median(&ratios);
     let is_kept = ratio >= LIMIT;
+    let half =
+        |part: usize| median(&ratios[part * ratios.len() / 2..(part + 1) * ratios.len() / 2]);
     eprintln!(
-        "{name}, {} at once: {:.0} writes a second, {:.0} while followed: {:.1} % (limit {:.0} %: {}); \
-        median of the rounds' own ratios {:.1} %\n  without: {without:.0?}\n  with: {with:.0?}",
-        how.1,
+        "{name}, {depth} at once: {:.0} writes a second, {:.0} while followed (medians of {rounds} \
+        turns each); median of the rounds' ratios {:.1} % (limit {:.0} %: {}), of their halves \
+        {:.1} and {:.1} %",
         median(&without),
         median(&with),
         ratio * 100.0,
         LIMIT * 100.0,
         if is_kept { "kept" } else { "not kept" },
-        median(&ratios) * 100.0,
+        half(0) * 100.0,
+        half(1) * 100.0,
     );
     is_kept
 }
@@ -130,11 +160,11 @@ fn attached(folder: &Path) -> Option<LoopDevice> {
 
 #[test]
 fn following_writes_costs_who_writes_little() {
-    let setting = |name| Some(env::var(name).ok()?.parse::<u64>().expect("a number"));
-    let (Some(rounds), Some(seconds)) = (setting(ROUNDS), setting(SECONDS)) else {
+    let Ok(rounds) = env::var(ROUNDS) else {
         eprintln!("skipped: it is measured by `cargo xtask bench track`");
         return;
     };
+    let rounds: u64 = rounds.parse().expect("it is a number");
     assert!(may_follow(), "following writes cannot be measured here");
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let device = attached(folder.path()).unwrap();
@@ -142,7 +172,7 @@ fn following_writes_costs_who_writes_little() {
     let over = "a loop device over memory";
     let mut is_kept = true;
     for depth in [1, 16] {
-        is_kept &= compare(over, disk, disk, (rounds, (seconds, depth)));
+        is_kept &= compare(over, disk, disk, (rounds, depth));
     }
     let made = Command::new("mkfs.ext4").arg("-qF").arg(disk).status();
     assert!(made.unwrap().success());
@@ -153,8 +183,9 @@ fn following_writes_costs_who_writes_little() {
     let mounted = Mounted(at);
     let file = mounted.0.join("file");
     // Its blocks are there before it is measured.
-    measure(&file, false, (1, 16));
+    fs::write(&file, vec![7; 256 << 20]).unwrap();
+    File::open(&file).unwrap().sync_all().unwrap();
     let over = format!("ext4 on {over}");
-    is_kept &= compare(&over, disk, &file, (rounds, (seconds, 16)));
+    is_kept &= compare(&over, disk, &file, (rounds, 16));
     assert!(is_kept, "the limit was not kept");
 }

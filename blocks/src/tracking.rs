@@ -18,6 +18,10 @@ pub mod counting;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
+use crate::GroupIndex;
+
 /// Marks that there are beside that of a block which was never marked, 0.
 const MARKS: u64 = u16::MAX as u64;
 
@@ -165,41 +169,25 @@ impl Owed {
     }
 }
 
-/// Where the passes over one volume are among a tracker's generations. It outlives its
-/// owner only as a [`Bookmark`] with somebody who lives as long as the tracker.
+/// Where the passes over one volume are among a tracker's generations. It lives as long as
+/// the tracker, not as its owner: an owner that begins anew goes on with what it owed.
 #[derive(Debug, Clone)]
 pub struct Follow {
     instance: Option<Instance>,
     owed: Owed,
+    /// Owed whatever is marked.
+    groups: BTreeSet<GroupIndex>,
     running: Option<Running>,
 }
 
 /// A pass that is not durable yet.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Running {
     begun: Generation,
     /// What was found since it began.
     besides: Window,
-}
-
-/// With it an owner that starts again takes up the passes of a volume where they were. Who
-/// keeps it lets it look at every window that it gives away: an owner that ends before its
-/// pass is durable takes what it owed because of one with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bookmark {
-    instance: Instance,
-    since: Generation,
-}
-
-impl Bookmark {
-    /// Takes in what was found; none where it is good for nothing any more.
-    #[must_use]
-    pub fn look(self, window: Window) -> Option<Self> {
-        match Owed::Since(self.since).with(window) {
-            Owed::All(_) => None,
-            Owed::Since(since) => Some(Self { since, ..self }),
-        }
-    }
+    /// What it reads of what is owed whatever is marked.
+    groups: BTreeSet<GroupIndex>,
 }
 
 impl Follow {
@@ -208,21 +196,13 @@ impl Follow {
         Self {
             instance: None,
             owed: Owed::All(Gap::Begun),
+            groups: BTreeSet::new(),
             running: None,
         }
     }
 
-    /// Of a volume whose last durable pass left this.
-    pub fn resume(bookmark: Bookmark) -> Self {
-        Self {
-            instance: Some(bookmark.instance),
-            owed: Owed::Since(bookmark.since),
-            running: None,
-        }
-    }
-
-    /// Begins a pass with an advance, after which alone it may read: what it has to read. A
-    /// pass that ran has broken off.
+    /// Begins a pass with an advance, after which alone it may read: what it has to read,
+    /// together with [`Self::groups`]. A pass that ran has broken off.
     pub fn collect(&mut self, advanced: &Advanced) -> Owed {
         self.broke_off();
         let now = advanced.begun;
@@ -241,6 +221,7 @@ impl Follow {
         self.running = Some(Running {
             begun: now,
             besides: Window::Whole,
+            groups: self.groups.clone(),
         });
         self.owed
     }
@@ -254,28 +235,39 @@ impl Follow {
         }
     }
 
+    /// What is held to be at the other end of these blocks came from there, and was not read
+    /// here: it is owed, whatever is marked, until a pass that begins after this has read it.
+    /// To be said before that is taken in.
+    pub fn owe(&mut self, group: GroupIndex) {
+        self.groups.insert(group);
+        if let Some(running) = &mut self.running {
+            running.groups.remove(&group);
+        }
+    }
+
+    /// The groups that are owed whatever is marked.
+    pub fn groups(&self) -> impl Iterator<Item = GroupIndex> + '_ {
+        self.groups.iter().copied()
+    }
+
+    /// What is owed by what is known now.
+    pub fn owed(&self) -> Owed {
+        self.owed
+    }
+
     /// All that the pass had to read is durable, and so is that it is: from now on what it
     /// read is not owed any more.
-    pub fn settled(&mut self) -> Option<Bookmark> {
-        let Running { begun, besides } = self.running.take()?;
-        self.owed = Owed::Since(begun).with(besides);
-        self.bookmark()
+    pub fn settled(&mut self) {
+        let Some(running) = self.running.take() else {
+            return;
+        };
+        self.owed = Owed::Since(running.begun).with(running.besides);
+        self.groups.retain(|group| !running.groups.contains(group));
     }
 
     /// The pass ended without that: what it had to read is owed as before.
     pub fn broke_off(&mut self) {
         self.running = None;
-    }
-
-    /// For whoever takes up its passes; none where all is owed in any case.
-    pub fn bookmark(&self) -> Option<Bookmark> {
-        match self.owed {
-            Owed::All(_) => None,
-            Owed::Since(since) => Some(Bookmark {
-                instance: self.instance?,
-                since,
-            }),
-        }
     }
 }
 

@@ -40,7 +40,7 @@ pub use plan::{
     Conflict, Desired, EntryId, Limit, LimitPlan, Limited, MigrationPlan, Plan, Problem, ServerPlan,
 };
 pub use report::{
-    Event, JobReport, JobRole, Level, PassSummary, ProviderInfo, Report, Stage, TargetState,
-    TargetVolume, VolumeInfo, VolumeKind,
+    Event, JobReport, JobRole, Level, PassRead, PassSummary, ProviderInfo, Report, Stage,
+    TargetState, TargetVolume, VolumeInfo, VolumeKind,
 };
 pub use reports::{ReportFork, ReportOutcome, ReportRefusal, Reports};

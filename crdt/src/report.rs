@@ -86,7 +86,7 @@ pub struct Report {
 
 impl Wire for Report {
     const NAME: &'static str = "report";
-    const VERSION: u8 = 6;
+    const VERSION: u8 = 7;
     const LIMIT: usize = 256 * 1024;
 }
 
@@ -193,6 +193,8 @@ pub struct JobReport {
     pub barrier: u64,
     /// The last passes that ended, oldest first.
     pub passes: Vec<PassSummary>,
+    /// Why the last pass compared the whole source, where it could have done with less.
+    pub whole_because: Option<String>,
     /// Root at the last durable barrier, once it is known: one is computed for the
     /// signed statements only.
     pub root: Option<[u8; 32]>,
@@ -213,6 +215,17 @@ pub struct PassSummary {
     /// milliseconds: the time in which that which it found had changed. None for a first
     /// pass, and where a pass was broken off in between.
     pub since_millis: Option<u64>,
+    /// How it found what differed.
+    pub read: PassRead,
+}
+
+/// How a pass found what differed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PassRead {
+    /// The whole source was compared.
+    Whole,
+    /// What was written, as the kernel told it, was compared.
+    Tracked,
 }
 
 /// The stage of a volume's migration.
@@ -385,7 +398,8 @@ impl Report {
         }
         for job in &mut self.jobs {
             cut.field(&mut job.step);
-            job.detail.iter_mut().for_each(|text| cut.text(text));
+            let texts = job.detail.iter_mut().chain(&mut job.whole_because);
+            texts.for_each(|text| cut.text(text));
             cut.oldest(&mut job.passes, MAX_PASSES);
         }
         for event in &mut self.events {
@@ -411,8 +425,11 @@ impl Report {
             }
             return true;
         }
-        if self.jobs.iter().any(|job| job.detail.is_some()) {
-            self.jobs.iter_mut().for_each(|job| job.detail = None);
+        let has_text = |job: &JobReport| job.detail.is_some() || job.whole_because.is_some();
+        if self.jobs.iter().any(has_text) {
+            for job in &mut self.jobs {
+                (job.detail, job.whole_because) = (None, None);
+            }
             return true;
         }
         let lengths = [self.volumes.len(), self.targets.len(), self.jobs.len()];

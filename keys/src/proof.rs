@@ -29,6 +29,9 @@ pub enum Method {
     OnArrival,
     /// The copy was read back from its volume from end to end.
     ReadBack,
+    /// Of the source every block that the kernel was seen to write since it was last read
+    /// was read again, until none was left. What the kernel did not show is not in it.
+    Tracked,
 }
 
 impl std::fmt::Display for Method {
@@ -37,6 +40,7 @@ impl std::fmt::Display for Method {
             Self::ReadInFull => "read in full",
             Self::OnArrival => "checked on arrival",
             Self::ReadBack => "read back in full",
+            Self::Tracked => "tracked",
         })
     }
 }
@@ -66,6 +70,6 @@ pub struct RootProof {
 
 impl Wire for RootProof {
     const NAME: &'static str = "root proof";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const LIMIT: usize = 512;
 }

@@ -86,6 +86,8 @@ pub enum Command {
     Join(JoinArgs),
     /// Run the node in the foreground
     Run(RunArgs),
+    /// Run the guard of an agent's node, as root: it follows what is written to source disks
+    Guard(GuardArgs),
     /// Show this node and its mesh at a glance
     Status,
     /// Nodes of the mesh
@@ -253,6 +255,14 @@ pub struct RunArgs {
     /// good
     #[arg(long)]
     pub moved: bool,
+}
+
+/// `dunlin guard`
+#[derive(Debug, Args)]
+pub struct GuardArgs {
+    /// Where the agent finds it
+    #[arg(long, value_name = "PATH", default_value = crate::guard::DEFAULT_SOCKET)]
+    pub socket: PathBuf,
 }
 
 /// `dunlin node …`

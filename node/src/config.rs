@@ -36,6 +36,8 @@ pub struct Config {
     pub local_cloud: Option<PathBuf>,
     /// Where Prometheus may read this node's metrics, with a token; nowhere without.
     pub metrics: Option<SocketAddr>,
+    /// Where this agent's guard listens, if elsewhere than by default.
+    pub guard: Option<PathBuf>,
     /// How long this agent waits for a lost replicator before it goes on with the next.
     pub move_on_after: Option<Duration>,
     /// Whether the node may write before it has heard from any peer.
@@ -75,6 +77,7 @@ struct Metrics {
 #[serde(deny_unknown_fields)]
 struct Agent {
     move_on_after_secs: Option<u64>,
+    guard: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -126,6 +129,7 @@ impl Config {
         Ok(Self {
             metrics,
             move_on_after: move_on_after.map(Duration::from_secs),
+            guard: settings.agent.guard,
             listen: parsed,
             announce: settings.announce,
             mdns: settings.mdns.unwrap_or(true) && !no_mdns,

@@ -39,7 +39,7 @@ use crate::datadir::DataDir;
 use crate::net::{self, Net};
 use crate::speed::SpeedError;
 use crate::store::{OfferedVolume, Store};
-use crate::transfer::{Pace, Pacer, ReceiveEvent, Scope, SendEvent, SharedBuffers};
+use crate::transfer::{Pace, Pacer, ReceiveEvent, Scope, SendEvent, SharedBuffers, Trackers};
 use crate::views::{Live, State};
 use agents::AgentSlot;
 use copies::Receiving;
@@ -181,6 +181,8 @@ pub struct Engine {
     pacer: Pacer,
     /// What all sessions share.
     buffers: SharedBuffers,
+    /// Who may follow what is written to sources.
+    trackers: Trackers,
     /// What they say now.
     pace: watch::Sender<Pace>,
     limits: limits::Limits,
@@ -239,6 +241,8 @@ impl Engine {
         let leases = leases.map(|stored| Leases::restore(stored, clock::now(), boot));
         let leases = leases.unwrap_or_default();
         let pace = watch::Sender::new(Pace::default());
+        let guard = crate::guard::socket_of(parts.config.guard.as_ref());
+        let trackers = crate::guard::trackers(guard);
         let mut engine = Self {
             replicator: Replicator::new(store.copies()?),
             volumes: store.volumes()?,
@@ -273,6 +277,7 @@ impl Engine {
             checks: speed::Checks::default(),
             pacer: Pacer::new(pace.subscribe()),
             buffers: SharedBuffers::default(),
+            trackers,
             pace,
             limits: limits::Limits::new(clock::now()),
             provisioner: Provisioner::default(),

@@ -16,7 +16,7 @@ pub use join::{InviteExpired, Joining, join};
 pub use offline::Offline;
 pub use recover::{Recovery, recover};
 pub use root::read_root_key;
-pub use run::run;
+pub use run::{run, told_to_stop};
 
 use crate::datadir::{DataDir, KeyFile};
 use crate::engine::wall_clock;

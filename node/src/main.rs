@@ -13,6 +13,7 @@ mod datadir;
 mod demo;
 mod doctor;
 mod engine;
+mod guard;
 mod hours;
 mod local;
 mod machine;
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
 
 /// Logs are for those who ask: a node logs what it does, a command only warnings.
 fn log_to_stderr(globals: &Globals, task: &Task) {
-    let runs = matches!(task, Task::Here(Here::Run(_)));
+    let runs = matches!(task, Task::Here(Here::Run(_) | Here::Guard(_)));
     let default = match (globals.verbose, runs) {
         (0, false) => "error",
         (0, true) if globals.quiet => "warn",
@@ -162,6 +163,15 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
                 told = screen.out(&format!("{line}\n"));
             });
             Box::pin(ended).await.map_err(not_run)?;
+            told
+        }
+        Here::Guard(args) => {
+            let mut told = Ok(());
+            let ended = guard::run(&args.socket, || {
+                let line = format!("dunlin: guard is ready at {}\n", args.socket.display());
+                told = screen.out(&line);
+            });
+            ended.await.map_err(failed)?;
             told
         }
         Here::Doctor => Box::pin(cli::doctor::examine(globals, screen)).await,

@@ -27,6 +27,7 @@
 mod compress;
 mod desk;
 mod disk;
+mod follow;
 mod keeper;
 mod locks;
 mod notes;
@@ -46,6 +47,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 pub use compress::Compression;
+pub use follow::{ChangeTracker, Collected, Reading, TrackerLost, Trackers, TreeName};
 pub use pace::{Pace, Pacer};
 pub use progress::{Counts, Progress, Way};
 pub use receive::{

@@ -102,7 +102,7 @@ pub struct Record {
 
 impl Wire for Record {
     const NAME: &'static str = "agent's record of a volume";
-    const VERSION: u8 = 3;
+    const VERSION: u8 = 4;
     const LIMIT: usize = 64 * 1024;
 }
 
@@ -131,9 +131,13 @@ pub enum Input {
     },
     /// A barrier is durable at the replicator.
     BarrierReached(u64),
-    /// A pass is complete and durable at the replicator. How long ago the one before had
-    /// begun is known here, and put in.
-    PassDone(PassSummary),
+    /// A pass is complete and durable at the replicator.
+    PassDone {
+        /// How long ago the one before had begun is known here, and put in.
+        summary: PassSummary,
+        /// Nothing that was written before it began can turn up later as not read.
+        is_final: bool,
+    },
     /// Both ends have stated the same root.
     Finished(Finished),
     /// The replicator refused, with a code.
@@ -158,10 +162,12 @@ pub enum Action {
         /// The epoch to show.
         epoch: Epoch,
     },
-    /// Compare the whole source with the stored tree and send what differs.
+    /// Compare the source with the stored tree and send what differs.
     BeginPass {
         /// Number of the pass, from 1.
         pass: u32,
+        /// Compare all of it, whatever is known of what was written.
+        whole: bool,
     },
     /// Ask the replicator for its signed root.
     Finish {
@@ -301,7 +307,7 @@ impl Agent {
                     out.push(Action::Store(self.record.clone()));
                 }
             }
-            Input::PassDone(summary) => self.pass_done(now, summary, out),
+            Input::PassDone { summary, is_final } => self.pass_done(now, summary, is_final, out),
             Input::Finished(finished) => self.finished(finished, out),
             Input::Refused(code) => {
                 let text = format!(
@@ -387,9 +393,13 @@ impl Agent {
     fn begin_pass(&mut self, now: Now, out: &mut Vec<Action>) {
         let pass = self.record.passes.last().map_or(1, |last| last.pass + 1);
         self.interval.begin(now.mono_millis, pass == 1);
-        let for_cutover = self.cutover_wanted().is_some();
-        self.phase = Phase::Passing { pass, for_cutover };
-        out.push(Action::BeginPass { pass });
+        let cutover = self.cutover_wanted();
+        self.phase = Phase::Passing {
+            pass,
+            for_cutover: cutover.is_some(),
+        };
+        let whole = cutover == Some(true);
+        out.push(Action::BeginPass { pass, whole });
     }
 
     fn cutover_wanted(&self) -> Option<bool> {
@@ -399,7 +409,13 @@ impl Agent {
         }
     }
 
-    fn pass_done(&mut self, now: Now, mut summary: PassSummary, out: &mut Vec<Action>) {
+    fn pass_done(
+        &mut self,
+        now: Now,
+        mut summary: PassSummary,
+        is_final: bool,
+        out: &mut Vec<Action>,
+    ) {
         let Phase::Passing { for_cutover, .. } = self.phase else {
             return;
         };
@@ -421,12 +437,12 @@ impl Agent {
         self.keep(summary);
         out.push(Action::Store(self.record.clone()));
         match self.cutover_wanted() {
-            Some(read_back) if for_cutover && clean => {
+            Some(read_back) if for_cutover && clean && is_final => {
                 self.phase = Phase::Finishing;
                 out.push(Action::Finish { read_back });
             }
             Some(_) => {
-                if for_cutover && !self.quiet_wanted {
+                if for_cutover && !clean && !self.quiet_wanted {
                     self.quiet_wanted = true;
                     let text = "the last pass still had blocks to send; cutover waits until a whole pass finds nothing new: stop or freeze what writes to the source";
                     out.push(Action::Tell(Note::warn("source-not-quiet", text)));

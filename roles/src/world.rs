@@ -5,8 +5,8 @@
 use crate::situation::Situation;
 use crate::{JobId, Now};
 use crdt::report::{
-    JobReport, JobRole, PassSummary, Report, Stage, TargetState, TargetVolume, VolumeInfo,
-    VolumeKind,
+    JobReport, JobRole, PassRead, PassSummary, Report, Stage, TargetState, TargetVolume,
+    VolumeInfo, VolumeKind,
 };
 use crdt::{Desired, Document, MigrationPlan, Reports};
 use keys::authority::authority;
@@ -261,6 +261,7 @@ impl World {
             bytes_sent: 1,
             millis: 1,
             since_millis: None,
+            read: PassRead::Whole,
         };
         let job = JobReport {
             migration: JOB.migration,
@@ -274,6 +275,7 @@ impl World {
             pass: 0,
             barrier: 0,
             passes: (1..=passes).map(pass).collect(),
+            whole_because: None,
             root: None,
         };
         self.report(AGENT, |report| {

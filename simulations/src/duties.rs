@@ -352,6 +352,7 @@ impl Node {
                 pass: 0,
                 barrier: record.barrier,
                 passes: vec![],
+                whole_because: None,
                 root: record.root,
             });
             let copy = self.store.copies.get(&record.job);
@@ -385,6 +386,7 @@ fn agent_job(job: &JobId, machine: &Agent) -> JobReport {
         pass: record.passes.last().map_or(0, |last| last.pass),
         barrier: record.barrier,
         passes: record.passes.clone(),
+        whole_because: None,
         root: None,
     }
 }

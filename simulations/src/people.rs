@@ -381,7 +381,18 @@ impl Node {
     /// The ids of participants as the ledger here has them; none unless all are in it.
     fn ids_of(&self, ctx: &Context, indexes: &[usize]) -> Option<Vec<NodeId>> {
         let authority = self.replica()?.authority();
-        let id = |index: &usize| Some(authority.by_key(&ctx.key_of(*index))?.id);
+        let id = |index: &usize| {
+            let present = authority.by_key(&ctx.key_of(*index));
+            // One that was lost right after it changed its key has told nobody.
+            let known = || {
+                let is_it = |member: &&keys::Member| {
+                    ctx.keys.get(&member.key) == Some(index)
+                        && member.standing == keys::Standing::Active
+                };
+                authority.members().find(is_it)
+            };
+            Some(present.or_else(known)?.id)
+        };
         indexes.iter().map(id).collect()
     }
 

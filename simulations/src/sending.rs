@@ -15,7 +15,7 @@ use blocks::{
     Encoding, Extent, FramePrefix, MAX_EXTENT_BLOCKS, MAX_ZERO_BLOCKS, ToSource, ToTarget,
     ZERO_ENTRY,
 };
-use crdt::PassSummary;
+use crdt::{PassRead, PassSummary};
 use keys::proof::{End, Method};
 use keys::{Epoch, Permit, PublicKey, SendBlocks, Signed, StatementId};
 use roles::agent::{self, Action, Finished};
@@ -74,7 +74,7 @@ impl Node {
                 invariants::agent_epochs_rise(ctx, job, epoch);
                 self.open_session(ctx, job, permit, epoch);
             }
-            Action::BeginPass { pass } => self.source_later(job, Input::BeginPass { pass }),
+            Action::BeginPass { pass, .. } => self.source_later(job, Input::BeginPass { pass }),
             Action::Finish { read_back } => {
                 if let Some(tree) = self.tree_of(job) {
                     let root = tree.root();
@@ -302,8 +302,10 @@ impl Node {
                     bytes_sent: payload_bytes,
                     millis: ctx.now - began,
                     since_millis: None,
+                    read: PassRead::Whole,
                 };
-                self.agent_input(ctx, job, agent::Input::PassDone(summary))?;
+                let is_final = true;
+                self.agent_input(ctx, job, agent::Input::PassDone { summary, is_final })?;
             }
             Output::Done {
                 root,

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! It needs a kernel from 5.5 on and the rights of root. What it cannot follow is compared
-//! as a whole, as ever. Nobody uses it yet: passes have no tracker so far.
+//! as a whole.
 //!
 //! Not here: what a pass reads because of it.
 
@@ -265,6 +265,11 @@ impl Tracker {
                 is_still,
             })
             .collect())
+    }
+
+    /// The slot of the disk that was given first.
+    pub fn first_slot(&self) -> Slot {
+        Slot(0)
     }
 
     /// The disks that are not followed any more, and why.

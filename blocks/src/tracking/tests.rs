@@ -10,6 +10,8 @@ use super::*;
 
 const BLOCKS: usize = 4;
 const CPUS: usize = 2;
+/// What no write of a run leaves in a block.
+const FOREIGN: u64 = u64::MAX;
 const INSTANCE: Instance = Instance([1; 16]);
 
 /// Passes until a disk that does nothing any more is known to.
@@ -47,8 +49,8 @@ enum Step {
     Settle,
     /// A pass breaks off.
     BreakOff,
-    /// The agent begins again with its bookmark.
-    Restart,
+    /// A session begins at which the other end turns out to hold something else of a block.
+    Adopt { block: usize },
 }
 
 /// What completes while the figures are read.
@@ -110,7 +112,6 @@ struct Machine {
     /// What was found since the last pass began.
     found: Window,
     follow: Follow,
-    bookmark: Option<Bookmark>,
     pass: Option<Pass>,
     /// What passes found.
     windows: Vec<Window>,
@@ -134,7 +135,6 @@ impl Machine {
             judge: Judge::new(),
             found: Window::Whole,
             follow: Follow::new(),
-            bookmark: None,
             pass: None,
             windows: vec![],
             whole_disks: 0,
@@ -180,9 +180,11 @@ impl Machine {
                 self.pass = None;
                 self.follow.broke_off();
             }
-            Step::Restart => {
+            Step::Adopt { block } => {
                 self.pass = None;
-                self.follow = self.bookmark.map_or_else(Follow::new, Follow::resume);
+                self.follow.broke_off();
+                self.follow.owe(GroupIndex(block as u64));
+                self.copy[block] = FOREIGN;
             }
         }
     }
@@ -279,24 +281,26 @@ impl Machine {
         }
         let is_still = self.look(while_read);
         let window = std::mem::replace(&mut self.found, Window::Whole);
-        self.bookmark = self.bookmark.and_then(|kept| kept.look(window));
         let advanced = Advanced {
             instance: INSTANCE,
             begun: self.generation,
             window,
             is_still,
         };
-        let had_read = self.follow.bookmark().is_some();
+        let had_read = matches!(self.follow.owed(), Owed::Since(_));
         self.windows.push(window);
-        let left = match self.follow.collect(&advanced) {
+        let owed = self.follow.collect(&advanced);
+        let groups: Vec<usize> = self.follow.groups().map(|group| group.0 as usize).collect();
+        let left = match owed {
             Owed::All(_) => {
                 self.whole_disks += usize::from(had_read);
                 (0..BLOCKS).collect()
             }
             Owed::Since(since) => {
                 let recent = Recent::new(since, self.generation).unwrap();
-                let marked = (0..BLOCKS).filter(|block| recent.has(self.marks[*block]));
-                marked.collect()
+                let is_owed =
+                    |block: &usize| recent.has(self.marks[*block]) || groups.contains(block);
+                (0..BLOCKS).filter(is_owed).collect()
             }
         };
         self.pass = Some(Pass { left, read: vec![] });
@@ -318,7 +322,7 @@ impl Machine {
             for (block, content) in pass.read {
                 self.copy[block] = content;
             }
-            self.bookmark = self.follow.settled();
+            self.follow.settled();
         }
     }
 
@@ -360,7 +364,7 @@ fn steps(faults: Faults) -> impl Strategy<Value = Vec<Step>> {
     let block = 0..BLOCKS;
     let step = prop_oneof![
         5 => (block.clone(), lost()).prop_map(|(block, is_lost)| Step::Queue { block, is_lost }),
-        1 => block.prop_map(|block| Step::Refuse { block }),
+        1 => block.clone().prop_map(|block| Step::Refuse { block }),
         4 => which().prop_map(|which| Step::Begin { which }),
         4 => which().prop_map(|which| Step::Apply { which }),
         4 => (which(), 0..CPUS, lost()).prop_map(|(which, cpu, is_lost)| Step::Complete {
@@ -374,7 +378,7 @@ fn steps(faults: Faults) -> impl Strategy<Value = Vec<Step>> {
         6 => Just(Step::Read),
         4 => Just(Step::Settle),
         1 => Just(Step::BreakOff),
-        1 => Just(Step::Restart),
+        1 => block.prop_map(|block| Step::Adopt { block }),
     ];
     prop::collection::vec(step, 0..120).prop_map(move |steps| {
         let begun = |step: Step| {
@@ -533,26 +537,54 @@ fn another_instance_of_the_tracker_and_too_many_generations_owe_all() {
         is_still: true,
     };
     let mut follow = Follow::new();
-    assert_eq!(follow.bookmark(), None);
     assert_eq!(follow.collect(&advanced(1, 2)), Owed::All(Gap::Begun));
-    let bookmark = follow.settled().unwrap();
+    follow.settled();
+    let mut other = follow.clone();
     assert_eq!(
         follow.collect(&advanced(1, 3)),
         Owed::Since(Generation(2)),
         "what was read is not owed any more"
     );
-    let mut other = Follow::resume(bookmark);
     assert_eq!(other.collect(&advanced(2, 9)), Owed::All(Gap::Restarted));
-    let mut again = Follow::resume(bookmark);
     assert_eq!(
-        again.collect(&advanced(1, 2 + MAX_AGE)),
+        follow.collect(&advanced(1, 2 + MAX_AGE)),
         Owed::Since(Generation(2))
     );
-    again.broke_off();
+    follow.broke_off();
     assert_eq!(
-        again.collect(&advanced(1, 3 + MAX_AGE)),
+        follow.collect(&advanced(1, 3 + MAX_AGE)),
         Owed::All(Gap::TooOld)
     );
+}
+
+#[test]
+fn what_the_other_end_was_found_to_hold_is_owed_until_a_later_pass_has_read_it() {
+    let advanced = |begun| Advanced {
+        instance: INSTANCE,
+        begun: Generation(begun),
+        window: Window::Whole,
+        is_still: true,
+    };
+    let groups = |follow: &Follow| follow.groups().map(|group| group.0).collect::<Vec<_>>();
+    let mut follow = Follow::new();
+    follow.collect(&advanced(2));
+    follow.settled();
+    follow.owe(GroupIndex(7));
+    follow.collect(&advanced(3));
+    assert_eq!(groups(&follow), [7]);
+    follow.broke_off();
+    follow.collect(&advanced(4));
+    assert_eq!(groups(&follow), [7], "no pass has read it");
+    follow.owe(GroupIndex(9));
+    follow.settled();
+    assert_eq!(groups(&follow), [9], "the pass had begun before that");
+    follow.collect(&advanced(5));
+    follow.owe(GroupIndex(9));
+    follow.settled();
+    assert_eq!(groups(&follow), [9], "it was found once more meanwhile");
+    follow.collect(&advanced(6));
+    follow.settled();
+    assert_eq!(groups(&follow), [0; 0]);
 }
 
 #[test]
@@ -566,12 +598,12 @@ fn what_is_missed_while_a_pass_runs_is_owed_to_the_next() {
     let mut follow = Follow::new();
     follow.collect(&advanced(20));
     follow.look(Window::Since(Generation(15)));
-    follow.settled().unwrap();
+    follow.settled();
     assert_eq!(follow.collect(&advanced(21)), Owed::Since(Generation(15)));
     follow.look(Window::Gap(Gap::Missed));
-    assert_eq!(follow.settled(), None);
+    follow.settled();
     assert_eq!(follow.collect(&advanced(22)), Owed::All(Gap::Missed));
-    follow.settled().unwrap();
+    follow.settled();
     assert_eq!(follow.collect(&advanced(23)), Owed::Since(Generation(22)));
 }
 

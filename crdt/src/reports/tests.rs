@@ -3,8 +3,8 @@
 
 use super::*;
 use crate::report::{
-    Event, JobReport, JobRole, Level, MAX_EVENTS, MAX_RENEWALS, MAX_RENEWED, PassSummary, Stage,
-    VolumeInfo, VolumeKind,
+    Event, JobReport, JobRole, Level, MAX_EVENTS, MAX_RENEWALS, MAX_RENEWED, PassRead, PassSummary,
+    Stage, VolumeInfo, VolumeKind,
 };
 use crate::world::{NOW, World, key};
 use codec::Wire;
@@ -395,8 +395,10 @@ fn job(detail: &str) -> JobReport {
                 bytes_sent: u64::MAX,
                 millis: u64::MAX,
                 since_millis: Some(u64::MAX),
+                read: PassRead::Whole,
             })
             .collect(),
+        whole_because: None,
         root: Some([4; 32]),
     }
 }
@@ -413,6 +415,7 @@ fn the_bytes_of_a_report_do_not_change() {
             bytes_sent: 3,
             millis: 4,
             since_millis: Some(5),
+            read: PassRead::Whole,
         }],
         detail: None,
         ..job("")

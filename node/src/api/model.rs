@@ -419,6 +419,10 @@ pub struct VolumeView {
     pub model: Option<String>,
     /// Name of the agent's node.
     pub server: String,
+    /// How the last pass over it found what changed, and why so where it compared the whole
+    /// disk; none where no pass was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<String>,
 }
 
 /// Offers a device or image file as a source disk.
@@ -570,6 +574,10 @@ pub struct JobView {
     pub unconfirmed: Option<String>,
     /// Passes completed, oldest first; the newest few.
     pub passes: Vec<PassView>,
+    /// How its last pass found what changed, and why so where it compared the whole disk;
+    /// none before one ended, and where that is not known here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<String>,
     /// Live figures of the pass that runs, when they are known here.
     pub progress: Option<ProgressView>,
     /// Of a first pass that is not complete and of which there are no live figures, since it

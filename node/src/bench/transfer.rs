@@ -15,6 +15,7 @@ use self::steps::{Action, Step};
 use self::throttled::send_throttled;
 use self::together::{send_alone, send_together};
 use crate::net::{self, BlockStream, Event, Net};
+use crate::transfer::tests::given::Given;
 use crate::transfer::tests::noting::{Noting, Written};
 use crate::transfer::tests::world::{World, domain, noise, permits};
 use crate::transfer::{
@@ -367,6 +368,7 @@ struct Sending {
     commands: mpsc::Sender<SendCommand>,
     events: mpsc::Receiver<SendEvent>,
     progress: Arc<Progress>,
+    given: Given,
     opened: Instant,
     _renewing: Renewing,
     /// The source, where what is durable is punched out of it.
@@ -417,6 +419,7 @@ impl Sending {
             commands,
             events,
             progress,
+            given: world.given.clone(),
             opened: Instant::now(),
             _renewing: Renewing(renewing),
             consumed: None,
@@ -430,7 +433,9 @@ impl Sending {
     }
 
     async fn begin(&self, pass: u32, dirty: Option<DirtySet>) {
-        let begin = SendCommand::BeginPass { pass, dirty };
+        let whole = dirty.is_none();
+        self.given.with(|state| state.dirty = dirty);
+        let begin = SendCommand::BeginPass { pass, whole };
         self.commands.send(begin).await.unwrap();
     }
 
@@ -443,9 +448,9 @@ impl Sending {
                     self.says("barrier");
                     self.consume();
                 }
-                SendEvent::PassDone(done) => {
-                    assert_eq!(done.pass, pass);
-                    return done;
+                SendEvent::PassDone { summary, .. } => {
+                    assert_eq!(summary.pass, pass);
+                    return summary;
                 }
                 event => panic!("{event:?} in a pass"),
             }

@@ -8,10 +8,10 @@ use clap_complete::Shell;
 
 use super::value::Since;
 use super::{
-    Command, DemoArgs, DoctorArgs, EventsArgs, InviteCommand, InviteCreateArgs, JoinArgs,
-    LimitCommand, LimitOfArgs, LimitSetArgs, MeshCommand, MeshInit, MeshRecover, MigrationCommand,
-    MigrationCreateArgs, NodeCommand, NodeRevokeArgs, PlanApply, PlanCommand, RunArgs,
-    ServerCommand, StartArgs, Steer, VolumeCommand,
+    Command, DemoArgs, DoctorArgs, EventsArgs, GuardArgs, InviteCommand, InviteCreateArgs,
+    JoinArgs, LimitCommand, LimitOfArgs, LimitSetArgs, MeshCommand, MeshInit, MeshRecover,
+    MigrationCommand, MigrationCreateArgs, NodeCommand, NodeRevokeArgs, PlanApply, PlanCommand,
+    RunArgs, ServerCommand, StartArgs, Steer, VolumeCommand,
 };
 
 /// A command, by what it needs.
@@ -36,6 +36,8 @@ pub enum Here {
     Join(JoinArgs),
     /// Run the node.
     Run(RunArgs),
+    /// Run the guard.
+    Guard(GuardArgs),
     /// Look at this machine, its node and its connections.
     Doctor,
     /// Run the demo.
@@ -186,6 +188,7 @@ impl From<Command> for Task {
             Command::Mesh(MeshCommand::Recover(args)) => Self::Here(Here::MeshRecover(args)),
             Command::Join(args) => Self::Here(Here::Join(args)),
             Command::Run(args) => Self::Here(Here::Run(args)),
+            Command::Guard(args) => Self::Here(Here::Guard(args)),
             Command::Doctor(DoctorArgs { to: None, .. }) => Self::Here(Here::Doctor),
             Command::Doctor(DoctorArgs {
                 to: Some(to),

@@ -3,7 +3,8 @@
 
 use super::figures::{Figures, Meter};
 use super::{Engine, Message};
-use crate::transfer::{self, Compression, Progress, SendCommand, SendEvent, SendJob};
+use crate::transfer::{self, Compression, Progress, Reading, SendCommand, SendEvent, SendJob};
+use crdt::PassRead;
 use keys::proof::{End, Method, RootProof};
 use keys::{Authority, Domain, Epoch, Leases, Permit, PublicKey, SendBlocks, Signed, VolumeId};
 use roles::agent::{Action, Agent, Finished, Input, LOST_MILLIS, Record};
@@ -42,6 +43,8 @@ pub(super) struct AgentSlot {
     meter: Meter,
     /// When it was measured last.
     measured_millis: Option<u64>,
+    /// How the last pass of this run found what changed.
+    reading: Option<Reading>,
 }
 
 struct Session {
@@ -62,7 +65,14 @@ impl AgentSlot {
             progress: Arc::default(),
             meter: Meter::new(compression),
             measured_millis: None,
+            reading: None,
         }
+    }
+
+    /// Why its last pass compared the whole source, where it could have done with less.
+    pub(super) fn whole_because(&self) -> Option<String> {
+        let reading = self.reading.as_ref()?;
+        reading.whole_because.clone()
     }
 
     fn is_finished(&self) -> bool {
@@ -253,8 +263,8 @@ impl Engine {
                 self.report.soon();
             }
             Action::OpenSession { permit, epoch } => self.open_session(job, permit, epoch),
-            Action::BeginPass { pass } => {
-                self.command(job, SendCommand::BeginPass { pass, dirty: None })
+            Action::BeginPass { pass, whole } => {
+                self.command(job, SendCommand::BeginPass { pass, whole });
             }
             Action::Finish { read_back } => self.command(job, SendCommand::Finish { read_back }),
             Action::CloseSession => {
@@ -341,6 +351,7 @@ impl Engine {
             compression: self.config.compression,
             pacer: self.pacer.clone(),
             buffers: self.buffers.clone(),
+            trackers: self.trackers.clone(),
             permit: given,
         };
         self.spawn_session(
@@ -456,7 +467,10 @@ impl Engine {
         if let Some(slot) = self.agents.get_mut(&job) {
             match &event {
                 SendEvent::Barrier(_) => slot.meter.barrier(now),
-                SendEvent::PassDone(summary) => slot.meter.pass_done(now, summary.millis),
+                SendEvent::PassDone { summary, reading } => {
+                    slot.meter.pass_done(now, summary.millis);
+                    slot.reading = Some(reading.clone());
+                }
                 _ => {}
             }
         }
@@ -469,7 +483,10 @@ impl Engine {
                 groups_adopted,
             },
             SendEvent::Barrier(barrier) => Input::BarrierReached(barrier),
-            SendEvent::PassDone(summary) => Input::PassDone(summary),
+            SendEvent::PassDone { summary, reading } => Input::PassDone {
+                summary,
+                is_final: reading.is_final,
+            },
             SendEvent::Finished { root, proof, .. } => match self.finish(job, root, &proof) {
                 Ok(Some(finished)) => Input::Finished(finished),
                 // Paused or lost while it was under way: nothing is signed.
@@ -528,13 +545,12 @@ impl Engine {
             return Err("the replicator signed its root without reading the copy back".into());
         }
         let at = self.now().wall;
-        let source_proof = roles::proof::sign(
-            &self.identity,
-            &subject,
-            End::Source,
-            Method::ReadInFull,
-            at,
-        );
+        let last = slot.reading.as_ref();
+        let method = match last.map(|last| last.read) {
+            Some(PassRead::Tracked) => Method::Tracked,
+            _ => Method::ReadInFull,
+        };
+        let source_proof = roles::proof::sign(&self.identity, &subject, End::Source, method, at);
         Ok(Some(Finished {
             root,
             source_proof,

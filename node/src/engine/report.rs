@@ -181,6 +181,7 @@ impl Engine {
                 pass: record.passes.last().map_or(0, |pass| pass.pass),
                 barrier: record.barrier,
                 passes: record.passes.clone(),
+                whole_because: slot.whole_because(),
                 root: record.finished.as_ref().map(|finished| finished.root),
             }
         });
@@ -204,6 +205,7 @@ impl Engine {
                 pass: 0,
                 barrier: record.barrier,
                 passes: vec![],
+                whole_because: None,
                 root: record.root,
             }
         });

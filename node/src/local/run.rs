@@ -23,6 +23,21 @@ const READ_FOR: Duration = Duration::from_secs(5);
 /// How often it is tried.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Ends when this process is told to stop: SIGTERM and SIGINT.
+///
+/// # Errors
+/// When it cannot hear them.
+pub fn told_to_stop() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
 /// Runs the node of `folder`. `ready` is told once where it listens.
 ///
 /// When its key was changed the process begins again as a new program of the same
@@ -86,19 +101,12 @@ pub async fn run(
         let token = token.display();
         tracing::info!("metrics are at http://{address}/metrics, with the token in {token}");
     }
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = told_to_stop()?;
     let ready = |addresses: &[String]| {
         let addresses = addresses.join(", ");
         ready(&format!(
             "dunlin: node {name} is ready, listening on {addresses}"
         ));
-    };
-    let stop = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
     };
     let ended = engine.run(net_events, messages, ready, stop).await;
     api.abort();

@@ -4,7 +4,7 @@
 use super::*;
 use crate::store::event::EVENTS_KEPT;
 use crdt::report::Level;
-use crdt::{PassSummary, SignedChange};
+use crdt::{PassRead, PassSummary, SignedChange};
 use keys::statement::{Entry, Genesis};
 use keys::{
     Domain, Epoch, Identity, MigrationId, Name, NodeId, Signature, Signed, Statement, UnixSecs,
@@ -83,6 +83,7 @@ fn agent_record(job: JobId, barrier: u64) -> agent::Record {
             bytes_sent: 20,
             millis: 30,
             since_millis: Some(40),
+            read: PassRead::Whole,
         }],
         moves: 0,
         finished: None,

@@ -19,6 +19,7 @@ use blocks::{
     BLOCK_SIZE, BlockIndex, DirtySet, Extent, Fingerprint, Geometry, GroupIndex, Held, Leaf, Mark,
     OfferGauge, Patch, Root, ZERO_ENTRY, fingerprint, remainder,
 };
+use crdt::PassRead;
 use keys::{Permit, SendBlocks};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -28,6 +29,7 @@ use volumes::{
 };
 
 use super::compress::{Gauge, Packer};
+use super::follow::{Following, Reading, TrackerLost, Trackers};
 use super::locks::while_busy;
 use super::piece::{Lent, Part, Piece, Slice};
 use super::polite::{Manners, Turn};
@@ -60,11 +62,11 @@ pub(super) enum ToDisk {
         group: GroupIndex,
         entries: Vec<Leaf>,
     },
-    /// Read the source, all of it or what may be dirty, and give what differs from the
-    /// stored tree.
+    /// Read the source, and give what differs from the stored tree.
     Pass {
         pass: u32,
-        dirty: Option<DirtySet>,
+        /// All of it, or what may have changed.
+        whole: bool,
         /// Whether the target wants fingerprints.
         references: bool,
     },
@@ -95,7 +97,7 @@ pub(super) enum FromDisk {
     /// What is left to be sent of the offer that was answered.
     Remainder(VecDeque<Run>),
     /// The pass is read to its end.
-    PassRead,
+    PassRead(Reading),
     /// A commit was carried out.
     Committed { barrier: u64, mark: Mark },
     /// The root asked for.
@@ -170,6 +172,7 @@ pub(super) struct DiskJob {
     pub(super) pacer: Pacer,
     /// With whom it shares the pieces.
     pub(super) sharers: Sharers,
+    pub(super) trackers: Trackers,
 }
 
 /// The session's end of the disk thread; dropping it stops the thread.
@@ -214,11 +217,18 @@ impl Drop for Disk {
 }
 
 /// Why the thread ends.
+#[derive(Debug)]
 enum Ended {
     /// Asked to, or nobody listens.
     Stopped,
     Failed(String),
     TreeDamaged(String),
+}
+
+impl From<TrackerLost> for Ended {
+    fn from(lost: TrackerLost) -> Self {
+        Self::Failed(lost.to_string())
+    }
 }
 
 impl From<TreeError> for Ended {
@@ -233,6 +243,7 @@ impl From<TreeError> for Ended {
 struct Worker {
     volume: SourceVolume,
     tree: TreeFile,
+    following: Following,
     requests: std_mpsc::Receiver<ToDisk>,
     home: Mailbox,
     answers: mpsc::Sender<FromDisk>,
@@ -262,13 +273,14 @@ fn run(
     home: Mailbox,
     answers: mpsc::Sender<FromDisk>,
 ) {
-    let ended = open(&job).and_then(|(volume, mut tree)| {
+    let ended = open(&job).and_then(|(volume, mut tree, following)| {
         let (geometry, mark) = (volume.geometry(), tree.mark()?);
         let blocks = geometry.blocks();
         job.progress.blocks_total.store(blocks, Relaxed);
         let mut worker = Worker {
             volume,
             tree,
+            following,
             requests,
             home,
             answers: answers.clone(),
@@ -302,10 +314,18 @@ fn run(
 }
 
 /// Only with a permit: reading a source for a peer needs one.
-fn open(job: &DiskJob) -> Result<(SourceVolume, TreeFile), Ended> {
+fn open(job: &DiskJob) -> Result<(SourceVolume, TreeFile, Following), Ended> {
     tracing::debug!(volume = ?job.permit.volume(), source = %job.source.display(), "opening source");
     let volume = SourceVolume::open(&job.source).map_err(|e| Ended::Failed(e.to_string()))?;
     let geometry = volume.geometry();
+    let unnamed = |error| {
+        let tree = job.tree.display();
+        Ended::Failed(format!(
+            "cannot keep the name of the hash tree {tree}: {error}"
+        ))
+    };
+    let following = Following::find(&job.trackers, &volume, &job.tree);
+    let mut following = following.map_err(unnamed)?;
     let open = || TreeFile::open_or_create(&job.tree, job.tag, geometry);
     let is_busy = |error: &OpenTreeError| matches!(error, OpenTreeError::Busy { .. });
     let opened = match while_busy(open, is_busy) {
@@ -315,6 +335,7 @@ fn open(job: &DiskJob) -> Result<(SourceVolume, TreeFile), Ended> {
             | OpenTreeError::OtherVolume { .. }
             | OpenTreeError::Corrupt { .. },
         ) => {
+            following.forget_tree().map_err(unnamed)?;
             fs::remove_file(&job.tree).map_err(|error| {
                 let path = job.tree.display();
                 Ended::Failed(format!("cannot remove damaged hash tree {path}: {error}"))
@@ -329,9 +350,10 @@ fn open(job: &DiskJob) -> Result<(SourceVolume, TreeFile), Ended> {
         // where it differs the group is compared and adopted.
         let blocks = geometry.group_blocks(group);
         let unknown = vec![ZERO_ENTRY; (blocks.end - blocks.start) as usize];
+        following.owe(group)?;
         tree.replace(group, &unknown)?;
     }
-    Ok((volume, tree))
+    Ok((volume, tree, following))
 }
 
 impl Worker {
@@ -371,16 +393,17 @@ impl Worker {
                 self.answer(FromDisk::Groups { first, marks })
             }
             ToDisk::Adopt { group, entries } => {
+                self.following.owe(group)?;
                 self.tree.replace(group, &entries)?;
                 self.answer(FromDisk::Adopted)
             }
             ToDisk::Pass {
                 pass,
-                dirty,
+                whole,
                 references,
             } => {
                 (self.references, self.offers) = (references, OfferGauge::new());
-                self.pass(pass, dirty)
+                self.pass(pass, whole)
             }
             ToDisk::Answered { offer, held } => self.settle_offer(&offer, &held),
             ToDisk::EndPass => {
@@ -398,7 +421,9 @@ impl Worker {
             }
             ToDisk::Rest => {
                 self.is_resting = true;
-                Ok(self.tree.sync()?)
+                self.tree.sync()?;
+                self.following.settled();
+                Ok(())
             }
             ToDisk::Root => self.root(),
         }
@@ -416,9 +441,9 @@ impl Worker {
     }
 
     /// A pass, for which there are pieces.
-    fn pass(&mut self, pass: u32, dirty: Option<DirtySet>) -> Result<(), Ended> {
+    fn pass(&mut self, pass: u32, whole: bool) -> Result<(), Ended> {
         self.share = Some(self.sharers.join());
-        let read = self.read_pass(pass, dirty);
+        let read = self.read_pass(pass, whole);
         // Nothing is held back where nothing is read.
         self.progress.reads_held_at.store(0, Relaxed);
         self.share = None;
@@ -427,16 +452,13 @@ impl Worker {
         read
     }
 
-    fn read_pass(&mut self, pass: u32, dirty: Option<DirtySet>) -> Result<(), Ended> {
+    fn read_pass(&mut self, pass: u32, whole: bool) -> Result<(), Ended> {
         self.pass_ended = false;
         self.is_resting = false;
         self.progress.pass.store(pass, Relaxed);
         self.gauge
             .restart(Instant::now(), self.progress.time_paced());
-        let mut scan = match dirty {
-            Some(dirty) => RescanTracker::of_dirty(dirty),
-            None => RescanTracker::new(self.volume.geometry()),
-        };
+        let (mut scan, reading) = self.begin_scan(whole);
         let (mut read, mut read_time) = (0, Duration::ZERO);
         while !self.pass_ended {
             let mut piece = self.piece()?;
@@ -463,11 +485,29 @@ impl Worker {
                 Scanned::End => {
                     self.free.push(piece);
                     self.pass_ended = true;
-                    self.answer(FromDisk::PassRead)?;
+                    self.answer(FromDisk::PassRead(reading.clone()))?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// What is read of the source, and why.
+    fn begin_scan(&mut self, whole: bool) -> (RescanTracker, Reading) {
+        let geometry = self.volume.geometry();
+        let mut dirty = DirtySet::new(geometry);
+        let reading = self.following.begin_pass(&self.volume, &mut dirty);
+        match (whole, reading.read) {
+            (false, PassRead::Tracked) => (RescanTracker::of_dirty(dirty), reading),
+            _ => {
+                let reading = Reading {
+                    read: PassRead::Whole,
+                    is_final: true,
+                    ..reading
+                };
+                (RescanTracker::new(geometry), reading)
+            }
+        }
     }
 
     /// Waits until the next read may begin, and does meanwhile what is asked for; false

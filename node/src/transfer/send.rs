@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 
-use blocks::{DirtySet, RefusalCode, Source};
+use blocks::{RefusalCode, Source};
 use crdt::PassSummary;
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use keys::{Permit, SendBlocks};
@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use volumes::VolumeTag;
 
 use super::disk::{Disk, DiskJob, FromDisk};
+use super::follow::{Reading, Trackers};
 use super::session::{FRAMES, Session, Wires};
 use super::wire::{Activity, LINGER, Outgoing, read_frames, write_paced};
 use super::{Compression, Pacer, Progress, SharedBuffers};
@@ -47,6 +48,8 @@ pub struct SendJob {
     pub pacer: Pacer,
     /// What it shares with all other sessions of this process.
     pub buffers: SharedBuffers,
+    /// Who may follow what is written to the source.
+    pub trackers: Trackers,
 }
 
 /// What the caller wants next. Passes and the finish wait for their turn.
@@ -56,11 +59,8 @@ pub enum SendCommand {
     BeginPass {
         /// Its number; rises within a session.
         pass: u32,
-        /// Read only these blocks, of a source of the same length; none reads all. What
-        /// the set leaves out is taken to be what the stored tree says: whoever gives one
-        /// answers for every block that was written since the last pass began, and for
-        /// all of a pass before that did not come to its end.
-        dirty: Option<DirtySet>,
+        /// Read all of the source. Else what may have changed, as whoever follows it says.
+        whole: bool,
     },
     /// Ask for the replicator's signed statement, which ends the session.
     Finish {
@@ -85,7 +85,12 @@ pub enum SendEvent {
     /// All that was sent up to this barrier is durable.
     Barrier(u64),
     /// A pass is over and durable.
-    PassDone(PassSummary),
+    PassDone {
+        /// What it came to.
+        summary: PassSummary,
+        /// How it found what changed.
+        reading: Reading,
+    },
     /// The replicator's statement.
     Finished {
         /// The root it states.
@@ -142,6 +147,7 @@ async fn open(job: &SendJob) -> Result<Opened, SendEvent> {
         progress: job.progress.clone(),
         pacer: job.pacer.clone(),
         sharers: job.buffers.sending.clone(),
+        trackers: job.trackers.clone(),
     });
     let mut disk = disk.map_err(|error| {
         let why = format!("cannot start a thread to read the source: {error}; free some memory");

@@ -15,12 +15,13 @@ use blocks::source::{Input, Output, SessionError};
 use blocks::{
     BLOCK_SIZE, CloseReason, Encoding, Extent, FrameError, Held, Source, ToSource, ToTarget,
 };
-use crdt::PassSummary;
+use crdt::{PassRead, PassSummary};
 use tokio::select;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::disk::{Disk, FromDisk, Offer, Run, ToDisk};
+use super::follow::Reading;
 use super::piece::Slice;
 use super::send::{SendCommand, SendEvent};
 use super::share::{Share, Sharers};
@@ -102,6 +103,8 @@ pub(super) struct Session {
     share: Option<Share>,
     /// All of the pass was read, and some offers are not yet done with.
     is_read: bool,
+    /// How that found what changed.
+    reading: Reading,
     waiting: VecDeque<SendCommand>,
     is_ready: bool,
     is_stopping: bool,
@@ -161,6 +164,11 @@ impl Session {
             sharers,
             share: None,
             is_read: false,
+            reading: Reading {
+                read: PassRead::Whole,
+                whole_because: None,
+                is_final: true,
+            },
             waiting: VecDeque::new(),
             is_ready: false,
             is_stopping: false,
@@ -286,7 +294,10 @@ impl Session {
                         .for_each(|run| self.runs.push_front(run));
                 }
             }
-            Some(FromDisk::PassRead) => self.is_read = true,
+            Some(FromDisk::PassRead(reading)) => {
+                self.is_read = true;
+                self.reading = reading;
+            }
             Some(FromDisk::Committed { barrier, mark }) => {
                 self.step(Input::Committed { barrier, mark }).await;
             }
@@ -334,7 +345,7 @@ impl Session {
         }
         match self.waiting.pop_front() {
             None | Some(SendCommand::Close) => {}
-            Some(SendCommand::BeginPass { pass, dirty }) => {
+            Some(SendCommand::BeginPass { pass, whole }) => {
                 self.is_ready = false;
                 self.pass_began = Instant::now();
                 self.share = Some(self.sharers.join());
@@ -342,7 +353,7 @@ impl Session {
                 let references = self.machine.wants_fingerprints();
                 self.disk.ask(ToDisk::Pass {
                     pass,
-                    dirty,
+                    whole,
                     references,
                 });
             }
@@ -542,14 +553,16 @@ impl Session {
                 self.is_ready = true;
                 self.disk.ask(ToDisk::Rest);
                 let millis = self.pass_began.elapsed().as_millis();
-                self.tell(SendEvent::PassDone(PassSummary {
+                let summary = PassSummary {
                     pass,
                     blocks: blocks_sent,
                     bytes_sent: payload_bytes,
                     millis: u64::try_from(millis).unwrap_or(u64::MAX),
                     since_millis: None,
-                }))
-                .await;
+                    read: self.reading.read,
+                };
+                let reading = self.reading.clone();
+                self.tell(SendEvent::PassDone { summary, reading }).await;
             }
             Output::Done {
                 root,

@@ -1,6 +1,8 @@
 //! Whole sessions between real files over loopback sockets.
 #![allow(clippy::unwrap_used)]
 
+mod following;
+pub(crate) mod given;
 mod kills;
 pub(crate) mod noting;
 mod offers;
@@ -203,7 +205,7 @@ async fn a_connection_cut_at_any_point_costs_nothing_that_was_acknowledged() {
         running
             .command(SendCommand::BeginPass {
                 pass: 1,
-                dirty: None,
+                whole: true,
             })
             .await;
         let floor = (bytes / MIB).saturating_sub(2) as u64 * 16;
@@ -255,7 +257,7 @@ async fn what_is_written_while_a_barrier_is_made_durable_stays_noted() {
     running
         .command(SendCommand::BeginPass {
             pass: 1,
-            dirty: None,
+            whole: true,
         })
         .await;
     loop {
@@ -379,7 +381,7 @@ async fn a_full_disk_is_named_and_the_copy_goes_on_once_there_is_room() {
     running
         .command(SendCommand::BeginPass {
             pass: 1,
-            dirty: None,
+            whole: true,
         })
         .await;
     let last = running.last_sent().await;
@@ -424,7 +426,7 @@ async fn a_source_that_changes_its_size_stops_the_pass_and_loses_nothing() {
         running
             .command(SendCommand::BeginPass {
                 pass: 1,
-                dirty: None,
+                whole: true,
             })
             .await;
         let sending = running.sending.clone();
@@ -458,7 +460,7 @@ async fn a_source_that_is_gone_says_so() {
     running
         .command(SendCommand::BeginPass {
             pass: 2,
-            dirty: None,
+            whole: true,
         })
         .await;
     let SendEvent::SourceFailed(why) = running.last_sent().await else {
@@ -479,7 +481,7 @@ async fn nothing_is_written_after(
     running
         .command(SendCommand::BeginPass {
             pass: 1,
-            dirty: None,
+            whole: true,
         })
         .await;
     until(|| running.sending.blocks_sent.load(Relaxed) >= 64).await;
@@ -535,7 +537,7 @@ async fn nothing_is_sent_after_the_lease_and_a_renewed_one_lets_it_go_on() {
     running
         .command(SendCommand::BeginPass {
             pass: 1,
-            dirty: None,
+            whole: true,
         })
         .await;
     assert_eq!(running.last_sent().await, SendEvent::Closed);
@@ -706,7 +708,7 @@ async fn a_copy_that_is_deleted_while_it_is_written_is_neither_committed_nor_pro
     for then in [
         SendCommand::BeginPass {
             pass: 2,
-            dirty: None,
+            whole: true,
         },
         SendCommand::Finish { read_back: false },
         SendCommand::Finish { read_back: true },
@@ -748,7 +750,7 @@ async fn a_commit_that_fails_is_not_acknowledged() {
     running
         .command(SendCommand::BeginPass {
             pass: 1,
-            dirty: None,
+            whole: true,
         })
         .await;
     let last = running.last_sent().await;

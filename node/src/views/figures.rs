@@ -2,7 +2,7 @@
 
 use super::{Live, State};
 use crate::api::model::{CountersView, ForecastView, PassView, ProgressView, RangeView};
-use crdt::{JobReport, PassSummary, Stage};
+use crdt::{JobReport, PassRead, PassSummary, Stage};
 use keys::UnixSecs;
 use roles::forecast::{
     Cause, FREEZE_MILLIS, Forecast, Help, Lacking, Measured, Range, Running, Verdict, forecast,
@@ -19,7 +19,18 @@ pub(super) fn pass_view(pass: &PassSummary) -> PassView {
         bytes_sent: pass.bytes_sent,
         millis: pass.millis,
         since_millis: pass.since_millis,
+        tracked: pass.read == PassRead::Tracked,
     }
+}
+
+/// How the last pass of a job found what changed, in words.
+pub(super) fn changes(job: &JobReport) -> Option<String> {
+    let last = job.passes.last()?;
+    Some(match (last.read, &job.whole_because) {
+        (PassRead::Tracked, _) => "followed as they are written".to_owned(),
+        (PassRead::Whole, None) => "the whole disk is compared".to_owned(),
+        (PassRead::Whole, Some(why)) => format!("the whole disk is compared: {why}"),
+    })
 }
 
 impl Live {
@@ -238,6 +249,7 @@ mod tests {
             bytes_sent: 0,
             millis,
             since_millis,
+            read: PassRead::Whole,
         }
     }
 
@@ -258,6 +270,7 @@ mod tests {
                 summary(1, 163_840, 100_000, None),
                 summary(2, 1_000, 20_000, Some(200_000)),
             ],
+            whole_because: None,
             root: None,
         }
     }

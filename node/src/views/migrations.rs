@@ -331,6 +331,7 @@ impl State<'_> {
             confirmed_by: witness.map(|confirmed| self.name_of(&confirmed.witness())),
             unconfirmed: unconfirmed.map(|why| self.why_unconfirmed(&job, why)),
             passes: passes.iter().map(pass_view).collect(),
+            changes: report.and_then(super::figures::changes),
             progress: progress.map(Live::progress),
             first_pass_bytes: match (progress, is_over) {
                 (None, false) => in_first_pass(report, live),

@@ -4,7 +4,7 @@ use super::lookup::{LookupError, find_member, find_server};
 use super::plan::planned_server;
 use super::{State, limits};
 use crate::api::model::{FindingView, InviteView, NodeView, RevokedView, ServerView, VolumeView};
-use crdt::{Report, ServerPlan, VolumeInfo, VolumeKind};
+use crdt::{JobRole, Report, ServerPlan, VolumeInfo, VolumeKind};
 use inventory::readiness;
 use keys::{Member, Role, Roles, Scope, Standing, Statement};
 use std::collections::{BTreeMap, BTreeSet};
@@ -233,7 +233,10 @@ impl State<'_> {
             disks: report
                 .volumes
                 .iter()
-                .map(|volume| volume_view(member.name.as_str(), volume))
+                .map(|volume| VolumeView {
+                    changes: changes_of(report, volume),
+                    ..volume_view(member.name.as_str(), volume)
+                })
                 .collect(),
             limits: vec![],
             limit_warning: None,
@@ -320,7 +323,15 @@ pub fn volume_view(server: &str, volume: &VolumeInfo) -> VolumeView {
         .into(),
         model: volume.model.clone(),
         server: server.to_owned(),
+        changes: None,
     }
+}
+
+/// How the newest pass over a disk found what changed.
+fn changes_of(report: &Report, volume: &VolumeInfo) -> Option<String> {
+    let jobs = report.jobs.iter();
+    let jobs = jobs.filter(|job| job.role == JobRole::Agent && job.volume == volume.id);
+    jobs.filter_map(super::figures::changes).next_back()
 }
 
 fn role_names(roles: Roles) -> Vec<String> {

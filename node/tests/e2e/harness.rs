@@ -261,6 +261,20 @@ pub fn count(node: &Node, kind: &str) -> usize {
     own.filter(|event| event["kind"] == kind).count()
 }
 
+/// The first line that a process prints, or why there is none. What it prints after that is
+/// read too, so that it never waits for somebody to read it.
+pub fn first_line(process: &mut Child) -> Result<String, mpsc::RecvTimeoutError> {
+    let stdout = process.stdout.take().unwrap();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            // The test has heard enough once it goes on.
+            let _ = tell.send(line);
+        }
+    });
+    told.recv_timeout(PATIENCE)
+}
+
 /// One node: a data folder, a port, and while it runs a process.
 pub struct Node {
     pub name: String,
@@ -301,15 +315,7 @@ impl Node {
             .stderr(log)
             .spawn()
             .unwrap();
-        let stdout = process.stdout.take().unwrap();
-        let (tell, told) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                // The test has heard enough once it goes on.
-                let _ = tell.send(line);
-            }
-        });
-        match told.recv_timeout(PATIENCE) {
+        match first_line(&mut process) {
             Ok(_) => {
                 self.process = Some(process);
                 Ok(())

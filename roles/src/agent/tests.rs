@@ -6,7 +6,7 @@ mod moving;
 use super::hold::WAITING;
 use super::*;
 use crate::world::{AGENT, JOB, NOW, OPERATOR, REPLICATOR, SPAN, World, proof};
-use crdt::report::TargetState;
+use crdt::report::{PassRead, TargetState};
 use keys::MigrationId;
 use keys::proof::End;
 use keys::{NodeId, UnixSecs};
@@ -70,19 +70,25 @@ impl Bench {
     }
 
     fn pass_done(&mut self, blocks: u64) -> Vec<Action> {
+        self.pass_ended(blocks, true)
+    }
+
+    fn pass_ended(&mut self, blocks: u64, is_final: bool) -> Vec<Action> {
         let pass = self
             .agent
             .record()
             .passes
             .last()
             .map_or(1, |last| last.pass + 1);
-        self.input(Input::PassDone(PassSummary {
+        let summary = PassSummary {
             pass,
             blocks,
             bytes_sent: blocks * 65_536,
             millis: 100,
             since_millis: None,
-        }))
+            read: PassRead::Tracked,
+        };
+        self.input(Input::PassDone { summary, is_final })
     }
 
     fn later(&mut self, millis: u64) -> Vec<Action> {
@@ -166,7 +172,13 @@ fn passes_follow_one_another_with_a_rest() {
     assert_eq!(deadline, bench.now.mono_millis + MIN_REST_MILLIS);
     assert!(bench.later(MIN_REST_MILLIS - 1).is_empty());
     let out = bench.later(1);
-    assert!(matches!(out[..], [Action::BeginPass { pass: 2 }]));
+    assert!(matches!(
+        out[..],
+        [Action::BeginPass {
+            pass: 2,
+            whole: false
+        }]
+    ));
 }
 
 #[test]
@@ -443,7 +455,10 @@ fn after_a_restart_it_goes_on_with_the_same_epoch_and_pass() {
         barrier: 1,
         groups_adopted: 0,
     });
-    assert!(matches!(out.last(), Some(Action::BeginPass { pass: 2 })));
+    assert!(matches!(
+        out.last(),
+        Some(Action::BeginPass { pass: 2, .. })
+    ));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::passes::disk_bytes;
 use super::*;
 use blocks::BLOCK_SIZE;
+use crdt::PassRead;
 use proptest::prelude::*;
 
 const MIB: u64 = 1 << 20;
@@ -18,6 +19,7 @@ fn pass(number: u32, mib: u64, secs: u64, since: Option<u64>) -> PassSummary {
         bytes_sent: mib * MIB / 2,
         millis: secs * SECOND,
         since_millis: since.map(|secs| secs * SECOND),
+        read: PassRead::Whole,
     }
 }
 
@@ -392,6 +394,7 @@ impl Steady {
             bytes_sent: bytes,
             millis: sending.max(self.looking_millis),
             since_millis,
+            read: PassRead::Whole,
         }
     }
 
@@ -495,7 +498,7 @@ proptest! {
         freeze_millis: u64,
     ) {
         let passes: Vec<PassSummary> = (1..).zip(found).map(|(pass, (blocks, millis, since_millis))| {
-            PassSummary { pass, blocks, bytes_sent: 0, millis, since_millis }
+            PassSummary { pass, blocks, bytes_sent: 0, millis, since_millis, read: PassRead::Whole }
         }).collect();
         let running = running.map(|(elapsed_millis, done_bytes, found_bytes, bytes_per_sec)| {
             Running { elapsed_millis, done_bytes, found_bytes, bytes_per_sec }

@@ -43,6 +43,7 @@ fn agent_job(job: JobId, role: JobRole, stage: Stage) -> JobReport {
         pass: 0,
         barrier: 0,
         passes: vec![],
+        whole_because: None,
         root: None,
     }
 }

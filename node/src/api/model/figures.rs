@@ -17,6 +17,9 @@ pub struct PassView {
     /// which that which it found had changed. None where that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_millis: Option<u64>,
+    /// What was written, as the kernel told it, was compared, and not the whole source.
+    #[serde(default)]
+    pub tracked: bool,
 }
 
 /// Live figures of a pass.

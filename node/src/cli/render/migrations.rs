@@ -209,6 +209,7 @@ fn about(job: &JobView, page: &mut Page) {
             job.detail.as_ref().map(|why| Piece::new(why, Paint::Warn)),
         ),
         ("copy at", job.target_path.as_ref().map(Into::into)),
+        ("changes", job.changes.as_ref().map(Into::into)),
         ("confirmed", confirmation(job)),
         ("held to", progress::held_to(job).map(Into::into)),
     ];
@@ -216,13 +217,17 @@ fn about(job: &JobView, page: &mut Page) {
     if job.passes.is_empty() {
         return;
     }
-    let mut table = Table::new([">PASS", ">BLOCKS", ">SENT", ">TOOK"]);
+    let mut table = Table::new([">PASS", ">BLOCKS", ">SENT", ">TOOK", "COMPARED"]);
     for pass in &job.passes {
         table.row([
             pass.pass.to_string().into(),
             pass.blocks.to_string().into(),
             size(pass.bytes_sent).into(),
             took(pass.millis).into(),
+            match pass.tracked {
+                true => "what was written".into(),
+                false => "whole disk".into(),
+            },
         ]);
     }
     page.table(table);

@@ -115,6 +115,11 @@ pub fn page(server: &ServerView, look: &Look) -> String {
         page.line("none is offered; on that server run `dunlin volume add PATH`");
     } else {
         page.table(table(&server.disks, false));
+        for disk in &server.disks {
+            if let Some(changes) = &disk.changes {
+                page.line(format!("changes of {}: {changes}", disk.name));
+            }
+        }
     }
     if let Some(found) = &server.inventory {
         inventory::sections(found, &mut page);

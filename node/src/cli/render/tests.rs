@@ -195,6 +195,7 @@ fn a_migration_shows_its_volumes_reasons_and_passes() {
     let mut job = job("stalled");
     job.detail = Some("the replicator is not connected".into());
     job.passes = vec![pass(1)];
+    job.changes = Some("followed as they are written".into());
     let mut view = migration("started", vec![job]);
     view.conflicts = vec!["site: hq or dc2, shown is hq".into()];
     assert_eq!(
@@ -221,8 +222,9 @@ fn a_migration_shows_its_volumes_reasons_and_passes() {
             "volume vda",
             "because  the replicator is not connected",
             "copy at  /srv/cloud/vol-1/data",
-            "PASS  BLOCKS     SENT  TOOK",
-            "   1   65536  4.0 GiB  13 s"
+            "changes  followed as they are written",
+            "PASS  BLOCKS     SENT  TOOK  COMPARED",
+            "   1   65536  4.0 GiB  13 s  whole disk"
         ]
     );
 }

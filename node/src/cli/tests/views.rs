@@ -57,6 +57,7 @@ pub fn disk() -> VolumeView {
         kind: "device".into(),
         model: None,
         server: "web".into(),
+        changes: None,
     }
 }
 
@@ -97,6 +98,7 @@ pub fn job(stage: &str) -> JobView {
         unconfirmed: None,
         passes: Vec::new(),
         progress: None,
+        changes: None,
         first_pass_bytes: Some(0),
         counters: None,
         forecast: None,
@@ -110,6 +112,7 @@ pub fn pass(pass: u32) -> PassView {
         bytes_sent: 4 * GIB,
         millis: 13_500,
         since_millis: None,
+        tracked: false,
     }
 }
 

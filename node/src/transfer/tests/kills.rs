@@ -54,7 +54,7 @@ async fn a_victim_plays_its_role() {
         let sending = tokio::spawn(send(wire, world.send_job(), orders, tell));
         let begin = SendCommand::BeginPass {
             pass: 1,
-            dirty: None,
+            whole: true,
         };
         commands.send(begin).await.unwrap();
         while sent.recv().await.is_some() {}
@@ -89,13 +89,13 @@ async fn a_replicator_killed_at_any_moment_goes_on_from_its_last_barrier() {
         tokio::spawn(send(wire, job, orders, tell));
         let begin = SendCommand::BeginPass {
             pass: 1,
-            dirty: None,
+            whole: true,
         };
         commands.send(begin).await.unwrap();
         let mut done = false;
         until(|| {
             while let Ok(event) = sent.try_recv() {
-                done |= matches!(event, SendEvent::PassDone(_));
+                done |= matches!(event, SendEvent::PassDone { .. });
             }
             done || progress.blocks_sent.load(Relaxed) >= blocks
         })

@@ -100,7 +100,7 @@ async fn sessions_share_one_limit_in_turn_and_keep_to_it() {
 async fn pass_done(running: &mut Running) {
     loop {
         match running.next_sent().await {
-            SendEvent::PassDone(_) => return,
+            SendEvent::PassDone { .. } => return,
             SendEvent::Ready { .. } | SendEvent::Barrier(_) => {}
             event => panic!("{event:?} in a pass"),
         }
@@ -118,7 +118,7 @@ async fn assert_kept_from_now(written: &Written, limit: u64, on_their_way: u64) 
 
 const BEGIN: SendCommand = SendCommand::BeginPass {
     pass: 1,
-    dirty: None,
+    whole: true,
 };
 
 #[tokio::test(flavor = "multi_thread")]

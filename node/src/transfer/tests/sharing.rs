@@ -19,9 +19,9 @@ async fn read_among(others: usize, least: u64) -> u64 {
     let change = |job: &mut ReceiveJob| job.buffers = buffers.clone();
     let running = world.start_jobs((near, far), job, (given, 64), change);
     let running = running.await;
-    let (pass, dirty) = (1, None);
+    let (pass, whole) = (1, true);
     running
-        .command(SendCommand::BeginPass { pass, dirty })
+        .command(SendCommand::BeginPass { pass, whole })
         .await;
     // All that share are counted where all look.
     until(|| {

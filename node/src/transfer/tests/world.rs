@@ -30,6 +30,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use volumes::{TreeFile, VolumeTag};
 
+use super::given::Given;
 use crate::clock;
 use crate::transfer::*;
 
@@ -248,6 +249,8 @@ pub struct World {
     pub length: u64,
     pub compression: Compression,
     pub barrier_bytes: u64,
+    /// Who follows the source.
+    pub given: Given,
 }
 
 impl World {
@@ -260,6 +263,7 @@ impl World {
             length: length as u64,
             compression: Compression::Off,
             barrier_bytes: 8 << 20,
+            given: Given::default(),
         };
         fs::write(world.source(), noise(1, length)).unwrap();
         File::create(world.target())
@@ -277,6 +281,7 @@ impl World {
             length,
             compression: Compression::Off,
             barrier_bytes: 8 << 20,
+            given: Given::default(),
         }
     }
 
@@ -345,6 +350,7 @@ impl World {
             compression: self.compression,
             pacer: Pacer::default(),
             buffers: SharedBuffers::default(),
+            trackers: self.given.trackers(),
         }
     }
 
@@ -446,6 +452,7 @@ impl World {
             sender,
             receiver,
             seen: Arc::default(),
+            given: self.given.clone(),
         }
     }
 
@@ -459,11 +466,12 @@ impl World {
 }
 
 /// What a pass came to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct PassDone {
     pub groups_adopted: u64,
     pub blocks: u64,
     pub bytes: u64,
+    pub reading: Reading,
 }
 
 /// Both ends at work.
@@ -477,6 +485,7 @@ pub struct Running {
     pub sender: JoinHandle<()>,
     pub receiver: JoinHandle<()>,
     seen: Arc<Mutex<u64>>,
+    given: Given,
 }
 
 impl Running {
@@ -490,18 +499,25 @@ impl Running {
     }
 
     pub async fn pass_over(&mut self, pass: u32, dirty: Option<DirtySet>) -> PassDone {
-        self.command(SendCommand::BeginPass { pass, dirty }).await;
+        let whole = dirty.is_none();
+        self.given.with(|state| state.dirty = dirty);
+        self.pass_by(pass, whole).await
+    }
+
+    pub async fn pass_by(&mut self, pass: u32, whole: bool) -> PassDone {
+        self.command(SendCommand::BeginPass { pass, whole }).await;
         loop {
             match self.next_sent().await {
                 SendEvent::Ready { groups_adopted, .. } => {
                     *self.seen.lock().unwrap() = groups_adopted;
                 }
-                SendEvent::PassDone(done) => {
-                    assert_eq!(done.pass, pass);
+                SendEvent::PassDone { summary, reading } => {
+                    assert_eq!(summary.pass, pass);
                     return PassDone {
                         groups_adopted: *self.seen.lock().unwrap(),
-                        blocks: done.blocks,
-                        bytes: done.bytes_sent,
+                        blocks: summary.blocks,
+                        bytes: summary.bytes_sent,
+                        reading,
                     };
                 }
                 SendEvent::Barrier(_) => {}

@@ -1,0 +1,145 @@
+//! A disk that is followed while it is copied: what passes read, after which deaths.
+//!
+//! Needs root, loop devices and a few programs; says what is missing and does nothing
+//! otherwise.
+
+use crate::device::{Load, Loop, Mount, has_tools, run, text};
+use crate::harness::{Lab, Mesh, first_line, is_root};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+const TEST: &str = "a migration of a disk that is followed";
+const DISK_MIB: u64 = 128;
+
+/// A guard's process; killed when dropped.
+struct Guard(Child);
+
+impl Guard {
+    fn start(socket: &Path) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_dunlin"))
+            .args(["guard", "--socket", text(socket)])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let line = first_line(&mut process).expect("a guard says when it is ready");
+        assert!(line.contains("guard is ready"), "{line}");
+        Self(process)
+    }
+
+    /// Ends it as a lack of memory would.
+    fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The newest pass, once there is one after this one.
+fn pass_after(mesh: &Mesh, pass: u64) -> Value {
+    let newest = |view: &Value| {
+        let passes = view["volumes"][0]["passes"].as_array()?;
+        passes.last().cloned()
+    };
+    let number = |pass: &Value| pass["pass"].as_u64().unwrap_or(0);
+    let is_newer = |view: &Value| newest(view).is_some_and(|found| number(&found) > pass);
+    let view = mesh.until(&format!("a pass after {pass}"), is_newer);
+    newest(&view).unwrap()
+}
+
+/// Waits for a pass that read what was written; how many that did not came first.
+fn until_tracked(mesh: &Mesh, mut pass: u64) -> (u64, u64) {
+    let mut whole = 0;
+    loop {
+        let found = pass_after(mesh, pass);
+        let number = found["pass"].as_u64().unwrap();
+        if found["tracked"] == true {
+            return (number, whole + number - pass - 1);
+        }
+        whole += number - pass;
+        pass = number;
+    }
+}
+
+fn followed_mesh(lab: &Lab, socket: &Path) -> Mesh {
+    let config = lab.path("agent.toml");
+    let text = format!("[agent]\nguard = {socket:?}\n");
+    fs::write(&config, text).unwrap();
+    let mut mesh = lab.mesh_of_three();
+    mesh.agent.kill();
+    let config = config.to_str().unwrap().to_owned();
+    mesh.agent.extra.extend(["--config".to_owned(), config]);
+    mesh.agent.start();
+    mesh.connected();
+    mesh
+}
+
+#[test]
+fn passes_read_what_was_written_after_an_agent_was_killed_too_and_all_after_its_guard_was() {
+    if !is_root(TEST) || !has_tools(TEST) {
+        return;
+    }
+    let lab = Lab::new();
+    let image = lab.path("disk.img");
+    fs::File::create(&image)
+        .unwrap()
+        .set_len(DISK_MIB << 20)
+        .unwrap();
+    let Some(disk) = Loop::attach(&image, TEST) else {
+        return;
+    };
+    run("mkfs.ext4", &["-q", text(&disk.device)]);
+    let mount = Mount::new(&disk.device, lab.path("mnt"));
+    let mut load = Load::start(&mount.folder);
+    let socket: PathBuf = lab.path("guard.sock");
+    let guard = Guard::start(&socket);
+    let mut mesh = followed_mesh(&lab, &socket);
+    mesh.plan(&disk.device);
+    mesh.act("start");
+    let (pass, whole) = until_tracked(&mesh, 0);
+    assert_eq!(whole, 1, "the first pass alone reads all");
+
+    mesh.agent.kill();
+    mesh.agent.start();
+    let (pass, whole) = until_tracked(&mesh, pass);
+    assert_eq!(
+        whole, 0,
+        "the guard remembers what an agent owed that was killed"
+    );
+
+    guard.kill();
+    let lost = pass_after(&mesh, pass + 1);
+    assert_eq!(lost["tracked"], false, "{lost:#}");
+    let view = mesh.migration();
+    let changes = view["volumes"][0]["changes"].as_str().unwrap();
+    assert!(changes.contains("the whole disk is compared"), "{changes}");
+    let _guard = Guard::start(&socket);
+    let (_, whole) = until_tracked(&mesh, lost["pass"].as_u64().unwrap());
+    assert!(whole >= 1, "a guard that was started again knows nothing");
+
+    load.stop();
+    mount.freeze();
+    let copy = mesh.cut_over(&image);
+    assert!(
+        fs::read(&image).unwrap() == fs::read(&copy).unwrap(),
+        "the frozen device differs from its copy"
+    );
+    let verify = mesh.operator.run(&["verify", "m"]).ok();
+    assert_eq!(
+        verify["volumes"][0]["source"]["method"], "tracked",
+        "{verify:#}"
+    );
+    let server = mesh.operator.run(&["server", "show", "agent"]).ok();
+    let changes = server["disks"][0]["changes"].as_str().unwrap();
+    assert_eq!(changes, "followed as they are written");
+    mount.thaw();
+    run("e2fsck", &["-fn", text(&copy)]);
+}

@@ -86,7 +86,7 @@ pub struct Report {
 
 impl Wire for Report {
     const NAME: &'static str = "report";
-    const VERSION: u8 = 6;
+    const VERSION: u8 = 7;
     const LIMIT: usize = 256 * 1024;
 }
 

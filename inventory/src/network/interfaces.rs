@@ -64,7 +64,7 @@ impl Stanza {
             "address" => self.address = first(),
             "netmask" => self.netmask = Some(first()),
             // `hwaddress ether AA:BB:…` or without the word.
-            "hwaddress" => self.mac = all().last().unwrap_or_default().to_ascii_lowercase(),
+            "hwaddress" => self.mac = all().next_back().unwrap_or_default().to_ascii_lowercase(),
             "gateway" => self.gateways.extend(all()),
             "dns-nameservers" | "dns-nameserver" => self.dns.extend(all()),
             _ => {}

@@ -74,13 +74,13 @@ fn drivers(kernel: &Kernel, out: &mut Vec<Finding>) {
             return;
         }
     };
-    let early = |name: &&str| {
+    let early = |name: &str| {
         let mut drivers = kernel.drivers.iter();
-        drivers.any(|driver| driver.name == **name && driver.place != Place::RootFileSystem)
+        drivers.any(|driver| driver.name == *name && driver.place != Place::RootFileSystem)
     };
     let (ready, lacking): (Vec<&Platform>, Vec<&Platform>) = PLATFORMS
         .iter()
-        .partition(|(_, drivers)| drivers.iter().any(|name| early(&name)));
+        .partition(|(_, drivers)| drivers.iter().any(|name| early(name)));
     if lacking.is_empty() {
         return;
     }

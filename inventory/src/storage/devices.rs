@@ -54,7 +54,7 @@ fn disk(tree: &Tree, folder: &str, name: &str) -> Option<Found> {
         .flatten();
     // Disks of SATA have the name of their bus for a maker.
     let made: Vec<String> = made.filter(|word| word != "ATA").collect();
-    let found = (bytes > 0).then(|| Found {
+    (bytes > 0).then(|| Found {
         device: Device {
             name: name.to_owned(),
             path: path.unwrap_or_else(|| dev_path(name)),
@@ -67,8 +67,7 @@ fn disk(tree: &Tree, folder: &str, name: &str) -> Option<Found> {
             content: None,
         },
         number: of("dev").unwrap_or_default(),
-    });
-    found
+    })
 }
 
 /// The device mapper's have a UUID that begins with who made them.

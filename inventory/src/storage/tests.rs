@@ -46,6 +46,46 @@ fn by_name<'a>(storage: &'a Storage, name: &str) -> &'a Device {
     found.unwrap_or_else(|| panic!("{name} in {:?}", storage.devices))
 }
 
+/// What the kernel shows of a disk of two partitions with LVM on the second, and of what
+/// is no disk.
+const STACK: &[(&str, &str)] = &[
+    ("sys/block/sda/size", "131072\n"),
+    ("sys/block/sda/dev", "8:0\n"),
+    ("sys/block/sda/device/vendor", "ATA     \n"),
+    ("sys/block/sda/device/model", "Samsung SSD\n"),
+    ("sys/block/sda/sda1/partition", "1\n"),
+    ("sys/block/sda/sda1/start", "2048\n"),
+    ("sys/block/sda/sda1/size", "32768\n"),
+    ("sys/block/sda/sda1/dev", "8:1\n"),
+    ("sys/block/sda/sda2/partition", "2\n"),
+    ("sys/block/sda/sda2/start", "34816\n"),
+    ("sys/block/sda/sda2/size", "32768\n"),
+    ("sys/block/sda/sda2/dev", "8:2\n"),
+    ("sys/block/dm-0/size", "20480\n"),
+    ("sys/block/dm-0/dev", "253:0\n"),
+    ("sys/block/dm-0/dm/name", "vg0-root\n"),
+    ("sys/block/dm-0/dm/uuid", "LVM-abcdef\n"),
+    ("sys/block/dm-0/slaves/sda2/x", ""),
+    ("sys/block/md0/size", "2048\n"),
+    ("sys/block/md0/md/level", "raid1\n"),
+    ("sys/block/sr0/size", "2048\n"),
+    ("sys/block/loop3/size", "0\n"),
+    ("sys/block/nvme0c0n1/size", "2048\n"),
+    ("sys/block/nvme0c0n1/hidden", "1\n"),
+    (
+        "proc/self/mountinfo",
+        "22 1 253:0 / / rw,relatime shared:1 - xfs /dev/mapper/vg0-root rw,attr2\n23 22 8:1 / /boot/my\\040efi rw - vfat /dev/sda1 ro\n24 22 253:0 /var/lib /srv/bound rw - xfs /dev/mapper/vg0-root rw\n25 22 0:5 / /run rw - tmpfs tmpfs rw\n",
+    ),
+    (
+        "proc/swaps",
+        "Filename Type Size Used Priority\n/swapfile file 2048 0 -2\n/dev/zram0 partition 99 0 5\n",
+    ),
+    (
+        "etc/fstab",
+        "# a comment\n/dev/mapper/vg0-root / xfs defaults 0 0\n/dev/sda1 /boot/my\\040efi vfat umask=0077 0 1\nUUID=77 /data ext4 dax 0 2\n/dev/sda5 none swap sw 0 0\ntmpfs /tmp tmpfs x 0 0\n",
+    ),
+];
+
 #[test]
 fn a_stack_is_read_from_the_disk_to_the_mount() {
     let root = tempfile::tempdir().unwrap();
@@ -63,46 +103,7 @@ fn a_stack_is_read_from_the_disk_to_the_mount() {
         .unwrap()
         .write_all_at(&sector, 0)
         .unwrap();
-    write(
-        root,
-        &[
-            ("sys/block/sda/size", "131072\n"),
-            ("sys/block/sda/dev", "8:0\n"),
-            ("sys/block/sda/device/vendor", "ATA     \n"),
-            ("sys/block/sda/device/model", "Samsung SSD\n"),
-            ("sys/block/sda/sda1/partition", "1\n"),
-            ("sys/block/sda/sda1/start", "2048\n"),
-            ("sys/block/sda/sda1/size", "32768\n"),
-            ("sys/block/sda/sda1/dev", "8:1\n"),
-            ("sys/block/sda/sda2/partition", "2\n"),
-            ("sys/block/sda/sda2/start", "34816\n"),
-            ("sys/block/sda/sda2/size", "32768\n"),
-            ("sys/block/sda/sda2/dev", "8:2\n"),
-            ("sys/block/dm-0/size", "20480\n"),
-            ("sys/block/dm-0/dev", "253:0\n"),
-            ("sys/block/dm-0/dm/name", "vg0-root\n"),
-            ("sys/block/dm-0/dm/uuid", "LVM-abcdef\n"),
-            ("sys/block/dm-0/slaves/sda2/x", ""),
-            ("sys/block/md0/size", "2048\n"),
-            ("sys/block/md0/md/level", "raid1\n"),
-            ("sys/block/sr0/size", "2048\n"),
-            ("sys/block/loop3/size", "0\n"),
-            ("sys/block/nvme0c0n1/size", "2048\n"),
-            ("sys/block/nvme0c0n1/hidden", "1\n"),
-            (
-                "proc/self/mountinfo",
-                "22 1 253:0 / / rw,relatime shared:1 - xfs /dev/mapper/vg0-root rw,attr2\n23 22 8:1 / /boot/my\\040efi rw - vfat /dev/sda1 ro\n24 22 253:0 /var/lib /srv/bound rw - xfs /dev/mapper/vg0-root rw\n25 22 0:5 / /run rw - tmpfs tmpfs rw\n",
-            ),
-            (
-                "proc/swaps",
-                "Filename Type Size Used Priority\n/swapfile file 2048 0 -2\n/dev/zram0 partition 99 0 5\n",
-            ),
-            (
-                "etc/fstab",
-                "# a comment\n/dev/mapper/vg0-root / xfs defaults 0 0\n/dev/sda1 /boot/my\\040efi vfat umask=0077 0 1\nUUID=77 /data ext4 dax 0 2\n/dev/sda5 none swap sw 0 0\ntmpfs /tmp tmpfs x 0 0\n",
-            ),
-        ],
-    );
+    write(root, STACK);
     let storage = read(&Tree::new(root), None);
     let names: Vec<&str> = storage.devices.iter().map(|device| &*device.name).collect();
     assert_eq!(names, ["dm-0", "md0", "sda", "sda1", "sda2"]);

@@ -16,6 +16,18 @@ use super::{UNKNOWN, or_unknown, plural};
 /// Names of services on a line.
 const LINE_WIDTH: usize = 100;
 
+/// Model of its processors.
+pub fn processor(inventory: &Inventory) -> Option<Piece> {
+    let model = &inventory.machine.processor;
+    (!model.is_empty()).then(|| model.into())
+}
+
+/// What programs on it know it by.
+pub fn machine_id(inventory: &Inventory) -> Option<Piece> {
+    let id = &inventory.machine.id;
+    (!id.is_empty()).then(|| id.into())
+}
+
 /// How it starts.
 pub fn firmware(inventory: &Inventory) -> Option<Piece> {
     let firmware = match inventory.machine.firmware? {

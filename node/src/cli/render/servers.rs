@@ -65,19 +65,7 @@ pub fn page(server: &ServerView, look: &Look) -> String {
     let address = planned.and_then(|planned| planned.address.as_ref());
     let note = planned.and_then(|planned| planned.note.as_ref());
     let Some(reported_at) = &server.reported_at else {
-        let mut page = Page::new(look);
-        page.labelled([
-            ("name", Some((&server.name).into())),
-            ("id", Some((&server.id).into())),
-            ("planned", whereabouts),
-            ("address", address.map(Into::into)),
-            ("note", note.map(Into::into)),
-            ("limit", limits::line(&server.limits)),
-        ]);
-        page.space().line(
-            "no agent of this name has reported; make one with `dunlin invite create --role agent --name NAME` and `dunlin join -` on the server",
-        );
-        return page.finish();
+        return planned_page(server, look);
     };
     let report = format!("{reported_at} ({})", age(reported_at, look.now_secs));
     let hardware = format!(
@@ -85,6 +73,7 @@ pub fn page(server: &ServerView, look: &Look) -> String {
         plural(server.cpus as usize, "processor", "processors"),
         size(server.memory_bytes)
     );
+    let known = server.inventory.as_ref();
     let mut page = Page::new(look);
     page.labelled([
         ("name", Some((&server.name).into())),
@@ -92,16 +81,12 @@ pub fn page(server: &ServerView, look: &Look) -> String {
         ("host", Some((&server.hostname).into())),
         ("system", Some((&server.os).into())),
         ("kernel", Some((&server.kernel).into())),
-        ("machine", Some((&server.machine).into())),
+        ("machine", Some(or_unknown(Some(&server.machine)))),
         ("hardware", Some(hardware.into())),
-        (
-            "firmware",
-            server.inventory.as_ref().and_then(inventory::firmware),
-        ),
-        (
-            "time zone",
-            server.inventory.as_ref().and_then(inventory::clock),
-        ),
+        ("processor", known.and_then(inventory::processor)),
+        ("firmware", known.and_then(inventory::firmware)),
+        ("machine id", known.and_then(inventory::machine_id)),
+        ("time zone", known.and_then(inventory::clock)),
         ("link", Some(connection(server.connected, false))),
         ("report", Some(report.into())),
         ("planned", whereabouts),
@@ -125,6 +110,27 @@ pub fn page(server: &ServerView, look: &Look) -> String {
         inventory::sections(found, &mut page);
     }
     inventory::readiness(server, &mut page);
+    page.finish()
+}
+
+/// One source that is only planned.
+fn planned_page(server: &ServerView, look: &Look) -> String {
+    let planned = server.planned.as_ref();
+    let whereabouts = planned.map(|planned| whereabouts(planned).into());
+    let address = planned.and_then(|planned| planned.address.as_ref());
+    let note = planned.and_then(|planned| planned.note.as_ref());
+    let mut page = Page::new(look);
+    page.labelled([
+        ("name", Some((&server.name).into())),
+        ("id", Some((&server.id).into())),
+        ("planned", whereabouts),
+        ("address", address.map(Into::into)),
+        ("note", note.map(Into::into)),
+        ("limit", limits::line(&server.limits)),
+    ]);
+    page.space().line(
+        "no agent of this name has reported; make one with `dunlin invite create --role agent --name NAME` and `dunlin join -` on the server",
+    );
     page.finish()
 }
 

@@ -10,9 +10,11 @@
 mod admission;
 mod chunk;
 pub mod conflicts;
+mod cut;
 pub mod document;
 pub mod edit;
 pub mod evidence;
+pub mod inventory;
 pub mod limit;
 pub mod log;
 mod parked;
@@ -31,6 +33,7 @@ pub use document::{
 };
 pub use edit::{Edit, EditError};
 pub use evidence::{Evidence, Forked, PairOutcome};
+pub use inventory::Inventory;
 pub use limit::{MinuteOfWeek, Rate, Timetable};
 pub use log::SignedChange;
 pub use plan::{
@@ -38,7 +41,7 @@ pub use plan::{
     Plan, Point, Problem, ServerPlan, Side,
 };
 pub use report::{
-    Event, Inventory, JobReport, JobRole, Level, PassRead, PassSummary, ProviderInfo, Report,
-    Stage, TargetState, TargetVolume, VolumeInfo, VolumeKind,
+    Event, JobReport, JobRole, Level, PassRead, PassSummary, ProviderInfo, Report, Stage,
+    TargetState, TargetVolume, VolumeInfo, VolumeKind,
 };
 pub use reports::{ReportFork, ReportOutcome, ReportRefusal, Reports};

@@ -4,6 +4,8 @@
 //! Not here: collecting reports and choosing the newest (`reports`), and the full
 //! event log, which stays at its node.
 
+use crate::cut::Cut;
+use crate::inventory::Inventory;
 use codec::Wire;
 use keys::lease::Renewal;
 use keys::{Domain, Epoch, Identity, MigrationId, NodeId, Pulse, Signed, UnixSecs, VolumeId};
@@ -99,21 +101,6 @@ pub struct ProviderInfo {
     pub free_bytes: Option<u64>,
     /// Why it cannot be used now.
     pub problem: Option<String>,
-}
-
-/// The machine that a node runs on.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Inventory {
-    /// Operating system and its version.
-    pub os: String,
-    /// Kernel release.
-    pub kernel: String,
-    /// Processors.
-    pub cpus: u32,
-    /// Memory in bytes.
-    pub memory_bytes: u64,
-    /// Make and model, or the kind of virtual machine.
-    pub machine: String,
 }
 
 /// A volume that an agent offers.
@@ -380,12 +367,9 @@ impl Report {
     }
 
     fn cut(&mut self) {
-        let mut cut = Cut { any: false };
+        let mut cut = Cut::default();
         cut.field(&mut self.hostname);
         cut.field(&mut self.program_version);
-        cut.field(&mut self.inventory.os);
-        cut.field(&mut self.inventory.kernel);
-        cut.field(&mut self.inventory.machine);
         cut.list(&mut self.listen, MAX_LISTEN);
         cut.list(&mut self.providers, MAX_PROVIDERS);
         cut.list(&mut self.volumes, MAX_VOLUMES);
@@ -422,6 +406,7 @@ impl Report {
             cut.field(&mut event.kind);
             cut.text(&mut event.text);
         }
+        self.inventory.cut();
         self.truncated |= cut.any;
     }
 
@@ -460,23 +445,7 @@ impl Report {
     }
 }
 
-/// Cuts texts and lists, and notes whether anything was lost.
-struct Cut {
-    any: bool,
-}
-
 impl Cut {
-    fn list<T>(&mut self, list: &mut Vec<T>, limit: usize) {
-        self.any |= list.len() > limit;
-        list.truncate(limit);
-    }
-
-    fn oldest<T>(&mut self, list: &mut Vec<T>, limit: usize) {
-        let excess = list.len().saturating_sub(limit);
-        self.any |= excess > 0;
-        list.drain(..excess);
-    }
-
     /// As many whole renewals as have room.
     fn renewals(&mut self, renewals: &mut Vec<Renewal>) {
         let mut pairs = 0;
@@ -494,16 +463,5 @@ impl Cut {
 
     fn text(&mut self, text: &mut String) {
         self.shorten(text, MAX_TEXT);
-    }
-
-    fn shorten(&mut self, text: &mut String, limit: usize) {
-        if text.len() > limit {
-            self.any = true;
-            let end = (0..=limit)
-                .rev()
-                .find(|at| text.is_char_boundary(*at))
-                .expect("0 is a boundary of every text");
-            text.truncate(end);
-        }
     }
 }

@@ -12,7 +12,7 @@ mod roles;
 #[cfg(test)]
 mod tests;
 
-use crate::api::model::{CheckState, CheckView, DoctorView, NodeView};
+use crate::api::model::{CheckState, CheckView, DoctorView, FindingView, NodeView};
 use crate::hooks::Folder;
 use crdt::Hook;
 use libp2p::Multiaddr;
@@ -66,6 +66,8 @@ pub struct Facts {
     pub others: Vec<NodeView>,
     /// Disks that it offers.
     pub sources: Vec<Disk>,
+    /// What keeps this machine's copy from doing its work, where it is an agent's.
+    pub blockers: Vec<FindingView>,
     /// Copies that it holds.
     pub copies: Vec<Disk>,
     /// None where it is stopped.

@@ -25,6 +25,7 @@ mod repeats;
 mod report;
 mod saving;
 mod speed;
+mod stocktaking;
 mod superseded;
 
 pub use crate::clock::wall_clock;
@@ -88,6 +89,8 @@ pub(crate) enum Message {
     Received(JobId, u64, ReceiveEvent),
     /// A cloud call ended.
     Cloud(roles::provisioner::Input),
+    /// The machine was read.
+    StockTaken(Box<(inventory::Reader, crdt::Inventory)>),
     /// From a run of hooks.
     Hooks(roles::hooks::At, hooks::News),
 }
@@ -206,7 +209,7 @@ pub struct Engine {
     boot: Boot,
     leases: Leases,
     vouching: Vouching,
-    inventory: crdt::Inventory,
+    stocktaking: stocktaking::Stocktaking,
     saving: Option<tokio::task::JoinHandle<()>>,
     /// Ends what reads for long.
     closing: Arc<AtomicBool>,
@@ -257,6 +260,7 @@ impl Engine {
             binding: crate::machine::bound(parts.dir.path()),
             identity: parts.identity,
             replica: parts.replica,
+            stocktaking: stocktaking::Stocktaking::new(parts.dir.path()),
             dir: parts.dir,
             config: parts.config,
             providers: parts.providers,
@@ -293,7 +297,6 @@ impl Engine {
             boot,
             leases,
             vouching: Vouching::default(),
-            inventory: crate::inventory::read(),
             saving: None,
             closing: Arc::default(),
             fatal: None,
@@ -303,6 +306,7 @@ impl Engine {
         };
         engine.restore_agents()?;
         engine.measure_volumes();
+        engine.take_up_inventory();
         Ok((engine, net_events, messages))
     }
 
@@ -399,6 +403,7 @@ impl Engine {
             Message::SpeedAnswered(from, ended) => self.speed_answered(from, &ended),
             Message::Received(job, session, event) => self.received(job, session, event),
             Message::Cloud(input) => self.cloud_answered(input),
+            Message::StockTaken(taken) => self.stock_taken(taken.0, taken.1),
             Message::Hooks(at, news) => self.hooks_told(at, news),
         }
     }
@@ -414,6 +419,7 @@ impl Engine {
         self.settle_pace();
         self.sample_progress();
         self.watch_sessions();
+        self.take_stock_if_due();
         self.publish_if_due();
         self.save_document_if_due();
     }

@@ -59,7 +59,7 @@ fn fresh_identity() -> anyhow::Result<Identity> {
 
 /// This machine's host name as a node's name.
 pub fn host_name() -> Name {
-    let host = crate::inventory::hostname();
+    let host = inventory::hostname(&inventory::Tree::new("/"));
     let kept: String = host
         .chars()
         .filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c))

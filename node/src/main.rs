@@ -16,7 +16,6 @@ mod engine;
 mod guard;
 mod hooks;
 mod hours;
-mod inventory;
 mod local;
 mod machine;
 mod metrics;

@@ -31,7 +31,7 @@ use crate::{JobId, Now};
 use blocks::RefusalCode;
 use codec::Wire;
 use crdt::plan::{Desired, Point};
-use crdt::report::{PassSummary, Stage};
+use crdt::report::{PassRead, PassSummary, Stage};
 use hold::Hold;
 use interval::Interval;
 use keys::{Denied, Epoch, NodeId, Permit, SendBlocks, Signed};
@@ -137,6 +137,8 @@ pub enum Input {
         summary: PassSummary,
         /// Nothing that was written before it began can turn up later as not read.
         is_final: bool,
+        /// The next one reads what was written since this one began, and no more.
+        is_followed: bool,
     },
     /// Both ends have stated the same root.
     Finished(Finished),
@@ -315,7 +317,11 @@ impl Agent {
                     out.push(Action::Store(self.record.clone()));
                 }
             }
-            Input::PassDone { summary, is_final } => self.pass_done(now, summary, is_final, out),
+            Input::PassDone {
+                summary,
+                is_final,
+                is_followed,
+            } => self.pass_done(now, summary, (is_final, is_followed), out),
             Input::Finished(finished) => self.finished(finished, out),
             Input::Refused(code) => {
                 let text = format!(
@@ -421,7 +427,7 @@ impl Agent {
         &mut self,
         now: Now,
         mut summary: PassSummary,
-        is_final: bool,
+        (is_final, is_followed): (bool, bool),
         out: &mut Vec<Action>,
     ) {
         let Phase::Passing { for_cutover, .. } = self.phase else {
@@ -433,7 +439,11 @@ impl Agent {
         self.moving.progressed();
         self.record.moves = 0;
         let clean = summary.blocks == 0;
-        let rest = MIN_REST_MILLIS.max(summary.millis);
+        // What this one cost says what the next will, unless that has much less to read.
+        let rest = match (summary.read, is_followed) {
+            (PassRead::Whole, true) => MIN_REST_MILLIS,
+            _ => MIN_REST_MILLIS.max(summary.millis),
+        };
         let is_first = self.record.passes.is_empty();
         if is_first || !clean || for_cutover {
             let text = format!(

@@ -304,8 +304,12 @@ impl Node {
                     since_millis: None,
                     read: PassRead::Whole,
                 };
-                let is_final = true;
-                self.agent_input(ctx, job, agent::Input::PassDone { summary, is_final })?;
+                let done = agent::Input::PassDone {
+                    summary,
+                    is_final: true,
+                    is_followed: false,
+                };
+                self.agent_input(ctx, job, done)?;
             }
             Output::Done {
                 root,

@@ -8,6 +8,7 @@ mod aligned;
 mod changed;
 mod courtesy;
 mod device_io;
+pub mod freeze;
 mod index;
 mod intents;
 mod kernel;

@@ -41,6 +41,19 @@ impl Shown {
     }
 }
 
+/// The numbers of the device that is shown there.
+///
+/// # Errors
+/// Where none is.
+pub(crate) fn number_of(shown: &Path) -> io::Result<(u32, u32)> {
+    let file = shown.join("dev");
+    let text = fs::read_to_string(&file)?;
+    let numbers = text.trim().split_once(':');
+    let parsed =
+        numbers.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+    parsed.ok_or_else(|| io::Error::other(format!("{} has no number of a device", file.display())))
+}
+
 /// Whether what a disk does is not counted. Not every one can be asked.
 pub(crate) fn is_counting_off(disk: &Path) -> bool {
     let iostats = fs::read_to_string(disk.join("queue/iostats"));

@@ -16,11 +16,15 @@
 //! Not here: what a pass reads because of it.
 
 mod assembler;
+#[cfg(test)]
+mod cost;
 mod disk;
 mod format;
 mod kernel;
 mod layout;
 mod program;
+#[cfg(test)]
+mod runs;
 #[cfg(test)]
 mod tests;
 

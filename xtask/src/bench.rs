@@ -8,6 +8,7 @@ mod guard;
 mod link;
 mod mesh;
 mod running;
+mod track;
 mod transfer;
 
 use anyhow::Result;
@@ -19,6 +20,7 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Option<Result<bool>> {
     match arguments {
         ["document"] => Some(document::run(root, "1000", "100000")),
         ["document", nodes, servers] => Some(document::run(root, nodes, servers)),
+        ["track", rest @ ..] => track::run(root, rest),
         ["transfer", rest @ ..] => Some(transfer::Transfer::read(rest)?.run(root)),
         ["mesh", rest @ ..] => Some(mesh::Mesh::read(rest)?.run(root)),
         // An end of a plain connection that `transfer` measures; each is a process.

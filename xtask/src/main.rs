@@ -3,6 +3,7 @@
 
 mod bench;
 mod ci;
+mod e2e;
 mod manifest;
 mod source;
 mod tidy;
@@ -30,6 +31,11 @@ commands:
          a disk to another place, beside nbdcopy over TLS, dd and rsync over ssh:
          dense, sparse, update, update-small, dirty, references, link (with a round trip
          of 100 ms; as root), huge, hashing; and scale, where it is asked for
+  bench track [--rounds 7] [--seconds 5]
+         what following writes costs who writes: fio on a loop device, as root
+  e2e tracked [--runs 100] [--seed N]
+         copies of disks that are written to, by what is marked alone, each frozen at its
+         end and compared byte for byte; as root
 ";
 
 fn main() -> ExitCode {
@@ -40,6 +46,13 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(root()),
         ["bench", rest @ ..] => match bench::run(root(), rest) {
             Some(measured) => measured,
+            None => {
+                eprint!("{USAGE}");
+                return ExitCode::from(2);
+            }
+        },
+        ["e2e", rest @ ..] => match e2e::run(root(), rest) {
+            Some(ended) => ended,
             None => {
                 eprint!("{USAGE}");
                 return ExitCode::from(2);

@@ -386,6 +386,25 @@ pub struct ServerView {
     /// not known there; none where it had nothing to warn of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_warning: Option<String>,
+    /// All that is known of its machine, where one source is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<crdt::Inventory>,
+    /// What stands in the way of moving it, where one source is asked for; worst first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<FindingView>,
+}
+
+/// Something that stands in the way of moving a source, or wants a look before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FindingView {
+    /// `blocker`, `warning` or `note`.
+    pub level: String,
+    /// What it is about, e.g. `sda2`.
+    pub subject: String,
+    /// What is so, and what follows.
+    pub what: String,
+    /// What to do about it.
+    pub todo: String,
 }
 
 /// A source disk.

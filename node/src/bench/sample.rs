@@ -2,7 +2,7 @@
 //! a report, and a plan of servers.
 
 use super::{at, keep};
-use crdt::{Event, Inventory, Level, Report, ServerPlan, VolumeInfo, VolumeKind};
+use crdt::{Event, Level, Report, ServerPlan, VolumeInfo, VolumeKind};
 use keys::invite::Token;
 use keys::statement::Invite;
 use keys::{
@@ -201,13 +201,11 @@ fn report(number: u32, id: NodeId) -> Report {
         format!("/ip4/10.1.{}.{host}/tcp/7432", number >> 8),
         format!("/ip4/10.1.{}.{host}/udp/7432/quic-v1", number >> 8),
     ];
-    report.inventory = Inventory {
-        os: "Debian GNU/Linux 12 (bookworm)".into(),
-        kernel: "6.1.0-18-amd64".into(),
-        cpus: 8,
-        memory_bytes: 16 << 30,
-        machine: "PowerEdge R640".into(),
-    };
+    report.inventory.system.name = "Debian GNU/Linux 12 (bookworm)".into();
+    report.inventory.system.kernel = "6.1.0-18-amd64".into();
+    report.inventory.machine.cpus = 8;
+    report.inventory.machine.memory_bytes = 16 << 30;
+    report.inventory.machine.model = "PowerEdge R640".into();
     let volume = |disk: u8| VolumeInfo {
         id: VolumeId([disk; 16]),
         name: format!("disk-{disk}"),

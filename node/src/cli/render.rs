@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod events;
 pub mod forecast;
 pub mod hooks;
+mod inventory;
 pub mod invites;
 pub mod limits;
 pub mod migrations;

@@ -27,6 +27,11 @@ pub(super) fn checks(facts: &Facts) -> Vec<CheckView> {
         }
         let sources = facts.sources.iter();
         checks.extend(sources.map(|disk| on(&disk.name, source(disk))));
+        let blockers = facts.blockers.iter();
+        checks.extend(blockers.map(|found| {
+            let check = warning("readiness", &found.what, &found.todo);
+            on(&found.subject, check)
+        }));
     }
     if has("replicator") {
         checks.push(place_of_copies(&facts.folder.join("copies")));

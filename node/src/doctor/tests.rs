@@ -53,6 +53,7 @@ fn sound(roles: &[&str]) -> Facts {
         }),
         others,
         sources: vec![],
+        blockers: vec![],
         copies: vec![],
     }
 }
@@ -187,6 +188,19 @@ fn disk(folder: &TempDir, name: &str, length: u64) -> Disk {
         path,
         length,
     }
+}
+
+#[test]
+fn what_keeps_a_copy_from_its_work_is_a_warning_at_its_agent() {
+    let mut facts = sound(&["agent"]);
+    facts.blockers = vec![crate::api::model::FindingView {
+        level: "blocker".into(),
+        subject: "/boot".into(),
+        what: "its disk is not offered".into(),
+        todo: "offer it".into(),
+    }];
+    let found = state(&facts, "readiness", Some("/boot"));
+    assert_eq!(found, CheckState::Warning);
 }
 
 #[test]

@@ -486,6 +486,7 @@ impl Engine {
             SendEvent::PassDone { summary, reading } => Input::PassDone {
                 summary,
                 is_final: reading.is_final,
+                is_followed: reading.is_followed,
             },
             SendEvent::Finished { root, proof, .. } => match self.finish(job, root, &proof) {
                 Ok(Some(finished)) => Input::Finished(finished),

@@ -102,6 +102,7 @@ pub fn facts(state: &State<'_>, folder: std::path::PathBuf) -> Result<Facts, Cal
         mesh_name: status.mesh_name,
         others,
         sources: sources.collect(),
+        blockers: state.blockers(),
         copies: vec![],
         live: None,
     })

@@ -60,11 +60,11 @@ impl Engine {
         self.report.rested_millis = now.mono_millis + MIN_GAP_MILLIS;
         let Some(me) = self.replica.me() else { return };
         let mut report = Report::new(me, 0, now.wall);
-        report.hostname = crate::inventory::hostname();
+        report.hostname = inventory::hostname(&inventory::Tree::new("/"));
         report.program_version = env!("CARGO_PKG_VERSION").into();
         report.listen = self.reachable();
         report.providers = self.provider_infos();
-        report.inventory = self.inventory.clone();
+        report.inventory = self.stocktaking.known.clone();
         report.volumes = self.volume_infos();
         report.jobs = self.job_reports();
         report.let_go = self.let_go();

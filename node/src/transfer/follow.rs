@@ -108,8 +108,10 @@ pub struct Reading {
     pub read: PassRead,
     /// Why it reads all, where it could do with less.
     pub whole_because: Option<String>,
-    /// See [`Collected::is_final`]; a pass over all that was not followed is.
+    /// See [`Collected::is_final`]; a pass over all is.
     pub is_final: bool,
+    /// The next one reads what was written since this one began, and no more.
+    pub is_followed: bool,
 }
 
 /// The tracker of a session, if it has one.
@@ -191,6 +193,7 @@ impl Following {
                     read,
                     // What is read after it was asked is in the pass in any case.
                     is_final: is_final || read == PassRead::Whole,
+                    is_followed: true,
                     whole_because,
                 }
             }
@@ -200,6 +203,7 @@ impl Following {
                     read: PassRead::Whole,
                     whole_because: Some(why),
                     is_final: true,
+                    is_followed: false,
                 }
             }
         }

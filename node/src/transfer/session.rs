@@ -168,6 +168,7 @@ impl Session {
                 read: PassRead::Whole,
                 whole_because: None,
                 is_final: true,
+                is_followed: false,
             },
             waiting: VecDeque::new(),
             is_ready: false,

@@ -3,8 +3,9 @@
 use super::lookup::{LookupError, find_member, find_server};
 use super::plan::planned_server;
 use super::{State, limits};
-use crate::api::model::{InviteView, NodeView, RevokedView, ServerView, VolumeView};
+use crate::api::model::{FindingView, InviteView, NodeView, RevokedView, ServerView, VolumeView};
 use crdt::{JobRole, Report, ServerPlan, VolumeInfo, VolumeKind};
+use inventory::readiness;
 use keys::{Member, Role, Roles, Scope, Standing, Statement};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -198,6 +199,9 @@ impl State<'_> {
             Some(ServerView {
                 limits: self.limits_of_server(&member.id),
                 limit_warning: limits::warned_of(&report.events),
+                inventory: (report.inventory != crdt::Inventory::default())
+                    .then(|| report.inventory.clone()),
+                findings: findings(report),
                 ..server
             })
         });
@@ -209,16 +213,19 @@ impl State<'_> {
 
     fn server(&self, member: &Member, report: &Report, plan: Option<&ServerPlan>) -> ServerView {
         let this_node = self.me() == Some(member.id);
+        let machine = &report.inventory.machine;
         ServerView {
             id: member.id.to_string(),
             name: member.name.to_string(),
             planned: plan.map(planned_server),
             hostname: report.hostname.clone(),
-            os: report.inventory.os.clone(),
-            kernel: report.inventory.kernel.clone(),
-            cpus: report.inventory.cpus,
-            memory_bytes: report.inventory.memory_bytes,
-            machine: report.inventory.machine.clone(),
+            os: report.inventory.system.name.clone(),
+            kernel: report.inventory.system.kernel.clone(),
+            cpus: machine.cpus,
+            memory_bytes: machine.memory_bytes,
+            machine: format!("{} {}", machine.vendor, machine.model)
+                .trim()
+                .to_owned(),
             connected: self
                 .connected
                 .map(|connected| this_node || connected.contains(&member.key)),
@@ -233,7 +240,17 @@ impl State<'_> {
                 .collect(),
             limits: vec![],
             limit_warning: None,
+            inventory: None,
+            findings: vec![],
         }
+    }
+
+    /// What keeps this node's machine from being moved, by its own report.
+    pub fn blockers(&self) -> Vec<FindingView> {
+        let report = self.me().and_then(|me| self.replica.reports().get(&me));
+        let mut found = report.map(findings).unwrap_or_default();
+        found.retain(|finding| finding.level == "blocker");
+        found
     }
 
     /// Disks that this node offers.
@@ -267,7 +284,29 @@ fn planned_alone(plan: &ServerPlan) -> ServerView {
         disks: vec![],
         limits: vec![],
         limit_warning: None,
+        inventory: None,
+        findings: vec![],
     }
+}
+
+/// What stands in the way of moving a machine with the disks that it offers.
+fn findings(report: &Report) -> Vec<FindingView> {
+    let devices = report.volumes.iter();
+    let devices = devices.filter(|volume| volume.kind == VolumeKind::Device);
+    let devices: Vec<&str> = devices.map(|volume| &*volume.path).collect();
+    let found = readiness::findings(&report.inventory, &devices);
+    let view = |finding: readiness::Finding| FindingView {
+        level: match finding.level {
+            readiness::Level::Blocker => "blocker",
+            readiness::Level::Warning => "warning",
+            readiness::Level::Note => "note",
+        }
+        .into(),
+        subject: finding.subject,
+        what: finding.what,
+        todo: finding.todo,
+    };
+    found.into_iter().map(view).collect()
 }
 
 /// A disk as the API shows it.

@@ -79,21 +79,29 @@ impl Bench {
     }
 
     fn pass_ended(&mut self, blocks: u64, is_final: bool) -> Vec<Action> {
-        let pass = self
-            .agent
-            .record()
-            .passes
-            .last()
-            .map_or(1, |last| last.pass + 1);
         let summary = PassSummary {
-            pass,
             blocks,
             bytes_sent: blocks * 65_536,
+            ..self.summary()
+        };
+        self.input(Input::PassDone {
+            summary,
+            is_final,
+            is_followed: true,
+        })
+    }
+
+    /// Of the pass that runs.
+    fn summary(&self) -> PassSummary {
+        let passes = &self.agent.record().passes;
+        PassSummary {
+            pass: passes.last().map_or(1, |last| last.pass + 1),
+            blocks: 0,
+            bytes_sent: 0,
             millis: 100,
             since_millis: None,
             read: PassRead::Tracked,
-        };
-        self.input(Input::PassDone { summary, is_final })
+        }
     }
 
     fn later(&mut self, millis: u64) -> Vec<Action> {
@@ -184,6 +192,57 @@ fn passes_follow_one_another_with_a_rest() {
             whole: false
         }]
     ));
+}
+
+#[test]
+fn after_a_long_pass_it_rests_as_long_unless_the_next_has_only_to_read_what_was_written() {
+    let rests = |read, is_followed| {
+        let mut bench = Bench::passing();
+        let summary = PassSummary {
+            millis: 60_000,
+            read,
+            ..bench.summary()
+        };
+        bench.input(Input::PassDone {
+            summary,
+            is_final: true,
+            is_followed,
+        });
+        bench.agent.deadline_millis().unwrap() - bench.now.mono_millis
+    };
+    assert_eq!(rests(PassRead::Whole, false), 60_000);
+    assert_eq!(rests(PassRead::Whole, true), MIN_REST_MILLIS);
+    assert_eq!(rests(PassRead::Tracked, true), 60_000);
+}
+
+#[test]
+fn a_cutover_waits_for_a_pass_after_which_nothing_can_turn_up_as_missing() {
+    let mut bench = Bench::passing();
+    bench.pass_done(4);
+    bench.world.want(Desired::Cutover { prove_full: false });
+    bench.facts();
+    assert_eq!(
+        names(&bench.pass_ended(0, false)),
+        ["pass-done", "store", "pass"]
+    );
+    assert_eq!(
+        names(&bench.pass_ended(0, true)),
+        ["pass-done", "store", "finish"]
+    );
+}
+
+#[test]
+fn a_cutover_that_is_to_prove_it_compares_the_whole_source() {
+    for prove_full in [false, true] {
+        let mut bench = Bench::passing();
+        bench.pass_done(4);
+        bench.world.want(Desired::Cutover { prove_full });
+        let out = bench.facts();
+        let Some(Action::BeginPass { whole, .. }) = out.last() else {
+            panic!("{out:?}");
+        };
+        assert_eq!(*whole, prove_full);
+    }
 }
 
 #[test]

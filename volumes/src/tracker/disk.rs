@@ -98,10 +98,7 @@ impl Disk {
     }
 
     fn shown(shown: PathBuf) -> io::Result<Self> {
-        let numbers = fs::read_to_string(shown.join("dev"))?;
-        let numbers = numbers.trim().split_once(':');
-        let parsed = numbers.and_then(|(a, b)| Some((a.parse::<u32>().ok()?, b.parse().ok()?)));
-        let (major, minor): (u32, u32) = parsed.ok_or_else(|| no_number(&shown.join("dev")))?;
+        let (major, minor) = sysfs::number_of(&shown)?;
         let segments = number_in(&shown.join("queue/max_discard_segments")).unwrap_or(1);
         Ok(Self {
             // As events have it: `MKDEV` of linux/kdev_t.h.

@@ -15,7 +15,7 @@ use blocks::{BlockIndex, DirtySet, Geometry};
 use tempfile::TempDir;
 
 use super::*;
-use crate::loop_device::LoopDevice;
+use crate::loop_device::{LoopDevice, Partition};
 use crate::{AlignedBuf, SourceVolume};
 
 const MIB: u64 = 1 << 20;
@@ -36,7 +36,7 @@ struct Lab {
 }
 
 /// Whether the kernel lets us follow writes; says why not, for a test that then does nothing.
-fn may_follow() -> bool {
+pub(super) fn may_follow() -> bool {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: following writes needs root");
         return false;
@@ -291,37 +291,6 @@ fn discards_and_zeroes_are_marked_over_their_whole_length() {
     }
 }
 
-/// The first partition of a disk, for as long as it is there.
-struct Partition(PathBuf);
-
-impl Partition {
-    /// One of so many sectors; a word on stderr where there can be none.
-    fn add(disk: &Path, first: u64, sectors: u64) -> Option<Self> {
-        let partition = Self(disk.to_owned());
-        // A run that was killed leaves one, which stays with the number of the disk.
-        partition.delete();
-        let arguments = ["1", &first.to_string(), &sectors.to_string()];
-        let added = Command::new("addpart").arg(disk).args(arguments).output();
-        match added {
-            Ok(output) if output.status.success() => Some(partition),
-            failed => {
-                eprintln!("skipped: no partition can be added to a loop device here: {failed:?}");
-                None
-            }
-        }
-    }
-
-    fn delete(&self) {
-        let _ = Command::new("delpart").arg(&self.0).arg("1").output();
-    }
-}
-
-impl Drop for Partition {
-    fn drop(&mut self) {
-        self.delete();
-    }
-}
-
 #[test]
 fn a_partition_is_marked_where_it_lies_on_its_disk() {
     let Some(mut lab) = Lab::new(64) else {
@@ -329,11 +298,11 @@ fn a_partition_is_marked_where_it_lies_on_its_disk() {
     };
     // 10 MiB and a sector from the beginning, of 20 MiB.
     let begin = 10 * MIB + 512;
-    let Some(_partition) = Partition::add(lab.device.path(), begin / 512, 20 * MIB / 512) else {
+    let Some(partition) = Partition::add(lab.device.path(), begin / 512, 20 * MIB / 512) else {
         return;
     };
-    let name = format!("{}p1", lab.device.path().display());
-    let (part, bytes) = found(Path::new(&name));
+    let name = partition.path();
+    let (part, bytes) = found(&name);
     assert_eq!(bytes, begin..begin + 20 * MIB);
     // They are one disk, whichever is given.
     let (whole, _) = found(lab.device.path());

@@ -10,7 +10,8 @@ use crate::source::{self, Source};
 use crate::tree::Tree;
 
 /// The files that speak to the kernel and may hold `unsafe`.
-const UNSAFE_FILES: [&str; 3] = [
+const UNSAFE_FILES: [&str; 4] = [
+    "volumes/src/freeze/kernel.rs",
     "volumes/src/kernel.rs",
     "volumes/src/tracker/kernel.rs",
     "xtask/src/bench/link/tun.rs",

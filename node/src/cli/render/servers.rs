@@ -6,7 +6,7 @@ use crate::api::model::{PlannedServer, ServerView, VolumeView};
 use crate::cli::figures::{age, short_id, size};
 use crate::cli::page::{Look, Page, Table};
 
-use super::{UNKNOWN, connection, limits, or_unknown, plural};
+use super::{UNKNOWN, connection, inventory, limits, or_unknown, plural};
 
 /// All sources.
 pub fn list(servers: &[ServerView], look: &Look) -> String {
@@ -94,6 +94,14 @@ pub fn page(server: &ServerView, look: &Look) -> String {
         ("kernel", Some((&server.kernel).into())),
         ("machine", Some((&server.machine).into())),
         ("hardware", Some(hardware.into())),
+        (
+            "firmware",
+            server.inventory.as_ref().and_then(inventory::firmware),
+        ),
+        (
+            "time zone",
+            server.inventory.as_ref().and_then(inventory::clock),
+        ),
         ("link", Some(connection(server.connected, false))),
         ("report", Some(report.into())),
         ("planned", whereabouts),
@@ -113,6 +121,10 @@ pub fn page(server: &ServerView, look: &Look) -> String {
             }
         }
     }
+    if let Some(found) = &server.inventory {
+        inventory::sections(found, &mut page);
+    }
+    inventory::readiness(server, &mut page);
     page.finish()
 }
 

@@ -77,6 +77,8 @@ pub fn server() -> ServerView {
         disks: vec![disk()],
         limits: vec![],
         limit_warning: None,
+        inventory: None,
+        findings: vec![],
     }
 }
 

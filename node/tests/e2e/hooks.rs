@@ -32,36 +32,56 @@ fn put(folder: &std::path::Path, name: &str, text: &str) {
     fs::rename(draft, folder.join(name)).unwrap();
 }
 
-fn add(mesh: &Mesh, words: &[&str]) {
-    let add = ["migration", "hook", "add", "m"];
-    mesh.operator.run(&[&add[..], words].concat()).ok();
+/// A mesh whose agent and provisioner have folders of hooks, and a migration `m`.
+struct Hosts {
+    mesh: Mesh,
+    source: PathBuf,
+    provisioner: PathBuf,
+    disk: PathBuf,
+    /// Where scripts write that they ran.
+    done: PathBuf,
+}
+
+impl Hosts {
+    fn new(lab: &Lab) -> Self {
+        let mut mesh = lab.mesh_of_three();
+        let source = give_hooks(lab, &mut mesh.agent);
+        let provisioner = give_hooks(lab, &mut mesh.operator);
+        mesh.connected();
+        let disk = lab.disk("disk", 3, 1);
+        mesh.plan(&disk);
+        Self {
+            mesh,
+            source,
+            provisioner,
+            disk,
+            done: lab.path("done"),
+        }
+    }
+
+    fn add(&self, words: &[&str]) {
+        let add = ["migration", "hook", "add", "m"];
+        self.mesh.operator.run(&[&add[..], words].concat()).ok();
+    }
+
+    /// A script's line that notes what the shell makes of `what`.
+    fn note(&self, what: &str) -> String {
+        format!("echo \"{what}\" >>{}", self.done.display())
+    }
+
+    fn noted(&self) -> String {
+        fs::read_to_string(&self.done).unwrap_or_default()
+    }
 }
 
 #[test]
-fn hooks_hold_up_a_migration_until_they_succeed_and_follow_its_cutover_and_its_end() {
+fn hooks_hold_up_a_migration_until_they_succeed() {
     let lab = Lab::new();
-    let mut mesh = lab.mesh_of_three();
-    let source = give_hooks(&lab, &mut mesh.agent);
-    let provisioner = give_hooks(&lab, &mut mesh.operator);
-    mesh.connected();
-    let disk = lab.disk("disk", 3, 1);
-    mesh.plan(&disk);
-    let done = lab.path("done");
-    add(
-        &mesh,
-        &[
-            "before-replication",
-            "quiet",
-            "--env",
-            "HOOK_WORD=opensesame",
-        ],
-    );
-    add(&mesh, &["after-cutover", "after", "--on", "source"]);
-    add(&mesh, &["after-cutover", "after", "--on", "provisioner"]);
-    let listed = mesh.operator.run(&["migration", "hook", "list", "m"]).ok();
-    assert_eq!(listed.as_array().unwrap().len(), 3);
-    assert_eq!(listed[0]["on_failure"], "stop");
-    assert_eq!(listed[1]["on_failure"], "continue");
+    let hosts = Hosts::new(&lab);
+    let mesh = &hosts.mesh;
+    let word = ["--env", "HOOK_WORD=opensesame"];
+    hosts.add(&[&["before-replication", "quiet"], &word[..]].concat());
+    hosts.add(&["after-cutover", "after", "--on", "provisioner"]);
 
     // Scripts that are not there are told before anything begins, on both hosts.
     mesh.act("start");
@@ -78,25 +98,14 @@ fn hooks_hold_up_a_migration_until_they_succeed_and_follow_its_cutover_and_its_e
     assert!(doctor.stdout.contains("cannot be run"), "{doctor:?}");
 
     // One that fails stops what follows, and says why without what is secret.
-    let after = format!(
-        "echo \"$DUNLIN_POINT $DUNLIN_NODE $DUNLIN_DISKS\" >>{}",
-        done.display()
-    );
-    put(&source, "after", &after);
-    put(&provisioner, "after", &after);
-    put(
-        &source,
-        "quiet",
-        "echo \"$HOOK_WORD token=abc\"; echo the database is busy; exit 3",
-    );
+    let fails = "echo \"$HOOK_WORD token=abc\"; echo the database is busy; exit 3";
+    put(&hosts.source, "quiet", fails);
     let failed = mesh
         .agent
         .until_event("hook-failed", &["quiet", "status 3"]);
     let text = failed["text"].as_str().unwrap();
-    assert!(
-        text.contains("\n[redacted] token=[redacted]\nthe database is busy"),
-        "{text}"
-    );
+    let printed = "\n[redacted] token=[redacted]\nthe database is busy";
+    assert!(text.contains(printed), "{text}");
     mesh.until("the operator sees why", |view| {
         let detail = view["volumes"][0]["detail"].as_str().unwrap_or_default();
         detail.contains("the database is busy")
@@ -104,59 +113,71 @@ fn hooks_hold_up_a_migration_until_they_succeed_and_follow_its_cutover_and_its_e
     assert_eq!(count(&mesh.agent, "session-opened"), 0);
 
     // With the script mended it goes on, at once where an operator says so.
-    let quiet = format!("echo quiet >>{}", done.display());
-    put(&source, "quiet", &quiet);
+    put(&hosts.source, "quiet", &hosts.note("quiet"));
     mesh.act("pause");
     mesh.until_stage("paused");
     mesh.act("resume");
     mesh.until_passes(1);
+    assert_eq!(hosts.noted(), "quiet\n");
     mesh.operator
         .run(&["migration", "hook", "remove", "m", "1"])
         .fails(6, &["before-replication"]);
-    mesh.agent.stop();
-    mesh.agent.start();
-    mesh.connected();
-    let copy = mesh.cut_over(&disk);
-    let lines = || fs::read_to_string(&done).unwrap_or_default();
-    let expected = [
-        "quiet".to_owned(),
-        format!("after-cutover agent {}", disk.display()),
+}
+
+#[test]
+fn hooks_follow_the_cutover_on_both_sides_and_no_restart_runs_them_again() {
+    let lab = Lab::new();
+    let mut hosts = Hosts::new(&lab);
+    hosts.add(&["before-replication", "before"]);
+    hosts.add(&["after-cutover", "after"]);
+    hosts.add(&["after-cutover", "after", "--on", "provisioner"]);
+    let list = ["migration", "hook", "list", "m"];
+    let listed = hosts.mesh.operator.run(&list).ok();
+    assert_eq!(listed.as_array().unwrap().len(), 3);
+    assert_eq!(listed[0]["on_failure"], "stop");
+    assert_eq!(listed[1]["on_failure"], "continue");
+    put(&hosts.source, "before", &hosts.note("before"));
+    let after = hosts.note("$DUNLIN_POINT $DUNLIN_NODE $DUNLIN_DISKS");
+    put(&hosts.source, "after", &after);
+    put(&hosts.provisioner, "after", &after);
+    hosts.mesh.act("start");
+    hosts.mesh.until_passes(1);
+    hosts.mesh.agent.stop();
+    hosts.mesh.agent.start();
+    hosts.mesh.connected();
+    let copy = hosts.mesh.cut_over(&hosts.disk);
+    let mut expected = [
+        "before".to_owned(),
+        format!("after-cutover agent {}", hosts.disk.display()),
         format!("after-cutover operator {}", copy.display()),
     ];
+    expected.sort_unstable();
     eventually("all hooks ran once", || {
-        let lines = lines();
-        let mut lines: Vec<&str> = lines.lines().collect();
-        let first = lines.len().min(1);
-        lines[first..].sort_unstable();
+        let noted = hosts.noted();
+        let mut lines: Vec<&str> = noted.lines().collect();
+        lines.sort_unstable();
         (lines == expected).then_some(())
     });
-    for node in [&mesh.agent, &mesh.operator] {
+    for node in [&hosts.mesh.agent, &hosts.mesh.operator] {
         node.until_event("hook-done", &["after-cutover", "status 0"]);
     }
-    // Nor are they run again by nodes that start.
-    mesh.agent.stop();
-    mesh.agent.start();
-    mesh.operator.stop();
-    mesh.operator.start();
-    mesh.connected();
-    assert_eq!(lines().lines().count(), 3);
+    for node in [&mut hosts.mesh.agent, &mut hosts.mesh.operator] {
+        node.stop();
+        node.start();
+    }
+    hosts.mesh.connected();
+    assert_eq!(hosts.noted().lines().count(), 3);
 }
 
 #[test]
 fn a_deleted_migration_is_cleaned_up_once_the_hooks_before_that_have_passed() {
     let lab = Lab::new();
-    let mut mesh = lab.mesh_of_three();
-    let source = give_hooks(&lab, &mut mesh.agent);
-    let provisioner = give_hooks(&lab, &mut mesh.operator);
-    mesh.connected();
-    let disk = lab.disk("disk", 2, 2);
-    mesh.plan(&disk);
-    let done = lab.path("done");
-    let note = |what: &str| format!("echo {what} >>{}", done.display());
-    put(&source, "last", &note("source"));
-    put(&provisioner, "last", "exit 1");
-    add(&mesh, &["before-cleanup", "last"]);
-    add(&mesh, &["before-cleanup", "last", "--on", "provisioner"]);
+    let hosts = Hosts::new(&lab);
+    let mesh = &hosts.mesh;
+    put(&hosts.source, "last", &hosts.note("source"));
+    put(&hosts.provisioner, "last", "exit 1");
+    hosts.add(&["before-cleanup", "last"]);
+    hosts.add(&["before-cleanup", "last", "--on", "provisioner"]);
     mesh.act("start");
     let view = mesh.until_passes(1);
     let copy = PathBuf::from(view["volumes"][0]["target_path"].as_str().unwrap());
@@ -164,9 +185,9 @@ fn a_deleted_migration_is_cleaned_up_once_the_hooks_before_that_have_passed() {
     mesh.operator
         .until_event("hook-failed", &["before-cleanup"]);
     assert!(copy.exists(), "the copy was removed before its hook passed");
-    put(&provisioner, "last", &note("provisioner"));
+    put(&hosts.provisioner, "last", &hosts.note("provisioner"));
     eventually("the copy is removed", || (!copy.exists()).then_some(()));
-    assert_eq!(fs::read_to_string(&done).unwrap(), "source\nprovisioner\n");
+    assert_eq!(hosts.noted(), "source\nprovisioner\n");
 }
 
 #[test]

@@ -88,7 +88,7 @@ pub struct Machine {
     pub cpus: u32,
     /// Memory in bytes.
     pub memory_bytes: u64,
-    /// `/etc/machine-id`; empty where there is none.
+    /// Made of `/etc/machine-id`, which it does not tell; empty where there is none.
     pub id: String,
     /// Name of the time zone in the IANA database.
     pub timezone: Option<String>,

@@ -86,10 +86,18 @@ fn memory(meminfo: &str) -> u64 {
     kib.unwrap_or(0).saturating_mul(1024)
 }
 
+/// Made of the machine's id, which is nobody else's to know (machine-id(5)).
 fn machine_id(tree: &Tree) -> String {
     let id = tree.line("/etc/machine-id");
-    id.or_else(|| tree.line("/var/lib/dbus/machine-id"))
-        .unwrap_or_default()
+    let id = id.or_else(|| tree.line("/var/lib/dbus/machine-id"));
+    let id = id.filter(|id| !id.is_empty());
+    let hashed = id.map(|id| blake3::derive_key("dunlin 2026 machine id v1", id.as_bytes()));
+    hashed.map_or_else(String::new, |hash| {
+        hash[..16]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    })
 }
 
 /// By the link of `/etc/localtime`, and where that is a copy by what tools write beside it.

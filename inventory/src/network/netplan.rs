@@ -12,6 +12,10 @@ use crdt::inventory::{Configured, ConfiguredBy};
 const KINDS: [&str; 5] = ["ethernets", "bonds", "bridges", "vlans", "wifis"];
 /// Deeper ones are nobody's.
 const MAX_DEPTH: usize = 16;
+/// Words of a file that are taken in.
+const MAX_LEAVES: usize = 4_096;
+/// Bytes of a key: names of interfaces have 15 at most.
+const MAX_KEY: usize = 256;
 
 /// A word with the keys that lead to it; the items of a list have the same keys.
 type Leaf = (Vec<String>, String);
@@ -116,6 +120,9 @@ fn key_and_value(text: &str) -> Option<(String, &str)> {
         Some(at) => from + at,
         None => text.strip_suffix(':')?.len(),
     };
+    if bare > MAX_KEY {
+        return None;
+    }
     let value = text[bare + 1..].trim();
     let value = if value.starts_with('#') { "" } else { value };
     Some((unquoted(&text[..bare]), value))
@@ -123,20 +130,24 @@ fn key_and_value(text: &str) -> Option<(String, &str)> {
 
 /// A value in one line: a word, `[a, b]` or `{a: b}`.
 fn flow(keys: Vec<String>, value: &str, leaves: &mut Vec<Leaf>) {
+    flow_at(0, keys, value, leaves);
+}
+
+fn flow_at(depth: usize, keys: Vec<String>, value: &str, leaves: &mut Vec<Leaf>) {
     let value = value.trim();
-    if keys.len() > MAX_DEPTH {
+    if depth > MAX_DEPTH || keys.len() > MAX_DEPTH || leaves.len() >= MAX_LEAVES {
         return;
     }
     if let Some(list) = value.strip_prefix('[') {
         for item in apart(list.split(']').next().unwrap_or_default()) {
-            flow(keys.clone(), item, leaves);
+            flow_at(depth + 1, keys.clone(), item, leaves);
         }
     } else if let Some(map) = value.strip_prefix('{') {
         for item in apart(map.trim_end().trim_end_matches('}')) {
             if let Some((key, value)) = key_and_value(item.trim()) {
                 let mut keys = keys.clone();
                 keys.push(key);
-                flow(keys, value, leaves);
+                flow_at(depth + 1, keys, value, leaves);
             }
         }
     } else if !value.is_empty() {

@@ -66,8 +66,16 @@ network:
         told(&netplan::parse("f", by_cloud_init)),
         ["eth0 [fa:16:3e:00:00:01] Dhcp  via  dns "]
     );
-    let hostile = format!("network:\n{}", "- ".repeat(100_000));
-    assert_eq!(netplan::parse("f", &hostile), []);
+    let brackets = "[".repeat(100_000);
+    let key = "k".repeat(100_000);
+    for hostile in [
+        format!("network:\n{}", "- ".repeat(100_000)),
+        format!("network: {brackets}"),
+        format!("network: {{a: {brackets}"),
+        format!("network:\n  {key}:\n    {key}: [{}]", "x,".repeat(100_000)),
+    ] {
+        assert_eq!(netplan::parse("f", &hostile), []);
+    }
 }
 
 #[test]

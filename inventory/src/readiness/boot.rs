@@ -22,7 +22,10 @@ const PLATFORMS: [Platform; 5] = [
 const FOLLOWED: (u32, u32) = (5, 5);
 
 pub(super) fn findings(inventory: &Inventory, out: &mut Vec<Finding>) {
-    match inventory.kernels.first() {
+    let running = &inventory.system.kernel;
+    let mut kernels = inventory.kernels.iter();
+    let booted = kernels.find(|kernel| kernel.release == *running);
+    match booted.or(inventory.kernels.first()) {
         Some(kernel) => drivers(kernel, out),
         None => out.push(Finding::new(
             Level::Note,
@@ -31,7 +34,6 @@ pub(super) fn findings(inventory: &Inventory, out: &mut Vec<Finding>) {
             "where /boot is a file system of its own, mount it; else check by hand that the copy starts elsewhere",
         )),
     }
-    let running = &inventory.system.kernel;
     if version_of(running).is_some_and(|version| version < FOLLOWED) {
         out.push(Finding::new(
             Level::Note,
@@ -63,6 +65,15 @@ fn drivers(kernel: &Kernel, out: &mut Vec<Finding>) {
     let subject = format!("kernel {}", kernel.release);
     let path = match &kernel.initramfs {
         Initramfs::Read { path, .. } => Some(path),
+        Initramfs::Absent if kernel.drivers.is_empty() => {
+            out.push(Finding::new(
+                Level::Warning,
+                subject,
+                "neither an initramfs nor modules of it are found, so that it is not known which drivers it has",
+                "look whether the drivers of the target's disks are built into it (virtio_blk, nvme and the like)",
+            ));
+            return;
+        }
         Initramfs::Absent => None,
         Initramfs::Unknown { path, why } => {
             out.push(Finding::new(

@@ -1,15 +1,12 @@
 //! Which devices the offered disks carry, wholly.
 
-use crdt::inventory::{Device, Storage};
+use crdt::inventory::{Detail, Device, DeviceKind, Storage};
 use std::collections::BTreeSet;
-
-/// Devices stand on others to this depth; deeper is a circle.
-const MAX_DEPTH: usize = 16;
 
 /// The devices of a machine, and those that are copied.
 pub(super) struct Stack<'a> {
     storage: &'a Storage,
-    offered: BTreeSet<&'a str>,
+    copied: BTreeSet<&'a str>,
 }
 
 impl<'a> Stack<'a> {
@@ -23,9 +20,44 @@ impl<'a> Stack<'a> {
             })
         });
         let named: Option<BTreeSet<&str>> = named.map(|found| Some(&*found?.name)).collect();
-        named
-            .filter(|named| !named.is_empty())
-            .map(|offered| Self { storage, offered })
+        let mut stack = Self {
+            storage,
+            copied: named.filter(|named| !named.is_empty())?,
+        };
+        // Each round adds one at least: what a stranger says of its disks is no tree.
+        while stack.add_carried() {}
+        Some(stack)
+    }
+
+    /// Adds the devices that what is copied carries; whether there were any.
+    fn add_carried(&mut self) -> bool {
+        let devices = self.storage.devices.iter();
+        let is_new = |device: &&Device| !self.copied.contains(&*device.name);
+        let carried = devices.filter(is_new).filter(|device| self.carries(device));
+        let carried: Vec<&str> = carried.map(|device| &*device.name).collect();
+        let found = !carried.is_empty();
+        self.copied.extend(carried);
+        found
+    }
+
+    /// Whether a device is there with what is copied: a mirror with any of its members.
+    fn carries(&self, device: &Device) -> bool {
+        let mut below = device.on.iter().map(String::as_str);
+        match self.is_mirror(device) {
+            true => below.any(|name| self.copied.contains(name)),
+            false => !device.on.is_empty() && below.all(|name| self.copied.contains(name)),
+        }
+    }
+
+    fn is_mirror(&self, device: &Device) -> bool {
+        let is_of_mirror = |name: &String| {
+            let content = self.device(name).and_then(|member| member.content.as_ref());
+            content.is_some_and(|content| match &content.detail {
+                Detail::RaidMember { level, .. } => level == "raid1",
+                _ => false,
+            })
+        };
+        device.kind == DeviceKind::Raid && device.on.iter().any(is_of_mirror)
     }
 
     pub(super) fn device(&self, name: &str) -> Option<&'a Device> {
@@ -37,16 +69,7 @@ impl<'a> Stack<'a> {
 
     /// Whether all of a device is copied.
     pub(super) fn copies(&self, name: &str) -> bool {
-        self.copies_at(name, 0)
-    }
-
-    fn copies_at(&self, name: &str, depth: usize) -> bool {
-        if self.offered.contains(name) {
-            return true;
-        }
-        let below = self.device(name).map_or(&[][..], |device| &device.on);
-        let deeper = depth < MAX_DEPTH && !below.is_empty();
-        deeper && below.iter().all(|name| self.copies_at(name, depth + 1))
+        self.copied.contains(name)
     }
 }
 

@@ -225,6 +225,76 @@ fn arrays_and_spread_file_systems_need_all_their_members() {
 }
 
 #[test]
+fn a_mirror_of_which_one_half_is_offered_carries_what_lies_on_it() {
+    let member = |name| {
+        let detail = Detail::RaidMember {
+            level: "raid1".into(),
+            name: "0".into(),
+            devices: 2,
+        };
+        with(device(name, DeviceKind::Disk, &[]), "raid", "r", detail)
+    };
+    let mut inventory = sound();
+    let md = device("md0", DeviceKind::Raid, &["sda", "sdb"]);
+    inventory.storage.devices = vec![member("sda"), member("sdb"), md];
+    inventory.storage.mounts = vec![mount("md0", "/", "ext4")];
+    let found = told(&inventory, &["/dev/sda"]);
+    assert!(
+        found.iter().all(|(level, _)| *level != Level::Blocker),
+        "{found:?}"
+    );
+    assert!(
+        found
+            .iter()
+            .any(|(level, what)| (*level, &**what) == (Level::Warning, "array of sda"))
+    );
+}
+
+#[test]
+fn devices_that_stand_on_each_other_in_every_way_are_looked_at_in_time() {
+    let mut inventory = sound();
+    let layer = |at: usize| (0..8).map(move |place| format!("d{at}-{place}"));
+    inventory.storage.devices = vec![device("leaf", DeviceKind::Disk, &[])];
+    for at in 0..16 {
+        let below: Vec<String> = match at {
+            15 => vec!["leaf".into()],
+            _ => layer(at + 1).collect(),
+        };
+        let below: Vec<&str> = below.iter().map(String::as_str).collect();
+        let devices = layer(at).map(|name| device(&name, DeviceKind::Mapper, &below));
+        inventory.storage.devices.extend(devices);
+    }
+    // And in a circle.
+    inventory
+        .storage
+        .devices
+        .push(device("round", DeviceKind::Mapper, &["round"]));
+    inventory.storage.mounts = vec![mount("d0-0", "/", "ext4"), mount("round", "/usr", "ext4")];
+    let found = told(&inventory, &["/dev/leaf"]);
+    assert!(
+        found.contains(&(Level::Blocker, "/usr".into())),
+        "{found:?}"
+    );
+    assert!(!found.contains(&(Level::Blocker, "/".into())), "{found:?}");
+}
+
+#[test]
+fn the_kernel_that_runs_is_the_one_that_counts_and_one_without_modules_is_not_known() {
+    let mut inventory = sound();
+    let old = Kernel {
+        release: "6.1.0.old".into(),
+        initramfs: Initramfs::Absent,
+        drivers: vec![],
+        ..kernel(&[])
+    };
+    inventory.kernels.insert(0, old);
+    assert_eq!(findings(&inventory, &["/dev/sda"]), []);
+    inventory.system.kernel = "6.1.0.old".into();
+    let found = told(&inventory, &["/dev/sda"]);
+    assert_eq!(found, [(Level::Warning, "kernel 6.1.0.old".to_owned())]);
+}
+
+#[test]
 fn mounts_on_disks_that_are_not_offered_are_told() {
     let mut inventory = sound();
     inventory.storage.mounts.push(mount("sdb", "/data", "ext4"));

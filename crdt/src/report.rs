@@ -116,6 +116,8 @@ pub struct VolumeInfo {
     pub length: u64,
     /// What it is.
     pub kind: VolumeKind,
+    /// What the kernel calls the device, e.g. `sda`, by whichever path it is offered.
+    pub device: Option<String>,
     /// Make and model of the disk, where known.
     pub model: Option<String>,
 }
@@ -388,7 +390,8 @@ impl Report {
         for volume in &mut self.volumes {
             cut.field(&mut volume.name);
             cut.field(&mut volume.path);
-            volume.model.iter_mut().for_each(|text| cut.field(text));
+            let named = volume.device.iter_mut().chain(&mut volume.model);
+            named.for_each(|text| cut.field(text));
         }
         for target in &mut self.targets {
             cut.field(&mut target.path);
@@ -416,6 +419,11 @@ impl Report {
         if !self.events.is_empty() {
             let half = self.events.len().div_ceil(2);
             self.events.drain(..half);
+            return true;
+        }
+        if !self.inventory.services.is_empty() {
+            self.inventory.services.clear();
+            self.inventory.truncated = true;
             return true;
         }
         if self.jobs.iter().any(|job| job.passes.len() > 1) {

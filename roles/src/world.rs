@@ -333,6 +333,7 @@ pub(crate) fn volume() -> VolumeInfo {
         path: "/dev/sda".into(),
         length: LENGTH,
         kind: VolumeKind::Device,
+        device: None,
         model: None,
     }
 }

@@ -331,6 +331,7 @@ impl Node {
                 path: format!("/dev/{}", id.short()),
                 length: volume.geometry.length(),
                 kind: VolumeKind::Device,
+                device: None,
                 model: None,
             })
             .collect();

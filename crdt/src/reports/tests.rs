@@ -354,6 +354,7 @@ fn a_full_report_sheds_its_oldest_events_first_and_always_fits() {
             path: long.clone(),
             length: u64::MAX,
             kind: VolumeKind::Device,
+            device: Some(long.clone()),
             model: Some(long.clone()),
         })
         .collect();

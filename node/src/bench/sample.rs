@@ -212,6 +212,7 @@ fn report(number: u32, id: NodeId) -> Report {
         path: format!("/dev/disk/by-id/wwn-0x5000c500a1b2c3{disk:02x}"),
         length: 480 << 30,
         kind: VolumeKind::Device,
+        device: None,
         model: Some("SSDSC2KG480G8".into()),
     };
     report.volumes = vec![volume(1), volume(2)];

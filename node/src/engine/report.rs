@@ -128,6 +128,7 @@ impl Engine {
                 path: volume.path.clone(),
                 length: self.lengths.get(&volume.id).copied().unwrap_or(0),
                 kind: kind_of(Path::new(&volume.path)),
+                device: device_of(Path::new(&volume.path)),
                 model: None,
             })
             .collect()
@@ -216,6 +217,13 @@ impl Engine {
     fn targets(&self) -> Vec<TargetVolume> {
         self.provisioner.targets()
     }
+}
+
+/// What the kernel calls a device.
+fn device_of(path: &Path) -> Option<String> {
+    let real = std::fs::canonicalize(path).ok()?;
+    let name = real.strip_prefix("/dev").ok()?.to_str()?;
+    Some(name.to_owned())
 }
 
 fn kind_of(path: &Path) -> VolumeKind {

@@ -293,7 +293,13 @@ fn planned_alone(plan: &ServerPlan) -> ServerView {
 fn findings(report: &Report) -> Vec<FindingView> {
     let devices = report.volumes.iter();
     let devices = devices.filter(|volume| volume.kind == VolumeKind::Device);
-    let devices: Vec<&str> = devices.map(|volume| &*volume.path).collect();
+    // By whichever path it is offered.
+    let devices = devices.map(|volume| match &volume.device {
+        Some(device) => format!("/dev/{device}"),
+        None => volume.path.clone(),
+    });
+    let devices: Vec<String> = devices.collect();
+    let devices: Vec<&str> = devices.iter().map(String::as_str).collect();
     let found = readiness::findings(&report.inventory, &devices);
     let view = |finding: readiness::Finding| FindingView {
         level: match finding.level {

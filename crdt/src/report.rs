@@ -36,6 +36,8 @@ pub const MAX_PASSES: usize = 16;
 pub const MAX_LET_GO: usize = 1_024;
 /// Longest text of an event, a step's detail or a failure, in bytes.
 pub const MAX_TEXT: usize = 512;
+/// Longest name of a device, in bytes: `DISK_NAME_LEN` of the kernel.
+pub const MAX_DEVICE: usize = 32;
 /// Longest name, address, path or word, in bytes.
 pub const MAX_FIELD: usize = 256;
 
@@ -390,8 +392,9 @@ impl Report {
         for volume in &mut self.volumes {
             cut.field(&mut volume.name);
             cut.field(&mut volume.path);
-            let named = volume.device.iter_mut().chain(&mut volume.model);
-            named.for_each(|text| cut.field(text));
+            volume.model.iter_mut().for_each(|text| cut.field(text));
+            let device = volume.device.iter_mut();
+            device.for_each(|name| cut.shorten(name, MAX_DEVICE));
         }
         for target in &mut self.targets {
             cut.field(&mut target.path);

@@ -378,6 +378,7 @@ impl Engine {
         self.close_sessions();
         self.save_document_at_end().await;
         self.net.clone().shutdown().await;
+        self.hook_runs.end().await;
     }
 
     fn close_sessions(&mut self) {

@@ -14,7 +14,7 @@ mod run;
 mod tests;
 
 pub use folder::{Folder, NoScript};
-pub use run::{Ended, Ran};
+pub use run::{Ended, GRACE, Ran};
 
 use crdt::plan::hook::{Hook, OnFailure, Point};
 use std::sync::Arc;

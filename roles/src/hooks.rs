@@ -10,6 +10,9 @@
 //!     └────────────────────┴─▶ failed
 //! ```
 //!
+//! Where the plan gets other hooks for a point while its scripts run, they are ended, and
+//! however they end, that is no passing of the point: what is planned now is run.
+//!
 //! Before anything of a migration begins, every script that is planned here is looked for,
 //! so that one that is missing is no surprise later. Not here: finding and running scripts,
 //! which the shell does, and what waits for them (`agent`, `provisioner`).
@@ -85,7 +88,7 @@ pub enum Action {
     Run {
         /// Which.
         at: At,
-        /// All hooks of the migration on this side.
+        /// The hooks of the point, and, with `check_all`, the others of this side.
         hooks: Vec<Hook>,
         /// Whether the scripts of all of them are to be looked for first.
         check_all: bool,
@@ -106,6 +109,8 @@ struct Run {
     hooks: Vec<Hook>,
     failures: u32,
     is_cancelled: bool,
+    /// Whether the plan has other hooks now than those it was begun with.
+    is_stale: bool,
 }
 
 /// The machine of one node.
@@ -113,6 +118,9 @@ struct Run {
 pub struct Hooks {
     records: BTreeMap<MigrationId, Record>,
     runs: BTreeMap<At, Run>,
+    /// Hooks whose scripts were found, where none of them was to be run. Not durable: they
+    /// are looked for again after a start, and a hook that comes later is still run.
+    looked_for: BTreeMap<At, Vec<Hook>>,
 }
 
 impl Hooks {
@@ -122,6 +130,7 @@ impl Hooks {
         Self {
             records: records.map(|record| (record.migration, record)).collect(),
             runs: BTreeMap::new(),
+            looked_for: BTreeMap::new(),
         }
     }
 
@@ -132,13 +141,34 @@ impl Hooks {
             side,
             point,
         };
-        if !is_due(plan, at) || self.has_passed(at) {
-            return Gate::Open;
-        }
         match self.runs.get(&at).map(|run| &run.state) {
-            None | Some(State::Running) => Gate::Running,
+            // Also one that is planned no more, and has yet to end.
+            Some(State::Running) => Gate::Running,
+            _ if !self.is_due(plan, at) => Gate::Open,
+            None => Gate::Running,
             Some(State::Failed { why, .. }) => Gate::Failed(why.clone()),
         }
+    }
+
+    /// Whether there is anything to do at that point: hooks to run, or, before all others,
+    /// scripts to look for.
+    fn is_due(&self, plan: &MigrationPlan, at: At) -> bool {
+        let hooks = self.due(plan, at);
+        !hooks.is_empty() && !self.has_passed(at) && self.looked_for.get(&at) != Some(&hooks)
+    }
+
+    /// The hooks that matter at a point, in their order: those that are run then, and, before
+    /// all others, those of later points, whose scripts are looked for.
+    fn due(&self, plan: &MigrationPlan, at: At) -> Vec<Hook> {
+        let hooks = plan.hooks.iter().filter(|hook| hook.on == at.side);
+        let matters = |hook: &&Hook| match hook.point == at.point {
+            true => true,
+            false => {
+                let point = hook.point;
+                looks_for_all(at) && !self.has_passed(At { point, ..at })
+            }
+        };
+        hooks.filter(matters).cloned().collect()
     }
 
     fn has_passed(&self, at: At) -> bool {
@@ -161,23 +191,30 @@ impl Hooks {
             wanted.clear();
         }
         for (at, run) in &mut self.runs {
-            if !wanted.contains(at) && matches!(run.state, State::Running) && !run.is_cancelled {
+            let plan = situation.plan.migrations.get(&at.migration);
+            let planned = plan.map_or(&[][..], |plan| &plan.hooks);
+            run.is_stale |= !run_at(&run.hooks, *at).eq(run_at(planned, *at));
+            let is_over = run.is_stale || !wanted.contains(at);
+            if is_over && matches!(run.state, State::Running) && !run.is_cancelled {
                 run.is_cancelled = true;
                 out.push(Action::Cancel(*at));
             }
         }
         self.runs
             .retain(|at, run| wanted.contains(at) || matches!(run.state, State::Running));
+        let migrations = &situation.plan.migrations;
+        self.looked_for
+            .retain(|at, _| migrations.contains_key(&at.migration));
         for at in wanted {
-            let plan = situation.plan.migrations.get(&at.migration);
-            if let Some(plan) = plan.filter(|plan| is_due(plan, at) && !self.has_passed(at)) {
+            let plan = migrations.get(&at.migration);
+            if let Some(plan) = plan.filter(|plan| self.is_due(plan, at)) {
                 self.begin(situation.now, plan, at, out);
             }
         }
     }
 
     fn begin(&mut self, now: Now, plan: &MigrationPlan, at: At, out: &mut Vec<Action>) {
-        let hooks = of_side(plan, at.side);
+        let hooks = self.due(plan, at);
         let failures = match self.runs.get(&at) {
             None => 0,
             Some(run) => match &run.state {
@@ -192,20 +229,33 @@ impl Hooks {
             hooks: hooks.clone(),
             failures,
             is_cancelled: false,
+            is_stale: false,
         };
         self.runs.insert(at, run);
         out.push(Action::Run {
             at,
             hooks,
-            check_all: at.point == Point::BeforeReplication,
+            check_all: looks_for_all(at),
         });
+    }
+
+    fn is_stale(&self, at: At) -> bool {
+        self.runs.get(&at).is_some_and(|run| run.is_stale)
     }
 
     /// Takes the result of a run.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Vec<Action>) {
         match input {
-            Input::Passed(at) => {
+            Input::Passed(at) | Input::Failed(at, _) if self.is_stale(at) => {
                 self.runs.remove(&at);
+            }
+            Input::Passed(at) => {
+                if let Some(run) = self.runs.remove(&at)
+                    && run_at(&run.hooks, at).next().is_none()
+                {
+                    self.looked_for.insert(at, run.hooks);
+                    return;
+                }
                 let record = self.records.entry(at.migration).or_insert(Record {
                     migration: at.migration,
                     passed: BTreeSet::new(),
@@ -228,17 +278,14 @@ impl Hooks {
     }
 }
 
-/// The hooks of a migration on a side, in their order.
-fn of_side(plan: &MigrationPlan, side: Side) -> Vec<Hook> {
-    let hooks = plan.hooks.iter();
-    hooks.filter(|hook| hook.on == side).cloned().collect()
+/// Those of some hooks that are run at a point, in their order.
+fn run_at(hooks: &[Hook], at: At) -> impl Iterator<Item = &Hook> {
+    let is_run = move |hook: &&Hook| hook.on == at.side && hook.point == at.point;
+    hooks.iter().filter(is_run)
 }
 
-/// Whether there is anything to do at that point: hooks to run, or, before all others,
-/// scripts to look for.
-fn is_due(plan: &MigrationPlan, at: At) -> bool {
-    let mut hooks = plan.hooks.iter().filter(|hook| hook.on == at.side);
-    hooks.any(|hook| at.point == Point::BeforeReplication || hook.point == at.point)
+fn looks_for_all(at: At) -> bool {
+    at.point == Point::BeforeReplication
 }
 
 /// Points that came by themselves: nothing waits for their hooks.

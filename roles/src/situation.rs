@@ -92,11 +92,21 @@ pub enum Word {
 }
 
 impl Facts {
-    /// With what hooks of the source hold up.
-    pub fn with_hooks(mut self, hooks: &Hooks, plan: Option<&MigrationPlan>) -> Self {
+    /// With what hooks of the source hold up. A migration of which any volume was cut over
+    /// is not cleaned up: the hooks before that are not run.
+    pub fn with_hooks(
+        mut self,
+        hooks: &Hooks,
+        situation: &Situation<'_>,
+        migration: &MigrationId,
+    ) -> Self {
+        let plan = situation.plan.migrations.get(migration);
         let gate = |point| plan.map_or(Gate::Open, |plan| hooks.gate(plan, Side::Source, point));
         self.before_replication = gate(Point::BeforeReplication);
-        self.before_cleanup = gate(Point::BeforeCleanup);
+        self.before_cleanup = match situation.cut_over(migration) {
+            true => Gate::Open,
+            false => gate(Point::BeforeCleanup),
+        };
         self
     }
 }

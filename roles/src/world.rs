@@ -345,13 +345,25 @@ pub(crate) fn proof(world: &World, seed: u8, end: End, root: [u8; 32]) -> Signed
 
 /// The signed root of one end, of an epoch's copy.
 pub(crate) fn proof_of(world: &World, epoch: u64, seed: u8, end: End, root: [u8; 32]) -> Signed {
+    proof_of_job(world, JOB, epoch, seed, end, root)
+}
+
+/// The same, of any volume.
+pub(crate) fn proof_of_job(
+    world: &World,
+    job: JobId,
+    epoch: u64,
+    seed: u8,
+    end: End,
+    root: [u8; 32],
+) -> Signed {
     let method = match end {
         End::Witness => Method::ReadBack,
         End::Source | End::Target => Method::OnArrival,
     };
     let subject = crate::proof::Subject {
         mesh: world.ledger.mesh(),
-        job: JOB,
+        job,
         epoch: Epoch(epoch),
         length: LENGTH,
         root,

@@ -53,7 +53,7 @@ impl Engine {
             };
             let connected = |key: &PublicKey| self.connected.contains(key);
             let facts = situation.agent_facts(slot.machine.record(), connected, source);
-            let facts = facts.with_hooks(&self.hooks, situation.migration(&job));
+            let facts = facts.with_hooks(&self.hooks, &situation, &job.migration);
             acted |= self.step_agent(job, roles::agent::Input::Facts(facts));
         }
         acted

@@ -10,6 +10,8 @@ use crdt::plan::hook::{Hook, OnFailure, Side};
 use roles::Note;
 use roles::hooks::{Action, At, Input};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::task::JoinSet;
 
 /// Longest part of a script's last line in a standing, in bytes.
 const MAX_LAST_LINE: usize = 200;
@@ -25,13 +27,38 @@ pub(crate) enum News {
     Over(Outcome),
 }
 
+/// Longest wait for the end of scripts that were asked to end, beyond what they are given.
+const END_SLACK: Duration = Duration::from_secs(1);
+
 /// Runs that are not over.
 #[derive(Debug, Default)]
-pub(super) struct Runs(BTreeMap<At, Cancel>);
+pub(super) struct Runs {
+    cancels: BTreeMap<At, Cancel>,
+    /// A script has ended once the task of its run has.
+    tasks: JoinSet<()>,
+}
 
 impl Runs {
+    fn begin(&mut self, at: At, cancel: Cancel, run: impl Future<Output = ()> + Send + 'static) {
+        while self.tasks.try_join_next().is_some() {}
+        self.cancels.insert(at, cancel);
+        self.tasks.spawn(run);
+    }
+
     pub(super) fn cancel_all(&self) {
-        self.0.values().for_each(Cancel::cancel);
+        self.cancels.values().for_each(Cancel::cancel);
+    }
+
+    /// Has all of them end and waits for it, so that no script goes on beside the next start.
+    pub(super) async fn end(&mut self) {
+        self.cancel_all();
+        let ends = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(hooks::GRACE + END_SLACK, ends)
+            .await
+            .is_err()
+        {
+            tracing::warn!("a script of a hook has not ended, and goes on without this node");
+        }
     }
 }
 
@@ -79,7 +106,7 @@ impl Engine {
                     check_all,
                 } => self.run_hooks(at, hooks, check_all),
                 Action::Cancel(at) => {
-                    if let Some(cancel) = self.hook_runs.0.get(&at) {
+                    if let Some(cancel) = self.hook_runs.cancels.get(&at) {
                         cancel.cancel();
                     }
                 }
@@ -89,10 +116,10 @@ impl Engine {
 
     fn run_hooks(&mut self, at: At, hooks: Vec<Hook>, check_all: bool) {
         let cancel = Cancel::default();
-        self.hook_runs.0.insert(at, cancel.clone());
         let (folder, context) = (self.hook_folder(), self.hook_context(at));
         let inbox = self.inbox.clone();
-        tokio::spawn(async move {
+        let asked = cancel.clone();
+        self.hook_runs.begin(at, asked, async move {
             let news = match hooks::check(&folder, &hooks) {
                 Err(missing) if check_all => News::Missing(missing.to_string()),
                 _ => {
@@ -152,12 +179,12 @@ impl Engine {
                 return self.tell(Some(at.migration), Note::info("hook-began", text));
             }
             News::Missing(why) => {
-                self.hook_runs.0.remove(&at);
+                self.hook_runs.cancels.remove(&at);
                 self.tell(Some(at.migration), Note::error("hook-missing", why.clone()));
                 Input::Failed(at, why)
             }
             News::Over(outcome) => {
-                self.hook_runs.0.remove(&at);
+                self.hook_runs.cancels.remove(&at);
                 for done in outcome.done() {
                     self.tell(Some(at.migration), note(done));
                 }
@@ -222,4 +249,48 @@ fn why(done: &Done) -> String {
         "hook {} at {} {}{last}; it is tried again, at once after `migration pause` and `migration resume`",
         hook.name, hook.point, ran.ended
     )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Instant;
+
+    #[tokio::test]
+    async fn who_ends_runs_goes_on_once_their_scripts_have_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let (began, ended) = (dir.path().join("began"), dir.path().join("ended"));
+        let text = format!(
+            "#!/bin/sh\ntrap 'sleep 0.5; touch {}; exit' TERM\ntouch {}\nwhile :; do sleep 0.05; done\n",
+            ended.display(),
+            began.display()
+        );
+        let script = dir.path().join("slow");
+        fs::write(&script, text).unwrap();
+        for path in [dir.path(), &script] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let point = Point::AfterCutover;
+        let at = At {
+            migration: keys::MigrationId([1; 16]),
+            side: Side::Source,
+            point,
+        };
+        let folder = Folder::of(Some(dir.path()), dir.path());
+        let hook = Hook::new(point, Side::Source, "slow");
+        let (cancel, context) = (Cancel::default(), Context::default());
+        let mut runs = Runs::default();
+        let run = hooks::run_all(folder, point, vec![hook], context, cancel.clone(), |_| {});
+        runs.begin(at, cancel, async { drop(run.await) });
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !began.exists() {
+            assert!(Instant::now() < deadline, "the script did not begin");
+            tokio::task::yield_now().await;
+        }
+        runs.end().await;
+        assert!(ended.exists(), "it goes on");
+    }
 }

@@ -70,7 +70,7 @@ impl Bench {
         let connected = self.connected;
         let record = self.agent.record().clone();
         let facts = situation.agent_facts(&record, |_| connected, self.source.clone());
-        let facts = facts.with_hooks(&self.hooks, situation.migration(&JOB));
+        let facts = facts.with_hooks(&self.hooks, &situation, &JOB.migration);
         self.input(Input::Facts(facts))
     }
 

@@ -158,6 +158,60 @@ fn hooks_for_which_nobody_waits_any_more_are_ended_and_begun_anew_later() {
 }
 
 #[test]
+fn a_hook_that_is_added_while_its_point_runs_is_run_before_the_point_has_passed() {
+    let first = hook(BEFORE.0, BEFORE.1);
+    let mut world = planned(std::slice::from_ref(&first));
+    let mut hooks = Hooks::default();
+    settle(&mut hooks, &world, AGENT, NOW, &[before()]);
+    let both = [first, Hook::new(BEFORE.1, BEFORE.0, "added")];
+    world.edit(|edit| edit.set_hooks(JOB.migration, &both));
+    let ended = settle(&mut hooks, &world, AGENT, NOW, &[before()]);
+    assert_eq!(ended, [Action::Cancel(before())]);
+    // It had ended well before it was asked to.
+    assert_eq!(step(&mut hooks, NOW, Input::Passed(before())), []);
+    assert_eq!(gate(&hooks, &world, BEFORE), Gate::Running);
+    let begun = settle(&mut hooks, &world, AGENT, NOW, &[before()]);
+    let [Action::Run { hooks: run, .. }] = &begun[..] else {
+        panic!("{begun:?}");
+    };
+    assert_eq!(run[..], both);
+    step(&mut hooks, NOW, Input::Passed(before()));
+    assert_eq!(gate(&hooks, &world, BEFORE), Gate::Open);
+}
+
+#[test]
+fn a_hook_that_is_removed_while_it_runs_is_ended_and_holds_up_nothing_after() {
+    let mut world = planned(&[hook(BEFORE.0, BEFORE.1)]);
+    let mut hooks = Hooks::default();
+    settle(&mut hooks, &world, AGENT, NOW, &[before()]);
+    world.edit(|edit| edit.set_hooks(JOB.migration, &[]));
+    let ended = settle(&mut hooks, &world, AGENT, NOW, &[before()]);
+    assert_eq!(ended, [Action::Cancel(before())]);
+    assert_eq!(gate(&hooks, &world, BEFORE), Gate::Running, "it has to end");
+    step(&mut hooks, NOW, Input::Failed(before(), "killed".into()));
+    assert_eq!(gate(&hooks, &world, BEFORE), Gate::Open);
+    assert_eq!(settle(&mut hooks, &world, AGENT, NOW, &[before()]), []);
+}
+
+#[test]
+fn a_hook_that_is_added_once_scripts_were_looked_for_is_still_run() {
+    let later = hook(Side::Source, Point::AfterCutover);
+    let mut world = planned(std::slice::from_ref(&later));
+    let mut hooks = Hooks::default();
+    settle(&mut hooks, &world, AGENT, NOW, &[before()]);
+    assert_eq!(step(&mut hooks, NOW, Input::Passed(before())), []);
+    assert_eq!(gate(&hooks, &world, BEFORE), Gate::Open);
+    assert_eq!(settle(&mut hooks, &world, AGENT, NOW, &[before()]), []);
+    let both = [later, hook(BEFORE.0, BEFORE.1)];
+    world.edit(|edit| edit.set_hooks(JOB.migration, &both));
+    assert_eq!(gate(&hooks, &world, BEFORE), Gate::Running);
+    let begun = settle(&mut hooks, &world, AGENT, NOW, &[before()]);
+    assert_eq!(runs(&begun), [before()]);
+    let stored = step(&mut hooks, NOW, Input::Passed(before()));
+    assert!(matches!(stored[..], [Action::Store(_)]), "{stored:?}");
+}
+
+#[test]
 fn hooks_after_the_cutover_run_on_both_sides_once_every_disk_is_cut_over() {
     let mut world = planned(&[
         hook(Side::Source, Point::AfterCutover),

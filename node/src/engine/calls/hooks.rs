@@ -77,16 +77,18 @@ impl Engine {
             hooks.cloned().collect()
         };
         let changed = |point: &Point| at(&plan.hooks, *point) != at(hooks, *point);
-        let grows = hooks.len() > plan.hooks.len();
         let mut changed = Point::ALL.into_iter().filter(changed);
-        changed.try_for_each(|point| self.refuse_if_passed(plan, point, grows))
+        changed.try_for_each(|point| {
+            let removes = only_removes(&at(&plan.hooks, point), &at(hooks, point));
+            self.refuse_if_passed(plan, point, removes)
+        })
     }
 
     fn refuse_if_passed(
         &self,
         plan: &MigrationPlan,
         point: Point,
-        grows: bool,
+        removes: bool,
     ) -> Result<(), CallError> {
         let view = self.state_with(&[]).migration(plan);
         let is_moving = view.volumes.iter().any(|job| {
@@ -97,14 +99,15 @@ impl Engine {
         let state = match point {
             _ if plan.desired == Desired::Deleted => {
                 // What holds up its end can be taken away.
-                let is_open = point == Point::BeforeCleanup && !grows;
+                let is_open = point == Point::BeforeCleanup && removes;
                 (!is_open).then_some("deleted")
             }
             Point::BeforeReplication => is_moving.then_some("past that point: its blocks move"),
             Point::BeforeFreeze | Point::AfterFreeze | Point::AfterThaw => {
                 is_cutting.then_some("cutting over")
             }
-            Point::AfterCutover => is_cut_over.then_some("cut over"),
+            // One that fails again and again can be taken away.
+            Point::AfterCutover => (is_cut_over && !removes).then_some("cut over"),
             Point::BeforeCleanup => None,
         };
         match state {
@@ -120,6 +123,12 @@ impl Engine {
             }
         }
     }
+}
+
+/// Whether nothing was added, changed or put into another order.
+fn only_removes(planned: &[Hook], wanted: &[Hook]) -> bool {
+    let mut planned = planned.iter();
+    wanted.iter().all(|hook| planned.any(|held| held == hook))
 }
 
 /// A hook as people plan it.
@@ -145,4 +154,20 @@ pub(in crate::engine) fn hook_of(asked: &PlannedHook) -> Result<Hook, CallError>
         Ok(hook)
     };
     read().map_err(usage)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn to_change_add_or_move_a_hook_is_more_than_to_remove_one() {
+        let hook = |name| Hook::new(Point::AfterCutover, Side::Source, name);
+        let planned = [hook("a"), hook("b"), hook("c")];
+        assert!(only_removes(&planned, &[]));
+        assert!(only_removes(&planned, &[hook("a"), hook("c")]));
+        assert!(!only_removes(&planned, &[hook("d")]));
+        assert!(!only_removes(&planned, &[hook("c"), hook("a")]));
+        assert!(!only_removes(&planned[..1], &planned[..2]));
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::hooks::{Action as HookAction, At, Input as HookInput};
+use crate::world::proof_of_job;
 use crdt::plan::hook::{Hook, Side};
 
 impl Bench {
@@ -95,4 +96,19 @@ fn a_migration_that_left_nothing_has_nothing_to_clean_up() {
     bench.plan_hook(Point::BeforeCleanup);
     bench.world.want(Desired::Deleted);
     assert_eq!(names(&bench.facts()), ["forget"]);
+}
+
+#[test]
+fn no_hook_runs_before_the_cleanup_of_a_migration_that_is_partly_cut_over() {
+    let mut bench = Bench::passing();
+    bench.plan_hook(Point::BeforeCleanup);
+    bench.world.want(Desired::Deleted);
+    let other = JobId {
+        volume: keys::VolumeId([77; 16]),
+        ..JOB
+    };
+    let stated = proof_of_job(&bench.world, other, 1, AGENT, End::Source, [5; 32]);
+    bench.world.agent_reports(1, vec![stated]);
+    assert_eq!(names(&bench.facts()), ["close", "forget"]);
+    assert_eq!(bench.agent.waits_for_hooks(), None);
 }

@@ -54,10 +54,17 @@ const AFTER_A_FAILURE: Duration = Duration::from_millis(200);
 /// # Errors
 /// When the socket cannot be made, or takes no connections any more.
 pub async fn run(socket: &Path, ready: impl FnOnce()) -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("following what is written takes the rights of root: run `dunlin guard` as root");
+    }
     let stop = crate::local::told_to_stop()?;
     let listener = listen(socket)?;
     let made = place_of(socket);
-    let mut serving = tokio::task::spawn_blocking(move || serve(&listener));
+    let (end, mut serving) = tokio::sync::oneshot::channel();
+    // A thread that nobody waits for: it ends with the process.
+    thread::Builder::new()
+        .name("dunlin-guard".into())
+        .spawn(move || end.send(serve(&listener)))?;
     ready();
     let ended = tokio::select! {
         ended = &mut serving => ended.context("the guard's thread ended")?,

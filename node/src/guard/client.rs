@@ -17,6 +17,8 @@ use crate::transfer::{ChangeTracker, Collected, TrackerLost, Trackers, TreeName}
 /// Less than a tree that is in use is waited for.
 const PATIENCE: Duration = Duration::from_secs(6);
 
+const ENDED: &str = "the guard ended or hangs: start `dunlin guard` again";
+
 const OUT_OF_TURN: &str = "the guard said what nobody asked: run the same version of it";
 
 /// Connects to whoever listens, who may be too busy: that is told at once.
@@ -104,14 +106,18 @@ impl AtGuard {
         match heard {
             Ok(Some(Answer::Not(why))) => Err(self.lost(why)),
             Ok(Some(answer)) => Ok(answer),
-            Ok(None) => Err(self.lost("the guard ended")),
+            Ok(None) => Err(self.lost(ENDED)),
+            Err(Broken::Io(error)) => Err(self.lost(format!("{ENDED} ({error})"))),
             Err(broken) => Err(self.lost(broken)),
         }
     }
 
     fn ask(&mut self, ask: &Ask) -> Result<Answer, TrackerLost> {
         let said = self.line.say(ask);
-        said.map_err(|broken| self.lost(broken))?;
+        said.map_err(|broken| match broken {
+            Broken::Io(error) => self.lost(format!("{ENDED} ({error})")),
+            broken => self.lost(broken),
+        })?;
         self.hear()
     }
 

@@ -271,11 +271,6 @@ impl Tracker {
             .collect())
     }
 
-    /// The slot of the disk that was given first.
-    pub fn first_slot(&self) -> Slot {
-        Slot(0)
-    }
-
     /// The disks that are not followed any more, and why.
     pub fn unread(&self) -> impl Iterator<Item = &DiskUnread> {
         self.disks.iter().filter_map(|disk| disk.unread.as_ref())

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use blocks::tracking::{Advanced, Follow, Gap, Generation, Owed, Window};
 use blocks::{BlockIndex, DirtySet, Geometry, GroupIndex};
-use volumes::{Disk, SourceIdentity, SourceVolume, Tracker};
+use volumes::{Disk, Slot, SourceIdentity, SourceVolume, Tracker};
 
 use crate::transfer::TreeName;
 
@@ -39,6 +39,7 @@ struct Followed {
     /// Where the kernel shows it.
     shown: PathBuf,
     tracker: Tracker,
+    slot: Slot,
 }
 
 struct Tree {
@@ -116,11 +117,16 @@ impl Book {
                 ));
             }
             let started = Tracker::start(vec![found.disk]);
-            let (tracker, _) = started.map_err(|error| error.to_string())?;
+            let (tracker, slots) = started.map_err(|error| error.to_string())?;
+            let slot = slots.first().copied().ok_or_else(forgotten)?;
             let text = format!("what is written to {} is followed", found.path.display());
             tracing::info!(kind = "disk-followed", "{text}");
             let shown = shown.clone();
-            self.disks.push(Followed { shown, tracker });
+            self.disks.push(Followed {
+                shown,
+                tracker,
+                slot,
+            });
         }
         let known = self.trees.get_mut(&name).filter(|known| {
             known.disk == shown && known.bytes == found.bytes && known.geometry == found.geometry
@@ -180,7 +186,7 @@ impl Book {
         }
         let tree = trees.get_mut(name).ok_or_else(forgotten)?;
         tree.pass = Some((*passes, advanced.begun));
-        Ok(tree.begin(*passes, &disks[at].tracker, &advanced))
+        Ok(tree.begin(*passes, &disks[at], &advanced))
     }
 
     /// A pass is durable. Not where another has begun since: a question of an agent that is
@@ -230,13 +236,13 @@ impl Followed {
 
 impl Tree {
     /// Begins a pass: what it has to read. What the advances found was told before.
-    fn begin(&mut self, pass: u64, tracker: &Tracker, advanced: &Advanced) -> Begun {
+    fn begin(&mut self, pass: u64, disk: &Followed, advanced: &Advanced) -> Begun {
         let mut dirty = DirtySet::new(self.geometry);
         let whole_because = match self.follow.collect(advanced) {
             Owed::All(gap) => Some(gap),
             Owed::Since(since) => {
-                let slot = tracker.first_slot();
-                let is_told = tracker.collect(slot, self.bytes.clone(), since, &mut dirty);
+                let bytes = self.bytes.clone();
+                let is_told = disk.tracker.collect(disk.slot, bytes, since, &mut dirty);
                 (!is_told).then_some(Gap::TooOld)
             }
         };

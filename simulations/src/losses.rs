@@ -72,7 +72,7 @@ impl World {
 
     /// Whether all have joined who are to, and know each other: a node that is blank had to
     /// be let in by the one that is lost, and nobody else could tell who they are. Those that
-    /// are to be revoked are to be known as well, perhaps by a key that they had.
+    /// are to be revoked have to be in and known as well, perhaps by a key that they had.
     fn all_know_all(&self, blank: Option<usize>) -> bool {
         let outcasts = self.scenario.outcasts();
         let invited = (0..self.scenario.nodes).filter(|index| Some(*index) != blank);
@@ -84,12 +84,15 @@ impl World {
                 false => authority.by_key(&key).is_some(),
             }
         };
+        let mut going = outcasts.iter();
         let mut staying = invited.clone().filter(|index| !outcasts.contains(index));
-        staying.all(|index| {
-            let replica = self.nodes[index].replica();
-            let authority = replica.map(mesh::Replica::authority);
-            authority.is_some_and(|known| invited.clone().all(|other| knows(known, other)))
-        })
+        // What the one that is lost had answered them may be lost, too.
+        going.all(|index| self.nodes[*index].mesh().is_some())
+            && staying.all(|index| {
+                let replica = self.nodes[index].replica();
+                let authority = replica.map(mesh::Replica::authority);
+                authority.is_some_and(|known| invited.clone().all(|other| knows(known, other)))
+            })
     }
 
     /// Loses the replicator that the first agent is at; whether it is at one.

@@ -72,7 +72,8 @@ impl World {
 
     /// Whether all have joined who are to, and know each other: a node that is blank had to
     /// be let in by the one that is lost, and nobody else could tell who they are. Those that
-    /// are to be revoked have to be in and known as well, perhaps by a key that they had.
+    /// are to be revoked are to be known as well, perhaps by a key that they had, and in unless
+    /// they were revoked already.
     fn all_know_all(&self, blank: Option<usize>) -> bool {
         let outcasts = self.scenario.outcasts();
         let invited = (0..self.scenario.nodes).filter(|index| Some(*index) != blank);
@@ -86,8 +87,18 @@ impl World {
         };
         let mut going = outcasts.iter();
         let mut staying = invited.clone().filter(|index| !outcasts.contains(index));
+        let is_revoked = |index: usize| {
+            let authority = self.nodes[0].replica().map(mesh::Replica::authority);
+            authority.is_some_and(|authority| {
+                let mut members = authority.members();
+                members.any(|member| {
+                    self.ctx.keys.get(&member.key) == Some(&index)
+                        && member.standing != keys::Standing::Active
+                })
+            })
+        };
         // What the one that is lost had answered them may be lost, too.
-        going.all(|index| self.nodes[*index].mesh().is_some())
+        going.all(|index| self.nodes[*index].mesh().is_some() || is_revoked(*index))
             && staying.all(|index| {
                 let replica = self.nodes[index].replica();
                 let authority = replica.map(mesh::Replica::authority);

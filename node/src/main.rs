@@ -22,6 +22,7 @@ mod metrics;
 mod net;
 mod planfile;
 mod speed;
+mod stillness;
 mod store;
 mod transfer;
 mod views;
@@ -166,9 +167,17 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
             Box::pin(ended).await.map_err(not_run)?;
             told
         }
+        Here::GuardThaw { socket, id, yes } => {
+            let done = move || guard::let_go(&socket, id.as_deref(), yes);
+            let done = tokio::task::spawn_blocking(done).await;
+            let done = done.map_err(|error| CommandError::failed(error.to_string()))??;
+            screen.result(&done, |done, _| {
+                format!("the disks of migration {} run again\n", done.migration)
+            })
+        }
         Here::Guard(args) => {
             let mut told = Ok(());
-            let ended = guard::run(&args.socket, || {
+            let ended = guard::run(&args.socket, !args.no_power_off, || {
                 let line = format!("dunlin: guard is ready at {}\n", args.socket.display());
                 told = screen.out(&line);
             });

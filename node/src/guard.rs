@@ -21,6 +21,7 @@ mod client;
 mod freezer;
 mod host;
 mod left;
+mod log;
 mod release;
 mod stills;
 #[cfg(test)]
@@ -47,6 +48,7 @@ use book::{Begun, Book, Found};
 pub use client::trackers;
 pub use freezer::freezer;
 use host::Host;
+pub use log::Log;
 pub use release::let_go;
 use stills::Stills;
 use words::{Answer, Ask, AskStill, Broken, Line, MAX_RUNS};
@@ -56,6 +58,9 @@ pub const DEFAULT_SOCKET: &str = "/run/dunlin/guard.sock";
 
 /// Agents' sessions at once: one for each disk.
 const MAX_CONNECTIONS: usize = 64;
+
+/// Of a session's thread: all of it is in memory once that is locked.
+const STACK_BYTES: usize = 512 * 1024;
 
 /// Between two looks at the kernel's figures while nobody asks: what is missing is noticed
 /// that much later at most, and numbers of generations last for three weeks where nobody
@@ -180,6 +185,7 @@ fn serve(listener: &UnixListener, stills: &Arc<Stills>) -> anyhow::Result<()> {
         let (book, stills, place) = (book.clone(), stills.clone(), places.clone());
         let spawned = thread::Builder::new()
             .name("dunlin-session".into())
+            .stack_size(STACK_BYTES)
             .spawn(move || {
                 let ended = answer_all(Line::new(stream), (&book, &*stills), &place);
                 if let Err(error) = ended {

@@ -37,6 +37,7 @@ use keys::invite::Token;
 use keys::{Name, Roles};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 fn main() -> ExitCode {
     let cli = match Cli::read(std::env::args_os()) {
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
     };
     let Cli { globals, command } = cli;
     let task = Task::from(command);
-    log_to_stderr(&globals, &task);
+    let log = log_to_stderr(&globals, &task);
     let mut screen = Screen::of_process(&globals);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -60,11 +61,15 @@ fn main() -> ExitCode {
             "the program cannot start its threads: {error}"
         ))),
     };
+    if let Some(log) = log {
+        log.finish();
+    }
     cli::outcome::report(ended, globals.json)
 }
 
-/// Logs are for those who ask: a node logs what it does, a command only warnings.
-fn log_to_stderr(globals: &Globals, task: &Task) {
+/// Logs are for those who ask: a node logs what it does, a command only warnings. A guard's is
+/// written by a thread, which is to be waited for at the end.
+fn log_to_stderr(globals: &Globals, task: &Task) -> Option<guard::Log> {
     let runs = matches!(task, Task::Here(Here::Run(_) | Here::Guard(_)));
     let default = match (globals.verbose, runs) {
         (0, false) => "error",
@@ -74,12 +79,22 @@ fn log_to_stderr(globals: &Globals, task: &Task) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_env("DUNLIN_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    // Without a thread it is written as every other.
+    let log = match task {
+        Task::Here(Here::Guard(_)) => guard::Log::to(std::io::stderr()).ok(),
+        _ => None,
+    };
+    let writer = match &log {
+        Some(log) => BoxMakeWriter::new(log.clone()),
+        None => BoxMakeWriter::new(std::io::stderr),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_ansi(false)
         .with_target(globals.verbose > 0)
         .init();
+    log
 }
 
 async fn carry_out(task: Task, globals: &Globals, screen: &mut Screen) -> Result<(), CommandError> {

@@ -1,6 +1,7 @@
 //! Disks that a guard makes still: file systems on loop devices, as root.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
@@ -373,6 +374,87 @@ fn a_person_lets_go_of_what_is_kept_with_a_guard_and_without() {
         assert!(done.was_kept && done.migration == MIGRATION.to_string());
         assert_done(&write);
     }
+}
+
+/// A guard in a process of its own, which is killed when dropped.
+struct Process(std::process::Child);
+
+impl Process {
+    fn start(folder: &Path) -> Self {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", CHILD])
+            .env(FOLDER, folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut child = child.unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.map_while(Result::ok).any(|line| line == "ready"));
+        Self(child)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const CHILD: &str = "guard::tests::stillness::a_guard_that_is_to_be_killed";
+const FOLDER: &str = "DUNLIN_TEST_GUARD";
+
+/// What the next test runs, to kill it.
+#[test]
+fn a_guard_that_is_to_be_killed() {
+    let Some(folder) = std::env::var_os(FOLDER) else {
+        eprintln!("skipped: it runs only where the environment says so");
+        return;
+    };
+    let socket = Path::new(&folder).join("guard.sock");
+    let stills = stills(&socket, Host::real(false)).unwrap();
+    let listener = listen(&socket).unwrap();
+    thread::spawn(move || serve(&listener, &stills));
+    std::io::stdout().write_all(b"\nready\n").unwrap();
+    // The test kills us, or has ended.
+    std::io::stdin().lines().for_each(drop);
+}
+
+#[test]
+fn a_guard_that_is_killed_leaves_what_the_next_thaws_or_knows_to_be_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = ["one", "two"].map(|name| Volume::new(folder.path(), name));
+    let [Some(one), Some(two)] = made else {
+        return;
+    };
+    let agent = freezer(folder.path().join("guard.sock"));
+    let first = Process::start(folder.path());
+    prepare_and_freeze(&agent, MIGRATION, (&[one.disk()], LATE));
+    prepare_and_freeze(&agent, OTHER, (&[two.disk()], LATE));
+    agent.keep(OTHER).unwrap();
+    let writes = [&one, &two].map(|volume| volume.write("while"));
+    writes.iter().for_each(assert_held);
+    drop(first);
+    writes.iter().for_each(assert_held);
+    let gone = agent.stillness(MIGRATION);
+    assert!(matches!(gone, Err(NotStill::NoGuard { .. })), "{gone:?}");
+
+    let second = Process::start(folder.path());
+    assert_done(&writes[0]);
+    assert_eq!(agent.stillness(MIGRATION), Ok(Stillness::Running));
+    assert_eq!(agent.thaw(MIGRATION).unwrap().by, ThawedBy::Guard);
+    assert_eq!(agent.stillness(OTHER), Ok(Stillness::Kept));
+    agent.keep(OTHER).unwrap();
+    assert!(refused(agent.sync(MIGRATION)).contains("the guard was started again"));
+    assert_held(&writes[1]);
+    // It is killed once more, and a person comes when no guard runs.
+    drop(second);
+    let socket = folder.path().join("guard.sock");
+    let why = let_go(&socket, None, false).unwrap_err().to_string();
+    assert!(why.contains("--yes"), "{why}");
+    assert_held(&writes[1]);
+    assert!(let_go(&socket, None, true).unwrap().was_kept);
+    assert_done(&writes[1]);
 }
 
 #[test]

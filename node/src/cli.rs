@@ -88,7 +88,8 @@ pub enum Command {
     Join(JoinArgs),
     /// Run the node in the foreground
     Run(RunArgs),
-    /// Run the guard of an agent's node, as root: it follows what is written to source disks
+    /// Run the guard of an agent's node, as root: it follows what is written to source disks,
+    /// and freezes them for a cutover
     Guard(GuardArgs),
     /// Show this node and its mesh at a glance
     Status,
@@ -261,10 +262,32 @@ pub struct RunArgs {
 
 /// `dunlin guard`
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct GuardArgs {
     /// Where the agent finds it
-    #[arg(long, value_name = "PATH", default_value = crate::guard::DEFAULT_SOCKET)]
+    #[arg(long, global = true, value_name = "PATH", default_value = crate::guard::DEFAULT_SOCKET)]
     pub socket: PathBuf,
+    /// Never power this machine off, though a migration that was cut over wants it
+    #[arg(long)]
+    pub no_power_off: bool,
+    /// Something else than running it.
+    #[command(subcommand)]
+    pub command: Option<GuardCommand>,
+}
+
+/// `dunlin guard …`
+#[derive(Debug, Subcommand)]
+pub enum GuardCommand {
+    /// Let go of source disks that are frozen, as root: those that were left frozen, or that
+    /// stay so because their copy may run
+    Thaw {
+        /// Migration, by id or prefix of it [default: the only one]
+        #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+        id: Option<String>,
+        /// Also where the copy may have been launched: it does not run, and will not be started
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// `dunlin node …`

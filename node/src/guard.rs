@@ -1,19 +1,29 @@
 //! `dunlin guard`: the small process beside an agent that needs the rights of root and
 //! outlives it. It follows what is written to source disks, so that an agent that was
-//! killed goes on with what it owed. It sends nothing, and has no key and no store.
+//! killed goes on with what it owed, and makes these disks still for a cutover, so that what
+//! was frozen is thawed whatever becomes of the agent. It sends nothing, and has no key and
+//! no store.
 //!
 //! ```text
 //!  agent (no rights) ── one socket, of root or the same user ──▶ guard (root)
 //!   pass: what to read?                                           programs in the kernel
 //!   taken from the other end: this group                          what each tree owes
+//!   prepare, sync, freeze, keep, thaw                             what is frozen, until when
 //! ```
 //!
-//! All it knows is in memory: when it ends, all is to be read again.
+//! What it knows of writes is in memory: when it ends, all is to be read again. What it has
+//! frozen is in files as well: the next guard thaws it, unless it is kept.
 //!
-//! Not here: what a pass does with it (`transfer::follow`).
+//! Not here: what a pass does with it (`transfer::follow`), and when something is frozen.
 
 mod book;
 mod client;
+mod freezer;
+mod host;
+mod left;
+mod log;
+mod release;
+mod stills;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -31,9 +41,17 @@ use anyhow::{Context, bail};
 
 use blocks::GroupIndex;
 use blocks::tracking::Gap;
+use keys::MigrationId;
+
+use crate::stillness::Freezer;
 use book::{Begun, Book, Found};
 pub use client::trackers;
-use words::{Answer, Ask, Broken, Line, MAX_RUNS};
+pub use freezer::freezer;
+use host::Host;
+pub use log::Log;
+pub use release::let_go;
+use stills::Stills;
+use words::{Answer, Ask, AskStill, Broken, Line, MAX_RUNS};
 
 /// Where it is spoken to unless one says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/dunlin/guard.sock";
@@ -41,40 +59,67 @@ pub const DEFAULT_SOCKET: &str = "/run/dunlin/guard.sock";
 /// Agents' sessions at once: one for each disk.
 const MAX_CONNECTIONS: usize = 64;
 
+/// Of a session's thread: all of it is in memory once that is locked.
+const STACK_BYTES: usize = 512 * 1024;
+
 /// Between two looks at the kernel's figures while nobody asks: what is missing is noticed
 /// that much later at most, and numbers of generations last for three weeks where nobody
 /// does.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(60);
 
+/// Between two looks at what is frozen or prepared and nobody asks about.
+const BETWEEN_STILL_LOOKS: Duration = Duration::from_secs(5);
+
 /// What makes a connection impossible (too many files, no memory) does so for a while.
 const AFTER_A_FAILURE: Duration = Duration::from_millis(200);
 
-/// Runs until the process is told to end; `ready` is told once it answers.
+/// Runs until the process is told to end; `ready` is told once it answers. The machine is
+/// powered off for an agent only where that `may_power_off`.
 ///
 /// # Errors
 /// When the socket cannot be made, or takes no connections any more.
-pub async fn run(socket: &Path, ready: impl FnOnce()) -> anyhow::Result<()> {
+pub async fn run(socket: &Path, may_power_off: bool, ready: impl FnOnce()) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("following what is written takes the rights of root: run `dunlin guard` as root");
     }
     let stop = crate::local::told_to_stop()?;
     let listener = listen(socket)?;
     let made = place_of(socket);
+    let stills = stills(socket, Host::real(may_power_off))?;
     let (end, mut serving) = tokio::sync::oneshot::channel();
+    let served = stills.clone();
     // A thread that nobody waits for: it ends with the process.
     thread::Builder::new()
         .name("dunlin-guard".into())
-        .spawn(move || end.send(serve(&listener)))?;
+        .spawn(move || end.send(serve(&listener, &served)))?;
     ready();
     let ended = tokio::select! {
         ended = &mut serving => ended.context("the guard's thread ended")?,
         () = stop => Ok(()),
     };
+    tokio::task::spawn_blocking(move || stills.end())
+        .await
+        .context("what is frozen could not be thawed: start the guard again")?;
     // Not that of another, which took its place.
     if made.is_some() && place_of(socket) == made {
         let _ = fs::remove_file(socket);
     }
     ended
+}
+
+/// What is frozen, by this guard and those that were at this socket before it.
+fn stills(socket: &Path, host: Host) -> anyhow::Result<Arc<Stills>> {
+    let folder = notes_of(socket);
+    let shown = folder.display().to_string();
+    let stills = Stills::open(folder, host)
+        .with_context(|| format!("cannot look in {shown} what was left frozen"))?;
+    Ok(Arc::new(stills))
+}
+
+/// The folder where the guard of a socket notes what is frozen.
+fn notes_of(socket: &Path) -> PathBuf {
+    let folder = socket.parent().unwrap_or(Path::new(""));
+    folder.join("frozen")
 }
 
 fn place_of(socket: &Path) -> Option<(u64, u64)> {
@@ -107,7 +152,7 @@ fn listen(socket: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-fn serve(listener: &UnixListener) -> anyhow::Result<()> {
+fn serve(listener: &UnixListener, stills: &Arc<Stills>) -> anyhow::Result<()> {
     let book = Arc::new(Mutex::new(Book::default()));
     let looking = book.clone();
     thread::Builder::new()
@@ -116,6 +161,15 @@ fn serve(listener: &UnixListener) -> anyhow::Result<()> {
             loop {
                 thread::sleep(BETWEEN_LOOKS);
                 held(&looking).look();
+            }
+        })?;
+    let letting_go = stills.clone();
+    thread::Builder::new()
+        .name("dunlin-thaws".into())
+        .spawn(move || {
+            loop {
+                thread::sleep(BETWEEN_STILL_LOOKS);
+                letting_go.look();
             }
         })?;
     let places = Arc::new(());
@@ -128,11 +182,12 @@ fn serve(listener: &UnixListener) -> anyhow::Result<()> {
                 continue;
             }
         };
-        let (book, place) = (book.clone(), places.clone());
+        let (book, stills, place) = (book.clone(), stills.clone(), places.clone());
         let spawned = thread::Builder::new()
             .name("dunlin-session".into())
+            .stack_size(STACK_BYTES)
             .spawn(move || {
-                let ended = answer_all(Line::new(stream), &book, &place);
+                let ended = answer_all(Line::new(stream), (&book, &*stills), &place);
                 if let Err(error) = ended {
                     tracing::warn!(kind = "guard-refused", "{error}");
                 }
@@ -144,7 +199,11 @@ fn serve(listener: &UnixListener) -> anyhow::Result<()> {
 }
 
 /// Answers until the other end closes. Each session has a copy of `place`.
-fn answer_all(mut line: Line, book: &Mutex<Book>, place: &Arc<()>) -> Result<(), Broken> {
+fn answer_all(
+    mut line: Line,
+    (book, freezer): (&Mutex<Book>, &dyn Freezer),
+    place: &Arc<()>,
+) -> Result<(), Broken> {
     if !line.is_with_us()? {
         return line.say(&Answer::Not(
             "the guard answers root and the user that it runs as alone".to_owned(),
@@ -177,6 +236,10 @@ fn answer_all(mut line: Line, book: &Mutex<Book>, place: &Arc<()>) -> Result<(),
             }
             Ask::Settled { tree, pass } => held(book).settled(&tree, pass),
             Ask::Owe { tree, group } => held(book).owe(&tree, GroupIndex(group)),
+            Ask::Still { migration, ask } => {
+                line.say(&answer_still(freezer, migration, ask))?;
+                continue;
+            }
         };
         let answer = match done {
             Ok(()) => Answer::Done,
@@ -185,6 +248,20 @@ fn answer_all(mut line: Line, book: &Mutex<Book>, place: &Arc<()>) -> Result<(),
         line.say(&answer)?;
     }
     Ok(())
+}
+
+fn answer_still(freezer: &dyn Freezer, migration: MigrationId, ask: AskStill) -> Answer {
+    let answered = match ask {
+        AskStill::Prepare { disks } => freezer.prepare(migration, &disks).map(Answer::Prepared),
+        AskStill::Sync => freezer.sync(migration).map(Answer::Synced),
+        AskStill::Freeze { deadline } => freezer.freeze(migration, deadline).map(Answer::Frozen),
+        AskStill::Thaw => freezer.thaw(migration).map(Answer::Thawed),
+        AskStill::Keep => freezer.keep(migration).map(|()| Answer::Done),
+        AskStill::Stillness => freezer.stillness(migration).map(Answer::Stillness),
+        AskStill::PowerOff => freezer.power_off(migration).map(|()| Answer::Done),
+        AskStill::Release => freezer.release(migration).map(Answer::Thawed),
+    };
+    answered.unwrap_or_else(|why| Answer::Not(why.to_string()))
 }
 
 /// Says what a pass has to read, a page at a time.

@@ -22,6 +22,7 @@ mod metrics;
 mod net;
 mod planfile;
 mod speed;
+mod stillness;
 mod store;
 mod transfer;
 mod views;
@@ -36,6 +37,7 @@ use keys::invite::Token;
 use keys::{Name, Roles};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 fn main() -> ExitCode {
     let cli = match Cli::read(std::env::args_os()) {
@@ -44,7 +46,7 @@ fn main() -> ExitCode {
     };
     let Cli { globals, command } = cli;
     let task = Task::from(command);
-    log_to_stderr(&globals, &task);
+    let log = log_to_stderr(&globals, &task);
     let mut screen = Screen::of_process(&globals);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -59,11 +61,15 @@ fn main() -> ExitCode {
             "the program cannot start its threads: {error}"
         ))),
     };
+    if let Some(log) = log {
+        log.finish();
+    }
     cli::outcome::report(ended, globals.json)
 }
 
-/// Logs are for those who ask: a node logs what it does, a command only warnings.
-fn log_to_stderr(globals: &Globals, task: &Task) {
+/// Logs are for those who ask: a node logs what it does, a command only warnings. A guard's is
+/// written by a thread, which is to be waited for at the end.
+fn log_to_stderr(globals: &Globals, task: &Task) -> Option<guard::Log> {
     let runs = matches!(task, Task::Here(Here::Run(_) | Here::Guard(_)));
     let default = match (globals.verbose, runs) {
         (0, false) => "error",
@@ -73,12 +79,22 @@ fn log_to_stderr(globals: &Globals, task: &Task) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_env("DUNLIN_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    // Without a thread it is written as every other.
+    let log = match task {
+        Task::Here(Here::Guard(_)) => guard::Log::to(std::io::stderr()).ok(),
+        _ => None,
+    };
+    let writer = match &log {
+        Some(log) => BoxMakeWriter::new(log.clone()),
+        None => BoxMakeWriter::new(std::io::stderr),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_ansi(false)
         .with_target(globals.verbose > 0)
         .init();
+    log
 }
 
 async fn carry_out(task: Task, globals: &Globals, screen: &mut Screen) -> Result<(), CommandError> {
@@ -166,9 +182,17 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
             Box::pin(ended).await.map_err(not_run)?;
             told
         }
+        Here::GuardThaw { socket, id, yes } => {
+            let done = move || guard::let_go(&socket, id.as_deref(), yes);
+            let done = tokio::task::spawn_blocking(done).await;
+            let done = done.map_err(|error| CommandError::failed(error.to_string()))??;
+            screen.result(&done, |done, _| {
+                format!("the disks of migration {} run again\n", done.migration)
+            })
+        }
         Here::Guard(args) => {
             let mut told = Ok(());
-            let ended = guard::run(&args.socket, || {
+            let ended = guard::run(&args.socket, !args.no_power_off, || {
                 let line = format!("dunlin: guard is ready at {}\n", args.socket.display());
                 told = screen.out(&line);
             });

@@ -8,10 +8,11 @@ use clap_complete::Shell;
 
 use super::value::Since;
 use super::{
-    Command, DemoArgs, DoctorArgs, EventsArgs, GuardArgs, HookAddArgs, HookCommand, InviteCommand,
-    InviteCreateArgs, JoinArgs, LimitCommand, LimitOfArgs, LimitSetArgs, MeshCommand, MeshInit,
-    MeshRecover, MigrationCommand, MigrationCreateArgs, NodeCommand, NodeRevokeArgs, PlanApply,
-    PlanCommand, RunArgs, ServerCommand, StartArgs, Steer, VolumeCommand,
+    Command, DemoArgs, DoctorArgs, EventsArgs, GuardArgs, GuardCommand, HookAddArgs, HookCommand,
+    InviteCommand, InviteCreateArgs, JoinArgs, LimitCommand, LimitOfArgs, LimitSetArgs,
+    MeshCommand, MeshInit, MeshRecover, MigrationCommand, MigrationCreateArgs, NodeCommand,
+    NodeRevokeArgs, PlanApply, PlanCommand, RunArgs, ServerCommand, StartArgs, Steer,
+    VolumeCommand,
 };
 
 /// A command, by what it needs.
@@ -38,6 +39,15 @@ pub enum Here {
     Run(RunArgs),
     /// Run the guard.
     Guard(GuardArgs),
+    /// Let go of what is frozen.
+    GuardThaw {
+        /// Of which guard.
+        socket: PathBuf,
+        /// Which migration; the only one otherwise.
+        id: Option<String>,
+        /// Also what is kept.
+        yes: bool,
+    },
     /// Look at this machine, its node and its connections.
     Doctor,
     /// Run the demo.
@@ -199,6 +209,11 @@ impl From<Command> for Task {
             Command::Mesh(MeshCommand::Recover(args)) => Self::Here(Here::MeshRecover(args)),
             Command::Join(args) => Self::Here(Here::Join(args)),
             Command::Run(args) => Self::Here(Here::Run(args)),
+            Command::Guard(GuardArgs {
+                socket,
+                command: Some(GuardCommand::Thaw { id, yes }),
+                ..
+            }) => Self::Here(Here::GuardThaw { socket, id, yes }),
             Command::Guard(args) => Self::Here(Here::Guard(args)),
             Command::Doctor(DoctorArgs { to: None, .. }) => Self::Here(Here::Doctor),
             Command::Doctor(DoctorArgs {

@@ -63,15 +63,8 @@ pub(super) struct Found {
 
 impl Found {
     /// Looks up a device, which must be the one of this number and length.
-    pub(super) fn find(path: &Path, (device, length): (u64, u64)) -> Result<Self, String> {
-        let volume = SourceVolume::open(path).map_err(|error| error.to_string())?;
-        let is_same = volume.identity() == SourceIdentity::Device { number: device };
-        if !is_same || volume.length() != length {
-            return Err(format!(
-                "{} is another device for the guard than for the agent: offer it again under a path that stays",
-                path.display()
-            ));
-        }
+    pub(super) fn find(path: &Path, device: (u64, u64)) -> Result<Self, String> {
+        let volume = same_device(path, device)?;
         let (disk, bytes) = Disk::of(&volume).map_err(|error| error.to_string())?;
         Ok(Self {
             disk,
@@ -80,6 +73,22 @@ impl Found {
             path: path.to_owned(),
         })
     }
+}
+
+/// Opens a device, which must be the one of this number and length.
+pub(super) fn same_device(
+    path: &Path,
+    (device, length): (u64, u64),
+) -> Result<SourceVolume, String> {
+    let volume = SourceVolume::open(path).map_err(|error| error.to_string())?;
+    let is_same = volume.identity() == SourceIdentity::Device { number: device };
+    if !is_same || volume.length() != length {
+        return Err(format!(
+            "{} is another device for the guard than for the agent: offer it again under a path that stays",
+            path.display()
+        ));
+    }
+    Ok(volume)
 }
 
 /// What a pass has to read.

@@ -15,11 +15,11 @@ use crate::transfer::{ChangeTracker, Collected, TrackerLost, Trackers, TreeName}
 
 /// An answer takes milliseconds; a guard that hangs must not hold up a session.
 /// Less than a tree that is in use is waited for.
-const PATIENCE: Duration = Duration::from_secs(6);
+pub(super) const PATIENCE: Duration = Duration::from_secs(6);
 
-const ENDED: &str = "the guard ended or hangs: start `dunlin guard` again";
+pub(super) const ENDED: &str = "the guard ended or hangs: start `dunlin guard` again";
 
-const OUT_OF_TURN: &str = "the guard said what nobody asked: run the same version of it";
+pub(super) const OUT_OF_TURN: &str = "the guard said what nobody asked: run the same version of it";
 
 /// Connects to whoever listens, who may be too busy: that is told at once.
 ///
@@ -34,15 +34,26 @@ pub(super) fn connect(socket: &Path) -> io::Result<UnixStream> {
 }
 
 /// A line to a guard, which root or this user runs: another could say that nothing was
-/// written.
-fn line_to(socket: &Path) -> io::Result<Line> {
+/// written. An answer is waited for that long.
+pub(super) fn line_to(socket: &Path, patience: Duration) -> io::Result<Line> {
     let stream = connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let line = Line::new(stream);
     match line.is_with_us() {
         Ok(true) => Ok(line),
         _ => Err(io::Error::other("another user runs it")),
+    }
+}
+
+/// Why there is no line, with what to do.
+pub(super) fn no_guard(socket: &Path, error: &io::Error) -> String {
+    let shown = socket.display();
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            format!("the guard at {shown} does not answer this user: run both as the same")
+        }
+        _ => format!("no guard answers at {shown} ({error}): run `dunlin guard` as root"),
     }
 }
 
@@ -70,15 +81,7 @@ impl AtGuard {
         volume: &SourceVolume,
         (device, tree): (u64, TreeName),
     ) -> Result<Self, String> {
-        let line = line_to(socket).map_err(|error| {
-            let shown = socket.display();
-            match error.kind() {
-                io::ErrorKind::PermissionDenied => {
-                    format!("the guard at {shown} does not answer this user: run both as the same")
-                }
-                _ => format!("no guard answers at {shown} ({error}): run `dunlin guard` as root"),
-            }
-        })?;
+        let line = line_to(socket, PATIENCE).map_err(|error| no_guard(socket, &error))?;
         let mut followed = Self {
             line,
             tree,

@@ -1,6 +1,8 @@
 //! A guard at a socket, and devices that the test made.
 #![allow(clippy::unwrap_used)]
 
+mod stillness;
+
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixListener;
@@ -13,6 +15,7 @@ use volumes::SourceVolume;
 
 use super::words::{Answer, Ask};
 use super::*;
+use crate::stillness::{FileSystem, Frozen, Prepared, SourceDisk, Stillness, Thawed, ThawedBy};
 use crate::transfer::{ChangeTracker, TreeName};
 
 const LENGTH: u64 = 64 << 20;
@@ -82,7 +85,8 @@ impl Drop for Loop {
 fn guard(folder: &Path) -> PathBuf {
     let socket = folder.join("guard.sock");
     let listener = listen(&socket).unwrap();
-    thread::spawn(move || serve(&listener));
+    let stills = stills(&socket, Host::real(false)).unwrap();
+    thread::spawn(move || serve(&listener, &stills));
     socket
 }
 
@@ -247,7 +251,7 @@ fn words_are_these_bytes() {
         tree: [2; 16],
         group: 5,
     };
-    let mut golden = vec![1, 3];
+    let mut golden = vec![2, 3];
     golden.extend([2; 16]);
     golden.push(5);
     assert_eq!(codec::encode(&ask).unwrap(), golden);
@@ -255,10 +259,91 @@ fn words_are_these_bytes() {
         tree: [2; 16],
         pass: 9,
     };
-    let mut golden = vec![1, 2];
+    let mut golden = vec![2, 2];
     golden.extend([2; 16]);
     golden.push(9);
     assert_eq!(codec::encode(&settled).unwrap(), golden);
     let answer = Answer::Runs(vec![(3, 1), (9, 2)]);
-    assert_eq!(codec::encode(&answer).unwrap(), [1, 2, 2, 3, 1, 9, 2]);
+    assert_eq!(codec::encode(&answer).unwrap(), [2, 2, 2, 3, 1, 9, 2]);
+}
+
+#[test]
+fn words_about_what_is_still_are_these_bytes() {
+    let still = |ask| {
+        let migration = MigrationId([2; 16]);
+        codec::encode(&Ask::Still { migration, ask }).unwrap()
+    };
+    let asked = |rest: &[u8]| {
+        let mut golden = vec![2, 4];
+        golden.extend([2; 16]);
+        golden.extend(rest);
+        golden
+    };
+    let disk = SourceDisk {
+        path: "/d".into(),
+        device: 7,
+        length: 9,
+    };
+    let disks = vec![disk];
+    let deadline = Duration::from_millis(1500);
+    // 500 million nanoseconds, as codec writes numbers.
+    let half = [252, 0, 101, 205, 29];
+    assert_eq!(
+        still(AskStill::Prepare { disks }),
+        asked(&[0, 1, 2, b'/', b'd', 7, 9])
+    );
+    assert_eq!(still(AskStill::Sync), asked(&[1]));
+    let freeze = [&[2, 1][..], &half].concat();
+    assert_eq!(still(AskStill::Freeze { deadline }), asked(&freeze));
+    let rest = [
+        AskStill::Thaw,
+        AskStill::Keep,
+        AskStill::Stillness,
+        AskStill::PowerOff,
+        AskStill::Release,
+    ];
+    for (word, number) in rest.into_iter().zip(3..) {
+        assert_eq!(still(word), asked(&[number]));
+    }
+    let answer = |answer: &Answer| codec::encode(answer).unwrap();
+    let vfat = FileSystem {
+        kind: "v".to_owned(),
+        at: "/e".into(),
+        can_freeze: false,
+    };
+    let prepared = Prepared {
+        file_systems: vec![vfat.clone()],
+        swaps: vec!["/s".into()],
+        unreached: vec!["u".to_owned()],
+    };
+    let golden = [
+        2, 4, 1, 1, b'v', 2, b'/', b'e', 0, 1, 2, b'/', b's', 1, 1, b'u',
+    ];
+    assert_eq!(answer(&Answer::Prepared(prepared)), golden);
+    assert_eq!(
+        answer(&Answer::Synced(Duration::from_secs(3))),
+        [2, 5, 3, 0]
+    );
+    let frozen = Frozen {
+        took: Duration::from_secs(3),
+        unfrozen: vec![vfat],
+    };
+    let golden = [2, 6, 3, 0, 1, 1, b'v', 2, b'/', b'e', 0];
+    assert_eq!(answer(&Answer::Frozen(frozen)), golden);
+    let by = [
+        ThawedBy::Asked,
+        ThawedBy::Deadline,
+        ThawedBy::Guard,
+        ThawedBy::Nobody,
+    ];
+    for (by, number) in by.into_iter().zip(0..) {
+        let frozen_for = Duration::from_secs(3);
+        let thawed = Answer::Thawed(Thawed { frozen_for, by });
+        assert_eq!(answer(&thawed), [2, 7, 3, 0, number]);
+    }
+    let left = Duration::from_secs(3);
+    let stillness = |stillness| answer(&Answer::Stillness(stillness));
+    assert_eq!(stillness(Stillness::Running), [2, 8, 0]);
+    assert_eq!(stillness(Stillness::Frozen { left }), [2, 8, 1, 3, 0]);
+    assert_eq!(stillness(Stillness::Kept), [2, 8, 2]);
 }

@@ -4,10 +4,13 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use codec::Wire;
+use keys::MigrationId;
 use serde::{Deserialize, Serialize};
 
+use crate::stillness::{Frozen, Prepared, SourceDisk, Stillness, Thawed};
 use crate::transfer::TreeName;
 
 /// Runs of blocks in one answer: 1 MiB at most.
@@ -31,12 +34,31 @@ pub(super) enum Ask {
     Settled { tree: TreeName, pass: u64 },
     /// This group is taken from the other end.
     Owe { tree: TreeName, group: u64 },
+    /// Something about the disks of a migration being still.
+    Still {
+        migration: MigrationId,
+        ask: AskStill,
+    },
+}
+
+/// What is asked about the disks of a migration, as in [`crate::stillness::Freezer`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum AskStill {
+    Prepare { disks: Vec<SourceDisk> },
+    Sync,
+    Freeze { deadline: Duration },
+    Thaw,
+    Keep,
+    Stillness,
+    PowerOff,
+    Release,
 }
 
 impl Wire for Ask {
     const NAME: &'static str = "question to the guard";
-    const VERSION: u8 = 1;
-    const LIMIT: usize = 8 * 1024;
+    const VERSION: u8 = 2;
+    /// The longest paths of all disks that a migration may have.
+    const LIMIT: usize = 64 * 1024;
 }
 
 /// What the guard answers.
@@ -59,11 +81,21 @@ pub(super) enum Answer {
         /// See `transfer::Collected`.
         is_followed: bool,
     },
+    /// What is in use on the disks.
+    Prepared(Prepared),
+    /// All is written out, which took so long.
+    Synced(Duration),
+    /// They are still.
+    Frozen(Frozen),
+    /// They are not.
+    Thawed(Thawed),
+    /// How they are.
+    Stillness(Stillness),
 }
 
 impl Wire for Answer {
     const NAME: &'static str = "answer of the guard";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const LIMIT: usize = 1024 * 1024;
 }
 

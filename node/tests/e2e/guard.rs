@@ -1,14 +1,20 @@
-//! A disk that is followed while it is copied: what passes read, after which deaths.
+//! A disk that is followed while it is copied: what passes read, after which deaths. And one
+//! that was left frozen, which the next guard or a person lets go.
 //!
 //! Needs root, loop devices and a few programs; says what is missing and does nothing
 //! otherwise.
 
 use crate::device::{Load, Loop, Mount, has_tools, run, text};
-use crate::harness::{Lab, Mesh, first_line, is_root};
+use crate::harness::{Lab, Mesh, PATIENCE, first_line, is_root};
 use serde_json::Value;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+use volumes::freeze::Freezer;
 
 const TEST: &str = "a migration of a disk that is followed";
 const DISK_MIB: u64 = 128;
@@ -142,4 +148,109 @@ fn passes_read_what_was_written_after_an_agent_was_killed_too_and_all_after_its_
     assert_eq!(changes, "followed as they are written");
     mount.thaw();
     run("e2fsck", &["-fn", text(&copy)]);
+}
+
+const STILL: &str = "a source that was left frozen";
+
+/// A mounted disk that its last guard left frozen, for good or not, with the notes of that.
+fn left_frozen(lab: &Lab, is_kept: bool) -> Option<(Loop, Mount)> {
+    let image = lab.path("disk.img");
+    let file = fs::File::create(&image).unwrap();
+    file.set_len(DISK_MIB << 20).unwrap();
+    let disk = Loop::attach(&image, STILL)?;
+    run("mkfs.ext4", &["-q", text(&disk.device)]);
+    let mount = Mount::new(&disk.device, lab.path("mnt"));
+    let notes = lab.path("frozen");
+    fs::create_dir(&notes).unwrap();
+    let note = notes.join("ab".repeat(16));
+    let freezer = Freezer::prepare(std::slice::from_ref(&disk.device)).unwrap();
+    let frozen = freezer.freeze(PATIENCE, &note).unwrap();
+    frozen.keep().unwrap();
+    if !is_kept {
+        let mut note = fs::OpenOptions::new().append(true).open(&note).unwrap();
+        note.write_all(b"given-up\n").unwrap();
+    }
+    Some((disk, mount))
+}
+
+/// A write that takes as long as this waits for something.
+const HELD: Duration = Duration::from_millis(300);
+
+/// Begins to write a file and says when that is done.
+fn write(mount: &Mount) -> Receiver<()> {
+    let (done, told) = channel();
+    let path = mount.folder.join("file");
+    thread::spawn(move || {
+        fs::write(path, b"file").unwrap();
+        // The test may have failed.
+        let _ = done.send(());
+    });
+    told
+}
+
+fn assert_held(write: &Receiver<()>) {
+    let told = write.recv_timeout(HELD);
+    assert_eq!(told, Err(RecvTimeoutError::Timeout), "it is not frozen");
+}
+
+fn assert_done(write: &Receiver<()>) {
+    write.recv_timeout(PATIENCE).expect("it is thawed");
+}
+
+/// Runs `dunlin guard thaw` with these arguments: its status, and what it printed.
+fn thaw(socket: &Path, args: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_dunlin"))
+        .args(["guard", "thaw", "--json", "--socket", text(socket)])
+        .args(args)
+        .output()
+        .unwrap();
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed).into_owned();
+    (output.status.code(), printed)
+}
+
+#[test]
+fn a_source_that_was_left_frozen_thaws_when_the_guard_starts() {
+    if !is_root(STILL) || !has_tools(STILL) {
+        return;
+    }
+    let lab = Lab::new();
+    let Some((_disk, mount)) = left_frozen(&lab, false) else {
+        return;
+    };
+    let write = write(&mount);
+    assert_held(&write);
+    let socket = lab.path("guard.sock");
+    let _guard = Guard::start(&socket);
+    assert_done(&write);
+    let (status, printed) = thaw(&socket, &[]);
+    assert_eq!(status, Some(5), "{printed}");
+}
+
+#[test]
+fn a_source_that_is_kept_is_let_go_by_a_person_who_confirms_it() {
+    if !is_root(STILL) || !has_tools(STILL) {
+        return;
+    }
+    for has_guard in [true, false] {
+        let lab = Lab::new();
+        let Some((_disk, mount)) = left_frozen(&lab, true) else {
+            return;
+        };
+        let socket = lab.path("guard.sock");
+        let write = write(&mount);
+        let guard = has_guard.then(|| Guard::start(&socket));
+        let (status, printed) = thaw(&socket, &[]);
+        assert_eq!(status, Some(6), "{printed}");
+        assert!(printed.contains("guard thaw abab"), "{printed}");
+        assert_held(&write);
+        let (status, printed) = thaw(&socket, &["abab", "--yes"]);
+        assert_eq!(status, Some(0), "{printed}");
+        let done: Value = serde_json::from_str(&printed).unwrap();
+        assert_eq!(done["was_kept"], true, "{printed}");
+        assert_done(&write);
+        let (status, printed) = thaw(&socket, &[]);
+        assert_eq!(status, Some(5), "{printed}");
+        drop(guard);
+    }
 }

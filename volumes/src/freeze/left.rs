@@ -220,6 +220,14 @@ impl LeftBehind {
         all.map(|(_, _, at)| at.as_path())
     }
 
+    /// The numbers that their mounts have, in the same order.
+    pub fn devices(&self) -> impl Iterator<Item = Number> {
+        self.listed
+            .file_systems
+            .iter()
+            .map(|(device, _, _)| *device)
+    }
+
     /// Thaws those that are frozen, the last one first, kept ones too, and removes the file
     /// if none is left. After another boot nothing is frozen.
     ///
@@ -335,6 +343,7 @@ mod tests {
         let found = LeftBehind::find(&path).unwrap().unwrap();
         assert!(!found.is_kept());
         assert_eq!(found.file_systems().count(), 1);
+        assert_eq!(found.devices().collect::<Vec<_>>(), [(7, 3)]);
         assert!(found.thaw().unwrap().file_systems.is_empty());
         assert!(!path.exists());
         fs::write(&path, "something else\n").unwrap();

@@ -178,7 +178,8 @@ pub struct Conflict {
 ///
 /// Where operators decided concurrently, a stop beats a go and the harder stop
 /// beats the softer: `Deleted > Paused > Cutover > Started > Created`, and a cutover
-/// that proves in full beats one that does not. A later edit that has seen the
+/// that proves in full beats one that does not, one that leaves the source less alive another
+/// ([`SourceEnd`]). A later edit that has seen the
 /// others replaces them, whatever they were, except that nothing revives what was
 /// deleted (`edit` refuses it).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -191,11 +192,58 @@ pub enum Desired {
     Cutover {
         /// Read the frozen source and the copy from end to end before it counts.
         prove_full: bool,
+        /// What becomes of the source.
+        source: SourceEnd,
     },
     /// Nothing moves until started again.
     Paused,
     /// Over: what was made for it may be cleaned up.
     Deleted,
+}
+
+/// What becomes of a source that is cut over. Of two that were written at the same time, the
+/// one that leaves it less alive wins.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum SourceEnd {
+    /// Nobody said: it is frozen and stays so where its agent can freeze it; else each disk
+    /// is cut over once a whole pass finds nothing new, and people see to it that it stays
+    /// quiet.
+    #[default]
+    Unsaid,
+    /// It is frozen, and runs on once it is cut over: what it serves was stopped by a hook.
+    Thaw,
+    /// It is frozen, and stays so.
+    StayFrozen,
+    /// It is frozen, and its power is switched off.
+    PowerOff,
+}
+
+impl SourceEnd {
+    /// All of them, the softest first.
+    pub const ALL: [Self; 4] = [Self::Unsaid, Self::Thaw, Self::StayFrozen, Self::PowerOff];
+}
+
+impl fmt::Display for SourceEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unsaid => "unsaid",
+            Self::Thaw => "thaw",
+            Self::StayFrozen => "stay-frozen",
+            Self::PowerOff => "power-off",
+        })
+    }
+}
+
+impl Desired {
+    /// A cutover of which nobody said what becomes of the source.
+    pub const fn cutover(prove_full: bool) -> Self {
+        Self::Cutover {
+            prove_full,
+            source: SourceEnd::Unsaid,
+        }
+    }
 }
 
 /// A text that names no desired state.
@@ -205,31 +253,35 @@ pub struct BadDesired(String);
 
 impl fmt::Display for Desired {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Created => "created",
-            Self::Started => "started",
-            Self::Cutover { prove_full: false } => "cutover",
-            Self::Cutover { prove_full: true } => "cutover-prove-full",
-            Self::Paused => "paused",
-            Self::Deleted => "deleted",
-        })
+        match self {
+            Self::Created => f.write_str("created"),
+            Self::Started => f.write_str("started"),
+            Self::Cutover { prove_full, source } => {
+                f.write_str("cutover")?;
+                if *source != SourceEnd::Unsaid {
+                    write!(f, "-{source}")?;
+                }
+                f.write_str(if *prove_full { "-prove-full" } else { "" })
+            }
+            Self::Paused => f.write_str("paused"),
+            Self::Deleted => f.write_str("deleted"),
+        }
     }
 }
 
 impl FromStr for Desired {
     type Err = BadDesired;
     fn from_str(text: &str) -> Result<Self, BadDesired> {
-        [
-            Self::Created,
-            Self::Started,
-            Self::Cutover { prove_full: false },
-            Self::Cutover { prove_full: true },
-            Self::Paused,
-            Self::Deleted,
-        ]
-        .into_iter()
-        .find(|desired| desired.to_string() == text)
-        .ok_or_else(|| BadDesired(text.chars().take(40).collect()))
+        let cutovers = [false, true].into_iter().flat_map(|prove_full| {
+            let ends = SourceEnd::ALL.into_iter();
+            ends.map(move |source| Self::Cutover { prove_full, source })
+        });
+        let others = [Self::Created, Self::Started, Self::Paused, Self::Deleted];
+        others
+            .into_iter()
+            .chain(cutovers)
+            .find(|desired| desired.to_string() == text)
+            .ok_or_else(|| BadDesired(text.chars().take(40).collect()))
     }
 }
 
@@ -274,11 +326,26 @@ mod tests {
         let ranked = [
             Desired::Created,
             Desired::Started,
-            Desired::Cutover { prove_full: false },
-            Desired::Cutover { prove_full: true },
+            Desired::Cutover {
+                prove_full: false,
+                source: SourceEnd::Unsaid,
+            },
+            Desired::Cutover {
+                prove_full: false,
+                source: SourceEnd::PowerOff,
+            },
+            Desired::Cutover {
+                prove_full: true,
+                source: SourceEnd::Thaw,
+            },
             Desired::Paused,
             Desired::Deleted,
         ];
+        let texts: Vec<String> = ranked.iter().map(Desired::to_string).collect();
+        assert_eq!(
+            texts[2..5],
+            ["cutover", "cutover-power-off", "cutover-thaw-prove-full"]
+        );
         assert!(ranked.windows(2).all(|pair| pair[0] < pair[1]));
         for desired in ranked {
             assert_eq!(desired.to_string().parse::<Desired>().unwrap(), desired);

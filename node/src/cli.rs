@@ -453,7 +453,12 @@ pub enum MigrationCommand {
     Pause(Steer),
     /// Go on after a pause
     Resume(Steer),
-    /// Make the last pass and prove both ends
+    /// Freeze the source, make the last passes, prove both ends, and leave the source frozen
+    ///
+    /// Where a guard runs beside the agent (`dunlin guard`), all file systems on the disks are
+    /// frozen for the same moment, once what is left is little. They are thawed if that moment
+    /// cannot be proven within 30 s, and stay frozen if it can. Where none runs, each disk is
+    /// cut over once a whole pass finds nothing new: stop what writes to the source.
     Cutover {
         /// Which migration, and whether to wait
         #[command(flatten)]
@@ -461,6 +466,10 @@ pub enum MigrationCommand {
         /// How the copy is proven: `full` reads it back from end to end before it counts
         #[arg(long, value_name = "HOW", value_enum)]
         prove: Option<Prove>,
+        /// What becomes of the source once it is cut over; given, nothing is cut over without
+        /// a guard that can freeze it
+        #[arg(long, value_name = "END", value_enum)]
+        source: Option<End>,
     },
     /// End it and remove what was made for it; a copy that was cut over is kept
     Delete {
@@ -579,6 +588,27 @@ pub struct StartArgs {
 pub enum Prove {
     /// Source and copy are read from end to end.
     Full,
+}
+
+/// What becomes of a source that is cut over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum End {
+    /// Its file systems stay frozen: it runs, and writes nothing.
+    StayFrozen,
+    /// It is switched off.
+    PowerOff,
+    /// It runs on: a hook at before-freeze has stopped what it serves.
+    Thaw,
+}
+
+impl From<End> for crdt::SourceEnd {
+    fn from(end: End) -> Self {
+        match end {
+            End::StayFrozen => Self::StayFrozen,
+            End::PowerOff => Self::PowerOff,
+            End::Thaw => Self::Thaw,
+        }
+    }
 }
 
 /// One thing, by id or name.

@@ -11,6 +11,7 @@ use libp2p::Multiaddr;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ pub const DEFAULT_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/7430", "/ip4/0.0.0.0/ud
 
 /// Longest wait for a lost replicator: 30 days, as long as a grant lasts.
 const MAX_MOVE_ON_SECS: u64 = 30 * 24 * 3600;
+
+/// Longest freezes that may be asked for, in seconds: as long as a guard freezes.
+const FREEZE_SECS: RangeInclusive<u64> = 3..=3600;
 
 /// Settings of a running node.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +44,9 @@ pub struct Config {
     pub guard: Option<PathBuf>,
     /// How long this agent waits for a lost replicator before it goes on with the next.
     pub move_on_after: Option<Duration>,
+    /// How long this agent's source is frozen at most before its copy is proven, if not as
+    /// usual.
+    pub freeze: Option<Duration>,
     /// Folder of hooks, where it is not the default.
     pub hooks: Option<PathBuf>,
     /// Whether the node may write before it has heard from any peer.
@@ -87,6 +94,7 @@ struct Metrics {
 #[serde(deny_unknown_fields)]
 struct Agent {
     move_on_after_secs: Option<u64>,
+    freeze_secs: Option<u64>,
     guard: Option<PathBuf>,
 }
 
@@ -133,6 +141,14 @@ impl Config {
         if move_on_after.is_some_and(|secs| !(1..=MAX_MOVE_ON_SECS).contains(&secs)) {
             bail!("`move_on_after_secs` in `[agent]` must be 1 to {MAX_MOVE_ON_SECS} seconds");
         }
+        let freeze = settings.agent.freeze_secs;
+        if freeze.is_some_and(|secs| !FREEZE_SECS.contains(&secs)) {
+            bail!(
+                "`freeze_secs` in `[agent]` must be {} to {} seconds",
+                FREEZE_SECS.start(),
+                FREEZE_SECS.end()
+            );
+        }
         let metrics = settings.metrics.listen.as_deref();
         let metrics = metrics.map(loopback).transpose();
         let metrics = metrics.context("`listen` in `[metrics]`")?;
@@ -144,6 +160,7 @@ impl Config {
             hooks,
             metrics,
             move_on_after: move_on_after.map(Duration::from_secs),
+            freeze: freeze.map(Duration::from_secs),
             guard: settings.agent.guard,
             listen: parsed,
             announce: settings.announce,
@@ -173,7 +190,7 @@ mod tests {
         let path = folder.path().join("dunlin.toml");
         std::fs::write(
             &path,
-            "listen = [\"/ip4/10.0.0.1/tcp/1\"]\nmdns = false\ncompression = \"off\"\n[local]\nfolder = \"/srv/volumes\"\n[agent]\nmove_on_after_secs = 30\n[metrics]\nlisten = \"127.0.0.1:7432\"\n[hooks]\nfolder = \"/srv/hooks\"\n",
+            "listen = [\"/ip4/10.0.0.1/tcp/1\"]\nmdns = false\ncompression = \"off\"\n[local]\nfolder = \"/srv/volumes\"\n[agent]\nmove_on_after_secs = 30\nfreeze_secs = 5\n[metrics]\nlisten = \"127.0.0.1:7432\"\n[hooks]\nfolder = \"/srv/hooks\"\n",
         )
         .unwrap();
         let config = Config::read(Some(&path), &[], false).unwrap();
@@ -183,6 +200,7 @@ mod tests {
         assert_eq!(config.local_cloud, Some("/srv/volumes".into()));
         assert_eq!(config.hooks, Some("/srv/hooks".into()));
         assert_eq!(config.move_on_after, Some(Duration::from_secs(30)));
+        assert_eq!(config.freeze, Some(Duration::from_secs(5)));
         assert_eq!(config.metrics, Some(([127, 0, 0, 1], 7432).into()));
         let flag = ["/ip4/127.0.0.1/tcp/0".to_owned()];
         let config = Config::read(Some(&path), &flag, false).unwrap();

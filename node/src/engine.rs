@@ -10,6 +10,7 @@ mod alarms;
 mod calls;
 mod clouds;
 mod copies;
+mod cutovers;
 mod doctor;
 mod events;
 mod exchange;
@@ -39,6 +40,7 @@ use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::net::{self, Net};
 use crate::speed::SpeedError;
+use crate::stillness::Freezer;
 use crate::store::{OfferedVolume, Store};
 use crate::transfer::{Pace, Pacer, ReceiveEvent, Scope, SendEvent, SharedBuffers, Trackers};
 use crate::views::{Live, State};
@@ -49,6 +51,7 @@ use keys::lease::Boot;
 use keys::{DedupDomain, Identity, Leases, PublicKey, UnixSecs, VolumeId};
 use mesh::Replica;
 use provider::Provider;
+use roles::cutover::Cutover;
 use roles::provisioner::Provisioner;
 use roles::replicator::Replicator;
 use roles::{JobId, Now, Vouching};
@@ -93,6 +96,8 @@ pub(crate) enum Message {
     StockTaken(Box<(inventory::Reader, crdt::Inventory)>),
     /// From a run of hooks.
     Hooks(roles::hooks::At, hooks::News),
+    /// Whoever freezes the source of a migration has answered.
+    Stillness(keys::MigrationId, cutovers::Answered),
 }
 
 /// A handle to the running engine.
@@ -186,6 +191,8 @@ pub struct Engine {
     buffers: SharedBuffers,
     /// Who may follow what is written to sources.
     trackers: Trackers,
+    freezer: Arc<dyn Freezer>,
+    cutovers: BTreeMap<keys::MigrationId, Cutover>,
     /// What they say now.
     pace: watch::Sender<Pace>,
     limits: limits::Limits,
@@ -248,7 +255,8 @@ impl Engine {
         let leases = leases.unwrap_or_default();
         let pace = watch::Sender::new(Pace::default());
         let guard = crate::guard::socket_of(parts.config.guard.as_ref());
-        let trackers = crate::guard::trackers(guard);
+        let trackers = crate::guard::trackers(guard.clone());
+        let freezer = Arc::new(crate::guard::freezer(guard));
         let mut engine = Self {
             replicator: Replicator::new(store.copies()?),
             volumes: store.volumes()?,
@@ -284,6 +292,8 @@ impl Engine {
             pacer: Pacer::new(pace.subscribe()),
             buffers: SharedBuffers::default(),
             trackers,
+            freezer,
+            cutovers: BTreeMap::new(),
             pace,
             limits: limits::Limits::new(clock::now()),
             provisioner: Provisioner::default(),
@@ -305,6 +315,7 @@ impl Engine {
             next_expiry: UnixSecs(0),
         };
         engine.restore_agents()?;
+        engine.restore_cutovers();
         engine.measure_volumes();
         engine.take_up_inventory();
         Ok((engine, net_events, messages))
@@ -406,6 +417,7 @@ impl Engine {
             Message::Cloud(input) => self.cloud_answered(input),
             Message::StockTaken(taken) => self.stock_taken(taken.0, taken.1),
             Message::Hooks(at, news) => self.hooks_told(at, news),
+            Message::Stillness(id, answered) => self.stillness_told(id, answered),
         }
     }
 

@@ -5,7 +5,7 @@
 //!              prepare ─▶ sync, until it is quick ─▶ freeze ─┬─▶ keep ─▶ (power off)
 //!  running ◀── thaw, the deadline ◀────────────────────────┘      │
 //!     ▲                                                             │
-//!     └──────────────── release, by a person alone ◀────────────────┘
+//!     └──────────────── release, by who knows that it may ◀─────────┘
 //! ```
 //!
 //! All of it may be asked twice, by an agent that was started again too: what was done
@@ -205,7 +205,8 @@ pub trait Freezer: Send + Sync {
     /// Where they are not, or the machine does not allow it.
     fn power_off(&self, migration: MigrationId) -> Result<(), NotStill>;
 
-    /// As [`Self::thaw`], also what is kept: for a person, who knows that no copy runs.
+    /// As [`Self::thaw`], also what is kept: for a person, or a cutover, that knows that no copy
+    /// counts, or that the source may run beside it.
     ///
     /// # Errors
     /// Where a file system could not be thawed.

@@ -8,10 +8,13 @@
 //!        may move    │                            │ must not, or lost
 //!                    ▼                            │
 //!               connecting ──▶ passing ◀──▶ resting
-//!                                 │ cutover asked, and a whole pass found nothing new
+//!                                 │ cutover asked, and a pass found nothing new
 //!                                 ▼
 //!                             finishing ──▶ cut over
 //! ```
+//!
+//! Where the whole server is frozen for the cutover (`cutover`) the disks wait for each other:
+//! with a root of both ends a disk is *proven*, and cut over together with all others.
 //!
 //! A replicator that is lost is left for the next of the pool, under a higher epoch
 //! (`moving`): from any phase but the last two, back to waiting.
@@ -22,9 +25,11 @@
 mod hold;
 mod interval;
 mod moving;
+mod together;
 
 pub use moving::{LONG_SESSION_MILLIS, LOST_MILLIS, MAX_DOUBLINGS};
 
+use crate::cutover::Moment;
 use crate::note::Note;
 use crate::situation::{Ahead, Facts};
 use crate::{JobId, Now};
@@ -41,6 +46,9 @@ use serde::{Deserialize, Serialize};
 pub const MIN_REST_MILLIS: u64 = 2_000;
 /// First wait before a lost session is opened again; doubles up to the longest.
 pub const FIRST_RETRY_MILLIS: u64 = 500;
+/// Rest between two passes that are to leave little for the time in which the source is
+/// frozen.
+pub const CONVERGING_REST_MILLIS: u64 = 200;
 /// Longest wait before a lost session is opened again.
 pub const LONGEST_RETRY_MILLIS: u64 = 15_000;
 /// Sessions lost in a row before the work counts as stalled.
@@ -102,7 +110,7 @@ pub struct Record {
 
 impl Wire for Record {
     const NAME: &'static str = "agent's record of a volume";
-    const VERSION: u8 = 4;
+    const VERSION: u8 = 5;
     const LIMIT: usize = 64 * 1024;
 }
 
@@ -115,6 +123,9 @@ pub struct Finished {
     pub source_proof: Signed,
     /// Signed by the replicator.
     pub target_proof: Signed,
+    /// How long the source had been frozen by then, in milliseconds; none where it was not,
+    /// or where only the proofs are left to tell.
+    pub frozen_millis: Option<u64>,
 }
 
 /// What the machine is told.
@@ -188,15 +199,21 @@ pub enum Action {
 enum Phase {
     Held(Hold),
     Connecting,
-    /// `for_cutover`: cutover had been asked for when the pass began.
+    /// `cutover`: how far it had come when the pass began, if it had been asked for.
     Passing {
         pass: u32,
-        for_cutover: bool,
+        cutover: Option<Moment>,
     },
     Resting {
         until_millis: u64,
     },
     Finishing,
+    /// There is a root of both ends, and nothing counts yet.
+    Proven {
+        finished: Box<Finished>,
+        /// By reading all of both.
+        in_full: bool,
+    },
     CutOver,
     Gone,
 }
@@ -412,18 +429,18 @@ impl Agent {
     fn begin_pass_over(&mut self, now: Now, all: bool, out: &mut Vec<Action>) {
         let pass = self.record.passes.last().map_or(1, |last| last.pass + 1);
         self.interval.begin(now.mono_millis, pass == 1);
-        let cutover = self.cutover_wanted();
-        self.phase = Phase::Passing {
-            pass,
-            for_cutover: cutover.is_some(),
-        };
-        let whole = all || cutover == Some(true);
+        let wanted = self.cutover_wanted();
+        let cutover = wanted.map(|_| self.moment());
+        self.phase = Phase::Passing { pass, cutover };
+        // What is to be proven is read once nothing is written any more.
+        let proves = wanted == Some(true) && cutover != Some(Moment::Converging);
+        let whole = all || proves;
         out.push(Action::BeginPass { pass, whole });
     }
 
     fn cutover_wanted(&self) -> Option<bool> {
         match self.facts.as_ref()?.desired {
-            Desired::Cutover { prove_full } => Some(prove_full),
+            Desired::Cutover { prove_full, .. } => Some(prove_full),
             _ => None,
         }
     }
@@ -435,7 +452,7 @@ impl Agent {
         (is_final, is_followed): (bool, bool),
         out: &mut Vec<Action>,
     ) {
-        let Phase::Passing { for_cutover, .. } = self.phase else {
+        let Phase::Passing { cutover, .. } = self.phase else {
             return;
         };
         summary.since_millis = self.interval.end();
@@ -450,9 +467,12 @@ impl Agent {
             _ => MIN_REST_MILLIS.max(summary.millis),
         };
         let is_first = self.record.passes.is_empty();
-        let is_last = for_cutover && clean && is_final;
+        let moment = self.moment();
+        // Of what was read before the source was frozen, some may have been written since.
+        let is_of_now = cutover.is_some_and(|began| began >= moment);
+        let is_last = is_of_now && clean && is_final;
         let is_whole = summary.read == PassRead::Whole;
-        if is_first || !clean || for_cutover {
+        if is_first || !clean || cutover.is_some_and(|began| began != Moment::Converging) {
             let text = format!(
                 "pass {} sent {} blocks, {} bytes in {} ms",
                 summary.pass, summary.blocks, summary.bytes_sent, summary.millis
@@ -463,19 +483,27 @@ impl Agent {
         out.push(Action::Store(self.record.clone()));
         match self.cutover_wanted() {
             // That it is to be proven in full may have been asked for while it ran.
-            Some(read_back) if is_last && (is_whole || !read_back) => {
+            Some(read_back)
+                if moment != Moment::Converging && is_last && (is_whole || !read_back) =>
+            {
                 self.phase = Phase::Finishing;
                 out.push(Action::Finish { read_back });
             }
+            Some(_) if moment == Moment::Converging => {
+                self.phase = Phase::Resting {
+                    until_millis: now.mono_millis + rest.min(CONVERGING_REST_MILLIS),
+                };
+            }
             Some(_) => {
-                if for_cutover && !clean && !self.quiet_wanted {
+                let is_apart = moment == Moment::Apart && cutover.is_some();
+                if is_apart && !clean && !self.quiet_wanted {
                     self.quiet_wanted = true;
                     let text = "the last pass still had blocks to send; cutover waits until a whole pass finds nothing new: stop or freeze what writes to the source";
                     out.push(Action::Tell(Note::warn("source-not-quiet", text)));
                 }
                 // Where it is never known whether something may turn up as missing, comparing
                 // all makes up for it.
-                self.begin_pass_over(now, for_cutover && clean && !is_final, out);
+                self.begin_pass_over(now, is_of_now && clean && !is_final, out);
             }
             None => {
                 self.quiet_wanted = false;
@@ -505,23 +533,6 @@ impl Agent {
         if passes.len() > MAX_SUMMARIES {
             passes.remove(1);
         }
-    }
-
-    fn finished(&mut self, finished: Finished, out: &mut Vec<Action>) {
-        if self.phase != Phase::Finishing {
-            return;
-        }
-        let root: String = finished
-            .root
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        self.record.finished = Some(finished);
-        self.phase = Phase::CutOver;
-        out.push(Action::Store(self.record.clone()));
-        out.push(Action::CloseSession);
-        let text = format!("cut over: both ends have the root {root}");
-        out.push(Action::Tell(Note::info("cut-over", text)));
     }
 
     /// Brings the phase in line with the facts.
@@ -554,6 +565,9 @@ impl Agent {
             return;
         }
         if matches!(self.phase, Phase::CutOver | Phase::Gone) {
+            return;
+        }
+        if self.stays_proven() {
             return;
         }
         if self.move_on(now, out) {
@@ -626,7 +640,8 @@ impl Agent {
 
     fn advance(&mut self, now: Now, permit: Permit<SendBlocks>, out: &mut Vec<Action>) {
         match &self.phase {
-            Phase::Held(_) => {
+            // One that was proven is not any more.
+            Phase::Held(_) | Phase::Proven { .. } => {
                 self.phase = Phase::Connecting;
                 out.push(Action::OpenSession {
                     permit,
@@ -634,7 +649,8 @@ impl Agent {
                 });
             }
             Phase::Resting { until_millis }
-                if now.mono_millis >= *until_millis || self.cutover_wanted().is_some() =>
+                if now.mono_millis >= *until_millis
+                    || (self.cutover_wanted().is_some() && self.moment() != Moment::Converging) =>
             {
                 self.begin_pass(now, out);
             }
@@ -726,7 +742,9 @@ impl Agent {
         let autonomy = || self.on_autonomy.then(|| ON_AUTONOMY.to_owned());
         let waiting_for_quiet = || {
             let quiet = "waits until a whole pass finds nothing new: stop or freeze what writes to the source";
-            self.quiet_wanted.then(|| quiet.to_owned()).or(autonomy())
+            self.cutover_because()
+                .or(self.quiet_wanted.then(|| quiet.to_owned()))
+                .or(autonomy())
         };
         match &self.phase {
             // A session that is opened again at once is not worth a word.
@@ -735,9 +753,17 @@ impl Agent {
             }
             Phase::Held(hold) => hold.standing(running),
             Phase::Connecting => (running, "comparing", autonomy()),
-            Phase::Passing { .. } => (running, "copying", waiting_for_quiet()),
+            Phase::Passing { cutover, .. } => match cutover {
+                Some(Moment::Converging) => (running, "converging", waiting_for_quiet()),
+                Some(Moment::Still) => (running, "frozen, copying the rest", autonomy()),
+                _ => (running, "copying", waiting_for_quiet()),
+            },
+            Phase::Resting { .. } if self.cutover_wanted().is_some() => {
+                (running, "converging", waiting_for_quiet())
+            }
             Phase::Resting { .. } => (running, "resting", autonomy()),
             Phase::Finishing => (Stage::CuttingOver, "proving", autonomy()),
+            Phase::Proven { .. } => (Stage::CuttingOver, "proven", self.cutover_because()),
             Phase::CutOver => (Stage::CutOver, "done", None),
             Phase::Gone => (Stage::Enrolled, "deleted", None),
         }

@@ -1,6 +1,6 @@
 //! When a node runs the hooks of its migrations: each point once for a migration, however
 //! many disks it has and however often the node is started; what failed again, after a
-//! while.
+//! while. Those around a freeze are run once for each attempt at the cutover.
 //!
 //! ```text
 //!          somebody waits          the scripts ended well
@@ -171,7 +171,22 @@ impl Hooks {
         hooks.filter(matters).cloned().collect()
     }
 
-    fn has_passed(&self, at: At) -> bool {
+    /// Has the hooks of these points of the source run again when the points come next.
+    pub fn again(&mut self, migration: MigrationId, points: &[Point], out: &mut Vec<Action>) {
+        let Some(record) = self.records.get_mut(&migration) else {
+            return;
+        };
+        let before = record.passed.len();
+        record
+            .passed
+            .retain(|(side, point)| *side != Side::Source || !points.contains(point));
+        if record.passed.len() < before {
+            out.push(Action::Store(record.clone()));
+        }
+    }
+
+    /// Whether the hooks of a point were run, and are not to be again.
+    pub fn has_passed(&self, at: At) -> bool {
         let record = self.records.get(&at.migration);
         record.is_some_and(|record| record.passed.contains(&(at.side, at.point)))
     }

@@ -6,7 +6,7 @@
 use crate::agent::{Finished, Record};
 use crate::hooks::{Gate, Hooks};
 use crate::launch::{Evidence, opened};
-use crate::{JobId, Now};
+use crate::{JobId, Now, cutover};
 use crdt::plan::{Desired, MigrationPlan, Plan, Point, Side};
 use crdt::report::{JobReport, JobRole, Report, Stage, TargetState};
 use crdt::reports::Reports;
@@ -67,6 +67,8 @@ pub struct Facts {
     pub before_replication: Gate,
     /// Whether hooks are to be run before what was made for a deleted migration goes.
     pub before_cleanup: Gate,
+    /// How far the cutover of the whole server has come.
+    pub cutover: cutover::Standing,
 }
 
 /// What an agent said of a job and does not remember: its data is an old copy.
@@ -180,6 +182,7 @@ impl Situation<'_> {
             source,
             before_replication: Gate::Open,
             before_cleanup: Gate::Open,
+            cutover: cutover::Standing::default(),
         }
     }
 
@@ -207,6 +210,7 @@ impl Situation<'_> {
                 root: proof.root,
                 source_proof,
                 target_proof,
+                frozen_millis: None,
             };
             return Some(Ahead::CutOver(proof.epoch, replicator, Box::new(finished)));
         }

@@ -60,6 +60,8 @@ pub enum Flaw {
     HidesCopies,
     /// Who recovers a mesh honours all that the lost operator said, whatever of it is missing.
     HonoursPastGaps,
+    /// A source thaws long before its deadline, and is said to be kept frozen.
+    KeepsWhatRuns,
 }
 
 /// Something that must never be, and was.
@@ -126,6 +128,9 @@ counts! {
     adopted_groups = "groups adopted";
     barriers = "barriers";
     cut_over = "volumes cut over";
+    freezes = "servers frozen";
+    thaws = "servers thawed again";
+    cut_over_frozen = "servers cut over while frozen";
     nodes_lost = "nodes lost for good";
     replaced = "replicators replaced";
     retired = "older volumes deleted";

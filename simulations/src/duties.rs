@@ -49,6 +49,7 @@ impl Node {
     pub fn duties(&mut self, ctx: &mut Context) -> Lived {
         self.lease_duties(ctx)?;
         self.agent_duties(ctx)?;
+        self.cutovers(ctx)?;
         self.recheck_streams(ctx)?;
         self.forget_over(ctx)?;
         self.provision(ctx)
@@ -154,6 +155,7 @@ impl Node {
         });
         let held = up.sending.get(&job).map(|session| session.permit.clone());
         let facts = facts.map(|mut facts| {
+            self.tell_of_cutover(&job.migration, &mut facts);
             if let (Some(Flaw::NeverRechecks), Some(permit)) = (ctx.flaw, held) {
                 facts.permit = Some(Ok(permit));
             }

@@ -286,7 +286,9 @@ fn check_copy(world: &mut World, migration: &Migration, job: &JobId) {
         return;
     };
     let volume = &agent.sources[&job.volume];
-    let root = flat_root(volume.geometry, &volume.contents);
+    // One that was frozen may have been written to since.
+    let moment = world.ctx.oracle.moments.get(job).copied();
+    let root = moment.unwrap_or_else(|| flat_root(volume.geometry, &volume.contents));
     let same_root = root.0 == finished.root;
     let path = volume_key(job, record.map_or(Epoch(0), |record| record.epoch)).to_string();
     let mut disks = world

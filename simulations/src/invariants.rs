@@ -17,11 +17,11 @@ pub use trust::{goes_on_as_itself, no_copy_moves};
 use crate::context::{Context, Flaw};
 use crate::disk::{Disk, entry, flat_root};
 use crate::duties::volume_key;
-use crate::node::Node;
+use crate::node::{Node, SourceVolume};
 use crate::recovery::Lost;
 use crate::rotating::Changed;
 use crate::store::{Copy, Store};
-use blocks::{BlockIndex, Extent, Geometry};
+use blocks::{BlockIndex, Extent, Geometry, Root};
 use crdt::EntryId;
 use crdt::plan::Conflict;
 use keys::lease::Pair;
@@ -83,6 +83,7 @@ invariants! {
     OnlyTheHonouredCounts = "INV-27", "of an operator that was taken back counts what is honoured, and nothing that is said with its key after that";
     ChangedKeysCount = "INV-28", "a node that changed its key goes on as the same node, and the key it had is let in nowhere once that is heard";
     CopiesAreStopped = "INV-29", "a key that is in two places is known and told to be on every node once nothing fails any more, and no block moves by it at a node that has heard";
+    OneMoment = "INV-30", "what counts of a server that was frozen is what all its disks held when it counted, and none of them was written to since it was frozen";
     ConfirmedIsTrue = "INV-24", "a copy is confirmed by a node other than its replicator once nothing fails any more, and only if it is the disk that was cut over";
 }
 
@@ -104,6 +105,8 @@ pub struct Oracle {
     plans: BTreeMap<([u8; 32], [u8; 32]), [u8; 32]>,
     conflicts: BTreeMap<([u8; 32], [u8; 32]), OpenConflicts>,
     verified: BTreeSet<[u8; 32]>,
+    /// The roots of disks that were cut over while they were frozen.
+    pub moments: BTreeMap<JobId, Root>,
     /// The epochs and roots of what was cut over.
     cut_over: BTreeMap<JobId, (Epoch, [u8; 32])>,
     /// When an operator first answered a pulse for a pair: the last such moment of each
@@ -529,6 +532,15 @@ pub fn enrolled(ledger: &Ledger, lost: Option<&Lost>, key: &PublicKey) -> bool {
     });
     let revoked = revoked_in(ledger, lost);
     ids.any(|id| !revoked.contains(&id))
+}
+
+/// INV-30: what a disk holds in the moment in which it counts.
+pub fn one_moment(ctx: &mut Context, source: &SourceVolume, job: JobId, stated: Option<[u8; 32]>) {
+    let root = flat_root(source.geometry, &source.contents);
+    ctx.oracle.moments.insert(job, root);
+    ctx.require(stated == Some(root.0), Invariant::OneMoment, || {
+        format!("{job} counts with a root that is not that of its frozen disk")
+    });
 }
 
 /// INV-15: both ends state one root, and the copy's durable bytes have it.

@@ -13,6 +13,7 @@ mod duties;
 mod ending;
 mod faults;
 mod flushing;
+mod freezing;
 mod invariants;
 mod links;
 mod losses;

@@ -9,6 +9,7 @@ use crate::rng::Rng;
 use blocks::CloseReason;
 use keys::MigrationId;
 use roles::JobId;
+use roles::cutover::Ask;
 use roles::provisioner::{Reading, Superseded, Wanted};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -76,6 +77,17 @@ pub enum Event {
         life: u32,
         /// The call.
         call: CloudCall,
+    },
+    /// Whoever freezes the sources of a node is asked something.
+    Freezer {
+        /// Of which node.
+        node: usize,
+        /// In which of its lives it asked.
+        life: u32,
+        /// For which migration.
+        migration: MigrationId,
+        /// What.
+        ask: Ask,
     },
     /// Something writes to the source volumes.
     SourceWrite,

@@ -7,6 +7,7 @@
 
 use crate::context::{Context, Flaw};
 use crate::disk::{Content, Death, PAGE_SIZE};
+use crate::freezing::Freezer;
 use crate::invariants::{self, Invariant};
 use crate::network::Packet;
 use crate::receiving::Receiving;
@@ -19,9 +20,10 @@ use crdt::plan::Conflict;
 use crdt::{Apart, Conflicts, EntryId, JobRole};
 use keys::invite::Token;
 use keys::lease::Boot;
-use keys::{Identity, Leases, MeshId, Name, PublicKey, UnixSecs, VolumeId};
+use keys::{Identity, Leases, MeshId, MigrationId, Name, PublicKey, UnixSecs, VolumeId};
 use mesh::{Announcement, EnrolReply, EnrolRequest, Input, JoinError, JoinStep, Joiner, Output};
 use mesh::{DeniedCode, Page, Record, Replica, Request};
+use roles::cutover::Cutover;
 use roles::{
     JobId, Note, Now, Vouching, agent::Agent, provisioner::Provisioner, replicator::Replicator,
 };
@@ -119,6 +121,8 @@ pub struct Node {
     pub token: Option<Token>,
     /// The volumes it offers.
     pub sources: BTreeMap<VolumeId, SourceVolume>,
+    /// Who freezes them.
+    pub freezer: Freezer,
 }
 
 /// What a running node holds in memory.
@@ -138,6 +142,8 @@ pub struct Up {
     pub dirty: bool,
     /// The agent's machines.
     pub agents: BTreeMap<JobId, Agent>,
+    /// Those of the cutovers of its servers.
+    pub cutovers: BTreeMap<MigrationId, Cutover>,
     /// The agent's sessions.
     pub sending: BTreeMap<JobId, Sending>,
     /// The replicator's copies.
@@ -262,6 +268,9 @@ impl Node {
         }
         up.know_conflicts();
         up.dirty = true;
+        // What was frozen before has to be looked at.
+        let migrations = self.store.agents.keys().map(|job| job.migration);
+        up.cutovers = migrations.map(|id| (id, Cutover::default())).collect();
         self.up = Some(up);
         ctx.oracle.changed.insert(self.index);
         invariants::nothing_told_is_forgotten(ctx, self);

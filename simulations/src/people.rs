@@ -4,11 +4,12 @@
 //! Not here: what they want (`scenario`).
 
 use crate::context::Context;
+use crate::freezing::is_absent;
 use crate::node::Node;
 use crate::rng::{Rng, Stream};
 use crate::scenario::{At, Migration, Wish};
 use crate::world::World;
-use crdt::{Desired, Limit, Limited, MigrationPlan};
+use crdt::{Desired, Limit, Limited, MigrationPlan, SourceEnd};
 use keys::invite::Token;
 use keys::statement::{Grant, Invite};
 use keys::{Identity, NodeId, Revocation, Role, Roles, Statement, StatementId, UnixSecs};
@@ -295,7 +296,16 @@ impl Node {
             }
             Wish::Delete => self.edit(ctx, |edit| edit.set_desired(id, Desired::Deleted)),
             Wish::Cutover { prove_full } => {
-                let desired = Desired::Cutover { prove_full };
+                let source = match ctx.seed % 3 {
+                    0 => SourceEnd::Thaw,
+                    1 => SourceEnd::StayFrozen,
+                    _ => SourceEnd::Unsaid,
+                };
+                let source = match is_absent(ctx.seed, migration.agent) {
+                    true => SourceEnd::Unsaid,
+                    false => source,
+                };
+                let desired = Desired::Cutover { prove_full, source };
                 self.edit(ctx, |edit| edit.set_desired(id, desired))
             }
             Wish::AwaitCutOver => {

@@ -67,7 +67,7 @@ impl Node {
         self.drive_source(ctx, job)
     }
 
-    fn carry_agent(&mut self, ctx: &mut Context, job: JobId, action: Action) -> Lived {
+    pub(crate) fn carry_agent(&mut self, ctx: &mut Context, job: JobId, action: Action) -> Lived {
         match action {
             Action::Store(record) => self.store_agent(ctx, record),
             Action::OpenSession { permit, epoch } => {
@@ -96,7 +96,7 @@ impl Node {
         Ok(())
     }
 
-    fn store_agent(&mut self, ctx: &mut Context, mut record: agent::Record) {
+    pub(crate) fn store_agent(&mut self, ctx: &mut Context, mut record: agent::Record) {
         let job = record.job;
         let before = self.store.agents.get(&job);
         let was = before.is_some_and(|before| before.finished.is_some());
@@ -393,6 +393,7 @@ impl Node {
                     root,
                     source_proof,
                     target_proof,
+                    frozen_millis: None,
                 };
                 self.agent_input(ctx, job, agent::Input::Finished(finished))
             }

@@ -72,6 +72,11 @@ fn a_node_that_comes_back_without_its_changes_is_noticed() {
 }
 
 #[test]
+fn a_source_that_ran_again_before_it_counted_is_noticed() {
+    assert_eq!(noticed_as(Flaw::KeepsWhatRuns, 60), Some("INV-30"));
+}
+
+#[test]
 fn a_node_that_writes_before_it_has_heard_how_far_its_logs_go_is_noticed() {
     assert_eq!(noticed_as(Flaw::WritesUnheard, 60), Some("INV-14"));
 }

@@ -7,6 +7,7 @@
 //! has to come of it (`ending`, `invariants`).
 
 use crate::context::Context;
+use crate::freezing::Freezer;
 use crate::network::Event;
 use crate::node::{Lived, Node};
 use crate::rng::{Rng, Stream};
@@ -113,6 +114,7 @@ impl Node {
             root: None,
             next: None,
             lent: None,
+            freezer: Freezer::new(true),
             name: Name::new(&format!("n{index}")).expect("letters and digits"),
             store,
             up: None,

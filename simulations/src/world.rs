@@ -8,6 +8,7 @@ use crate::context::{Context, Flaw, Seen, Violation};
 use crate::describing::{self, Size};
 use crate::disk::{Content, Death, ZEROS};
 use crate::ending;
+use crate::freezing::{Freezer, is_absent};
 use crate::invariants::{self, Oracle};
 use crate::links::Link;
 use crate::network::{Event, Network};
@@ -20,7 +21,7 @@ use crate::trace::{Trace, View};
 use crate::twice::Copied;
 use blocks::Geometry;
 use keys::lease::Boot;
-use keys::{Identity, Name, Role};
+use keys::{Identity, MigrationId, Name, Role, VolumeId};
 use mesh::{Founding, Replica};
 use provider::fake::{FakeCloud, Faults};
 use std::collections::{BTreeMap, BTreeSet};
@@ -201,6 +202,7 @@ impl World {
             is_refused: false,
             token: None,
             sources,
+            freezer: Freezer::new(is_absent(seed, index)),
         });
     }
 
@@ -293,6 +295,7 @@ impl World {
         let which = [index as u64, u64::from(node.life)];
         let mut rng = Rng::of(self.ctx.seed, Stream::Boots, &which);
         node.boot = Boot(rng.bytes());
+        node.freezer.lose_power();
         node.ahead_millis = 3_000 - self.ctx.now.cast_signed();
         let most = self.scenario.boot_clock_secs;
         if most > 0 && !self.ctx.calm {
@@ -342,6 +345,19 @@ impl World {
                 if self.nodes[node].life == life {
                     let root = self.root_for(&call);
                     self.live(node, |node, ctx| node.call_cloud(ctx, call, root));
+                }
+            }
+            Event::Freezer {
+                node,
+                life,
+                migration,
+                ask,
+            } => {
+                let answer = self.nodes[node].freezer_asked(&mut self.ctx, migration, ask);
+                if self.nodes[node].life == life {
+                    self.live(node, |node, ctx| {
+                        node.freezer_answered(ctx, migration, answer)
+                    });
                 }
             }
             Event::SourceWrite => self.source_write(),
@@ -427,15 +443,34 @@ impl World {
     }
 
     fn source_write(&mut self) {
-        if self.ctx.now >= self.scenario.quiet_at_millis {
+        let now = self.ctx.now;
+        let is_quiet = now >= self.scenario.quiet_at_millis;
+        let migrations = self.scenario.migrations.iter();
+        let migrations: BTreeMap<VolumeId, MigrationId> = migrations
+            .flat_map(|migration| migration.volumes.iter().map(|id| (*id, migration.id)))
+            .collect();
+        let rng = &mut self.writes;
+        let mut volumes = vec![];
+        for node in &mut self.nodes {
+            // Where nobody freezes them people stop what writes to them.
+            let is_quiet = is_quiet && node.freezer.is_absent;
+            let freezer = &node.freezer;
+            let writable = |id: &VolumeId| {
+                let migration = migrations.get(id);
+                !is_quiet && !migration.is_some_and(|migration| freezer.holds(migration, now))
+            };
+            let sources = node.sources.iter_mut();
+            volumes.extend(
+                sources
+                    .filter(|(id, _)| writable(id))
+                    .map(|(_, volume)| volume),
+            );
+        }
+        let next = now + rng.between(30, 700);
+        self.ctx.network.schedule(next, Event::SourceWrite);
+        if volumes.is_empty() {
             return;
         }
-        let rng = &mut self.writes;
-        let mut volumes: Vec<_> = self
-            .nodes
-            .iter_mut()
-            .flat_map(|node| node.sources.values_mut())
-            .collect();
         let at = rng.index(volumes.len());
         let volume = &mut volumes[at];
         let blocks = volume.contents.len();
@@ -450,8 +485,6 @@ impl World {
             }
         }
         volume.cut_last();
-        let at = self.ctx.now + rng.between(30, 700);
-        self.ctx.network.schedule(at, Event::SourceWrite);
     }
 
     fn heal(&mut self) {
@@ -467,6 +500,10 @@ impl World {
             self.nodes[node].sync_fails = None;
             self.nodes[node].slow = None;
             self.nodes[node].store.mend();
+            if let Some(up) = &mut self.nodes[node].up {
+                // As after a pause: nothing waits for another attempt.
+                up.cutovers.retain(|_, machine| !machine.is_idle());
+            }
             self.start(node);
         }
     }

@@ -126,13 +126,13 @@ fn a_planned_migration_reads_back_as_it_was_written() {
         edit.set_pool(M1, &[NodeId([7; 32])])?;
         edit.add_grant(M1, StatementId([2; 32]))?;
         edit.set_desired(M1, Desired::Started)?;
-        edit.set_desired(M1, Desired::Cutover { prove_full: true })
+        edit.set_desired(M1, Desired::cutover(true))
     });
     let changed = &node.document.plan().migrations[&M1];
     assert_eq!(changed.name, "store");
     assert_eq!(changed.replicators, vec![NodeId([7; 32])]);
     assert_eq!(changed.grants, [StatementId([2; 32]), StatementId([9; 32])]);
-    assert_eq!(changed.desired, Desired::Cutover { prove_full: true });
+    assert_eq!(changed.desired, Desired::cutover(true));
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn a_stop_beats_a_go_that_was_decided_apart_and_the_next_edit_settles_it() {
     sync(&world, &a.document, &mut b.document);
     // Twice, so that whose operation is the later one does not decide.
     for (first, second) in [
-        (Desired::Paused, Desired::Cutover { prove_full: true }),
+        (Desired::Paused, Desired::cutover(true)),
         (Desired::Started, Desired::Paused),
     ] {
         a.desire(&world, M1, first);

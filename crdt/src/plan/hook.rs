@@ -90,7 +90,7 @@ pub struct Hook {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadHook {
     /// No such point.
-    #[error("`{0}` is not a point at which hooks run: choose from {points}", points = all(&Point::RUN))]
+    #[error("`{0}` is not a point at which hooks run: choose from {points}", points = all(&Point::ALL))]
     Point(String),
     /// No such side.
     #[error("`{0}` is not where hooks run: choose `source` or `provisioner`")]
@@ -146,13 +146,6 @@ impl Point {
         Self::BeforeFreeze,
         Self::AfterFreeze,
         Self::AfterThaw,
-        Self::AfterCutover,
-        Self::BeforeCleanup,
-    ];
-
-    /// Those at which this program runs hooks: nothing freezes a source yet.
-    pub const RUN: [Self; 3] = [
-        Self::BeforeReplication,
         Self::AfterCutover,
         Self::BeforeCleanup,
     ];

@@ -464,6 +464,9 @@ pub struct ActionOptions {
     /// Have the copy read back in full before it counts.
     #[serde(default)]
     pub prove_full: bool,
+    /// What becomes of the source: `stay-frozen`, `power-off` or `thaw`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// How long an end may use the grant without hearing from an operator's node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_secs: Option<u64>,

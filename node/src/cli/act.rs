@@ -81,10 +81,11 @@ pub async fn run(act: Act, client: &Client, screen: &mut Screen) -> Result<(), C
             steer(Verb::Start, &args.steer, options, client, screen).await
         }
         Act::Steer(verb, args) => {
-            let options = ActionOptions {
-                prove_full: verb == Verb::Cutover { prove_full: true },
-                ..ActionOptions::default()
-            };
+            let mut options = ActionOptions::default();
+            if let Verb::Cutover { prove_full, source } = verb {
+                options.prove_full = prove_full;
+                options.source = source.map(|end| crdt::SourceEnd::from(end).to_string());
+            }
             steer(verb, &args, options, client, screen).await
         }
         Act::Delete {

@@ -8,10 +8,10 @@ use clap_complete::Shell;
 
 use super::value::Since;
 use super::{
-    Command, DemoArgs, DoctorArgs, EventsArgs, GuardArgs, GuardCommand, HookAddArgs, HookCommand,
-    InviteCommand, InviteCreateArgs, JoinArgs, LimitCommand, LimitOfArgs, LimitSetArgs,
-    MeshCommand, MeshInit, MeshRecover, MigrationCommand, MigrationCreateArgs, NodeCommand,
-    NodeRevokeArgs, PlanApply, PlanCommand, RunArgs, ServerCommand, StartArgs, Steer,
+    Command, DemoArgs, DoctorArgs, End, EventsArgs, GuardArgs, GuardCommand, HookAddArgs,
+    HookCommand, InviteCommand, InviteCreateArgs, JoinArgs, LimitCommand, LimitOfArgs,
+    LimitSetArgs, MeshCommand, MeshInit, MeshRecover, MigrationCommand, MigrationCreateArgs,
+    NodeCommand, NodeRevokeArgs, PlanApply, PlanCommand, RunArgs, ServerCommand, StartArgs, Steer,
     VolumeCommand,
 };
 
@@ -184,6 +184,8 @@ pub enum Verb {
     Cutover {
         /// Read both ends in full first.
         prove_full: bool,
+        /// What becomes of the source, if that was said.
+        source: Option<End>,
     },
     /// End and clean up.
     Delete,
@@ -288,9 +290,13 @@ impl From<MigrationCommand> for Task {
             MigrationCommand::Start(args) => Self::Act(Act::Start(args)),
             MigrationCommand::Pause(args) => steer(Verb::Pause, args),
             MigrationCommand::Resume(args) => steer(Verb::Resume, args),
-            MigrationCommand::Cutover { steer: args, prove } => {
+            MigrationCommand::Cutover {
+                steer: args,
+                prove,
+                source,
+            } => {
                 let prove_full = prove.is_some();
-                steer(Verb::Cutover { prove_full }, args)
+                steer(Verb::Cutover { prove_full, source }, args)
             }
             MigrationCommand::Delete { steer, root_key } => {
                 Self::Act(Act::Delete { steer, root_key })

@@ -69,6 +69,11 @@ impl AgentSlot {
         }
     }
 
+    /// What its source was when the first session of this run was opened.
+    pub(super) fn source(&self) -> Option<SourceIdentity> {
+        self.source
+    }
+
     /// Why its last pass compared the whole source, where it could have done with less.
     pub(super) fn whole_because(&self) -> Option<String> {
         let reading = self.reading.as_ref()?;
@@ -255,7 +260,7 @@ impl Engine {
         acted
     }
 
-    fn act(&mut self, job: JobId, action: Action) {
+    pub(super) fn act(&mut self, job: JobId, action: Action) {
         match action {
             Action::Store(record) => {
                 let stored = self.store.put_agent(&record);
@@ -559,6 +564,7 @@ impl Engine {
             root,
             source_proof,
             target_proof,
+            frozen_millis: None,
         }))
     }
 

@@ -16,7 +16,7 @@ use crate::api::model::{
 };
 use crate::store::OfferedVolume;
 use crate::views::{LookupError, find_member, find_migration, find_volume};
-use crdt::{Desired, EditError, MigrationPlan, Stage};
+use crdt::{Desired, EditError, MigrationPlan, SourceEnd, Stage};
 use disk_path::{default_name, device_holds, is_inside};
 use keys::{
     Denied, Member, MigrationId, Name, NodeId, Revocation, Role, Roles, Standing, Statement,
@@ -530,17 +530,17 @@ impl Engine {
         let plan = find_migration(self.replica.document().plan(), wanted)?.clone();
         let view = self.view(&plan.id)?;
         match plan.desired {
-            Desired::Cutover { prove_full } => {
-                if prove_full || !options.prove_full {
-                    return Ok(view);
-                }
+            Desired::Cutover { prove_full, .. } => {
                 if view.stage == Stage::CutOver.to_string() {
-                    return Err(refused(
-                        "cut over",
-                        &plan,
-                        "cut over without reading the copy back",
-                        "the command that `dunlin verify` prints reads it back",
-                    ));
+                    if options.prove_full && !prove_full {
+                        return Err(refused(
+                            "cut over",
+                            &plan,
+                            "cut over without reading the copy back",
+                            "the command that `dunlin verify` prints reads it back",
+                        ));
+                    }
+                    return Ok(view);
                 }
             }
             Desired::Started => {}
@@ -561,11 +561,50 @@ impl Engine {
                 "wait until every disk was copied once: `dunlin migration watch` shows it",
             ));
         }
-        let id = plan.id;
-        let prove_full = options.prove_full;
-        self.edit(move |edit| edit.set_desired(id, Desired::Cutover { prove_full }))?;
+        let wanted = cutover_of(&plan, &options)?;
+        if wanted != plan.desired {
+            let id = plan.id;
+            self.edit(move |edit| edit.set_desired(id, wanted))?;
+        }
         self.view(&plan.id)
     }
+}
+
+/// The cutover that is asked for, with what was asked for before.
+fn cutover_of(plan: &MigrationPlan, options: &ActionOptions) -> Result<Desired, CallError> {
+    let (planned_full, planned) = match plan.desired {
+        Desired::Cutover { prove_full, source } => (prove_full, source),
+        _ => (false, SourceEnd::Unsaid),
+    };
+    let source = match &options.source {
+        Some(text) => {
+            let ends = SourceEnd::ALL.into_iter();
+            let mut ends = ends.filter(|end| *end != SourceEnd::Unsaid);
+            let found = ends.find(|end| end.to_string() == *text);
+            found.ok_or_else(|| {
+                let shown: String = text.chars().take(40).collect();
+                usage(format!(
+                    "`{shown}` is nothing that a source can come to: choose stay-frozen, power-off or thaw"
+                ))
+            })?
+        }
+        None => planned,
+    };
+    let stops = |hook: &crdt::Hook| {
+        hook.point == crdt::Point::BeforeFreeze && hook.on_failure == crdt::OnFailure::Stop
+    };
+    if source == SourceEnd::Thaw && !plan.hooks.iter().any(stops) {
+        return Err(refused(
+            "cut over with --source thaw",
+            plan,
+            "planned without a hook that stops what the source serves, so that source and copy would both serve",
+            "add one first (`dunlin migration hook add MIGRATION before-freeze SCRIPT`), or choose stay-frozen or power-off",
+        ));
+    }
+    Ok(Desired::Cutover {
+        prove_full: planned_full || options.prove_full,
+        source,
+    })
 }
 
 /// A disk that is cut over is final: taking the cutover back would leave its copy behind

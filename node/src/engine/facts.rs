@@ -32,7 +32,10 @@ impl Engine {
         self.settle_leases();
         for _ in 0..MAX_ROUNDS {
             self.adopt_jobs();
-            let acted = self.settle_agents() | self.settle_provisioner() | self.settle_hooks();
+            let acted = self.settle_agents()
+                | self.settle_cutovers()
+                | self.settle_provisioner()
+                | self.settle_hooks();
             self.forget_copies_that_are_over();
             if !acted || self.fatal.is_some() {
                 break;
@@ -53,7 +56,8 @@ impl Engine {
             };
             let connected = |key: &PublicKey| self.connected.contains(key);
             let facts = situation.agent_facts(slot.machine.record(), connected, source);
-            let facts = facts.with_hooks(&self.hooks, &situation, &job.migration);
+            let mut facts = facts.with_hooks(&self.hooks, &situation, &job.migration);
+            facts.cutover = self.cutover_standing(&job.migration);
             acted |= self.step_agent(job, roles::agent::Input::Facts(facts));
         }
         acted

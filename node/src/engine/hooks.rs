@@ -81,7 +81,7 @@ impl Engine {
                 point: slot.machine.waits_for_hooks()?,
             })
         });
-        let waiting: BTreeSet<At> = sides.chain(agents).collect();
+        let waiting: BTreeSet<At> = sides.chain(agents).chain(self.cutover_hooks()).collect();
         let mut machine = std::mem::take(&mut self.hooks);
         let mut actions = vec![];
         if let Some(situation) = self.situation() {
@@ -93,7 +93,7 @@ impl Engine {
         acted
     }
 
-    fn carry_hooks(&mut self, actions: Vec<Action>) {
+    pub(super) fn carry_hooks(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::Store(record) => {

@@ -49,6 +49,14 @@ impl Store {
         self.write(|txn| table::put(txn, AGENTS, &job_key(record.job), record))
     }
 
+    /// Makes the records of several volumes durable in place of their last, all or none.
+    pub fn put_agents(&self, records: &[agent::Record]) -> Result<(), StoreError> {
+        self.write(|txn| {
+            let mut records = records.iter();
+            records.try_for_each(|record| table::put(txn, AGENTS, &job_key(record.job), record))
+        })
+    }
+
     /// Forgets an agent's record.
     pub fn delete_agent(&self, job: JobId) -> Result<(), StoreError> {
         self.write(|txn| table::remove(txn, AGENTS, &job_key(job)))

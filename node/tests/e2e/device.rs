@@ -96,29 +96,43 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         try_run("fsfreeze", &["-u", text(&self.folder)]);
-        try_run("umount", &[text(&self.folder)]);
+        // What a test that failed left open ends with it.
+        try_run("umount", &["-l", text(&self.folder)]);
     }
 }
 
 /// Random writes that are read back and verified as they go; killed when dropped.
 pub struct Load {
     fio: Child,
+    folder: PathBuf,
 }
 
 impl Load {
     pub fn start(folder: &Path) -> Self {
+        let writes = ["--bsrange=4k-64k", "--size=32m", "--rate_iops=400"];
+        let verified = ["--verify=crc32c", "--verify_backlog=64", "--verify_fatal=1"];
+        let args = [&writes[..], &verified, &["--fsync=64"]].concat();
+        Self::with(folder, &args)
+    }
+
+    /// Random writes as these arguments of fio have them.
+    pub fn with(folder: &Path, args: &[&str]) -> Self {
         let fio = Command::new("fio")
-            .args(["--name=load", "--rw=randwrite", "--bsrange=4k-64k"])
-            .args(["--size=32m", "--ioengine=psync", "--fsync=64"])
-            .args(["--verify=crc32c", "--verify_backlog=64", "--verify_fatal=1"])
-            .args(["--time_based", "--runtime=300", "--rate_iops=400"])
-            .arg("--verify_state_save=0")
+            .args([
+                "--name=load",
+                "--rw=randwrite",
+                "--ioengine=psync",
+                "--thread",
+            ])
+            .args(["--time_based", "--runtime=300", "--verify_state_save=0"])
+            .args(args)
             .arg(format!("--directory={}", folder.display()))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        Self { fio }
+        let folder = folder.to_owned();
+        Self { fio, folder }
     }
 
     /// Ends the load in good order.
@@ -134,6 +148,8 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         let _ = self.fio.kill();
+        // What waits for a frozen disk ends no sooner.
+        try_run("fsfreeze", &["-u", text(&self.folder)]);
         let _ = self.fio.wait();
     }
 }

@@ -20,10 +20,10 @@ const TEST: &str = "a migration of a disk that is followed";
 const DISK_MIB: u64 = 128;
 
 /// A guard's process; killed when dropped.
-struct Guard(Child);
+pub struct Guard(Child);
 
 impl Guard {
-    fn start(socket: &Path) -> Self {
+    pub fn start(socket: &Path) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_dunlin"))
             .args(["guard", "--socket", text(socket)])
             .stdin(Stdio::null())
@@ -36,7 +36,7 @@ impl Guard {
     }
 
     /// Ends it as a lack of memory would.
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
@@ -75,10 +75,11 @@ fn until_tracked(mesh: &Mesh, mut pass: u64) -> (u64, u64) {
     }
 }
 
-fn followed_mesh(lab: &Lab, socket: &Path) -> Mesh {
+/// A mesh whose agent has a guard at `guard.sock`, with more settings after its own.
+pub fn guarded_mesh(lab: &Lab, more: &str) -> Mesh {
     let config = lab.path("agent.toml");
-    let text = format!("[agent]\nguard = {socket:?}\n");
-    fs::write(&config, text).unwrap();
+    let socket = lab.path("guard.sock");
+    fs::write(&config, format!("[agent]\nguard = {socket:?}\n{more}")).unwrap();
     let mut mesh = lab.mesh_of_three();
     mesh.agent.kill();
     let config = config.to_str().unwrap().to_owned();
@@ -104,10 +105,10 @@ fn passes_read_what_was_written_after_an_agent_was_killed_too_and_all_after_its_
     };
     run("mkfs.ext4", &["-q", text(&disk.device)]);
     let mount = Mount::new(&disk.device, lab.path("mnt"));
-    let mut load = Load::start(&mount.folder);
+    let _load = Load::start(&mount.folder);
     let socket: PathBuf = lab.path("guard.sock");
     let guard = Guard::start(&socket);
-    let mut mesh = followed_mesh(&lab, &socket);
+    let mut mesh = guarded_mesh(&lab, "");
     mesh.plan(&disk.device);
     mesh.act("start");
     let (pass, whole) = until_tracked(&mesh, 0);
@@ -131,8 +132,7 @@ fn passes_read_what_was_written_after_an_agent_was_killed_too_and_all_after_its_
     let (_, whole) = until_tracked(&mesh, lost["pass"].as_u64().unwrap());
     assert!(whole >= 1, "a guard that was started again knows nothing");
 
-    load.stop();
-    mount.freeze();
+    // Its load goes on: the cutover freezes it.
     let copy = mesh.cut_over(&image);
     assert!(
         fs::read(&image).unwrap() == fs::read(&copy).unwrap(),
@@ -146,7 +146,8 @@ fn passes_read_what_was_written_after_an_agent_was_killed_too_and_all_after_its_
     let server = mesh.operator.run(&["server", "show", "agent"]).ok();
     let changes = server["disks"][0]["changes"].as_str().unwrap();
     assert_eq!(changes, "followed as they are written");
-    mount.thaw();
+    let tell = mesh.agent.until_event("cut-over", &["frozen for"]);
+    println!("{}", tell["text"].as_str().unwrap());
     run("e2fsck", &["-fn", text(&copy)]);
 }
 

@@ -200,7 +200,7 @@ fn hooks_that_cannot_be_are_refused() {
         mesh.operator.run(&[&add[..], words].concat())
     };
     add(&["before-launch", "x"]).fails(2, &["before-launch"]);
-    add(&["before-freeze", "x"]).fails(2, &["before-freeze", "choose from"]);
+    add(&["before-freeze", "x", "--on", "provisioner"]).fails(2, &["source"]);
     add(&["before-replication", "../x"]).fails(2, &["name of a script"]);
     add(&["before-replication", "x", "--on", "provisioner"]).fails(2, &["source"]);
     add(&["before-replication", "x", "--env", "LD_PRELOAD=x"]).fails(2, &["HOOK_NAME"]);

@@ -13,6 +13,7 @@ mod dedup;
 mod device;
 mod doctor;
 mod final_disks;
+mod freezing;
 mod guard;
 mod harness;
 mod hooks;

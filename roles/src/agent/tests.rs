@@ -3,6 +3,7 @@
 
 mod hooks;
 mod moving;
+mod together;
 
 use super::hold::WAITING;
 use super::*;
@@ -22,6 +23,7 @@ struct Bench {
     agent: Agent,
     now: Now,
     connected: bool,
+    moment: Moment,
     source: Result<(), String>,
     hooks: Hooks,
 }
@@ -35,6 +37,7 @@ impl Bench {
             agent: Agent::new(JOB, None),
             now: NOW,
             connected: true,
+            moment: Moment::Apart,
             source: Ok(()),
             hooks: Hooks::default(),
         }
@@ -70,7 +73,8 @@ impl Bench {
         let connected = self.connected;
         let record = self.agent.record().clone();
         let facts = situation.agent_facts(&record, |_| connected, self.source.clone());
-        let facts = facts.with_hooks(&self.hooks, &situation, &JOB.migration);
+        let mut facts = facts.with_hooks(&self.hooks, &situation, &JOB.migration);
+        facts.cutover.moment = self.moment;
         self.input(Input::Facts(facts))
     }
 
@@ -118,6 +122,7 @@ impl Bench {
             root: [5; 32],
             source_proof: proof(&self.world, AGENT, End::Source, [5; 32]),
             target_proof: proof(&self.world, REPLICATOR, End::Target, [5; 32]),
+            frozen_millis: None,
         }
     }
 }
@@ -219,7 +224,7 @@ fn after_a_long_pass_it_rests_as_long_unless_the_next_has_only_to_read_what_was_
 fn a_cutover_waits_for_a_pass_after_which_nothing_can_turn_up_as_missing() {
     let mut bench = Bench::passing();
     bench.pass_done(4);
-    bench.world.want(Desired::Cutover { prove_full: false });
+    bench.world.want(Desired::cutover(false));
     bench.facts();
     let out = bench.pass_ended(0, false);
     assert_eq!(names(&out), ["pass-done", "store", "pass"]);
@@ -239,7 +244,7 @@ fn a_proof_in_full_that_is_asked_for_while_a_pass_runs_takes_another_over_all() 
     let mut bench = Bench::passing();
     bench.pass_done(4);
     for prove_full in [false, true] {
-        bench.world.want(Desired::Cutover { prove_full });
+        bench.world.want(Desired::cutover(prove_full));
         bench.facts();
     }
     let done = |bench: &Bench, read| Input::PassDone {
@@ -262,7 +267,7 @@ fn a_cutover_that_is_to_prove_it_compares_the_whole_source() {
     for prove_full in [false, true] {
         let mut bench = Bench::passing();
         bench.pass_done(4);
-        bench.world.want(Desired::Cutover { prove_full });
+        bench.world.want(Desired::cutover(prove_full));
         let out = bench.facts();
         let Some(Action::BeginPass { whole, .. }) = out.last() else {
             panic!("{out:?}");
@@ -437,7 +442,7 @@ fn a_source_that_fails_stops_the_work_until_it_can_be_read() {
 fn a_cutover_waits_for_a_whole_pass_that_finds_nothing_and_tells_once() {
     for (prove_full, finish) in [(false, "finish"), (true, "finish and read back")] {
         let mut bench = Bench::passing();
-        bench.world.want(Desired::Cutover { prove_full });
+        bench.world.want(Desired::cutover(prove_full));
         assert!(bench.facts().is_empty(), "the pass goes on");
         // It began before cutover was wanted: what it found does not count.
         assert_eq!(names(&bench.pass_done(0)), ["pass-done", "store", "pass"]);
@@ -458,7 +463,7 @@ fn a_cutover_waits_for_a_whole_pass_that_finds_nothing_and_tells_once() {
 #[test]
 fn an_answer_that_nobody_waits_for_changes_nothing() {
     let mut bench = Bench::passing();
-    bench.world.want(Desired::Cutover { prove_full: true });
+    bench.world.want(Desired::cutover(true));
     bench.facts();
     assert_eq!(bench.agent.finishing(), None, "a pass is under way");
     let ready = || Input::SessionReady {
@@ -480,7 +485,7 @@ fn an_answer_that_nobody_waits_for_changes_nothing() {
 fn a_cutover_does_not_wait_for_the_end_of_a_rest() {
     let mut bench = Bench::passing();
     bench.pass_done(1);
-    bench.world.want(Desired::Cutover { prove_full: false });
+    bench.world.want(Desired::cutover(false));
     assert_eq!(names(&bench.facts()), ["pass"]);
     assert_eq!(names(&bench.pass_done(0)), ["pass-done", "store", "finish"]);
 }
@@ -488,7 +493,7 @@ fn a_cutover_does_not_wait_for_the_end_of_a_rest() {
 #[test]
 fn nothing_is_cut_over_that_was_paused_meanwhile() {
     let mut bench = Bench::passing();
-    bench.world.want(Desired::Cutover { prove_full: false });
+    bench.world.want(Desired::cutover(false));
     bench.facts();
     bench.pass_done(0);
     bench.pass_done(0);
@@ -502,7 +507,7 @@ fn nothing_is_cut_over_that_was_paused_meanwhile() {
 #[test]
 fn what_was_cut_over_stays_so_whatever_comes() {
     let mut bench = Bench::passing();
-    bench.world.want(Desired::Cutover { prove_full: false });
+    bench.world.want(Desired::cutover(false));
     bench.facts();
     bench.pass_done(0);
     bench.pass_done(0);

@@ -222,7 +222,7 @@ fn hooks_after_the_cutover_run_on_both_sides_once_every_disk_is_cut_over() {
     let begun = settle(&mut provisioner, &world, OPERATOR, NOW, &[]);
     assert_eq!(runs(&begun), [checked], "its scripts are looked for");
     step(&mut provisioner, NOW, Input::Passed(checked));
-    world.want(Desired::Cutover { prove_full: false });
+    world.want(Desired::cutover(false));
     assert_eq!(settle(&mut source, &world, AGENT, NOW, &[]), []);
     assert_eq!(settle(&mut provisioner, &world, OPERATOR, NOW, &[]), []);
     let stated = proof(&world, AGENT, End::Source, [1; 32]);

@@ -442,7 +442,7 @@ fn a_copy_that_was_cut_over_is_neither_fenced_nor_deleted_whatever_epoch_is_repo
 fn cut_over(provisioner: u8) -> World {
     let mut world = World::with(&[REPLICATOR, OTHER_REPLICATOR], provisioner);
     world.grant(9_000);
-    world.want(Desired::Cutover { prove_full: false });
+    world.want(Desired::cutover(false));
     let roots = vec![
         proof(&world, AGENT, End::Source, [5; 32]),
         proof(&world, REPLICATOR, End::Target, [5; 32]),

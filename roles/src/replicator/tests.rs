@@ -168,7 +168,7 @@ fn the_plan_decides_when() {
     for (desired, expected) in [
         (Desired::Created, Some(RefusalCode::NotReady)),
         (Desired::Paused, Some(RefusalCode::Paused)),
-        (Desired::Cutover { prove_full: true }, None),
+        (Desired::cutover(true), None),
         (Desired::Deleted, Some(RefusalCode::NotAuthorised)),
     ] {
         world.want(desired);

@@ -143,7 +143,7 @@ fn agents_of_the_site_count_whose_migrations_go_on_and_are_not_over() {
     for (desired, counts) in [
         (Desired::Started, true),
         (Desired::Paused, false),
-        (Desired::Cutover { prove_full: false }, true),
+        (Desired::cutover(false), true),
     ] {
         world.want(desired);
         assert_eq!(counted(&world, "here") == agent, counts, "{desired}");

@@ -202,7 +202,7 @@ fn a_grant_is_used_until_every_volume_of_its_migration_is_cut_over() {
 #[test]
 fn partners_are_those_of_work_that_goes_on_whichever_part_in_it_one_has() {
     let all = [OPERATOR, AGENT, REPLICATOR, OTHER_REPLICATOR];
-    let cutover = Desired::Cutover { prove_full: false };
+    let cutover = Desired::cutover(false);
     let cases = [
         (Desired::Created, false),
         (Desired::Started, true),

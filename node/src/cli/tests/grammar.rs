@@ -173,15 +173,40 @@ fn commands_are_sorted_by_what_can_answer_them() {
 fn options_reach_the_task() {
     match task("migration cutover m --prove full --wait") {
         Task::Act(Act::Steer(verb, steer)) => {
-            assert_eq!(verb, Verb::Cutover { prove_full: true });
+            assert_eq!(
+                verb,
+                Verb::Cutover {
+                    prove_full: true,
+                    source: None
+                }
+            );
             assert!(steer.wait);
         }
         other => panic!("{other:?}"),
     }
     match task("migration cutover m") {
         Task::Act(Act::Steer(verb, steer)) => {
-            assert_eq!(verb, Verb::Cutover { prove_full: false });
+            assert_eq!(
+                verb,
+                Verb::Cutover {
+                    prove_full: false,
+                    source: None
+                }
+            );
             assert!(!steer.wait);
+        }
+        other => panic!("{other:?}"),
+    }
+    match task("migration cutover m --source power-off") {
+        Task::Act(Act::Steer(verb, _)) => {
+            let source = Some(crate::cli::End::PowerOff);
+            assert_eq!(
+                verb,
+                Verb::Cutover {
+                    prove_full: false,
+                    source
+                }
+            );
         }
         other => panic!("{other:?}"),
     }

@@ -12,7 +12,10 @@ use crate::cli::outcome::CommandError;
 use crate::cli::task::Verb;
 use crate::cli::watch::{Pace, wait_at, watch_at};
 
-const CUTOVER: Verb = Verb::Cutover { prove_full: false };
+const CUTOVER: Verb = Verb::Cutover {
+    prove_full: false,
+    source: None,
+};
 
 fn pace() -> Pace {
     Pace {

@@ -33,6 +33,7 @@ impl Pool {
             agent: Agent::new(JOB, None),
             now: NOW,
             connected: true,
+            moment: Moment::Apart,
             source: Ok(()),
             hooks: Hooks::default(),
         };
@@ -68,7 +69,8 @@ impl Pool {
         let situation = bench.world.situation(AGENT, bench.now);
         let connected = |key: &PublicKey| !self.away.contains(key);
         let record = bench.agent.record().clone();
-        let facts = situation.agent_facts(&record, connected, bench.source.clone());
+        let mut facts = situation.agent_facts(&record, connected, bench.source.clone());
+        facts.cutover.moment = bench.moment;
         bench.input(Input::Facts(facts))
     }
 
@@ -381,9 +383,7 @@ fn the_wait_doubles_with_each_move_until_a_pass_is_completed() {
 #[test]
 fn a_root_of_an_epoch_that_is_over_cuts_nothing_over() {
     let mut pool = Pool::passing();
-    pool.bench
-        .world
-        .want(Desired::Cutover { prove_full: false });
+    pool.bench.world.want(Desired::cutover(false));
     pool.facts();
     pool.bench.pass_done(0);
     assert_eq!(
@@ -407,9 +407,7 @@ fn a_root_of_an_epoch_that_is_over_cuts_nothing_over() {
 #[test]
 fn what_was_cut_over_moves_nowhere() {
     let mut pool = Pool::passing();
-    pool.bench
-        .world
-        .want(Desired::Cutover { prove_full: false });
+    pool.bench.world.want(Desired::cutover(false));
     pool.facts();
     pool.bench.pass_done(0);
     pool.bench.pass_done(0);

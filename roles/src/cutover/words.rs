@@ -1,0 +1,142 @@
+//! What the cutover of a server needs to know, asks and is answered, and tells its disks.
+
+use crate::hooks::Gate;
+use crdt::plan::SourceEnd;
+
+/// How far a cutover has come, for one disk of the server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Moment {
+    /// What is left is to become little: pass after pass, and no root is asked for.
+    #[default]
+    Converging,
+    /// Nobody freezes the source: each disk is cut over once a pass finds nothing new.
+    Apart,
+    /// The source is frozen: a pass that begins now reads what all disks have now.
+    Still,
+}
+
+/// The same, with what people are told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// How far.
+    pub moment: Moment,
+    /// Why it does not go on.
+    pub because: Option<String>,
+}
+
+/// One disk of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// Number of its last complete pass.
+    pub passes: u32,
+    /// What the passes over a frozen source would take, by the last one.
+    pub rest_millis: Option<u64>,
+    /// The longest that it took to read all of it.
+    pub whole_millis: u64,
+    /// Its last pass read what was written, and not all.
+    pub is_tracked: bool,
+    /// What it is at.
+    pub state: DiskState,
+}
+
+/// What a disk is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskState {
+    /// Nothing moves.
+    Held,
+    /// Passes go on.
+    Moving,
+    /// Both ends have stated its root, and it does not count yet.
+    Proven,
+    /// It counts.
+    CutOver,
+}
+
+/// What is wanted of a cutover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// All is to be read at both ends while the source is frozen.
+    pub prove_full: bool,
+    /// What becomes of the source.
+    pub source: SourceEnd,
+}
+
+/// What there is to know.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// This node has heard of its peers since it started: before that nothing is known of
+    /// what is wanted.
+    pub is_heard: bool,
+    /// The cutover that is wanted, if any.
+    pub wanted: Option<Wanted>,
+    /// The disks of the server that are moved.
+    pub disks: Vec<Disk>,
+    /// Why they cannot be frozen, whoever tries.
+    pub unfreezable: Option<String>,
+    /// Whether hooks that were run before a freeze were not undone yet.
+    pub is_prepared: bool,
+    /// Hooks before it is frozen.
+    pub before_freeze: Gate,
+    /// Hooks while it is frozen.
+    pub after_freeze: Gate,
+    /// Hooks after it was thawed.
+    pub after_thaw: Gate,
+    /// A hook that stops what the server serves is planned before it is frozen.
+    pub has_stop: bool,
+    /// The source had been frozen when it was cut over.
+    pub was_frozen: bool,
+}
+
+/// What whoever freezes is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// How does the source stand?
+    Look,
+    /// Find what lies on the disks.
+    Prepare,
+    /// Write out what is cached of it.
+    Sync,
+    /// Freeze it, until it is thawed or this much later.
+    Freeze {
+        /// Milliseconds.
+        deadline_millis: u64,
+    },
+    /// Let go of it, if it is frozen and not kept.
+    Thaw,
+    /// Let go of it, kept or not.
+    Release,
+    /// Leave it frozen for good.
+    Keep,
+    /// Switch off the source, which is kept frozen.
+    PowerOff,
+}
+
+/// How a source stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stillness {
+    /// It runs.
+    Running,
+    /// It is frozen, and thaws by itself.
+    Frozen,
+    /// It is frozen for good.
+    Kept,
+}
+
+/// What was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// To [`Ask::Look`].
+    Stands(Stillness),
+    /// It is done, and took so long.
+    Done {
+        /// Milliseconds.
+        millis: u64,
+    },
+    /// It was not done: why. `nobody`: nobody answers who could.
+    Failed {
+        /// Whether nobody answers.
+        nobody: bool,
+        /// For people.
+        why: String,
+    },
+}

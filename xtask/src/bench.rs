@@ -4,6 +4,7 @@
 //! Not here: simulated meshes (`simulations`), which are larger.
 
 mod document;
+mod freeze;
 mod guard;
 mod link;
 mod mesh;
@@ -20,6 +21,7 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Option<Result<bool>> {
     match arguments {
         ["document"] => Some(document::run(root, "1000", "100000")),
         ["document", nodes, servers] => Some(document::run(root, nodes, servers)),
+        ["freeze", rest @ ..] => freeze::run(root, rest),
         ["track", rest @ ..] => track::run(root, rest),
         ["transfer", rest @ ..] => Some(transfer::Transfer::read(rest)?.run(root)),
         ["mesh", rest @ ..] => Some(mesh::Mesh::read(rest)?.run(root)),

@@ -31,6 +31,7 @@ commands:
          a disk to another place, beside nbdcopy over TLS, dd and rsync over ssh:
          dense, sparse, update, update-small, dirty, references, link (with a round trip
          of 100 ms; as root), huge, hashing; and scale, where it is asked for
+  bench freeze [--rounds 5]
   bench track [--rounds 140]
          what following writes costs who writes: fio on a loop device, as root
   e2e tracked [--runs 100] [--seed N]

@@ -163,7 +163,7 @@ fn disks_under_load_are_cut_over_at_one_moment_and_stay_frozen() {
     mesh.act("cutover");
     let view = mesh.until_stage("cut-over");
     let told = mesh.agent.until_event("cut-over", &["frozen for"]);
-    println!("{}", told["text"].as_str().unwrap());
+    eprintln!("{}", told["text"].as_str().unwrap());
     let mut numbers = vec![];
     for (name, copy) in targets(&view) {
         let live = if name == "disk0" { &one } else { &two };
@@ -335,7 +335,7 @@ fn a_source_under_a_heavy_load_is_frozen_for_moments() {
             let Some(millis) = frozen_millis(kind, mib) else {
                 return;
             };
-            println!("round {round}: writes of {kind}, 20 MiB/s: frozen for {millis} ms");
+            eprintln!("round {round}: writes of {kind}, 20 MiB/s: frozen for {millis} ms");
         }
     }
 }

@@ -147,7 +147,7 @@ fn passes_read_what_was_written_after_an_agent_was_killed_too_and_all_after_its_
     let changes = server["disks"][0]["changes"].as_str().unwrap();
     assert_eq!(changes, "followed as they are written");
     let tell = mesh.agent.until_event("cut-over", &["frozen for"]);
-    println!("{}", tell["text"].as_str().unwrap());
+    eprintln!("{}", tell["text"].as_str().unwrap());
     run("e2fsck", &["-fn", text(&copy)]);
 }
 

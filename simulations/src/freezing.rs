@@ -18,7 +18,7 @@ const SLOWEST_MILLIS: u64 = 900;
 
 /// Whether nobody freezes the sources of a node of a world.
 pub fn is_absent(seed: u64, node: usize) -> bool {
-    seed.wrapping_add(node as u64) % 4 == 0
+    seed.wrapping_add(node as u64).is_multiple_of(4)
 }
 
 /// What the disks of a node were brought to.

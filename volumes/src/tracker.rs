@@ -1,4 +1,4 @@
-//! Following what is written to disks, without a module in the kernel and without stopping
+//! Following what is written to a disk, without a module in the kernel and without stopping
 //! anything: a small program at the kernel's block tracepoints marks each granule that is
 //! written with the present generation ([`blocks::tracking`] says why no write is lost), and
 //! sums up the sectors that it saw, which are held beside what the kernel counted of the
@@ -30,7 +30,6 @@ mod tests;
 
 use std::io::{self, Read};
 use std::ops::Range;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -39,12 +38,13 @@ use blocks::DirtySet;
 use blocks::tracking::counting::{Judge, Reading};
 use blocks::tracking::{Advanced, Gap, Generation, Instance, Recent, Window};
 
+use assembler::Word;
 pub use disk::Disk;
 use disk::between;
 use format::{Event, Stream};
-use kernel::{Program, Seen, Told};
+use kernel::{Attached, Program, Seen, Told};
 use layout::Layout;
-use program::{Maps, Watched};
+use program::Maps;
 
 /// A disk's figures are read at most so often in an advance for a moment in which it stood
 /// still: of a disk that writes 20 MiB/s every other reading is one.
@@ -84,9 +84,6 @@ pub enum NoTracker {
         /// The cause.
         source: io::Error,
     },
-    /// Marks of all disks together would take more memory than they may.
-    #[error("the disks are too many to be followed together; they are compared as a whole")]
-    TooMany,
     /// The kernel did not let us, or is too old.
     #[error(
         "cannot {what}: {source}; following writes takes root, a kernel from 5.5 on, and no lockdown for confidentiality"
@@ -122,7 +119,7 @@ pub struct TrackerFailed {
     source: io::Error,
 }
 
-/// Why a disk is not followed any more, though others are.
+/// Why a disk is not followed any more.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "cannot read what the kernel counts of {}: {source}; it is compared as a whole from now on",
@@ -133,44 +130,27 @@ pub struct DiskUnread {
     source: io::Error,
 }
 
-/// One of the disks that a tracker follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Slot(usize);
-
-impl Slot {
-    /// Its place among what [`Tracker::advance`] found.
-    pub fn index(self) -> usize {
-        self.0
-    }
-}
-
-/// Follows some disks for as long as it is there.
+/// Follows a disk for as long as it is there.
 #[derive(Debug)]
 pub struct Tracker {
     instance: Instance,
     present: Generation,
+    disk: Disk,
     layout: Layout,
-    disks: Vec<Followed>,
+    judge: Judge,
+    discards: u64,
+    unread: Option<DiskUnread>,
     wait: Wait,
     control: Told,
     marks: Seen,
     sums: Seen,
-    /// Programs and maps are there as long as these are.
-    _attached: Vec<OwnedFd>,
-    _maps: Maps,
+    maps: Maps,
+    /// The program runs as long as these are there.
+    _attached: Vec<Attached>,
 }
 
 /// Waits for the programs that run.
 type Wait = fn() -> io::Result<()>;
-
-#[derive(Debug)]
-struct Followed {
-    disk: Disk,
-    watched: Watched,
-    judge: Judge,
-    discards: u64,
-    unread: Option<DiskUnread>,
-}
 
 /// What readings of a disk say.
 #[derive(Debug, Clone, Copy)]
@@ -180,42 +160,33 @@ struct Looked {
 }
 
 impl Tracker {
-    /// Begins to follow the disks of some volumes; all that is written from now on is
-    /// marked. For each, in their order, which slot it has: volumes of one disk share one.
+    /// Begins to follow a disk; all that is written from now on is marked.
     ///
     /// # Errors
-    /// Where they cannot be followed.
-    pub fn start(disks: Vec<Disk>) -> Result<(Self, Vec<Slot>), NoTracker> {
-        Self::follow(disks, &STREAMS, kernel::wait_for_programs)
+    /// Where it cannot be followed.
+    pub fn start(disk: Disk) -> Result<Self, NoTracker> {
+        Self::follow(disk, &STREAMS, kernel::wait_for_programs)
     }
 
-    fn follow(
-        disks: Vec<Disk>,
-        streams: &[Stream],
-        wait: Wait,
-    ) -> Result<(Self, Vec<Slot>), NoTracker> {
+    fn follow(disk: Disk, streams: &[Stream], wait: Wait) -> Result<Self, NoTracker> {
         let refused = |what| move |source| NoTracker::Refused { what, source };
         wait().map_err(refused(
             "wait for programs that run (membarrier, which a kernel refuses that keeps processors free of its tick: nohz_full)",
         ))?;
-        let (disks, slots) = share(disks);
-        let sectors: Vec<u64> = disks.iter().map(Disk::sectors).collect();
-        let (layout, watched) = Layout::of(&sectors).ok_or(NoTracker::TooMany)?;
-        let maps =
-            Maps::of(disks.len(), &layout).map_err(refused("make a map for BPF programs"))?;
+        let layout = Layout::of(disk.sectors());
+        let maps = Maps::of(&layout).map_err(refused("make maps for a BPF program"))?;
         let sharing = "share memory with a BPF program";
-        let bytes = layout.bytes();
         let control = Told::new(&maps.control, 8).map_err(refused(sharing))?;
-        let marks = Seen::new(&maps.marks, bytes).map_err(refused(sharing))?;
-        let sums = Seen::new(&maps.sums, 16 * disks.len().max(1));
+        let marks = Seen::new(&maps.marks, layout.bytes()).map_err(refused(sharing))?;
+        let sums = Seen::new(&maps.sums, maps.bytes_of_sums());
         let sums = sums.map_err(refused(sharing))?;
         let present = Generation::FIRST;
         control.set_half(0, present.mark());
-        for (disk, watched) in disks.iter().zip(&watched) {
-            let set = maps.devices.set(disk.device(), watched.bytes());
-            set.map_err(refused("tell a BPF program of a disk"))?;
-        }
-        let attached = streams.iter().map(|stream| attach(*stream, &maps, &layout));
+        let attached = streams.iter().map(|stream| {
+            run_at(*stream, |event| {
+                program::marking((event, *stream), disk.device(), &maps, &layout)
+            })
+        });
         let attached = attached.collect::<Result<Vec<_>, _>>()?;
         let mut drawn = [0; 16];
         getrandom::fill(&mut drawn).map_err(|error| {
@@ -224,22 +195,25 @@ impl Tracker {
         let mut tracker = Self {
             instance: Instance(drawn),
             present,
+            disk,
             layout,
-            disks: disks.into_iter().zip(watched).map(Followed::new).collect(),
+            judge: Judge::new(),
+            discards: 0,
+            unread: None,
             wait,
             control,
             marks,
             sums,
+            maps,
             _attached: attached,
-            _maps: maps,
         };
         // What differs from the figures before anything was seen is not a loss.
         for _ in 0..2 {
             tracker.look();
         }
-        match tracker.disks.iter_mut().find_map(|disk| disk.unread.take()) {
+        match tracker.unread.take() {
             Some(DiskUnread { path, source }) => Err(NoTracker::Disk { path, source }),
-            None => Ok((tracker, slots)),
+            None => Ok(tracker),
         }
     }
 
@@ -249,115 +223,61 @@ impl Tracker {
     }
 
     /// Begins the next generation: when this returns, what was marked with an older one is
-    /// stored. For each slot, in their order, what that found. Of a disk whose figures
-    /// cannot be read nothing is known from then on, which [`Tracker::unread`] tells.
+    /// stored. What that found. Of a disk whose figures cannot be read nothing is known from
+    /// then on, which [`Tracker::unread`] tells.
     ///
     /// # Errors
     /// Where the kernel does not wait for programs that run. The next advance makes up for it.
-    pub fn advance(&mut self) -> Result<Vec<Advanced>, TrackerFailed> {
+    pub fn advance(&mut self) -> Result<Advanced, TrackerFailed> {
         let begun = self.present.next();
         self.control.set_half(0, begun.mark());
         self.present = begun;
         (self.wait)().map_err(|source| TrackerFailed { source })?;
-        let instance = self.instance;
-        let looked = self.look().into_iter();
-        Ok(looked
-            .map(|Looked { window, is_still }| Advanced {
-                instance,
-                begun,
-                window,
-                is_still,
-            })
-            .collect())
+        let Looked { window, is_still } = self.look();
+        Ok(Advanced {
+            instance: self.instance,
+            begun,
+            window,
+            is_still,
+        })
     }
 
-    /// The disks that are not followed any more, and why.
-    pub fn unread(&self) -> impl Iterator<Item = &DiskUnread> {
-        self.disks.iter().filter_map(|disk| disk.unread.as_ref())
+    /// Why the disk is not followed any more, if it is not.
+    pub fn unread(&self) -> Option<&DiskUnread> {
+        self.unread.as_ref()
     }
 
     /// Marks in `into` every block of a volume that was marked in `since` or later, where the
-    /// volume is these bytes of a disk. False, and all of them, where that generation is too
+    /// volume is these bytes of the disk. False, and all of them, where that generation is too
     /// old to be told from what came before, or where the disk does not have these bytes.
-    pub fn collect(
-        &self,
-        slot: Slot,
-        bytes: Range<u64>,
-        since: Generation,
-        into: &mut DirtySet,
-    ) -> bool {
-        let disk = self.disks.get(slot.0);
-        let disk = disk.filter(|disk| bytes.end <= disk.disk.length());
-        let (Some(recent), Some(disk)) = (Recent::new(since, self.present), disk) else {
+    pub fn collect(&self, bytes: Range<u64>, since: Generation, into: &mut DirtySet) -> bool {
+        let recent = Recent::new(since, self.present);
+        let recent = recent.filter(|_| bytes.end <= self.disk.length());
+        let Some(recent) = recent else {
             into.mark_all();
             return false;
         };
         let mark_at = |at| self.marks.half(at);
-        self.layout
-            .collect(mark_at, disk.watched, (recent, bytes), into)
+        self.layout.collect(mark_at, (recent, bytes), into)
     }
 
-    /// Reads each disk's figures, again where it was not seen to stand still: on a busy disk
+    /// Reads the disk's figures, again where it was not seen to stand still: on a busy disk
     /// there are such moments, and from one of them on is sought what is missed later.
-    fn look(&mut self) -> Vec<Looked> {
-        let (sums, present) = (&self.sums, self.present);
-        self.disks.iter_mut().for_each(Followed::check);
-        let mut looked: Vec<Looked> = self
-            .disks
-            .iter_mut()
-            .map(|disk| disk.look(sums, present))
-            .collect();
+    fn look(&mut self) -> Looked {
+        self.check();
+        let mut looked = self.look_once();
         for _ in 1..READINGS {
-            if looked.iter().all(Looked::is_final) {
+            if looked.is_final() {
                 break;
             }
             thread::sleep(BETWEEN_READINGS);
-            for (disk, looked) in self.disks.iter_mut().zip(&mut looked) {
-                if !looked.is_final() {
-                    let again = disk.look(sums, present);
-                    *looked = Looked {
-                        window: looked.window.and(again.window),
-                        ..again
-                    };
-                }
-            }
+            let again = self.look_once();
+            looked = Looked {
+                window: looked.window.and(again.window),
+                ..again
+            };
         }
         looked
-    }
-}
-
-/// One of each disk, and which of them each one given is.
-fn share(given: Vec<Disk>) -> (Vec<Disk>, Vec<Slot>) {
-    let mut disks: Vec<Disk> = vec![];
-    let mut slots = vec![];
-    for disk in given {
-        let known = disks
-            .iter()
-            .position(|other| other.device() == disk.device());
-        slots.push(Slot(known.unwrap_or(disks.len())));
-        if known.is_none() {
-            disks.push(disk);
-        }
-    }
-    (disks, slots)
-}
-
-impl Looked {
-    /// Whether another reading would say no more.
-    fn is_final(&self) -> bool {
-        self.is_still || matches!(self.window, Window::Gap(Gap::Unread | Gap::NotCounted))
-    }
-}
-
-impl Followed {
-    fn new((disk, watched): (Disk, Watched)) -> Self {
-        Self {
-            disk,
-            watched,
-            judge: Judge::new(),
-            discards: 0,
-            unread: None,
-        }
     }
 
     /// Gives up a disk that is not there any more, though another one is in its place.
@@ -371,11 +291,11 @@ impl Followed {
     }
 
     /// Judges one reading. Once that failed, what it would have said is missing for good.
-    fn look(&mut self, sums: &Seen, present: Generation) -> Looked {
+    fn look_once(&mut self) -> Looked {
         if self.unread.is_none() {
-            match self.reading(sums) {
+            match self.reading() {
                 Ok(reading) => {
-                    let judged = self.judge.take(&reading, present);
+                    let judged = self.judge.take(&reading, self.present);
                     return Looked {
                         window: judged.verdict.into(),
                         is_still: judged.is_still,
@@ -394,11 +314,10 @@ impl Followed {
     }
 
     /// Reads what was seen between two readings of what the disk counted.
-    fn reading(&mut self, sums: &Seen) -> io::Result<Reading> {
-        let seen = |stream| sums.double(program::sum_of(self.watched.slot as usize, stream));
+    fn reading(&mut self) -> io::Result<Reading> {
         let before = self.disk.counted()?;
         let was_idle = self.disk.writes_under_way()? == 0;
-        let [completed, queued] = [Stream::Completed, Stream::Queued].map(seen);
+        let [completed, queued] = [Stream::Completed, Stream::Queued].map(|of| self.seen(of));
         let is_idle = self.disk.writes_under_way()? == 0;
         let after = self.disk.counted()?;
         let discards = std::mem::replace(&mut self.discards, after.discards);
@@ -410,10 +329,27 @@ impl Followed {
             has_gathered_discards: self.disk.gathers_discards() && after.discards != discards,
         })
     }
+
+    /// Sectors of the events of a stream until now, in the sums of all processors: at least
+    /// those that were seen when this began, and at most those when it ended.
+    fn seen(&self, stream: Stream) -> u64 {
+        let places = self.maps.sums_of(stream);
+        places.map(|place| self.sums.double(place)).sum()
+    }
 }
 
-/// Has the program run at the events of a stream.
-fn attach(stream: Stream, maps: &Maps, layout: &Layout) -> Result<OwnedFd, NoTracker> {
+impl Looked {
+    /// Whether another reading would say no more.
+    fn is_final(&self) -> bool {
+        self.is_still || matches!(self.window, Window::Gap(Gap::Unread | Gap::NotCounted))
+    }
+}
+
+/// Has a program run at the events of a stream, as this kernel lays them out.
+fn run_at(
+    stream: Stream,
+    program: impl FnOnce(&Event) -> Vec<Word>,
+) -> Result<Attached, NoTracker> {
     let event = stream.event();
     let refused = |what| move |source| NoTracker::Refused { what, source };
     let path = format!("events/block/{event}/format");
@@ -422,8 +358,7 @@ fn attach(stream: Stream, maps: &Maps, layout: &Layout) -> Result<OwnedFd, NoTra
         .and_then(|file| file.take(MAX_FORMAT).read_to_string(&mut text))
         .map_err(refused("read the kernel's events (tracefs)"))?;
     let format = Event::parse(&text).ok_or(NoTracker::UnknownEvent { event })?;
-    let words = program::marking(&format, stream, maps, layout);
-    let loaded = Program::load(&words);
+    let loaded = Program::load(&program(&format));
     let loaded = loaded.map_err(|(source, says)| NoTracker::Program {
         event,
         source,

@@ -30,8 +30,10 @@ commands:
   bench transfer [--only NAME,...] [--rounds 5] [--mib 1024] [--folder /dev/shm] [--mtu 1500] [--json]
          a disk to another place, beside nbdcopy over TLS, dd and rsync over ssh:
          dense, sparse, update, update-small, dirty, references, link (with a round trip
-         of 100 ms; as root), huge, hashing; and scale, where it is asked for
+         of 100 ms; as root), huge, hashing; and where they are asked for scale,
+         throttle and rescan (a device that is as it was; as root)
   bench freeze [--rounds 5]
+         how long a source under load is frozen for its cutover; as root
   bench track [--rounds 140]
          what following writes costs who writes: fio on a loop device, as root
   e2e tracked [--runs 100] [--seed N]

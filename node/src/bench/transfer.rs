@@ -26,12 +26,12 @@ use blocks::{BLOCK_SIZE, DirtySet, Geometry};
 use crdt::PassSummary;
 use keys::Identity;
 use libp2p::Multiaddr;
-use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
+use rustix::fs::{Advice, FallocateFlags, OFlags, fadvise, fallocate};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -40,7 +40,7 @@ use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{interval, timeout};
-use volumes::FingerprintIndex;
+use volumes::{AlignedBuf, FingerprintIndex, SourceVolume};
 
 /// Seeds of the keys of both ends.
 const SENDING: u8 = 1;
@@ -155,7 +155,8 @@ fn senders(steps: &[Step]) -> Vec<u8> {
 }
 
 fn world(disk: &Path) -> World {
-    let length = std::fs::metadata(disk.join("source")).unwrap().len();
+    let source = SourceVolume::open(&disk.join("source"));
+    let length = source.unwrap().length();
     let mut world = World::at(disk, length);
     world.barrier_bytes = BARRIER_BYTES;
     world.compression = match setting("DUNLIN_BENCH_COMPRESSES").as_deref() {
@@ -316,9 +317,10 @@ async fn send_step(end: &End, step: &Step) {
     if step.action == Action::Consume {
         sending.consumed = Some(OpenOptions::new().write(true).open(world.source()).unwrap());
     }
-    if let Action::Find { rounds } = step.action {
-        sending.find(&world.source(), rounds).await;
-        return;
+    match step.action {
+        Action::Find { rounds } => return sending.find(&world.source(), rounds).await,
+        Action::Rescan { rounds } => return sending.rescan(&world.source(), rounds).await,
+        _ => {}
     }
     let done = sending.pass(1, dirty).await;
     let (took, cores) = (since.elapsed().as_secs_f64(), core_seconds() - cores);
@@ -497,6 +499,25 @@ impl Sending {
         self.close().await;
     }
 
+    /// Passes over a source that does not change, and reads it as often, in turn.
+    async fn rescan(mut self, source: &Path, rounds: u32) {
+        for pass in 1..=rounds {
+            for turn in 0..2 {
+                let (since, cpu) = (Instant::now(), cpu_seconds());
+                let (what, bytes) = match (pass + turn) % 2 {
+                    0 => ("rescanned", self.pass(pass, None).await.bytes_sent),
+                    _ => {
+                        read(source);
+                        ("read", 0)
+                    }
+                };
+                let (took, cpu) = (since.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+                println!("{what} seconds={took:.4} core_seconds={cpu:.4} bytes={bytes}");
+            }
+        }
+        self.close().await;
+    }
+
     async fn close(mut self) {
         self.commands.send(SendCommand::Close).await.unwrap();
         loop {
@@ -520,6 +541,23 @@ fn hash(path: &Path) {
         hasher.update(piece);
     }
     std::hint::black_box(hasher.finalize());
+}
+
+/// Reads a device as `dd bs=4M iflag=direct` does.
+fn read(path: &Path) {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .custom_flags(OFlags::DIRECT.bits().cast_signed());
+    let file = options.open(path).unwrap();
+    let mut piece = AlignedBuf::new((4 << 20) / BLOCK_SIZE as u64);
+    let mut at = 0;
+    loop {
+        match file.read_at(piece.bytes_mut(), at).unwrap() {
+            0 => return,
+            length => at += length as u64,
+        }
+    }
 }
 
 /// Processor time of this process so far, in seconds.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use blocks::tracking::{Advanced, Follow, Gap, Generation, Owed, Window};
 use blocks::{BlockIndex, DirtySet, Geometry, GroupIndex};
-use volumes::{Disk, Slot, SourceIdentity, SourceVolume, Tracker};
+use volumes::{Disk, SourceIdentity, SourceVolume, Tracker};
 
 use crate::transfer::TreeName;
 
@@ -39,7 +39,6 @@ struct Followed {
     /// Where the kernel shows it.
     shown: PathBuf,
     tracker: Tracker,
-    slot: Slot,
 }
 
 struct Tree {
@@ -125,17 +124,11 @@ impl Book {
                     "{MAX_DISKS} disks are followed already, which is all that one guard does"
                 ));
             }
-            let started = Tracker::start(vec![found.disk]);
-            let (tracker, slots) = started.map_err(|error| error.to_string())?;
-            let slot = slots.first().copied().ok_or_else(forgotten)?;
+            let tracker = Tracker::start(found.disk).map_err(|error| error.to_string())?;
             let text = format!("what is written to {} is followed", found.path.display());
             tracing::info!(kind = "disk-followed", "{text}");
             let shown = shown.clone();
-            self.disks.push(Followed {
-                shown,
-                tracker,
-                slot,
-            });
+            self.disks.push(Followed { shown, tracker });
         }
         let known = self.trees.get_mut(&name).filter(|known| {
             known.disk == shown && known.bytes == found.bytes && known.geometry == found.geometry
@@ -187,7 +180,7 @@ impl Book {
             }
             advanced = disks[at].advance(trees)?;
         }
-        let lost = disks[at].tracker.unread().next().map(ToString::to_string);
+        let lost = disks[at].tracker.unread().map(ToString::to_string);
         if let Some(why) = lost {
             // Whoever asks next begins anew with what is there.
             disks.remove(at);
@@ -222,15 +215,13 @@ impl Book {
 
 impl Followed {
     fn is_lost(&self) -> bool {
-        self.tracker.unread().next().is_some()
+        self.tracker.unread().is_some()
     }
 
     /// Begins the next generation, and tells all that lies on the disk what that found: it is
     /// said once.
     fn advance(&mut self, trees: &mut BTreeMap<TreeName, Tree>) -> Result<Advanced, String> {
         let advanced = self.tracker.advance().map_err(|error| error.to_string())?;
-        // It was started with one disk.
-        let advanced = advanced.first().copied().ok_or_else(forgotten)?;
         for tree in trees.values_mut() {
             if tree.disk == self.shown {
                 tree.follow.look(advanced.window);
@@ -251,7 +242,7 @@ impl Tree {
             Owed::All(gap) => Some(gap),
             Owed::Since(since) => {
                 let bytes = self.bytes.clone();
-                let is_told = disk.tracker.collect(disk.slot, bytes, since, &mut dirty);
+                let is_told = disk.tracker.collect(bytes, since, &mut dirty);
                 (!is_told).then_some(Gap::TooOld)
             }
         };

@@ -56,6 +56,7 @@ pub(super) enum Math {
 #[repr(u8)]
 pub(super) enum When {
     Equal = 0x10,
+    NotEqual = 0x50,
     Above = 0x20,
     AtLeast = 0x30,
 }
@@ -66,9 +67,9 @@ pub(super) type Label = &'static str;
 const LOAD: u8 = 0x61;
 const STORE: u8 = 0x63;
 const STORE_VALUE: u8 = 0x62;
-const ATOMIC_ADD: u8 = 0xdb;
 const MATH: u8 = 0x07;
 const JUMP: u8 = 0x05;
+const JUMP_BY_WORD: u8 = 0x06;
 const BY_REGISTER: u8 = 0x08;
 const LOAD_MAP: u8 = 0x18;
 const MAP_BY_DESCRIPTOR: u8 = 1;
@@ -77,6 +78,7 @@ const EXIT: u8 = 0x95;
 
 /// Of the functions that a program can call.
 const LOOK_UP: i32 = 1;
+const PROCESSOR: i32 = 8;
 
 /// An instruction as the kernel takes it.
 pub(super) type Word = [u8; 8];
@@ -124,9 +126,24 @@ impl Assembly {
         self.push(STORE_VALUE | width as u8, (to, R0), offset, value)
     }
 
-    /// `*to += from`, 64 bits, whoever else does so.
-    pub(super) fn atomic_add(&mut self, to: Reg, from: Reg) -> &mut Self {
-        self.push(ATOMIC_ADD, (to, from), 0, 0)
+    /// `*(to + offset) = from`, unless that is what is there: then nothing is stored, and a
+    /// processor that has this memory too need not fetch it again. `spare` is lost.
+    pub(super) fn store_if_other(
+        &mut self,
+        width: Width,
+        (to, offset): (Reg, i16),
+        from: Reg,
+        spare: Reg,
+    ) -> &mut Self {
+        let over_the_store = 1;
+        self.load(width, spare, to, offset)
+            .push(
+                JUMP | BY_REGISTER | When::Equal as u8,
+                (spare, from),
+                over_the_store,
+                0,
+            )
+            .store(width, to, offset, from)
     }
 
     /// `to = to MATH value`.
@@ -143,6 +160,18 @@ impl Assembly {
     pub(super) fn jump(&mut self, when: When, reg: Reg, value: i32, label: Label) -> &mut Self {
         self.jumps.push((self.words.len(), label));
         self.push(JUMP | when as u8, (reg, R0), 0, value)
+    }
+
+    /// To the label where the lower 32 bits of `reg` are so beside `value`.
+    pub(super) fn jump_by_word(
+        &mut self,
+        when: When,
+        reg: Reg,
+        value: u32,
+        label: Label,
+    ) -> &mut Self {
+        self.jumps.push((self.words.len(), label));
+        self.push(JUMP_BY_WORD | when as u8, (reg, R0), 0, value.cast_signed())
     }
 
     /// To the label where `reg` is so beside `other`.
@@ -171,6 +200,11 @@ impl Assembly {
             .push(LOAD_MAP, (R1, Reg(MAP_BY_DESCRIPTOR)), 0, map.descriptor())
             .push(0, (R0, R0), 0, 0)
             .push(CALL, (R0, R0), 0, LOOK_UP)
+    }
+
+    /// Puts the number of the processor that runs it into R0.
+    pub(super) fn processor(&mut self) -> &mut Self {
+        self.push(CALL, (R0, R0), 0, PROCESSOR)
     }
 
     /// Ends the program.
@@ -210,18 +244,24 @@ mod tests {
             .math_by(Math::ShiftRight, R8, R1)
             .store(Width::Half, R0, 0, R6)
             .store_value(Width::Word, FRAME, -8, 7)
-            .atomic_add(R0, R7)
+            .store_if_other(Width::Half, (R0, 2), R7, R1)
+            .jump_by_word(When::NotEqual, R6, 0x8000_0001, "out")
+            .processor()
             .jump_by(When::Above, R8, R7, "out")
             .label("out")
             .exit()
             .finish();
-        let expected: [Word; 9] = [
+        let expected: [Word; 13] = [
             [0x71, 0x62, 34, 0, 0, 0, 0, 0],
-            [0x15, 0x02, 5, 0, 0x52, 0, 0, 0],
+            [0x15, 0x02, 9, 0, 0x52, 0, 0, 0],
             [0x7f, 0x18, 0, 0, 0, 0, 0, 0],
             [0x6b, 0x60, 0, 0, 0, 0, 0, 0],
             [0x62, 0x0a, 0xf8, 0xff, 7, 0, 0, 0],
-            [0xdb, 0x70, 0, 0, 0, 0, 0, 0],
+            [0x69, 0x01, 2, 0, 0, 0, 0, 0],
+            [0x1d, 0x71, 1, 0, 0, 0, 0, 0],
+            [0x6b, 0x70, 2, 0, 0, 0, 0, 0],
+            [0x56, 0x06, 2, 0, 1, 0, 0, 0x80],
+            [0x85, 0, 0, 0, 8, 0, 0, 0],
             [0x2d, 0x78, 0, 0, 0, 0, 0, 0],
             [0xb7, 0, 0, 0, 0, 0, 0, 0],
             [0x95, 0, 0, 0, 0, 0, 0, 0],

@@ -15,10 +15,10 @@ use super::assembler::Word;
 
 // Of linux/bpf.h.
 const MAP_CREATE: libc::c_int = 0;
-const MAP_UPDATE: libc::c_int = 2;
 const PROGRAM_LOAD: libc::c_int = 5;
+#[cfg(test)]
+const ENABLE_STATISTICS: libc::c_int = 32;
 const OF_TRACEPOINTS: u32 = 5;
-const HASH: u32 = 1;
 const ARRAY: u32 = 2;
 const CAN_BE_MAPPED: u32 = 1 << 10;
 
@@ -47,13 +47,10 @@ struct MapAttributes {
     flags: u32,
 }
 
+#[cfg(test)]
 #[repr(C)]
-struct UpdateAttributes {
-    map: u32,
-    _unused: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
+struct StatisticsAttributes {
+    kind: u32,
 }
 
 #[repr(C)]
@@ -103,41 +100,18 @@ fn owned(made: RawFd) -> OwnedFd {
 pub(super) struct Map(OwnedFd);
 
 impl Map {
-    /// One from 32 bits to values of so many bytes, of at most so many entries.
-    pub(super) fn hash(value_bytes: u32, entries: u32) -> io::Result<Self> {
-        Self::new(HASH, value_bytes, entries, 0)
-    }
-
     /// An array of values of so many bytes, all zero, of which memory is shared by
     /// [`Seen`] and [`Told`].
     pub(super) fn array(value_bytes: u32, entries: u32) -> io::Result<Self> {
-        Self::new(ARRAY, value_bytes, entries, CAN_BE_MAPPED)
-    }
-
-    fn new(kind: u32, value_bytes: u32, entries: u32, flags: u32) -> io::Result<Self> {
         let mut attributes = MapAttributes {
-            kind,
+            kind: ARRAY,
             key_bytes: 4,
             value_bytes,
             entries,
-            flags,
+            flags: CAN_BE_MAPPED,
         };
         // SAFETY: these are the attributes of the command, without an address.
         unsafe { bpf(MAP_CREATE, &mut attributes) }.map(|made| Self(owned(made)))
-    }
-
-    /// Sets the value of a key.
-    pub(super) fn set<const BYTES: usize>(&self, key: u32, value: [u8; BYTES]) -> io::Result<()> {
-        let mut attributes = UpdateAttributes {
-            map: self.descriptor().unsigned_abs(),
-            _unused: 0,
-            key: (&raw const key).addr() as u64,
-            value: value.as_ptr().addr() as u64,
-            flags: 0,
-        };
-        // SAFETY: key and value live through the call. That the value is as long as those of
-        // the map is for its only user to see to, which makes maps and values of one type.
-        unsafe { bpf(MAP_UPDATE, &mut attributes) }.map(drop)
     }
 
     /// Its descriptor, for a program that uses it.
@@ -159,7 +133,7 @@ impl Program {
 
     /// Runs it at each event of this number, on every processor, for as long as what is
     /// given is kept.
-    pub(super) fn attach(&self, event: u64) -> io::Result<OwnedFd> {
+    pub(super) fn attach(self, event: u64) -> io::Result<Attached> {
         let mut attributes = [0u8; EVENT_BYTES];
         attributes[..4].copy_from_slice(&TRACEPOINT.to_ne_bytes());
         attributes[4..8].copy_from_slice(&(EVENT_BYTES as u32).to_ne_bytes());
@@ -189,8 +163,52 @@ impl Program {
                 return Err(io::Error::last_os_error());
             }
         }
-        Ok(opened)
+        Ok(Attached {
+            _event: opened,
+            _program: self,
+        })
     }
+}
+
+/// A program that runs at an event.
+#[derive(Debug)]
+pub(super) struct Attached {
+    _event: OwnedFd,
+    _program: Program,
+}
+
+/// How often a program has run, and how long in all.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Runs {
+    pub(super) count: u64,
+    pub(super) nanoseconds: u64,
+}
+
+#[cfg(test)]
+impl Attached {
+    /// What the kernel counted of it while [`count_runs`] had it do so.
+    pub(super) fn runs(&self) -> io::Result<Runs> {
+        let shown = format!("/proc/self/fdinfo/{}", self._program.0.as_raw_fd());
+        let text = std::fs::read_to_string(shown)?;
+        let number = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.and_then(|line| line.trim().parse().ok());
+            number.ok_or_else(|| io::Error::other(format!("the kernel does not say {name}")))
+        };
+        Ok(Runs {
+            count: number("run_cnt:")?,
+            nanoseconds: number("run_time_ns:")?,
+        })
+    }
+}
+
+/// Has the kernel count and time what programs run, for as long as what is given is kept.
+#[cfg(test)]
+pub(super) fn count_runs() -> io::Result<OwnedFd> {
+    let mut attributes = StatisticsAttributes { kind: 0 };
+    // SAFETY: these are the attributes of the command, without an address.
+    unsafe { bpf(ENABLE_STATISTICS, &mut attributes) }.map(owned)
 }
 
 /// Has the kernel take a program, and say what it thinks of it where there is room for that.

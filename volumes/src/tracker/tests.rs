@@ -30,7 +30,6 @@ const DEADLINE: Duration = Duration::from_secs(300);
 struct Lab {
     device: LoopDevice,
     tracker: Tracker,
-    slot: Slot,
     bytes: Range<u64>,
     _folder: TempDir,
 }
@@ -41,7 +40,7 @@ pub(super) fn may_follow() -> bool {
         eprintln!("skipped: following writes needs root");
         return false;
     }
-    match Tracker::start(vec![]) {
+    match Tracker::start(Shown::new().disk()) {
         Err(NoTracker::Refused { what, source })
             if source.kind() == io::ErrorKind::PermissionDenied =>
         {
@@ -72,39 +71,34 @@ impl Lab {
     fn seeing(mib: u64, streams: &[Stream], wait: Wait) -> Option<Self> {
         let (folder, device) = attached(mib)?;
         let (disk, bytes) = found(device.path());
-        let (tracker, slots) = Tracker::follow(vec![disk], streams, wait).unwrap();
+        let tracker = Tracker::follow(disk, streams, wait).unwrap();
         Some(Self {
             device,
             tracker,
-            slot: slots[0],
             bytes,
             _folder: folder,
         })
     }
 
     fn advance(&mut self) -> Advanced {
-        self.tracker.advance().unwrap().pop().unwrap()
+        self.tracker.advance().unwrap()
     }
 
     /// Where the kernel shows a file of the disk.
     fn shown(&self, file: &str) -> PathBuf {
-        let Followed { disk, .. } = &self.tracker.disks[self.slot.index()];
-        disk.path().join(file)
+        self.tracker.disk.path().join(file)
     }
 
     /// Sectors that were seen, less those that the disk counted: completed, and queued.
     fn ahead(&self) -> [i128; 2] {
-        let Followed { disk, watched, .. } = &self.tracker.disks[self.slot.index()];
-        let counted = i128::from(disk.counted().unwrap().sectors);
-        [Stream::Completed, Stream::Queued].map(|stream| {
-            let sum = program::sum_of(watched.slot as usize, stream);
-            i128::from(self.tracker.sums.double(sum)) - counted
-        })
+        let counted = i128::from(self.tracker.disk.counted().unwrap().sectors);
+        [Stream::Completed, Stream::Queued]
+            .map(|stream| i128::from(self.tracker.seen(stream)) - counted)
     }
 
     /// Blocks that are marked in a generation or later.
     fn marked(&self, since: Generation) -> BTreeSet<u64> {
-        marked(&self.tracker, self.slot, self.bytes.clone(), since)
+        marked(&self.tracker, self.bytes.clone(), since)
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) {
@@ -152,9 +146,9 @@ fn found(path: &Path) -> (Disk, Range<u64>) {
     Disk::of(&SourceVolume::open(path).unwrap()).unwrap()
 }
 
-fn marked(tracker: &Tracker, slot: Slot, bytes: Range<u64>, since: Generation) -> BTreeSet<u64> {
+fn marked(tracker: &Tracker, bytes: Range<u64>, since: Generation) -> BTreeSet<u64> {
     let mut dirty = DirtySet::new(Geometry::new(bytes.end - bytes.start).unwrap());
-    assert!(tracker.collect(slot, bytes, since, &mut dirty));
+    assert!(tracker.collect(bytes, since, &mut dirty));
     let mut blocks = BTreeSet::new();
     while let Some(run) = dirty.next_run(BlockIndex(blocks.last().map_or(0, |b| b + 1)), u64::MAX) {
         blocks.extend(run);
@@ -306,16 +300,14 @@ fn a_partition_is_marked_where_it_lies_on_its_disk() {
     assert_eq!(bytes, begin..begin + 20 * MIB);
     // They are one disk, whichever is given.
     let (whole, _) = found(lab.device.path());
-    let (both, slots) = Tracker::start(vec![part, whole]).unwrap();
-    assert_eq!((slots[0], both.disks.len()), (slots[1], 1));
-    drop(both);
+    assert_eq!((part.device(), part.path()), (whole.device(), whole.path()));
     let generation = lab.advance().begun;
     let buf = AlignedBuf::new(1);
     let file = OpenOptions::new().write(true).open(&name).unwrap();
     file.write_all_at(&buf.bytes()[..4096], 5 * MIB).unwrap();
     file.sync_all().unwrap();
     drop(file);
-    let own = marked(&lab.tracker, lab.slot, bytes, generation);
+    let own = marked(&lab.tracker, bytes, generation);
     let at = 5 * MIB / BLOCK;
     // A granule of the disk lies in two of its blocks, since it begins within one.
     assert!(own.contains(&at) && own.len() <= 3, "{own:?}");
@@ -342,68 +334,40 @@ fn a_flush_marks_nothing_and_what_is_written_with_one_is_marked() {
 }
 
 #[test]
-fn volumes_of_one_disk_share_what_is_marked_of_it() {
-    let (Some((_one, device)), Some((_two, other))) = (attached(16), attached(16)) else {
+fn disks_that_are_followed_at_once_are_told_apart() {
+    let (Some(mut one), Some(mut other)) = (Lab::new(16), Lab::new(16)) else {
         return;
     };
-    let given = [&device, &other, &device].map(|device| found(device.path()));
-    let bytes = given[0].1.clone();
-    let disks = given.into_iter().map(|(disk, _)| disk).collect();
-    let (mut tracker, slots) = Tracker::start(disks).unwrap();
-    assert_eq!(slots, [Slot(0), Slot(1), Slot(0)]);
-    let found = tracker.advance().unwrap();
-    assert_eq!(found.len(), 2);
-    let generation = found[slots[2].index()].begun;
+    let since = [&mut one, &mut other].map(|lab| lab.advance().begun);
     let buf = AlignedBuf::new(1);
-    for (device, block) in [(&device, 3), (&other, 7)] {
-        let file = direct(device.path());
-        file.write_all_at(&buf.bytes()[..4096], block * BLOCK)
-            .unwrap();
+    for (lab, block) in [(&one, 3), (&other, 7)] {
+        lab.write(block * BLOCK, &buf.bytes()[..4096]);
     }
-    let windows: Vec<Window> = tracker
-        .advance()
-        .unwrap()
-        .iter()
-        .map(|a| a.window)
-        .collect();
-    assert_eq!(windows.len(), 2);
-    let found = slots
-        .iter()
-        .map(|slot| marked(&tracker, *slot, bytes.clone(), generation));
-    let expected = [[3], [7], [3]].map(BTreeSet::from);
-    assert_eq!(found.collect::<Vec<_>>(), expected);
+    assert_eq!(one.marked(since[0]), [3].into());
+    assert_eq!(other.marked(since[1]), [7].into());
 }
 
 #[test]
-fn a_disk_whose_figures_cannot_be_read_is_given_up_and_no_other() {
-    let Some((_folder, device)) = attached(16) else {
+fn a_disk_whose_figures_cannot_be_read_is_given_up() {
+    if !may_follow() {
         return;
-    };
-    let (disk, _) = found(device.path());
+    }
     let shown = Shown::new();
-    let unread = shown.disk();
-    let (mut tracker, _) = Tracker::start(vec![unread, disk]).unwrap();
-    let windows = |tracker: &mut Tracker| {
-        let found = tracker.advance().unwrap();
-        assert_eq!(found.len(), 2);
-        found.iter().map(|found| found.window).collect::<Vec<_>>()
-    };
-    assert_eq!(windows(&mut tracker), [Window::Whole; 2]);
-    assert_eq!(tracker.unread().count(), 0);
+    let mut tracker = Tracker::start(shown.disk()).unwrap();
+    let window = |tracker: &mut Tracker| tracker.advance().unwrap().window;
+    assert_eq!(window(&mut tracker), Window::Whole);
+    assert!(tracker.unread().is_none());
     fs::write(shown.file("stat"), "").unwrap();
-    let expected = [Window::Gap(Gap::Unread), Window::Whole];
-    assert_eq!(windows(&mut tracker), expected);
-    let told: Vec<String> = tracker.unread().map(DiskUnread::to_string).collect();
-    assert!(
-        told.len() == 1 && told[0].contains("dev/block/4000:5"),
-        "{told:?}"
-    );
+    let unread = Window::Gap(Gap::Unread);
+    assert_eq!(window(&mut tracker), unread);
+    let told = tracker.unread().map(DiskUnread::to_string).unwrap();
+    assert!(told.contains("dev/block/4000:5"), "{told}");
     // What it would have said meanwhile is missing for good.
     shown.counts(0, 0);
-    assert_eq!(windows(&mut tracker), expected);
+    assert_eq!(window(&mut tracker), unread);
 
     fs::write(shown.file("stat"), "").unwrap();
-    let refused = Tracker::start(vec![shown.disk()]).map(drop);
+    let refused = Tracker::start(shown.disk()).map(drop);
     assert!(
         matches!(refused, Err(NoTracker::Disk { .. })),
         "{refused:?}"
@@ -424,9 +388,8 @@ fn a_busy_disk_is_read_until_a_moment_in_which_nothing_was_under_way() {
         return;
     }
     let shown = Shown::new();
-    let followed = Tracker::follow(vec![shown.disk()], BOTH, wait_and_tell);
-    let (mut tracker, _) = followed.unwrap();
-    let advanced = tracker.advance().unwrap()[0];
+    let mut tracker = Tracker::follow(shown.disk(), BOTH, wait_and_tell).unwrap();
+    let advanced = tracker.advance().unwrap();
     assert_eq!((advanced.window, advanced.is_still), (Window::Whole, true));
     // It does what is not seen, is seen at work first, and at rest some readings later; on
     // a machine that has much to do perhaps too late.
@@ -457,7 +420,7 @@ fn advance_while_it_works(tracker: &mut Tracker, shown: &Shown, sectors: u64) ->
             rests.store(true, Ordering::SeqCst);
             shown.counts(sectors, 0);
         });
-        let advanced = tracker.advance().unwrap()[0];
+        let advanced = tracker.advance().unwrap();
         (advanced, rests.load(Ordering::SeqCst))
     })
 }
@@ -508,7 +471,7 @@ fn wait_or_not() -> io::Result<()> {
 fn where_the_kernel_does_not_wait_for_programs_nothing_is_followed() {
     // Before anything that takes root.
     WAITS.store(false, Ordering::SeqCst);
-    let refused = Tracker::follow(vec![], &[], wait_or_not).map(drop);
+    let refused = Tracker::follow(Shown::new().disk(), &[], wait_or_not).map(drop);
     let told = refused.unwrap_err().to_string();
     assert!(
         told.contains("nohz_full") && told.contains("Invalid"),
@@ -535,28 +498,27 @@ fn where_it_is_not_known_what_is_marked_all_is() {
         return;
     };
     let generation = lab.advance().begun;
-    let collect = |lab: &Lab, slot: Slot, bytes: Range<u64>, since: Generation| {
+    let collect = |lab: &Lab, bytes: Range<u64>, since: Generation| {
         let mut dirty = DirtySet::new(Geometry::new(16 * MIB).unwrap());
-        let known = lab.tracker.collect(slot, bytes, since, &mut dirty);
+        let known = lab.tracker.collect(bytes, since, &mut dirty);
         (known, dirty.len())
     };
     let whole = lab.bytes.clone();
-    let (slot, none, all) = (lab.slot, (true, 0), (false, 16 * MIB / BLOCK));
-    assert_eq!(collect(&lab, slot, whole.clone(), generation), none);
-    // No such slot, bytes behind the disk's end, and a generation that may be any.
-    assert_eq!(collect(&lab, Slot(1), whole.clone(), generation), all);
-    assert_eq!(collect(&lab, slot, 512..16 * MIB + 512, generation), all);
+    let (none, all) = ((true, 0), (false, 16 * MIB / BLOCK));
+    assert_eq!(collect(&lab, whole.clone(), generation), none);
+    // Bytes behind the disk's end, and a generation that may be any.
+    assert_eq!(collect(&lab, 512..16 * MIB + 512, generation), all);
     // It ends within a granule.
-    let (tracker, slots) = Tracker::start(vec![Shown::new().disk()]).unwrap();
+    let tracker = Tracker::start(Shown::new().disk()).unwrap();
     for (sectors, expected) in [(4100, true), (4101, false)] {
         let mut dirty = DirtySet::new(Geometry::new(16 * MIB).unwrap());
-        let known = tracker.collect(slots[0], 0..sectors * 512, tracker.present, &mut dirty);
+        let known = tracker.collect(0..sectors * 512, tracker.present, &mut dirty);
         assert_eq!(known, expected);
     }
     for _ in 0..1 << 16 {
         lab.tracker.present = lab.tracker.present.next();
     }
-    assert_eq!(collect(&lab, slot, whole, generation), all);
+    assert_eq!(collect(&lab, whole, generation), all);
 }
 
 #[test]
@@ -616,7 +578,7 @@ impl Copy {
             Owed::All(_) => dirty.mark_all(),
             Owed::Since(since) => {
                 let (tracker, bytes) = (&self.lab.tracker, self.lab.bytes.clone());
-                assert!(tracker.collect(self.lab.slot, bytes, since, &mut dirty));
+                assert!(tracker.collect(bytes, since, &mut dirty));
             }
         }
         let owed = dirty.len();

@@ -24,6 +24,8 @@ pub(super) enum Action {
     Update { is_dirty: bool },
     /// Passes over what does not change, each with the hash of the same bytes beside it.
     Find { rounds: u32 },
+    /// The same, each with a plain read of the whole source beside it.
+    Rescan { rounds: u32 },
     /// One pass over each of so many disks at once: its folder has a folder of each, by
     /// number.
     Together { disks: u32 },
@@ -46,6 +48,10 @@ impl Step {
             ["find", disk, rounds] => {
                 let rounds = rounds.parse().unwrap();
                 (Action::Find { rounds }, disk)
+            }
+            ["rescan", disk, rounds] => {
+                let rounds = rounds.parse().unwrap();
+                (Action::Rescan { rounds }, disk)
             }
             ["together", disk, disks] => {
                 let disks = disks.parse().unwrap();

@@ -12,7 +12,7 @@ use blocks::{BlockIndex, DirtySet, GroupIndex};
 use super::DEADLINE;
 use super::place::Place;
 use crate::tracker::format::Stream;
-use crate::tracker::{Disk, Slot, Tracker, kernel};
+use crate::tracker::{Disk, Tracker, kernel};
 use crate::{
     AlignedBuf, Changed, READ_BLOCKS, ReadBlocks, Scan, SourceVolume, Span, TargetVolume, TreeFile,
     VolumeTag, find_changed,
@@ -75,7 +75,6 @@ pub(super) struct Copy {
     streams: &'static [Stream],
     /// None while it is being started again.
     tracker: Option<Tracker>,
-    slot: Slot,
     follow: Follow,
     /// The negative control: whatever is found, nothing is said to be missing.
     believes_all: bool,
@@ -95,7 +94,7 @@ impl Copy {
         let image = folder.join("copy");
         let made = File::create(&image).unwrap();
         made.set_len(geometry.length()).unwrap();
-        let (tracker, slot, bytes) = start(&source, streams);
+        let (tracker, bytes) = start(&source, streams);
         let tree = TreeFile::create(&folder.join("tree"), VolumeTag([1; 16]), geometry);
         Self {
             target: TargetVolume::open(&image, geometry.length()).unwrap(),
@@ -105,7 +104,6 @@ impl Copy {
             image,
             streams,
             tracker: Some(tracker),
-            slot,
             follow: Follow::new(),
             believes_all,
             counts: Counts::default(),
@@ -128,8 +126,7 @@ impl Copy {
     /// It ends, and another one begins.
     pub(super) fn restart_tracker(&mut self) {
         self.tracker = None;
-        let (tracker, slot, _) = start(&self.source, self.streams);
-        (self.tracker, self.slot) = (Some(tracker), slot);
+        self.tracker = Some(start(&self.source, self.streams).0);
         self.counts.trackers += 1;
     }
 
@@ -152,8 +149,7 @@ impl Copy {
     }
 
     fn advance(&mut self) -> Advanced {
-        let at = self.slot.index();
-        let mut advanced = self.tracker().advance().unwrap().remove(at);
+        let mut advanced = self.tracker().advance().unwrap();
         self.windows.push(advanced.window);
         match advanced.window {
             Window::Whole => self.counts.whole += 1,
@@ -175,8 +171,8 @@ impl Copy {
         match self.follow.collect(&advanced) {
             Owed::All(_) => dirty.mark_all(),
             Owed::Since(since) => {
-                let (slot, bytes) = (self.slot, self.bytes.clone());
-                assert!(self.tracker().collect(slot, bytes, since, &mut dirty));
+                let bytes = self.bytes.clone();
+                assert!(self.tracker().collect(bytes, since, &mut dirty));
             }
         }
         let geometry = self.source.geometry();
@@ -283,8 +279,8 @@ impl Copy {
     }
 }
 
-fn start(source: &SourceVolume, streams: &[Stream]) -> (Tracker, Slot, Range<u64>) {
+fn start(source: &SourceVolume, streams: &[Stream]) -> (Tracker, Range<u64>) {
     let (disk, bytes) = Disk::of(source).unwrap();
-    let (tracker, slots) = Tracker::follow(vec![disk], streams, kernel::wait_for_programs).unwrap();
-    (tracker, slots[0], bytes)
+    let tracker = Tracker::follow(disk, streams, kernel::wait_for_programs).unwrap();
+    (tracker, bytes)
 }

@@ -2,6 +2,7 @@
 //!
 //! Not here: how it is measured (`contest`), and how it is shown (`table`).
 
+mod rescan;
 mod several;
 mod throttle;
 
@@ -47,7 +48,7 @@ impl Case {
 }
 
 /// All of them, in this order.
-pub(super) const CASES: [Case; 13] = [
+pub(super) const CASES: [Case; 14] = [
     Case {
         name: "dense",
         has_peers: true,
@@ -142,6 +143,18 @@ pub(super) const CASES: [Case; 13] = [
         is_long: false,
         title: |mib| format!("{mib} MiB that have not changed, read and looked at"),
         measure: hashing,
+    },
+    Case {
+        name: "rescan",
+        has_peers: false,
+        is_long: true,
+        title: |mib| {
+            format!(
+                "{} MiB of a device that have not changed, all compared",
+                2 * mib
+            )
+        },
+        measure: rescan::measure,
     },
     Case {
         name: "scale",

@@ -136,20 +136,43 @@ impl Program {
     /// What it costs to find that nothing has changed on `folder/disk/source`, and to hash
     /// the same bytes, as often: seconds and the core-seconds of the sending end.
     pub(super) fn find(&self, folder: &Path, rounds: usize) -> Result<[Vec<Run>; 2]> {
-        let length = fs::metadata(folder.join("disk/source"))?.len();
-        File::create(folder.join("disk/target"))?.set_len(length)?;
-        let steps = format!("copy disk\nfind disk {rounds}\n");
+        self.in_turn(folder, "source", ("find", ["found ", "hashed "]), rounds)
+    }
+
+    /// What it takes to look at all of `folder/disk/source`, a device over `image` beside it
+    /// on which nothing has changed, and to read it, as often: seconds and the core-seconds of
+    /// the sending end.
+    pub(super) fn rescan(&self, folder: &Path, rounds: usize) -> Result<[Vec<Run>; 2]> {
+        self.in_turn(folder, "image", ("rescan", ["rescanned ", "read "]), rounds)
+    }
+
+    /// Moves a disk as long as this file of it, and then has the sending end do two things
+    /// with it, in turn.
+    fn in_turn(
+        &self,
+        folder: &Path,
+        file: &str,
+        (step, names): (&str, [&str; 2]),
+        rounds: usize,
+    ) -> Result<[Vec<Run>; 2]> {
+        let disk = folder.join("disk");
+        let length = fs::metadata(disk.join(file))?.len();
+        File::create(disk.join("target"))?.set_len(length)?;
+        let steps = format!("copy disk\n{step} disk {rounds}\n");
         let said = self.both(&Network::Loopback, folder, &steps, (false, 1))?;
         let near = said.near()?;
         let runs = |name: &str| -> Vec<Run> {
             let lines = near.lines().filter_map(|line| line.strip_prefix(name));
             let run = |line: &str| {
                 let (seconds, cores) = (field(line, "seconds")?, field(line, "core_seconds")?);
-                Some(Run::took(seconds, cores))
+                Some(Run {
+                    sent: field(line, "bytes").map(|bytes| bytes as u64),
+                    ..Run::took(seconds, cores)
+                })
             };
             lines.filter_map(run).collect()
         };
-        let found = [runs("found "), runs("hashed ")];
+        let found = names.map(runs);
         let is_whole = found.iter().all(|runs| runs.len() == rounds);
         ensure!(is_whole, "not as many figures as rounds in {near}");
         Ok(found)

@@ -233,6 +233,8 @@ pub struct Agent {
     interval: Interval,
     /// The lease was not renewed in time, and people were told that work goes on.
     on_autonomy: bool,
+    /// The last pass of this run left the next with what was written since, or there was none.
+    is_followed: bool,
 }
 
 impl Agent {
@@ -262,6 +264,7 @@ impl Agent {
             moving: moving::Watch::default(),
             interval: Interval::default(),
             on_autonomy: false,
+            is_followed: true,
         }
     }
 
@@ -460,6 +463,7 @@ impl Agent {
         self.source_failure = None;
         self.moving.progressed();
         self.record.moves = 0;
+        self.is_followed = is_followed;
         let clean = summary.blocks == 0;
         // What this one cost says what the next will, unless that has much less to read.
         let rest = match (summary.read, is_followed) {
@@ -552,6 +556,10 @@ impl Agent {
             if !matches!(self.phase, Phase::Gone | Phase::CutOver) {
                 if self.in_session() {
                     out.push(Action::CloseSession);
+                }
+                if facts.cutover.holds {
+                    self.phase = Phase::Held(Hold::Planned);
+                    return;
                 }
                 let hooks = Hold::at(Point::BeforeCleanup, &facts.before_cleanup);
                 // Where it never came to a copy nothing is left to clean up.

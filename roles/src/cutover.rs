@@ -28,6 +28,10 @@ use crdt::plan::{Point, SourceEnd};
 pub const DEADLINE_MILLIS: u64 = 30_000;
 /// The part of it that the last passes may take by what those before took.
 const BUDGET_PART: u64 = 6;
+/// Longest that a source is frozen, whatever is to be proven of it.
+pub const LONGEST_FREEZE_MILLIS: u64 = 3_600_000;
+/// States taken up at once: more than there are.
+const MAX_STEPS: usize = 16;
 /// Before the deadline it is given up here, so that the two do not meet.
 const MARGIN_MILLIS: u64 = 1_000;
 /// Writing out what is cached is quick enough when it takes so long.
@@ -78,7 +82,9 @@ enum State {
         round: u32,
     },
     /// Until every disk has come to these passes.
+    /// Given up at a time: hooks have stopped what the source serves.
     Draining {
+        until_millis: u64,
         round: u32,
         quick: bool,
         passes: Vec<u32>,
@@ -127,6 +133,10 @@ pub struct Cutover {
     because: Option<String>,
     /// How long a source is frozen at most before it is proven.
     deadline_millis: u64,
+    /// What was to become of the source when this attempt began.
+    end: SourceEnd,
+    /// Nobody answered who could say how the source stands.
+    was_alone: bool,
 }
 
 impl Default for Cutover {
@@ -140,6 +150,8 @@ impl Default for Cutover {
             retry_millis: 0,
             because: None,
             deadline_millis: DEADLINE_MILLIS,
+            end: SourceEnd::Unsaid,
+            was_alone: false,
         }
     }
 }
@@ -163,7 +175,16 @@ impl Cutover {
             State::Committed(_) => (Moment::Still, None),
             _ => (Moment::Converging, self.because.clone()),
         };
-        Standing { moment, because }
+        let holds = match self.state {
+            State::Looking { .. } => !self.was_alone,
+            State::Committed(_) => false,
+            _ => !self.is_idle(),
+        };
+        Standing {
+            moment,
+            because,
+            holds,
+        }
     }
 
     /// The point whose hooks it waits for.
@@ -219,8 +240,11 @@ impl Cutover {
     /// Goes on as far as what there is to know allows. Call when anything changed and on a
     /// tick; `out` is to be carried out in order.
     pub fn settle(&mut self, now: Now, view: &View, out: &mut Vec<Action>) {
-        // Each step leads to another state or to none.
-        while self.step(now, view, out) {}
+        for _ in 0..MAX_STEPS {
+            if !self.step(now, view, out) {
+                return;
+            }
+        }
     }
 
     fn step(&mut self, now: Now, view: &View, out: &mut Vec<Action>) -> bool {
@@ -254,6 +278,8 @@ impl Cutover {
             }
             _ if !view.is_heard => return self.hold_out(millis),
             State::Converging => self.converging(millis, view),
+            // What is to become of it was said meanwhile.
+            State::Apart { .. } if says_end(view) => Some(State::Converging),
             State::Apart { look_millis, .. } => {
                 let is_cutting = view.wanted.is_some() && !is_parted(view);
                 (is_cutting && view.unfreezable.is_none() && millis >= *look_millis)
@@ -268,10 +294,15 @@ impl Cutover {
                 (Gate::Open, _) => Some(State::Syncing { round: 1 }),
                 _ => None,
             },
+            State::Draining { until_millis, .. } if millis >= *until_millis => {
+                self.failed(millis, "what was written out was not sent in time", out);
+                Some(State::AfterThaw)
+            }
             State::Draining {
                 round,
                 quick,
                 passes,
+                ..
             } => match view.wanted {
                 None => Some(State::AfterThaw),
                 Some(wanted) => {
@@ -321,7 +352,9 @@ impl Cutover {
                 (view.after_thaw == Gate::Open).then_some(State::Converging)
             }
             State::Committed(Ending::Due { at_millis, ask }) => {
-                if millis < *at_millis {
+                // What nobody else knows would be lost with its machine.
+                let is_known = view.is_known || *ask != Ask::PowerOff;
+                if millis < *at_millis || !is_known {
                     return false;
                 }
                 if *ask == Ask::PowerOff {
@@ -352,6 +385,9 @@ impl Cutover {
 
     fn converging(&mut self, millis: u64, view: &View) -> Option<State> {
         view.wanted?;
+        if millis < self.retry_millis {
+            return None;
+        }
         if let Some(why) = &view.unfreezable {
             return Some(self.apart(millis, view, why.clone()));
         }
@@ -359,17 +395,11 @@ impl Cutover {
             let why = "a disk was cut over by itself before".to_owned();
             return Some(self.apart(millis, view, why));
         }
-        if millis < self.retry_millis || !all_are(view, DiskState::Moving) {
-            return None;
-        }
-        Some(State::Preparing)
+        all_are(view, DiskState::Moving).then_some(State::Preparing)
     }
 
     fn apart(&mut self, millis: u64, view: &View, why: String) -> State {
-        let is_unsaid = view
-            .wanted
-            .is_none_or(|wanted| wanted.source == SourceEnd::Unsaid);
-        if is_unsaid {
+        if !says_end(view) {
             State::Apart {
                 look_millis: millis + LOOK_MILLIS,
                 why: format!(
@@ -433,6 +463,9 @@ impl Cutover {
             (State::Preparing, Answer::Done { .. }) => match self.obstacle(view) {
                 None => {
                     self.because = None;
+                    self.end = view
+                        .wanted
+                        .map_or(SourceEnd::Unsaid, |wanted| wanted.source);
                     State::BeforeFreeze
                 }
                 Some(why) => {
@@ -444,10 +477,18 @@ impl Cutover {
             (State::Preparing, Answer::Failed { nobody: true, why }) => {
                 self.apart(millis, view, why)
             }
-            (State::Preparing, Answer::Failed { why, .. }) => self.unfrozen(millis, &why),
-            (State::Syncing { round }, Answer::Done { millis }) => State::Draining {
+            // It may be frozen from before, when nobody was there to tell.
+            (State::Preparing, Answer::Failed { why, .. }) => {
+                self.unfrozen(millis, &why);
+                State::Looking {
+                    asked: false,
+                    retry_millis: millis,
+                }
+            }
+            (State::Syncing { round }, Answer::Done { millis: took }) => State::Draining {
+                until_millis: millis + 2 * self.deadline_millis,
                 round,
-                quick: millis <= QUICK_SYNC_MILLIS || round >= MAX_SYNCS,
+                quick: took <= QUICK_SYNC_MILLIS || round >= MAX_SYNCS,
                 // One that runs began before.
                 passes: view.disks.iter().map(|disk| disk.passes + 2).collect(),
             },
@@ -519,27 +560,50 @@ impl Cutover {
         match answer {
             Answer::Stands(Stillness::Kept) if is_over => {
                 let wanted = view.wanted.map(|wanted| wanted.source);
-                ending(wanted, millis + LINGER_MILLIS)
+                // Whoever says so now may not know that nothing was stopped.
+                let is_safe = |end: &SourceEnd| *end != SourceEnd::Thaw || view.is_prepared;
+                ending(wanted.filter(is_safe), millis + LINGER_MILLIS)
             }
             Answer::Stands(Stillness::Running) if is_over => {
                 Self::runs_again(view, out);
                 State::Committed(Ending::Over)
             }
-            _ if is_over => State::Committed(Ending::Over),
+            Answer::Failed { .. } if is_over && !view.was_frozen => State::Committed(Ending::Over),
+            Answer::Stands(Stillness::Frozen) if is_over => State::Committed(Ending::Over),
+            Answer::Stands(Stillness::Frozen | Stillness::Kept) if may_count(view) => {
+                if self.because.is_none() {
+                    let text = "the source is frozen, and this node's data does not say whether its copy counts: it stays so; bring the nodes of the migration back, or let it go by hand (`dunlin guard thaw`) where its copy is not used";
+                    out.push(Action::Tell(Note::error("freeze-unknown", text)));
+                    self.because = Some(text.to_owned());
+                }
+                self.looks_again(millis)
+            }
             // Of an attempt that did not come to count.
             Answer::Stands(Stillness::Frozen | Stillness::Kept) => {
                 thawing(Some("this node was started again meanwhile".into()), true)
             }
             Answer::Failed { nobody: false, why } => {
-                let text = format!("it is not known whether the source is frozen: {why}");
-                out.push(Action::Tell(Note::warn("freeze-unknown", text)));
-                State::Looking {
-                    asked: false,
-                    retry_millis: millis + LOOK_MILLIS,
+                if self.because.as_ref() != Some(&why) {
+                    let text = format!("it is not known whether the source is frozen: {why}");
+                    out.push(Action::Tell(Note::warn("freeze-unknown", text)));
+                    self.because = Some(why);
                 }
+                self.looks_again(millis)
+            }
+            // What waits for it asks again before anything is frozen.
+            Answer::Failed { .. } if is_over || view.wanted.is_none() => {
+                self.was_alone = true;
+                self.looks_again(millis)
             }
             _ if view.is_prepared => State::AfterThaw,
             _ => State::Converging,
+        }
+    }
+
+    fn looks_again(&self, millis: u64) -> State {
+        State::Looking {
+            asked: false,
+            retry_millis: millis + LOOK_MILLIS,
         }
     }
 
@@ -569,6 +633,11 @@ impl Cutover {
                 .map(|_| "a disk had to be proven again".to_owned());
             return thawing(why, true);
         };
+        let is_stopped = wanted.source != SourceEnd::Thaw || view.is_prepared;
+        if wanted.source != self.end || !is_stopped {
+            let why = "what is to become of the source was changed meanwhile";
+            return thawing(Some(why.to_owned()), true);
+        }
         out.push(Action::Commit {
             frozen_millis: millis - since_millis,
         });
@@ -624,6 +693,18 @@ fn ending(source: Option<SourceEnd>, at_millis: u64) -> State {
     State::Committed(Ending::Due { at_millis, ask })
 }
 
+/// Whether it was said what is to become of the source.
+fn says_end(view: &View) -> bool {
+    let wanted = view.wanted;
+    wanted.is_some_and(|wanted| wanted.source != SourceEnd::Unsaid)
+}
+
+/// Whether what is frozen may count by what this node does not know.
+fn may_count(view: &View) -> bool {
+    let mut disks = view.disks.iter();
+    disks.any(|disk| matches!(disk.state, DiskState::CutOver | DiskState::Unproven))
+}
+
 fn all_are(view: &View, state: DiskState) -> bool {
     !view.disks.is_empty() && view.disks.iter().all(|disk| disk.state == state)
 }
@@ -653,7 +734,7 @@ fn deadline(longest: u64, wanted: Wanted, view: &View) -> u64 {
     let whole = view.disks.iter().map(|disk| disk.whole_millis).sum::<u64>();
     match wanted.prove_full {
         // All is read here, and read back there, by who may be slower.
-        true => longest + whole.saturating_mul(6),
+        true => LONGEST_FREEZE_MILLIS.min(longest + whole.saturating_mul(6)),
         false => longest,
     }
 }

@@ -219,8 +219,11 @@ impl Evidence<'_> {
         };
         let chosen = current.and_then(|(_, replicator)| replicator);
         let wrote = |stated: &Stated| chosen.is_none_or(|chosen| chosen == stated.node);
-        let target = of_epoch(End::Target, &wrote).ok_or(Unconfirmed::NoTarget)?;
         let claim = claim_of(source);
+        // An attempt that did not come to count may have left another root of the same copy.
+        let agrees = |stated: &Stated| wrote(stated) && claim_of(stated) == claim;
+        let target = of_epoch(End::Target, &agrees).or_else(|| of_epoch(End::Target, &wrote));
+        let target = target.ok_or(Unconfirmed::NoTarget)?;
         if claim_of(target) != claim {
             return Err(Unconfirmed::EndsDiffer);
         }

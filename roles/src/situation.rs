@@ -201,7 +201,10 @@ impl Situation<'_> {
                     == (proof.epoch, proof.root, proof.length)
             };
             let found = ends
-                .filter_map(|node| Some((node, self.stated(&job, node, End::Target)?)))
+                .flat_map(|node| {
+                    let stated = self.all_stated(&job, node, End::Target).into_iter();
+                    stated.map(move |stated| (node, stated))
+                })
                 .find(|(_, (_, stated))| agrees(stated));
             let Some((replicator, (target_proof, _))) = found else {
                 return Some(Ahead::Unproven);
@@ -226,7 +229,15 @@ impl Situation<'_> {
     /// The newest root of a job that a node stated of one end, as the nodes of the
     /// migration report it.
     fn stated(&self, job: &JobId, node: NodeId, end: End) -> Option<(Signed, RootProof)> {
-        let plan = self.migration(job)?;
+        let stated = self.all_stated(job, node, end).into_iter();
+        stated.max_by_key(|(_, proof)| proof.epoch)
+    }
+
+    /// All roots of it: an attempt at a cutover that did not come to count leaves one, too.
+    fn all_stated(&self, job: &JobId, node: NodeId, end: End) -> Vec<(Signed, RootProof)> {
+        let Some(plan) = self.migration(job) else {
+            return vec![];
+        };
         let nodes = self.evidence(plan).replicators(&job.volume).into_iter();
         let nodes = nodes.chain([plan.source, plan.provisioner]);
         let reports = nodes.filter_map(|node| self.reports.get(&node));
@@ -237,7 +248,13 @@ impl Situation<'_> {
         let stated = stated
             .filter(|signed| self.authority.is_node(node, signed.signer))
             .filter_map(|signed| Some((signed.clone(), opened(signed, of_job)?)));
-        stated.max_by_key(|(_, proof)| proof.epoch)
+        stated.collect()
+    }
+
+    /// Whether another node than this one reports a root that this one stated.
+    pub fn is_known_elsewhere(&self, proof: &Signed) -> bool {
+        let mut others = self.reports.iter().filter(|(node, _)| **node != self.me);
+        others.any(|(_, report)| report.proofs.contains(proof))
     }
 
     fn candidates(

@@ -148,12 +148,13 @@ impl Node {
             wanted,
             disks,
             unfreezable: None,
-            is_prepared: false,
+            is_prepared: true,
             before_freeze: Gate::Open,
             after_freeze: Gate::Open,
             after_thaw: Gate::Open,
             has_stop: true,
             was_frozen: false,
+            is_known: true,
         })
     }
 

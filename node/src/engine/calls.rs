@@ -540,6 +540,17 @@ impl Engine {
                             "the command that `dunlin verify` prints reads it back",
                         ));
                     }
+                    if let Some(end) = &options.source
+                        && cutover_of(&plan, &options)? != plan.desired
+                    {
+                        let shown: String = end.chars().take(40).collect();
+                        return Err(refused(
+                            "cut over",
+                            &plan,
+                            "cut over already",
+                            &format!("see to it by hand that the source comes to `{shown}`"),
+                        ));
+                    }
                     return Ok(view);
                 }
             }

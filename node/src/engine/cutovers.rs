@@ -130,7 +130,12 @@ impl Engine {
                 && hook.on == Side::Source
                 && hook.on_failure == OnFailure::Stop
         };
+        let is_known = |slot: &&super::AgentSlot| {
+            let finished = slot.machine.record().finished.as_ref();
+            finished.is_some_and(|finished| situation.is_known_elsewhere(&finished.source_proof))
+        };
         Some(View {
+            is_known: slots.iter().all(is_known),
             is_heard: situation.is_heard,
             wanted: self.wanted(id),
             was_frozen: finished

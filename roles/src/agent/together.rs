@@ -1,6 +1,7 @@
 //! What an agent's machine has to do with the cutover of the whole server: how far that has
 //! come, what one disk adds to it, and the moment at which all count.
 
+use super::hold::Hold;
 use super::{Action, Agent, Finished, Phase, Record};
 use crate::cutover::{Disk, DiskState, Moment};
 use crate::note::Note;
@@ -29,7 +30,7 @@ impl Agent {
                 // One that sends, and one that finds nothing.
                 PassRead::Whole => last.millis.saturating_mul(2),
             }),
-            is_tracked: last.is_some_and(|last| last.read == PassRead::Tracked),
+            is_tracked: self.is_followed,
             whole_millis: self.longest_whole_pass(),
             state: match &self.phase {
                 Phase::CutOver => DiskState::CutOver,
@@ -37,6 +38,7 @@ impl Agent {
                 Phase::Passing { .. } | Phase::Resting { .. } | Phase::Finishing => {
                     DiskState::Moving
                 }
+                Phase::Held(Hold::Unproven) => DiskState::Unproven,
                 Phase::Held(_) | Phase::Connecting | Phase::Gone => DiskState::Held,
             },
         }

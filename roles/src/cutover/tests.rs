@@ -60,6 +60,7 @@ impl Bench {
                 after_thaw: Gate::Open,
                 has_stop: false,
                 was_frozen: false,
+                is_known: true,
             },
         }
     }
@@ -215,6 +216,7 @@ fn what_becomes_of_the_source_comes_after_it_counts() {
     bench.view.has_stop = true;
     assert_eq!(bench.later(LOOK_MILLIS), ["prepare"]);
     assert_eq!(bench.done(), ["sync"]);
+    bench.view.is_prepared = true;
     bench.done();
     bench.passes(2);
     bench.done();
@@ -239,7 +241,8 @@ fn where_nobody_freezes_each_disk_is_for_itself_unless_that_was_excluded() {
 
     // Somebody is there, and cannot now: that is no reason to do with less.
     let mut bench = Bench::looked(SourceEnd::Unsaid);
-    assert!(bench.failed(false).is_empty());
+    assert_eq!(bench.failed(false), ["look"]);
+    assert!(bench.answer(Answer::Stands(Stillness::Running)).is_empty());
     assert_eq!(bench.moment(), Moment::Converging);
     assert_eq!(bench.later(LOOK_MILLIS), ["prepare"]);
 
@@ -386,4 +389,110 @@ fn a_thaw_that_is_not_answered_is_asked_for_again() {
     assert_eq!(bench.later(1), ["thaw"]);
     assert_eq!(bench.moment(), Moment::Converging);
     assert_eq!(bench.done(), ["thawed", "again"]);
+}
+
+#[test]
+fn what_cannot_be_frozen_and_is_to_be_waits_and_says_so_whatever_its_end() {
+    let parted = |bench: &mut Bench| bench.view.disks[0].state = DiskState::CutOver;
+    let file = |bench: &mut Bench| bench.view.unfreezable = Some("it is a file".into());
+    for end in [SourceEnd::Thaw, SourceEnd::StayFrozen, SourceEnd::PowerOff] {
+        for spoil in [&parted as &dyn Fn(&mut Bench), &file] {
+            let mut bench = Bench::new(end);
+            spoil(&mut bench);
+            bench.settle();
+            assert!(bench.answer(Answer::Stands(Stillness::Running)).is_empty());
+            assert_eq!(bench.moment(), Moment::Converging);
+            let because = bench.machine.standing().because.unwrap();
+            assert!(because.contains("cannot be frozen"), "{because}");
+            assert!(bench.later(LOOK_MILLIS).is_empty());
+        }
+    }
+}
+
+#[test]
+fn an_end_that_is_said_later_takes_disks_out_of_being_apart() {
+    let mut bench = Bench::looked(SourceEnd::Unsaid);
+    assert!(bench.failed(true).is_empty());
+    assert_eq!(bench.moment(), Moment::Apart);
+    bench.view.wanted = wanted(SourceEnd::PowerOff);
+    bench.settle();
+    assert_eq!(bench.moment(), Moment::Converging);
+}
+
+#[test]
+fn a_machine_is_not_switched_off_before_somebody_else_knows_that_it_is_cut_over() {
+    let mut bench = Bench::frozen(SourceEnd::PowerOff);
+    bench.all(DiskState::Proven);
+    bench.view.is_known = false;
+    assert_eq!(bench.done(), ["commit"]);
+    bench.all(DiskState::CutOver);
+    assert!(bench.later(10 * LINGER_MILLIS).is_empty());
+    bench.view.is_known = true;
+    assert_eq!(bench.settle(), ["source-powers-off", "poweroff"]);
+}
+
+#[test]
+fn what_may_count_is_not_let_go() {
+    let mut bench = Bench::new(SourceEnd::StayFrozen);
+    bench.view.disks[0].state = DiskState::CutOver;
+    bench.view.disks[1].state = DiskState::Unproven;
+    bench.settle();
+    assert_eq!(
+        bench.answer(Answer::Stands(Stillness::Kept)),
+        ["freeze-unknown"]
+    );
+    // It looks again, and says it once.
+    assert_eq!(bench.later(LOOK_MILLIS), ["look"]);
+    assert!(bench.answer(Answer::Stands(Stillness::Kept)).is_empty());
+    bench.all(DiskState::CutOver);
+    assert_eq!(bench.later(LOOK_MILLIS), ["look"]);
+    assert!(bench.answer(Answer::Stands(Stillness::Kept)).is_empty());
+    assert!(bench.machine.is_idle());
+}
+
+#[test]
+fn a_source_that_was_kept_when_nobody_could_say_so_is_let_go_once_somebody_can() {
+    let mut bench = Bench::new(SourceEnd::StayFrozen);
+    bench.settle();
+    assert_eq!(bench.failed(true), ["prepare"]);
+    assert_eq!(bench.failed(false), ["look"]);
+    assert_eq!(bench.answer(Answer::Stands(Stillness::Kept)), ["release"]);
+    // Where nothing is wanted of it, too.
+    let mut bench = Bench::new(SourceEnd::StayFrozen);
+    bench.view.wanted = None;
+    bench.settle();
+    assert!(bench.machine.standing().holds);
+    assert!(bench.failed(true).is_empty());
+    assert!(
+        !bench.machine.standing().holds,
+        "nobody is there to wait for"
+    );
+    assert_eq!(bench.later(LOOK_MILLIS), ["look"]);
+    assert_eq!(bench.answer(Answer::Stands(Stillness::Kept)), ["release"]);
+}
+
+#[test]
+fn hooks_do_not_keep_a_server_stopped_while_its_disks_do_not_move() {
+    let mut bench = Bench::looked(SourceEnd::StayFrozen);
+    assert_eq!(bench.done(), ["sync"]);
+    assert!(bench.done().is_empty());
+    bench.all(DiskState::Held);
+    bench.view.after_thaw = Gate::Running;
+    assert_eq!(bench.later(2 * DEADLINE_MILLIS), ["cutover-put-off"]);
+    assert_eq!(bench.machine.waits_for_hooks(), Some(Point::AfterThaw));
+}
+
+#[test]
+fn what_is_to_become_of_the_source_cannot_be_changed_under_a_freeze() {
+    let mut bench = Bench::frozen(SourceEnd::StayFrozen);
+    bench.view.has_stop = true;
+    bench.view.wanted = wanted(SourceEnd::Thaw);
+    assert_eq!(bench.all(DiskState::Proven), ["keep"]);
+    assert_eq!(bench.done(), ["release"]);
+    // Nor after it, by who does not know that nothing was stopped.
+    let mut bench = Bench::new(SourceEnd::Thaw);
+    bench.all(DiskState::CutOver);
+    bench.view.has_stop = true;
+    assert!(bench.answer(Answer::Stands(Stillness::Kept)).is_empty());
+    assert!(bench.later(10 * LINGER_MILLIS).is_empty());
 }

@@ -22,6 +22,8 @@ pub struct Standing {
     pub moment: Moment,
     /// Why it does not go on.
     pub because: Option<String>,
+    /// Something may be frozen, or stopped by hooks: nothing of it is to be forgotten.
+    pub holds: bool,
 }
 
 /// One disk of the server.
@@ -33,7 +35,7 @@ pub struct Disk {
     pub rest_millis: Option<u64>,
     /// The longest that it took to read all of it.
     pub whole_millis: u64,
-    /// Its last pass read what was written, and not all.
+    /// The next pass reads what was written, and not all, as far as is known.
     pub is_tracked: bool,
     /// What it is at.
     pub state: DiskState,
@@ -48,6 +50,8 @@ pub enum DiskState {
     Moving,
     /// Both ends have stated its root, and it does not count yet.
     Proven,
+    /// It may count: this node has said so, and does not have what shows it.
+    Unproven,
     /// It counts.
     CutOver,
 }
@@ -85,6 +89,8 @@ pub struct View {
     pub has_stop: bool,
     /// The source had been frozen when it was cut over.
     pub was_frozen: bool,
+    /// Another node reports that every disk is cut over.
+    pub is_known: bool,
 }
 
 /// What whoever freezes is asked.

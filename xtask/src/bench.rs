@@ -4,10 +4,10 @@
 //! Not here: simulated meshes (`simulations`), which are larger.
 
 mod document;
-mod guard;
+pub(crate) mod guard;
 mod link;
-mod mesh;
-mod running;
+pub(crate) mod mesh;
+pub(crate) mod running;
 mod track;
 mod transfer;
 

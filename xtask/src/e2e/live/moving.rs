@@ -188,7 +188,7 @@ impl<'a> Moving<'a> {
             false => "dunlin",
         };
         let guest = self.guest()?;
-        let join = format!("mountpoint -q /var/lib/dunlin\ndunlin join - --name {SERVER}");
+        let join = format!("mountpoint /var/lib/dunlin\ndunlin join - --name {SERVER}");
         guest.run_with(&join, invite.as_bytes())?;
         let start = format!(
             "systemctl --quiet daemon-reload

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 /// Transactions of pgbench in a second.
-const RATE: u32 = 25;
+const RATE: u32 = 10;
 
 /// What the guest told to be durable.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -40,7 +40,13 @@ chown -R 0:0 "$root/usr/local/lib/guest"
 cat > "$root/etc/fstab" <<'TABLE'
 LABEL=root / ext4 errors=remount-ro 0 1
 LABEL=data /srv/data xfs defaults 0 2
-LABEL=state /var/lib/dunlin ext4 nofail,x-systemd.device-timeout=2 0 2
+LABEL=state /var/lib/dunlin ext4 nofail,x-systemd.device-timeout=60 0 2
+TABLE
+# The agent's data folder is on a disk that is not moved: the copy has none.
+mkdir -p "$root/etc/systemd/system/dunlin.service.d"
+cat > "$root/etc/systemd/system/dunlin.service.d/folder.conf" <<'TABLE'
+[Unit]
+RequiresMountsFor=/var/lib/dunlin
 TABLE
 mkdir -p "$root/var/lib/dunlin" "$root/srv/data/files" "$root/srv/files"
 for cluster in "$root"/var/lib/postgresql/*/main; do

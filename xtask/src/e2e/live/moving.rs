@@ -104,6 +104,9 @@ impl<'a> Moving<'a> {
         let view = self.mesh.until("the cutover", is_cut_over)?;
         let frozen = since.elapsed();
         self.say("it is cut over");
+        for line in volumes(&view).map(passes_line) {
+            self.say(&line);
+        }
         self.check_passes(&view)?;
         let copies = copies(&view)?;
         self.guest()?.halt()?;
@@ -307,6 +310,21 @@ fn newest(volume: &Value) -> Option<&Value> {
 
 fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
+}
+
+/// The newest passes over a disk, for a person to read.
+fn passes_line(volume: &Value) -> String {
+    let passes = passes(volume).map(|pass| {
+        let how = match pass["tracked"].as_bool() {
+            Some(true) => "of what was written",
+            _ => "of the whole disk",
+        };
+        let sent = number(&pass["bytes_sent"]) as f64 / f64::from(1 << 20);
+        let secs = number(&pass["millis"]) as f64 / 1000.0;
+        format!("{} {how} {sent:.1} MiB in {secs:.1} s", pass["pass"])
+    });
+    let passes: Vec<String> = passes.collect();
+    format!("passes over {}: {}", volume["name"], passes.join(", "))
 }
 
 /// Where the copies are, in the order of the disks.

@@ -5,10 +5,10 @@
 
 mod document;
 mod freeze;
-mod guard;
+pub(crate) mod guard;
 mod link;
-mod mesh;
-mod running;
+pub(crate) mod mesh;
+pub(crate) mod running;
 mod track;
 mod transfer;
 

@@ -39,6 +39,9 @@ commands:
   e2e tracked [--runs 100] [--seed N]
          copies of disks that are written to, by what is marked alone, each frozen at its
          end and compared byte for byte; as root
+  e2e live [--only NAME,...] [--cache DIR] [--folder DIR] [--keep]
+         a machine under QEMU that runs a database is moved and its copy booted: plain,
+         agent-killed, power-cut, network-cut, no-tracker, unseen-write; as root
 ";
 
 fn main() -> ExitCode {

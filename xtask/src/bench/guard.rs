@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// How a guarded run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     /// By itself.
     Exited(ExitStatus),
     /// By a signal to this process.
@@ -30,7 +30,7 @@ pub(super) enum Ended {
 ///
 /// # Errors
 /// When it cannot be started.
-pub(super) fn run(command: Command) -> Result<Ended> {
+pub(crate) fn run(command: Command) -> Result<Ended> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();

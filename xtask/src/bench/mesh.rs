@@ -129,7 +129,8 @@ impl Mesh {
     }
 }
 
-fn build(root: &Path) -> Result<PathBuf> {
+/// Builds the program; where it is.
+pub(crate) fn build(root: &Path) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
         .args(["build", "--locked", "--quiet", "--package", "node"])

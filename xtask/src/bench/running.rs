@@ -3,7 +3,7 @@
 use std::process::Child;
 
 /// It.
-pub(super) struct Running(pub(super) Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {

@@ -395,6 +395,11 @@ impl Cutover {
             let why = "a disk was cut over by itself before".to_owned();
             return Some(self.apart(millis, view, why));
         }
+        if !view.disks.iter().all(|disk| disk.is_rooted) {
+            let text = "waits until the roots of its disks are computed as far as nothing changes, so that the source need not be frozen for that";
+            self.because = Some(text.to_owned());
+            return None;
+        }
         all_are(view, DiskState::Moving).then_some(State::Preparing)
     }
 

@@ -8,6 +8,7 @@ use crdt::PassRead;
 use keys::proof::{End, Method, RootProof};
 use keys::{Authority, Domain, Epoch, Leases, Permit, PublicKey, SendBlocks, Signed, VolumeId};
 use roles::agent::{Action, Agent, Finished, Input, LOST_MILLIS, Record};
+use roles::cutover::Disk;
 use roles::proof::Subject;
 use roles::{JobId, Note, Now, Ticket};
 use std::cmp::Ordering;
@@ -72,6 +73,14 @@ impl AgentSlot {
     /// What its source was when the first session of this run was opened.
     pub(super) fn source(&self) -> Option<SourceIdentity> {
         self.source
+    }
+
+    /// What it adds to the cutover of its server.
+    pub(super) fn disk(&self) -> Disk {
+        Disk {
+            is_rooted: self.progress.is_rooted.load(Relaxed),
+            ..self.machine.disk()
+        }
     }
 
     /// Why its last pass compared the whole source, where it could have done with less.

@@ -141,7 +141,7 @@ impl Engine {
             was_frozen: finished
                 .clone()
                 .any(|finished| finished.frozen_millis.is_some()),
-            disks: slots.iter().map(|slot| slot.machine.disk()).collect(),
+            disks: slots.iter().map(|slot| slot.disk()).collect(),
             unfreezable: unfreezable.map(|_| {
                 "a disk is a file, and only what lies on a device can be frozen".to_owned()
             }),

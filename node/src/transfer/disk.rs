@@ -375,7 +375,11 @@ impl Worker {
                 Err(TryRecvError::Disconnected) => return Err(Ended::Stopped),
                 // What fails here fails again, and is told, where it is needed.
                 Err(TryRecvError::Empty) => {
-                    self.is_resting = self.tree.warm(WARM_GROUPS).unwrap_or(false);
+                    let warmed = self.tree.warm(WARM_GROUPS);
+                    self.is_resting = *warmed.as_ref().unwrap_or(&false);
+                    if matches!(warmed, Ok(false)) {
+                        self.progress.is_rooted.store(true, Relaxed);
+                    }
                 }
             }
         }

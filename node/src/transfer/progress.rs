@@ -3,7 +3,7 @@
 //! Not here: speeds, ages and what follows from them (`engine::figures`).
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use super::add;
@@ -66,6 +66,9 @@ pub struct Progress {
     ways: [(AtomicU64, AtomicU64); Way::ALL.len()],
     /// Blocks sent that became durable; the agent's end only.
     pub blocks_durable: AtomicU64,
+    /// In this session there was once nothing left to compute for a root but what changes: a
+    /// cutover waits for no more.
+    pub is_rooted: AtomicBool,
     /// The pace at which reads are held for the sake of the source's own work, in bytes a
     /// second; 0 while they are not. The agent's end only.
     pub reads_held_at: AtomicU64,
@@ -127,6 +130,7 @@ impl Progress {
     /// A session begins: it has not begun a pass, and what was on its way in the one before
     /// is lost.
     pub fn begin_session(&self) {
+        self.is_rooted.store(false, Relaxed);
         self.pass.store(0, Relaxed);
         self.blocks_looked_at.store(0, Relaxed);
         let sent = self.blocks_sent.load(Relaxed);

@@ -31,6 +31,8 @@ impl Agent {
                 PassRead::Whole => last.millis.saturating_mul(2),
             }),
             is_tracked: self.is_followed,
+            // Whoever computes it knows.
+            is_rooted: true,
             whole_millis: self.longest_whole_pass(),
             state: match &self.phase {
                 Phase::CutOver => DiskState::CutOver,

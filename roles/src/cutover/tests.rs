@@ -20,6 +20,7 @@ const DISK: Disk = Disk {
     rest_millis: Some(400),
     whole_millis: 2_000,
     is_tracked: true,
+    is_rooted: true,
     state: DiskState::Moving,
 };
 
@@ -284,6 +285,17 @@ fn it_is_not_frozen_before_what_is_left_is_little() {
     bench.view.disks[0].rest_millis = None;
     assert_eq!(bench.passes(2), ["again"]);
     assert_eq!(bench.moment(), Moment::Converging);
+}
+
+#[test]
+fn it_is_not_frozen_for_what_can_be_computed_before() {
+    let mut bench = Bench::new(SourceEnd::StayFrozen);
+    bench.view.disks[1].is_rooted = false;
+    bench.settle();
+    assert!(bench.answer(Answer::Stands(Stillness::Running)).is_empty());
+    assert!(bench.machine.standing().because.unwrap().contains("roots"));
+    bench.view.disks[1].is_rooted = true;
+    assert_eq!(bench.settle(), ["prepare"]);
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub struct Disk {
     pub whole_millis: u64,
     /// The next pass reads what was written, and not all, as far as is known.
     pub is_tracked: bool,
+    /// Its root can be stated at once: what takes long of it was computed.
+    pub is_rooted: bool,
     /// What it is at.
     pub state: DiskState,
 }

@@ -271,7 +271,7 @@ fn a_cutover_that_does_not_come_about_in_time_gives_the_source_back() {
     for path in [&hooks, &hangs, &note] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
-    let settings = format!("freeze_secs = 3\n[hooks]\nfolder = {hooks:?}\n");
+    let settings = format!("freeze_secs = 6\n[hooks]\nfolder = {hooks:?}\n");
     let mesh = guarded_mesh(&lab, &settings);
     plan(&mesh, &[&live]);
     for words in [["after-freeze", "hangs"], ["after-thaw", "note"]] {

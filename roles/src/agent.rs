@@ -494,8 +494,12 @@ impl Agent {
                 out.push(Action::Finish { read_back });
             }
             Some(_) if moment == Moment::Converging => {
+                let shortest = match self.is_rooting() {
+                    true => rest,
+                    false => rest.min(CONVERGING_REST_MILLIS),
+                };
                 self.phase = Phase::Resting {
-                    until_millis: now.mono_millis + rest.min(CONVERGING_REST_MILLIS),
+                    until_millis: now.mono_millis + shortest,
                 };
             }
             Some(_) => {

@@ -137,6 +137,8 @@ pub struct Cutover {
     end: SourceEnd,
     /// Nobody answered who could say how the source stands.
     was_alone: bool,
+    /// It waits for roots to be computed.
+    is_rooting: bool,
 }
 
 impl Default for Cutover {
@@ -152,6 +154,7 @@ impl Default for Cutover {
             deadline_millis: DEADLINE_MILLIS,
             end: SourceEnd::Unsaid,
             was_alone: false,
+            is_rooting: false,
         }
     }
 }
@@ -183,6 +186,7 @@ impl Cutover {
         Standing {
             moment,
             because,
+            is_rooting: self.is_rooting,
             holds,
         }
     }
@@ -395,7 +399,8 @@ impl Cutover {
             let why = "a disk was cut over by itself before".to_owned();
             return Some(self.apart(millis, view, why));
         }
-        if !view.disks.iter().all(|disk| disk.is_rooted) {
+        self.is_rooting = !view.disks.iter().all(|disk| disk.is_rooted);
+        if self.is_rooting {
             let text = "waits until the roots of its disks are computed as far as nothing changes, so that the source need not be frozen for that";
             self.because = Some(text.to_owned());
             return None;

@@ -14,6 +14,12 @@ impl Agent {
         facts.map_or(Moment::Converging, |facts| facts.cutover.moment)
     }
 
+    /// Whether rests between passes are to be as long as otherwise.
+    pub(super) fn is_rooting(&self) -> bool {
+        let facts = self.facts.as_ref();
+        facts.is_some_and(|facts| facts.cutover.is_rooting)
+    }
+
     /// Why the cutover of the server does not go on.
     pub(super) fn cutover_because(&self) -> Option<String> {
         self.cutover_wanted()?;

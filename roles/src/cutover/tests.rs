@@ -294,8 +294,10 @@ fn it_is_not_frozen_for_what_can_be_computed_before() {
     bench.settle();
     assert!(bench.answer(Answer::Stands(Stillness::Running)).is_empty());
     assert!(bench.machine.standing().because.unwrap().contains("roots"));
+    assert!(bench.machine.standing().is_rooting);
     bench.view.disks[1].is_rooted = true;
     assert_eq!(bench.settle(), ["prepare"]);
+    assert!(!bench.machine.standing().is_rooting);
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub struct Standing {
     pub moment: Moment,
     /// Why it does not go on.
     pub because: Option<String>,
+    /// Disks are to rest between passes as they do otherwise: their roots are computed then.
+    pub is_rooting: bool,
     /// Something may be frozen, or stopped by hooks: nothing of it is to be forgotten.
     pub holds: bool,
 }

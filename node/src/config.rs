@@ -23,7 +23,7 @@ pub const DEFAULT_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/7430", "/ip4/0.0.0.0/ud
 const MAX_MOVE_ON_SECS: u64 = 30 * 24 * 3600;
 
 /// Longest freezes that may be asked for, in seconds: as long as a guard freezes.
-const FREEZE_SECS: RangeInclusive<u64> = 3..=3600;
+const FREEZE_SECS: RangeInclusive<u64> = 3..=roles::cutover::LONGEST_FREEZE_MILLIS / 1000;
 
 /// Settings of a running node.
 #[derive(Debug, Clone, Default)]

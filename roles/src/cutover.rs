@@ -221,26 +221,6 @@ impl Cutover {
         )
     }
 
-    /// When to call [`Self::settle`] next, on the monotonic clock.
-    pub fn deadline_millis(&self) -> Option<u64> {
-        match &self.state {
-            State::Looking {
-                asked,
-                retry_millis,
-            }
-            | State::Thawing {
-                asked,
-                retry_millis,
-                ..
-            } => (!asked).then_some(*retry_millis),
-            State::Converging => Some(self.retry_millis),
-            State::Apart { look_millis, .. } => Some(*look_millis),
-            State::Still { until_millis, .. } => Some(*until_millis),
-            State::Committed(Ending::Due { at_millis, .. }) => Some(*at_millis),
-            _ => None,
-        }
-    }
-
     /// Goes on as far as what there is to know allows. Call when anything changed and on a
     /// tick; `out` is to be carried out in order.
     pub fn settle(&mut self, now: Now, view: &View, out: &mut Vec<Action>) {

@@ -45,7 +45,7 @@ const PREPARED_FOR: Duration = Duration::from_secs(600);
 const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// A freeze is for less than this: what is frozen for longer is kept.
-const LONGEST: Duration = Duration::from_secs(3600);
+const LONGEST: Duration = Duration::from_millis(roles::cutover::LONGEST_FREEZE_MILLIS);
 
 /// How long one waits for what somebody else asked about the same migration.
 const PATIENCE: Duration = Duration::from_secs(60);

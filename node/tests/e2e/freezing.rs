@@ -130,6 +130,21 @@ fn targets(view: &Value) -> Vec<(String, PathBuf)> {
     volumes.iter().map(target).collect()
 }
 
+/// A folder of hooks, of which `note` notes its point in the file given with it, and `hangs`
+/// takes a minute.
+fn hooks(lab: &Lab) -> (PathBuf, PathBuf) {
+    let (folder, notes) = (lab.path("hooks"), lab.path("notes"));
+    fs::create_dir(&folder).unwrap();
+    let note = format!("echo $DUNLIN_POINT >> {}", notes.display());
+    for (name, line) in [("note", note.as_str()), ("hangs", "exec sleep 60")] {
+        let script = folder.join(name);
+        fs::write(&script, format!("#!/bin/sh\n{line}\n")).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    (folder, notes)
+}
+
 /// A process that writes one file to a folder and syncs it: whether it hangs is known by
 /// whether it ended.
 fn write_once(folder: &Path) -> Child {
@@ -220,15 +235,7 @@ fn a_source_whose_services_a_hook_stops_runs_on_after_the_cutover() {
         return;
     };
     let _guard = Guard::start(&lab.path("guard.sock"));
-    let hooks = lab.path("hooks");
-    fs::create_dir(&hooks).unwrap();
-    let notes = lab.path("notes");
-    let script = hooks.join("note");
-    let line = format!("#!/bin/sh\necho $DUNLIN_POINT >> {}\n", notes.display());
-    fs::write(&script, line).unwrap();
-    for path in [&hooks, &script] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    }
+    let (hooks, notes) = hooks(&lab);
     let mesh = guarded_mesh(&lab, &format!("[hooks]\nfolder = {hooks:?}\n"));
     plan(&mesh, &[&live]);
     let cutover = || {
@@ -261,16 +268,7 @@ fn a_cutover_that_does_not_come_about_in_time_gives_the_source_back() {
         return;
     };
     let _guard = Guard::start(&lab.path("guard.sock"));
-    let hooks = lab.path("hooks");
-    fs::create_dir(&hooks).unwrap();
-    let (hangs, notes) = (hooks.join("hangs"), lab.path("notes"));
-    fs::write(&hangs, "#!/bin/sh\nexec sleep 60\n").unwrap();
-    let note = hooks.join("note");
-    let line = format!("#!/bin/sh\necho $DUNLIN_POINT >> {}\n", notes.display());
-    fs::write(&note, line).unwrap();
-    for path in [&hooks, &hangs, &note] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    }
+    let (hooks, notes) = hooks(&lab);
     let settings = format!("freeze_secs = 6\n[hooks]\nfolder = {hooks:?}\n");
     let mesh = guarded_mesh(&lab, &settings);
     plan(&mesh, &[&live]);

@@ -155,6 +155,9 @@ impl<'a> Edit<'a> {
         if !draft.hooks.is_empty() {
             text(schema::HOOKS, hooks_text(&draft.hooks));
         }
+        if let Some(leave_out) = draft.leave_out {
+            text(schema::LEAVE_OUT, leave_out.to_string());
+        }
         let created_at = Value::Number(self.now.0);
         fields.insert(schema::CREATED_AT.to_owned(), created_at);
         let volumes = draft.volumes.iter().map(schema::volume_key);

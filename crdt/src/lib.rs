@@ -37,8 +37,8 @@ pub use inventory::Inventory;
 pub use limit::{MinuteOfWeek, Rate, Timetable};
 pub use log::SignedChange;
 pub use plan::{
-    BadHook, Conflict, Desired, EntryId, Hook, Limit, LimitPlan, Limited, MigrationPlan, OnFailure,
-    Plan, Point, Problem, ServerPlan, Side, SourceEnd,
+    BadHook, Conflict, Desired, EntryId, Hook, LeaveOut, Limit, LimitPlan, Limited, MigrationPlan,
+    OnFailure, Plan, Point, Problem, ServerPlan, Side, SourceEnd,
 };
 pub use report::{
     Event, JobReport, JobRole, Level, PassRead, PassSummary, ProviderInfo, Report, Stage,

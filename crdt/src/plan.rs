@@ -11,10 +11,12 @@ use std::fmt;
 use std::str::FromStr;
 
 pub mod hook;
+mod leave_out;
 mod limit;
 mod server;
 
 pub use hook::{BadHook, Hook, OnFailure, Point, Side};
+pub use leave_out::LeaveOut;
 pub use limit::{BadLimit, Limit, LimitPlan, Limited};
 pub use server::{MAX_NOTE, ServerPlan};
 
@@ -155,6 +157,8 @@ pub struct MigrationPlan {
     pub desired: Desired,
     /// Scripts of its hosts that are run on the way, in the order in which they are.
     pub hooks: Vec<Hook>,
+    /// What of its volumes is not copied; decided when it is created.
+    pub leave_out: Option<LeaveOut>,
     /// Grants made for it, in order of their ids; whether each counts is the ledger's matter.
     pub grants: Vec<StatementId>,
     /// When it was planned, by the clock of who planned it.

@@ -8,7 +8,9 @@ use crate::cut::Cut;
 use crate::inventory::Inventory;
 use codec::Wire;
 use keys::lease::Renewal;
-use keys::{Domain, Epoch, Identity, MigrationId, NodeId, Pulse, Signed, UnixSecs, VolumeId};
+use keys::{
+    Domain, Epoch, Identity, LeftOut, MigrationId, NodeId, Pulse, Signed, UnixSecs, VolumeId,
+};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -88,7 +90,7 @@ pub struct Report {
 
 impl Wire for Report {
     const NAME: &'static str = "report";
-    const VERSION: u8 = 7;
+    const VERSION: u8 = 8;
     const LIMIT: usize = 256 * 1024;
 }
 
@@ -199,6 +201,8 @@ pub struct JobReport {
     pub passes: Vec<PassSummary>,
     /// Why the last pass compared the whole source, where it could have done with less.
     pub whole_because: Option<String>,
+    /// What of the source is left out of the copy of this epoch.
+    pub left_out: LeftOut,
     /// Root at the last durable barrier, once it is known: one is computed for the
     /// signed statements only.
     pub root: Option<[u8; 32]>,

@@ -39,6 +39,7 @@ pub(crate) const PROVISIONER: &str = "provisioner";
 pub(crate) const POOL: &str = "pool";
 pub(crate) const SITE: &str = "site";
 pub(crate) const HOOKS: &str = "hooks";
+pub(crate) const LEAVE_OUT: &str = "leave-out";
 pub(crate) const DESIRED: &str = "desired";
 pub(crate) const CREATED_AT: &str = "created-at";
 /// Fields that every migration has.
@@ -361,6 +362,8 @@ impl Fields<'_> {
             "" => Ok(vec![]),
             text => parse_hooks(text),
         };
+        let leave_out = self.optional_text(LEAVE_OUT)?;
+        let leave_out = leave_out.map(|text| text.parse()).transpose();
         let plan = MigrationPlan {
             id,
             name,
@@ -372,6 +375,7 @@ impl Fields<'_> {
             site,
             desired,
             hooks: hooks.map_err(|_| self.unreadable(HOOKS))?,
+            leave_out: leave_out.map_err(|_| self.unreadable(LEAVE_OUT))?,
             grants: self.members(GRANT_PREFIX, MAX_GRANTS)?,
             created_at: UnixSecs(self.number(CREATED_AT)?),
             created_by,

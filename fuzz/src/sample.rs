@@ -213,6 +213,7 @@ impl Sample {
             desired: Desired::Created,
             grants: vec![StatementId([9; 32])],
             hooks: vec![],
+            leave_out: None,
             created_at: NOW,
             created_by: self.operator.public(),
             conflicts: vec![],

@@ -14,6 +14,7 @@ pub mod identity;
 pub mod invite;
 pub mod lease;
 pub mod ledger;
+mod left_out;
 pub mod permit;
 pub mod proof;
 pub mod root;
@@ -30,6 +31,7 @@ pub use id::{
 pub use identity::Identity;
 pub use lease::{Leases, Now};
 pub use ledger::Ledger;
+pub use left_out::{BadLeftOut, LeftOut, MAX_LEFT_OUT};
 pub use permit::{Denied, Permit, ReceiveBlocks, SendBlocks};
 pub use root::RootKey;
 pub use scope::Scope;

@@ -34,7 +34,7 @@ use std::time::Duration;
 use clap::builder::{NonEmptyStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use crdt::plan::hook::parse_variable;
-use crdt::{OnFailure, Point, Side, Timetable};
+use crdt::{LeaveOut, OnFailure, Point, Side, Timetable};
 use keys::Role;
 
 use crate::hours::zone_named;
@@ -550,6 +550,9 @@ pub struct MigrationCreateArgs {
     /// Disk, by name or id; may be repeated [default: every disk the server offers]
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pub disk: Vec<String>,
+    /// What not to copy: swap, whose areas stay usable and hold nothing [default: copy all]
+    #[arg(long, value_name = "WHAT")]
+    pub leave_out: Option<LeaveOut>,
 }
 
 /// Which migration to steer, and whether to wait for the effect.

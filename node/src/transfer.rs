@@ -29,6 +29,7 @@ mod desk;
 mod disk;
 mod follow;
 mod keeper;
+mod left_out;
 mod locks;
 mod notes;
 mod pace;

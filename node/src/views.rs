@@ -4,6 +4,7 @@
 //! while the node is stopped: then nothing is connected and nothing has progress.
 
 mod figures;
+mod left_out;
 mod limits;
 mod lookup;
 mod migrations;

@@ -24,6 +24,7 @@
 
 mod hold;
 mod interval;
+mod left_out;
 mod moving;
 mod together;
 
@@ -33,7 +34,7 @@ use crate::cutover::Moment;
 use crate::note::Note;
 use crate::situation::{Ahead, Facts};
 use crate::{JobId, Now};
-use blocks::RefusalCode;
+use blocks::{RefusalCode, SwapArea};
 use codec::Wire;
 use crdt::plan::{Desired, Point};
 use crdt::report::{PassRead, PassSummary, Stage};
@@ -106,11 +107,13 @@ pub struct Record {
     pub moves: u32,
     /// Set once, when the volume was cut over.
     pub finished: Option<Finished>,
+    /// Swap that is left out of the copy of this epoch; none before it was looked for.
+    pub swap: Option<Vec<SwapArea>>,
 }
 
 impl Wire for Record {
     const NAME: &'static str = "agent's record of a volume";
-    const VERSION: u8 = 5;
+    const VERSION: u8 = 6;
     const LIMIT: usize = 64 * 1024;
 }
 
@@ -140,6 +143,8 @@ pub enum Input {
         /// Groups in which the stored tree had to be corrected.
         groups_adopted: u64,
     },
+    /// Swap that is left out from here on; what it was before is over.
+    LeftOut(Vec<SwapArea>),
     /// A barrier is durable at the replicator.
     BarrierReached(u64),
     /// A pass is complete and durable at the replicator.
@@ -167,7 +172,7 @@ pub enum Input {
 #[derive(Debug)]
 pub enum Action {
     /// Make the record durable before anything after it.
-    Store(Record),
+    Store(Box<Record>),
     /// Open a stream to the replicator and start a session.
     OpenSession {
         /// Allows the source to be read and sent.
@@ -248,6 +253,7 @@ impl Agent {
             passes: vec![],
             moves: 0,
             finished: None,
+            swap: None,
         });
         let phase = if record.finished.is_some() {
             Phase::CutOver
@@ -329,12 +335,13 @@ impl Agent {
                 barrier,
                 groups_adopted,
             } => self.session_ready(now, barrier, groups_adopted, out),
+            Input::LeftOut(swap) => self.leave_out(swap, out),
             Input::BarrierReached(barrier) => {
                 // The last words of a session that was closed may be of an older epoch.
                 if self.in_session() {
                     self.record.barrier = barrier;
                     self.moving.progressed();
-                    out.push(Action::Store(self.record.clone()));
+                    out.push(Action::Store(Box::new(self.record.clone())));
                 }
             }
             Input::PassDone {
@@ -408,7 +415,7 @@ impl Agent {
         }
         self.moving.session_began(now);
         self.record.barrier = barrier;
-        out.push(Action::Store(self.record.clone()));
+        out.push(Action::Store(Box::new(self.record.clone())));
         // A first pass that was broken off has no barrier yet, but its blocks are there.
         let note = if barrier == 0 && groups_adopted == 0 {
             Note::info("session-opened", "the replicator accepted the stream")
@@ -484,7 +491,7 @@ impl Agent {
             out.push(Action::Tell(Note::info("pass-done", text)));
         }
         self.keep(summary);
-        out.push(Action::Store(self.record.clone()));
+        out.push(Action::Store(Box::new(self.record.clone())));
         match self.cutover_wanted() {
             // That it is to be proven in full may have been asked for while it ran.
             Some(read_back)
@@ -631,12 +638,13 @@ impl Agent {
                 self.record.epoch = epoch;
                 self.record.replicator = replicator;
                 self.record.barrier = 0;
+                self.record.swap = None;
                 self.record.passes.clear();
                 self.phase = Phase::Held(Hold::NoTarget(None));
                 format!("had come to epoch {epoch}")
             }
         };
-        out.push(Action::Store(self.record.clone()));
+        out.push(Action::Store(Box::new(self.record.clone())));
         let text = format!(
             "this node's data is older than what it said before: volume {} {text}, and that is taken up again",
             self.record.job.volume.short()

@@ -31,6 +31,7 @@ pub struct Confirmed {
     claim: Claim,
     replicator: NodeId,
     witness: NodeId,
+    bytes_left_out: u64,
 }
 
 impl Confirmed {
@@ -52,6 +53,11 @@ impl Confirmed {
     /// Who read it back.
     pub fn witness(&self) -> NodeId {
         self.witness
+    }
+
+    /// How much of the source its agent says it left out: the copy has zeros there.
+    pub fn bytes_left_out(&self) -> u64 {
+        self.bytes_left_out
     }
 }
 
@@ -245,6 +251,7 @@ impl Evidence<'_> {
             claim,
             replicator: target.node,
             witness: witness.node,
+            bytes_left_out: source.proof.left_out.bytes(),
         })
     }
 }
@@ -253,7 +260,7 @@ impl Evidence<'_> {
 /// is dear, and most are about something else.
 pub(crate) fn opened(signed: &Signed, wanted: impl Fn(&RootProof) -> bool) -> Option<RootProof> {
     let claimed: RootProof = signed.open_stored().ok()?;
-    if !wanted(&claimed) {
+    if !claimed.is_sound() || !wanted(&claimed) {
         return None;
     }
     signed.open(Domain::RootProof).ok()

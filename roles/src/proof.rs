@@ -5,7 +5,7 @@
 use crate::JobId;
 use codec::Wire;
 use keys::proof::{End, Method, RootProof};
-use keys::{Domain, Epoch, Identity, MeshId, PublicKey, Signed, UnixSecs};
+use keys::{Domain, Epoch, Identity, LeftOut, MeshId, PublicKey, Signed, UnixSecs};
 use serde::{Deserialize, Serialize};
 
 /// A signed [`RootProof`] as it travels in the last frame of a session.
@@ -15,7 +15,7 @@ pub struct SealedProof(pub Signed);
 impl Wire for SealedProof {
     const NAME: &'static str = "signed root";
     const VERSION: u8 = 1;
-    const LIMIT: usize = 1024;
+    const LIMIT: usize = 2048;
 }
 
 /// What a root is stated about.
@@ -50,11 +50,22 @@ pub enum BadProof {
     },
 }
 
-/// Signs one end's statement.
+/// Signs one end's statement about all of a volume.
 pub fn sign(
     identity: &Identity,
     subject: &Subject,
     end: End,
+    method: Method,
+    at: UnixSecs,
+) -> Signed {
+    sign_leaving_out(identity, subject, (end, LeftOut::default()), method, at)
+}
+
+/// Signs one end's statement: the source's with what is left out of it.
+pub fn sign_leaving_out(
+    identity: &Identity,
+    subject: &Subject,
+    (end, left_out): (End, LeftOut),
     method: Method,
     at: UnixSecs,
 ) -> Signed {
@@ -68,9 +79,10 @@ pub fn sign(
         root: subject.root,
         method,
         at,
+        left_out,
     };
     Signed::seal(identity, Domain::RootProof, &proof)
-        .expect("a root proof has a fixed size below its limit")
+        .expect("a root proof is below its limit, whatever it leaves out")
 }
 
 /// Checks that `bytes` are `signer`'s statement, as `end`, about exactly `subject`.
@@ -85,6 +97,7 @@ pub fn check(
     let SealedProof(signed) = codec::decode(bytes).map_err(|_| BadProof::Unverified { job })?;
     let proof: RootProof = signed.open(Domain::RootProof).map_err(unverified)?;
     let same = signed.signer == *signer
+        && proof.is_sound()
         && proof.mesh == subject.mesh
         && proof.migration == job.migration
         && proof.volume == job.volume

@@ -102,6 +102,7 @@ impl World {
             desired: Desired::Created,
             grants: vec![],
             hooks: vec![],
+            leave_out: None,
             created_at: NOW.wall,
             created_by: key(OPERATOR).public(),
             conflicts: vec![],
@@ -277,6 +278,7 @@ impl World {
             barrier: 0,
             passes: (1..=passes).map(pass).collect(),
             whole_because: None,
+            left_out: keys::LeftOut::default(),
             root: None,
         };
         self.report(AGENT, |report| {

@@ -358,6 +358,7 @@ impl Node {
                 barrier: record.barrier,
                 passes: vec![],
                 whole_because: None,
+                left_out: keys::LeftOut::default(),
                 root: record.root,
             });
             let copy = self.store.copies.get(&record.job);
@@ -392,6 +393,7 @@ fn agent_job(job: &JobId, machine: &Agent) -> JobReport {
         barrier: record.barrier,
         passes: record.passes.clone(),
         whole_because: None,
+        left_out: keys::LeftOut::default(),
         root: None,
     }
 }

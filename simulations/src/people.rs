@@ -447,6 +447,7 @@ impl Node {
             desired: Desired::Created,
             grants: vec![],
             hooks: vec![],
+            leave_out: None,
             created_at: UnixSecs(0),
             created_by: self.identity.public(),
             conflicts: vec![],

@@ -69,7 +69,7 @@ impl Node {
 
     pub(crate) fn carry_agent(&mut self, ctx: &mut Context, job: JobId, action: Action) -> Lived {
         match action {
-            Action::Store(record) => self.store_agent(ctx, record),
+            Action::Store(record) => self.store_agent(ctx, *record),
             Action::OpenSession { permit, epoch } => {
                 invariants::agent_epochs_rise(ctx, job, epoch);
                 self.open_session(ctx, job, permit, epoch);

@@ -181,6 +181,8 @@ pub struct SourceVolume {
     file: File,
     geometry: Geometry,
     identity: SourceIdentity,
+    /// In bytes, of whole blocks, in order: they read as zeros.
+    left_out: Vec<Range<u64>>,
 }
 
 impl SourceIdentity {
@@ -278,6 +280,7 @@ impl SourceVolume {
             file,
             geometry,
             identity,
+            left_out: Vec::new(),
         })
     }
 
@@ -299,6 +302,17 @@ impl SourceVolume {
         let geometry =
             Geometry::new(length).map_err(|why| OpenSourceError::Length { path: path(), why })?;
         Ok(Self { geometry, ..self })
+    }
+
+    /// The same volume, of which these bytes read as zeros, without being looked at: whole
+    /// blocks, in order.
+    pub fn leaving_out(self, left_out: Vec<Range<u64>>) -> Self {
+        Self { left_out, ..self }
+    }
+
+    /// What reads as zeros, whatever is there.
+    pub fn left_out(&self) -> &[Range<u64>] {
+        &self.left_out
     }
 
     /// Drops what is cached of the volume, so that reading it reads the disk. A hint:
@@ -362,6 +376,20 @@ impl SourceVolume {
     /// # Errors
     /// When the file cannot be asked.
     pub fn next_data(&self, offset: u64, until: u64) -> Result<Option<Range<u64>>, ReadError> {
+        let mut offset = offset;
+        while let Some(data) = self.data_from(offset, until)? {
+            let mut left_out = self.left_out.iter();
+            match left_out.find(|left_out| data.start < left_out.end) {
+                Some(left_out) if left_out.start <= data.start => offset = left_out.end,
+                Some(left_out) => return Ok(Some(data.start..data.end.min(left_out.start))),
+                None => return Ok(Some(data)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same of all that is there.
+    fn data_from(&self, offset: u64, until: u64) -> Result<Option<Range<u64>>, ReadError> {
         let length = self.length();
         if offset >= length {
             return Ok(None);
@@ -392,6 +420,26 @@ impl SourceVolume {
     /// Reads `count` whole blocks from `first` on to the beginning of `room`,
     /// which lies on a page boundary.
     pub(crate) fn read_into<'b>(
+        &self,
+        first: BlockIndex,
+        count: u64,
+        room: &'b mut [u8],
+    ) -> Result<&'b [u8], ReadError> {
+        let length = self.read_as_is(first, count, room)?.len();
+        let (start, bytes) = (first.offset(), &mut room[..length]);
+        let end = start + length as u64;
+        for left_out in &self.left_out {
+            let zeros = left_out.start.max(start)..left_out.end.min(end);
+            if zeros.start < zeros.end {
+                // Within what was read.
+                bytes[(zeros.start - start) as usize..(zeros.end - start) as usize].fill(0);
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The same of what is there, also where that is left out.
+    pub(crate) fn read_as_is<'b>(
         &self,
         first: BlockIndex,
         count: u64,

@@ -16,6 +16,7 @@ mod bytes;
 mod forks;
 mod hooks;
 mod hostile;
+mod leaving_out;
 mod limits;
 mod revocation;
 mod servers;
@@ -46,6 +47,7 @@ fn migration(id: MigrationId) -> MigrationPlan {
         desired: Desired::Created,
         grants: vec![StatementId([9; 32])],
         hooks: vec![],
+        leave_out: None,
         created_at: NOW,
         created_by: key(1).public(),
         conflicts: vec![],

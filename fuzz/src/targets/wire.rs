@@ -90,5 +90,6 @@ fn proof(migration: MigrationId, volume: VolumeId) -> RootProof {
         root: [7; 32],
         method: Method::ReadInFull,
         at: crate::sample::NOW,
+        left_out: keys::LeftOut::new(vec![(1 << 20, 1 << 29)]).expect("one extent is sorted"),
     }
 }

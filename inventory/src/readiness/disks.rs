@@ -35,8 +35,8 @@ pub(super) fn findings(inventory: &Inventory, offered: &[&str], out: &mut Vec<Fi
         out.push(Finding::new(
             Level::Note,
             &swap.path,
-            "swap is copied like all else, and nobody needs its content elsewhere",
-            "to save bytes turn it off before the first pass (`swapoff`), or leave its disk out and make a new one there",
+            "swap is copied like all else unless it is left out, and nobody needs its content elsewhere",
+            "to save bytes leave it out of a new migration (`migration create --leave-out swap`), if it is no file",
         ));
     }
     if storage

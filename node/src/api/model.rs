@@ -8,6 +8,7 @@
 mod checks;
 mod figures;
 mod hooks;
+mod left_out;
 mod limits;
 
 pub use checks::{
@@ -15,6 +16,7 @@ pub use checks::{
 };
 pub use figures::{CountersView, ForecastView, PassView, ProgressView, RangeView};
 pub use hooks::{HookRemove, PlannedHook};
+pub use left_out::LeftOutView;
 pub use limits::{LimitOf, LimitView, PlannedLimit};
 
 use super::secret::Secret;
@@ -86,6 +88,9 @@ pub struct PlannedMigration {
     /// Disks, by name or id.
     #[serde(default)]
     pub disks: Vec<String>,
+    /// What of it is not copied: `swap`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leave_out: Option<String>,
     /// Hooks, in the order in which they are run. Without any nothing is said of them.
     #[serde(default, rename = "hook", skip_serializing_if = "Option::is_none")]
     pub hooks: Option<Vec<PlannedHook>>,
@@ -456,6 +461,9 @@ pub struct MigrationCreate {
     pub replicators: Vec<String>,
     /// Disks by name or id; all that the server offers otherwise.
     pub disks: Vec<String>,
+    /// What of it is not copied: `swap`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leave_out: Option<String>,
 }
 
 /// What `migration cutover` and `migration start` add.
@@ -539,6 +547,9 @@ pub struct MigrationView {
     /// The group of migrations with which it shares content at a replicator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedup_group: Option<String>,
+    /// What of it is not copied: `swap`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leave_out: Option<String>,
     /// Of a deleted migration: grants that stand, and move nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub standing_grants: Vec<StandingGrant>,
@@ -583,6 +594,12 @@ pub struct JobView {
     pub confirmed_by: Option<String>,
     /// Why a copy that was cut over may not be launched, when it may not.
     pub unconfirmed: Option<String>,
+    /// What is left out of the copy: it has zeros there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOutView>,
+    /// Bytes of that together, which are not sent.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes_left_out: u64,
     /// Passes completed, oldest first; the newest few.
     pub passes: Vec<PassView>,
     /// How its last pass found what changed, and why so where it compared the whole disk;
@@ -659,6 +676,12 @@ pub struct ProofView {
     pub signed_by: String,
     /// Fencing epoch of the copy.
     pub epoch: u64,
+    /// What is left out of the copy: it has zeros there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOutView>,
+    /// Bytes of that together, which are not sent.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes_left_out: u64,
     /// Command that prints the same root, to be run on that node's machine.
     pub command: String,
 }
@@ -718,4 +741,8 @@ pub enum ErrorKind {
     NotFound,
     /// Exit status 6.
     Refused,
+}
+
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }

@@ -262,6 +262,7 @@ async fn migration_create(
         provisioner: args.provisioner,
         replicators: args.replicator,
         disks: args.disk,
+        leave_out: args.leave_out.map(|what| what.to_string()),
     };
     let made: MigrationView = client.post("/v1/migrations", &wanted).await?;
     screen.result(&made, render::migrations::page)

@@ -4,7 +4,8 @@
 use super::figures::{Figures, Meter};
 use super::{Engine, Message};
 use crate::transfer::{self, Compression, Progress, Reading, SendCommand, SendEvent, SendJob};
-use crdt::PassRead;
+use blocks::SwapArea;
+use crdt::{LeaveOut, PassRead};
 use keys::proof::{End, Method, RootProof};
 use keys::{Authority, Domain, Epoch, Leases, Permit, PublicKey, SendBlocks, Signed, VolumeId};
 use roles::agent::{Action, Agent, Finished, Input, LOST_MILLIS, Record};
@@ -366,6 +367,7 @@ impl Engine {
             pacer: self.pacer.clone(),
             buffers: self.buffers.clone(),
             trackers: self.trackers.clone(),
+            swap: self.swap_of(&job),
             permit: given,
         };
         self.spawn_session(
@@ -378,6 +380,17 @@ impl Engine {
         self.forward(event_receiver, move |event| {
             Message::Sent(job, number, event)
         });
+    }
+
+    /// Swap that is left out of the copy; none where it is to be looked for. Nothing is, unless
+    /// people said so; what was found once stays as long as the epoch does.
+    fn swap_of(&self, job: &JobId) -> Option<Vec<SwapArea>> {
+        let plan = self.replica.document().plan();
+        let plan = plan.migrations.get(&job.migration);
+        let is_wanted = plan.is_some_and(|plan| plan.leave_out == Some(LeaveOut::Swap));
+        let slot = self.agents.get(job);
+        let found = slot.and_then(|slot| slot.machine.record().swap.clone());
+        found.or_else(|| (!is_wanted).then(Vec::new))
     }
 
     fn spawn_session(
@@ -489,6 +502,14 @@ impl Engine {
             }
         }
         let input = match event {
+            SendEvent::LeftOut(left_out) => {
+                let note = match left_out.is_less {
+                    true => Note::warn("swap-moved", left_out.told),
+                    false => Note::info("swap-left-out", left_out.told),
+                };
+                self.tell_of_session(job, note);
+                Input::LeftOut(left_out.areas)
+            }
             SendEvent::Ready {
                 barrier,
                 groups_adopted,
@@ -568,7 +589,10 @@ impl Engine {
         if read_back && method != Method::ReadInFull {
             return Err("the last pass did not compare the whole source".into());
         }
-        let source_proof = roles::proof::sign(&self.identity, &subject, End::Source, method, at);
+        let left_out = slot.machine.record().left_out();
+        let source = (End::Source, left_out.map_err(|error| error.to_string())?);
+        let source_proof =
+            roles::proof::sign_leaving_out(&self.identity, &subject, source, method, at);
         Ok(Some(Finished {
             root,
             source_proof,

@@ -421,6 +421,12 @@ impl Engine {
             desired: Desired::Created,
             grants: vec![],
             hooks: vec![],
+            leave_out: asked
+                .leave_out
+                .as_deref()
+                .map(str::parse)
+                .transpose()
+                .map_err(usage)?,
             created_at: self.now().wall,
             created_by: self.replica.my_key(),
             conflicts: vec![],

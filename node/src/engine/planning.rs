@@ -229,6 +229,7 @@ fn asked(wanted: &PlannedMigration) -> MigrationCreate {
         provisioner: wanted.provisioner.clone(),
         replicators: wanted.replicators.clone(),
         disks: wanted.disks.clone(),
+        leave_out: wanted.leave_out.clone(),
     }
 }
 

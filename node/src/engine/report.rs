@@ -4,6 +4,7 @@
 use super::Engine;
 use crdt::report::MAX_TEXT;
 use crdt::{JobReport, JobRole, ProviderInfo, Report, Stage, TargetVolume, VolumeInfo, VolumeKind};
+use keys::LeftOut;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
@@ -184,6 +185,8 @@ impl Engine {
                 barrier: record.barrier,
                 passes: record.passes.clone(),
                 whole_because: slot.whole_because(),
+                // One that cannot be stated is refused where it would be.
+                left_out: record.left_out().unwrap_or_default(),
                 root: record.finished.as_ref().map(|finished| finished.root),
             }
         });
@@ -208,6 +211,7 @@ impl Engine {
                 barrier: record.barrier,
                 passes: vec![],
                 whole_because: None,
+                left_out: LeftOut::default(),
                 root: record.root,
             }
         });

@@ -425,6 +425,10 @@ fn fixed(
             written.site.is_none() || written.site == exported.site,
         ),
         (
+            "leave_out",
+            written.leave_out.is_none() || written.leave_out == exported.leave_out,
+        ),
+        (
             "provisioner",
             written.provisioner.is_none()
                 || node(&written.provisioner) == node(&exported.provisioner),

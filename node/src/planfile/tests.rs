@@ -503,3 +503,22 @@ fn hooks_are_edited_in_a_file_and_those_that_others_planned_since_stay() {
     };
     assert_eq!(edits(&by_hand, &one, &one), None);
 }
+
+#[test]
+fn what_is_left_out_is_said_when_a_migration_is_new_and_not_changed() {
+    let leaving_out = |what: Option<&str>| PlanView {
+        base: vec!["a 1 b".into()],
+        migrations: vec![PlannedMigration {
+            leave_out: what.map(str::to_owned),
+            ..hooked("shop", &["a"])
+        }],
+        ..PlanView::default()
+    };
+    let (all, swap) = (leaving_out(None), leaving_out(Some("swap")));
+    let file = parse(&render(&swap).unwrap()).unwrap();
+    assert_eq!(file.migrations[0].1, swap.migrations[0]);
+    let same = difference(&file, &swap, &swap, &names()).unwrap();
+    assert_eq!(same, Difference::default());
+    let refused = difference(&file, &all, &all, &names()).unwrap_err();
+    assert!(refused.why.contains("the leave_out of"), "{refused}");
+}

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use blocks::{
     BLOCK_SIZE, BlockIndex, DirtySet, Extent, Fingerprint, Geometry, GroupIndex, Held, Leaf, Mark,
-    OfferGauge, Patch, Root, ZERO_ENTRY, fingerprint, remainder,
+    OfferGauge, Patch, Root, SwapArea, ZERO_ENTRY, fingerprint, remainder,
 };
 use crdt::PassRead;
 use keys::{Permit, SendBlocks};
@@ -30,6 +30,7 @@ use volumes::{
 
 use super::compress::{Gauge, Packer};
 use super::follow::{Following, Reading, TrackerLost, Trackers};
+use super::left_out::{self, Begun, LeftOut};
 use super::locks::while_busy;
 use super::piece::{Lent, Part, Piece, Slice};
 use super::polite::{Manners, Turn};
@@ -87,7 +88,14 @@ pub(super) enum ToDisk {
 /// What the disk thread answers.
 pub(super) enum FromDisk {
     /// Source and tree are open.
-    Opened { geometry: Geometry, mark: Mark },
+    Opened {
+        geometry: Geometry,
+        mark: Mark,
+        /// Where it had to be found out.
+        left_out: Option<LeftOut>,
+    },
+    /// What was left out is not what it was: the thread ends.
+    LeftOutLess(LeftOut),
     /// The marks asked for.
     Groups { first: GroupIndex, marks: Vec<Mark> },
     /// A group was adopted.
@@ -173,6 +181,8 @@ pub(super) struct DiskJob {
     /// With whom it shares the pieces.
     pub(super) sharers: Sharers,
     pub(super) trackers: Trackers,
+    /// As in [`super::SendJob::swap`].
+    pub(super) swap: Option<Vec<SwapArea>>,
 }
 
 /// The session's end of the disk thread; dropping it stops the thread.
@@ -223,6 +233,7 @@ enum Ended {
     Stopped,
     Failed(String),
     TreeDamaged(String),
+    LeftOutLess(LeftOut),
 }
 
 impl From<TrackerLost> for Ended {
@@ -244,6 +255,7 @@ struct Worker {
     volume: SourceVolume,
     tree: TreeFile,
     following: Following,
+    swap: Vec<SwapArea>,
     requests: std_mpsc::Receiver<ToDisk>,
     home: Mailbox,
     answers: mpsc::Sender<FromDisk>,
@@ -273,7 +285,7 @@ fn run(
     home: Mailbox,
     answers: mpsc::Sender<FromDisk>,
 ) {
-    let ended = open(&job).and_then(|(volume, mut tree, following)| {
+    let ended = open(&job).and_then(|(volume, mut tree, following, (swap, left_out))| {
         let (geometry, mark) = (volume.geometry(), tree.mark()?);
         let blocks = geometry.blocks();
         job.progress.blocks_total.store(blocks, Relaxed);
@@ -281,6 +293,7 @@ fn run(
             volume,
             tree,
             following,
+            swap,
             requests,
             home,
             answers: answers.clone(),
@@ -298,7 +311,11 @@ fn run(
             pacer: job.pacer.clone(),
             manners: Manners::new(job.pacer.disks().clone()),
         };
-        worker.answer(FromDisk::Opened { geometry, mark })?;
+        worker.answer(FromDisk::Opened {
+            geometry,
+            mark,
+            left_out,
+        })?;
         let ended = worker.serve();
         // What was committed is kept in any case, if it can be.
         let kept = worker.tree.sync();
@@ -308,15 +325,18 @@ fn run(
         Ok(()) | Err(Ended::Stopped) => return,
         Err(Ended::Failed(why)) => FromDisk::Failed(why),
         Err(Ended::TreeDamaged(why)) => FromDisk::TreeDamaged(why),
+        Err(Ended::LeftOutLess(left_out)) => FromDisk::LeftOutLess(left_out),
     };
     // When nobody listens, nobody wants to know.
     let _ = answers.blocking_send(last);
 }
 
 /// Only with a permit: reading a source for a peer needs one.
-fn open(job: &DiskJob) -> Result<(SourceVolume, TreeFile, Following), Ended> {
+fn open(job: &DiskJob) -> Result<(SourceVolume, TreeFile, Following, Begun), Ended> {
     tracing::debug!(volume = ?job.permit.volume(), source = %job.source.display(), "opening source");
     let volume = SourceVolume::open(&job.source).map_err(|e| Ended::Failed(e.to_string()))?;
+    let left_out = left_out::begin(volume, job.swap.as_ref());
+    let (volume, swap, left_out) = left_out.map_err(|e| Ended::Failed(e.to_string()))?;
     let geometry = volume.geometry();
     let unnamed = |error| {
         let tree = job.tree.display();
@@ -326,6 +346,10 @@ fn open(job: &DiskJob) -> Result<(SourceVolume, TreeFile, Following), Ended> {
     };
     let following = Following::find(&job.trackers, &volume, &job.tree);
     let mut following = following.map_err(unnamed)?;
+    if left_out.is_some() {
+        // Passes before may have left out something else, or nothing.
+        following.forget_tree().map_err(unnamed)?;
+    }
     let open = || TreeFile::open_or_create(&job.tree, job.tag, geometry);
     let is_busy = |error: &OpenTreeError| matches!(error, OpenTreeError::Busy { .. });
     let opened = match while_busy(open, is_busy) {
@@ -354,7 +378,7 @@ fn open(job: &DiskJob) -> Result<(SourceVolume, TreeFile, Following), Ended> {
         following.owe(group)?;
         tree.replace(group, &unknown)?;
     }
-    Ok((volume, tree, following))
+    Ok((volume, tree, following, (swap, left_out)))
 }
 
 impl Worker {
@@ -436,6 +460,7 @@ impl Worker {
 
     /// Computes the root, which may take a while: a stop is heard meanwhile.
     fn root(&mut self) -> Result<(), Ended> {
+        self.check_left_out()?;
         while self.tree.warm(ROOT_BATCH)? {
             while let Ok(request) = self.requests.try_recv() {
                 self.carry_out(request)?;
@@ -458,6 +483,7 @@ impl Worker {
     }
 
     fn read_pass(&mut self, pass: u32, whole: bool) -> Result<(), Ended> {
+        self.check_left_out()?;
         self.pass_ended = false;
         self.is_resting = false;
         self.progress.pass.store(pass, Relaxed);
@@ -495,6 +521,15 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Ends where what is left out is not the swap that it was.
+    fn check_left_out(&mut self) -> Result<(), Ended> {
+        let lost = left_out::lost(&self.volume, &self.swap, &mut self.following);
+        match lost.map_err(Ended::Failed)? {
+            Some(less) => Err(Ended::LeftOutLess(less)),
+            None => Ok(()),
+        }
     }
 
     /// What is read of the source, and why.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 
-use blocks::{RefusalCode, Source};
+use blocks::{RefusalCode, Source, SwapArea};
 use crdt::PassSummary;
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use keys::{Permit, SendBlocks};
@@ -17,6 +17,7 @@ use volumes::VolumeTag;
 
 use super::disk::{Disk, DiskJob, FromDisk};
 use super::follow::{Reading, Trackers};
+use super::left_out::LeftOut;
 use super::session::{FRAMES, Session, Wires};
 use super::wire::{Activity, LINGER, Outgoing, read_frames, write_paced};
 use super::{Compression, Pacer, Progress, SharedBuffers};
@@ -50,6 +51,8 @@ pub struct SendJob {
     pub buffers: SharedBuffers,
     /// Who may follow what is written to the source.
     pub trackers: Trackers,
+    /// Swap whose content is left out; none where it is to be looked for.
+    pub swap: Option<Vec<SwapArea>>,
 }
 
 /// What the caller wants next. Passes and the finish wait for their turn.
@@ -82,6 +85,9 @@ pub enum SendEvent {
         /// Groups of 16 MiB whose hashes had to be taken over from it.
         groups_adopted: u64,
     },
+    /// Swap that is left out from here on, before the session is ready, or as its last word
+    /// but one: where it is less than before, the next session is to be told of it.
+    LeftOut(LeftOut),
     /// All that was sent up to this barrier is durable.
     Barrier(u64),
     /// A pass is over and durable.
@@ -122,7 +128,7 @@ pub async fn send<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let last = match open(&job).await {
+    let last = match open(&job, &events).await {
         Ok(opened) => run(stream, job, opened, commands, &events).await,
         Err(last) => last,
     };
@@ -137,7 +143,7 @@ struct Opened {
     length: u64,
 }
 
-async fn open(job: &SendJob) -> Result<Opened, SendEvent> {
+async fn open(job: &SendJob, events: &mpsc::Sender<SendEvent>) -> Result<Opened, SendEvent> {
     let disk = Disk::start(DiskJob {
         permit: job.permit.borrow().clone(),
         source: job.source.clone(),
@@ -148,13 +154,22 @@ async fn open(job: &SendJob) -> Result<Opened, SendEvent> {
         pacer: job.pacer.clone(),
         sharers: job.buffers.sending.clone(),
         trackers: job.trackers.clone(),
+        swap: job.swap.clone(),
     });
     let mut disk = disk.map_err(|error| {
         let why = format!("cannot start a thread to read the source: {error}; free some memory");
         SendEvent::SourceFailed(why)
     })?;
     match disk.answer().await {
-        Some(FromDisk::Opened { geometry, mark }) => {
+        Some(FromDisk::Opened {
+            geometry,
+            mark,
+            left_out,
+        }) => {
+            if let Some(left_out) = left_out {
+                // Nobody listens where the session is over already.
+                let _ = events.send(SendEvent::LeftOut(left_out)).await;
+            }
             let source = Source::new(geometry, job.barrier, mark, job.ticket.clone());
             let length = geometry.length();
             Ok(Opened {

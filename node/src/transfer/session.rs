@@ -307,6 +307,11 @@ impl Session {
                 let read_back = self.reads_back;
                 self.step(Input::Finish { root, read_back }).await;
             }
+            Some(FromDisk::LeftOutLess(left_out)) => {
+                let why = left_out.told.clone();
+                self.tell(SendEvent::LeftOut(left_out)).await;
+                self.end(SendEvent::Lost(why));
+            }
             Some(FromDisk::Failed(why)) => self.end(SendEvent::SourceFailed(why)),
             Some(FromDisk::TreeDamaged(why)) => self.end(SendEvent::Lost(format!(
                 "{why}: they are taken over from the replicator on the next connection"

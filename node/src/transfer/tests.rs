@@ -4,6 +4,7 @@
 mod following;
 pub(crate) mod given;
 mod kills;
+mod leaving_out;
 pub(crate) mod noting;
 mod offers;
 mod out_of_turn;

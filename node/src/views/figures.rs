@@ -271,6 +271,7 @@ mod tests {
                 summary(2, 1_000, 20_000, Some(200_000)),
             ],
             whole_because: None,
+            left_out: keys::LeftOut::default(),
             root: None,
         }
     }

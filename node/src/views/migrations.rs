@@ -1,11 +1,12 @@
 //! Views of migrations: the plan beside what the nodes report, and the proofs.
 
 use super::figures::{in_first_pass, pass_view};
+use super::left_out;
 use super::lookup::{LookupError, find_migration};
 use super::{Live, State};
 use crate::api::model::{
-    ExposureView, JobView, MigrationView, PlannedHook, ProofView, StandingGrant, VerifyView,
-    VolumeProof,
+    ExposureView, JobView, LeftOutView, MigrationView, PlannedHook, ProofView, StandingGrant,
+    VerifyView, VolumeProof,
 };
 use crate::engine::shown_value;
 use crdt::{
@@ -119,6 +120,7 @@ impl State<'_> {
             next: next_step(plan, stage, &volumes),
             exposure: self.exposure(plan),
             dedup_group: self.dedup_group(plan),
+            leave_out: plan.leave_out.map(|what| what.to_string()),
             standing_grants: self.standing_grants(plan),
             limits: vec![],
             hooks: plan.hooks.iter().map(PlannedHook::from).collect(),
@@ -332,6 +334,8 @@ impl State<'_> {
             barrier: report.map_or(0, |job| job.barrier),
             confirmed_by: witness.map(|confirmed| self.name_of(&confirmed.witness())),
             unconfirmed: unconfirmed.map(|why| self.why_unconfirmed(&job, why)),
+            left_out: report.map_or_else(Vec::new, |job| LeftOutView::all(&job.left_out)),
+            bytes_left_out: report.map_or(0, |job| job.left_out.bytes()),
             passes: passes.iter().map(pass_view).collect(),
             changes: report.and_then(super::figures::changes),
             progress: progress.map(Live::progress),
@@ -463,7 +467,9 @@ impl State<'_> {
         let quoted = format!("'{}'", path.replace('\'', "'\\''"));
         // Of a mounted device the page cache also shows what the file system has
         // changed in memory alone: read the disk itself.
-        let read = if is_device {
+        let read = if !proof.left_out.is_empty() {
+            left_out::reading(&quoted, proof.length, is_device, &proof.left_out)
+        } else if is_device {
             format!(
                 "dd if={quoted} bs=1M count={} iflag=direct,count_bytes status=none",
                 proof.length
@@ -477,6 +483,8 @@ impl State<'_> {
             at: proof.at.to_string(),
             signed_by: self.name_of_key(signer),
             epoch: proof.epoch.0,
+            left_out: LeftOutView::all(&proof.left_out),
+            bytes_left_out: proof.left_out.bytes(),
             command: format!("{read} | b3sum --no-names"),
         }
     }

@@ -68,6 +68,7 @@ impl State<'_> {
                 .map(|node| self.called(node))
                 .collect(),
             disks: plan.volumes.iter().map(disk).collect(),
+            leave_out: plan.leave_out.map(|what| what.to_string()),
             hooks: (!plan.hooks.is_empty())
                 .then(|| plan.hooks.iter().map(PlannedHook::from).collect()),
         }

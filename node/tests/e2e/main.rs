@@ -18,6 +18,7 @@ mod guard;
 mod harness;
 mod hooks;
 mod leases;
+mod leaving_out;
 mod limits;
 mod live_load;
 mod losses;

@@ -161,12 +161,13 @@ impl Agent {
         self.record.epoch = Epoch(self.record.epoch.0 + 1);
         self.record.replicator = Some(chosen);
         self.record.barrier = 0;
+        self.record.swap = None;
         self.record.passes.clear();
         self.moving.lost_since = None;
         self.moving.session_since = None;
         self.failures = 0;
         self.phase = Phase::Held(Hold::NoTarget(None));
-        out.push(Action::Store(self.record.clone()));
+        out.push(Action::Store(Box::new(self.record.clone())));
         let (epoch, chosen) = (self.record.epoch, chosen.short());
         let note = match left {
             None => Note::info(

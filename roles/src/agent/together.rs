@@ -118,7 +118,7 @@ impl Agent {
         });
         self.record.finished = Some(finished);
         self.phase = Phase::CutOver;
-        out.push(Action::Store(self.record.clone()));
+        out.push(Action::Store(Box::new(self.record.clone())));
         out.push(Action::CloseSession);
         let text = format!("cut over: both ends have the root {root}{frozen}");
         out.push(Action::Tell(Note::info("cut-over", text)));

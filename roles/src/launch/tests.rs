@@ -268,3 +268,33 @@ fn who_was_left_out_of_the_pool_has_still_written_what_its_agent_says_it_wrote()
     assert!(evidence.is_end(&JOB.volume, key(OTHER_REPLICATOR).public()));
     assert!(!evidence.is_end(&JOB.volume, key(77).public()));
 }
+
+#[test]
+fn what_the_source_left_out_is_in_the_permission_and_a_copy_cannot_say_such_a_thing() {
+    let mut world = world();
+    let left_out = keys::LeftOut::new(vec![(65_536, 65_536)]).unwrap();
+    let mesh = world.ledger.mesh();
+    let signed = |seed, end, length| {
+        let subject = crate::proof::Subject {
+            mesh,
+            job: JOB,
+            epoch: Epoch(2),
+            length,
+            root: ROOT,
+        };
+        let (end, method) = ((end, left_out.clone()), Method::ReadInFull);
+        crate::proof::sign_leaving_out(&key(seed), &subject, end, method, NOW.wall)
+    };
+    let [_, target, witness] = three(&world);
+    let source = signed(AGENT, End::Source, LENGTH);
+    let stated = [source.clone(), target, witness.clone()];
+    state(&mut world, stated);
+    assert_eq!(permission(&world).unwrap().bytes_left_out(), 65_536);
+    let of_target = signed(OTHER_REPLICATOR, End::Target, LENGTH);
+    state(&mut world, [source, of_target.clone(), witness.clone()]);
+    assert_eq!(permission(&world), Err(Unconfirmed::NoTarget));
+    // Nor that it left out what it does not have.
+    let beyond = signed(AGENT, End::Source, 65_536);
+    state(&mut world, [beyond, of_target, witness]);
+    assert_eq!(permission(&world), Err(Unconfirmed::NotCutOver));
+}

@@ -44,6 +44,7 @@ fn agent_job(job: JobId, role: JobRole, stage: Stage) -> JobReport {
         barrier: 0,
         passes: vec![],
         whole_because: None,
+        left_out: keys::LeftOut::default(),
         root: None,
     }
 }
@@ -118,6 +119,7 @@ fn a_target_is_ready_for_its_own_volume_epoch_and_replicator_only() {
             passes: vec![],
             moves: 0,
             finished: None,
+            swap: None,
         };
         let situation = world.situation(AGENT, NOW);
         let facts = situation.agent_facts(&record, |_| true, Ok(()));

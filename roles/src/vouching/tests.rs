@@ -170,6 +170,7 @@ fn a_migration_that_was_cut_over_needs_no_leases_any_more() {
         barrier: 1,
         passes: vec![],
         whole_because: None,
+        left_out: keys::LeftOut::default(),
         root: None,
     };
     assert_eq!(world.situation(AGENT, NOW).wanted_leases().len(), 1);

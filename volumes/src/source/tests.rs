@@ -173,6 +173,7 @@ fn a_read_error_names_where_it_happened() {
         file: File::open(path).unwrap(),
         geometry: Geometry::new(3 * BLOCK).unwrap(),
         identity: SourceIdentity::Other,
+        left_out: vec![],
     };
     let mut buf = AlignedBuf::new(1);
     let error = source.read_blocks(BlockIndex(0), 1, &mut buf).unwrap_err();

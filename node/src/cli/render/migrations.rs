@@ -121,6 +121,7 @@ pub fn page(migration: &MigrationView, look: &Look) -> String {
             "dedup group",
             migration.dedup_group.as_ref().map(Into::into),
         ),
+        ("leaves out", migration.leave_out.as_ref().map(Into::into)),
         ("limit", limits::line(&migration.limits)),
         ("hooks", hooks::line(&migration.hooks)),
         ("next", migration.next.as_ref().map(Into::into)),
@@ -210,6 +211,7 @@ fn about(job: &JobView, page: &mut Page) {
             job.detail.as_ref().map(|why| Piece::new(why, Paint::Warn)),
         ),
         ("copy at", job.target_path.as_ref().map(Into::into)),
+        ("left out", left_out(job.bytes_left_out, job.left_out.len())),
         ("changes", job.changes.as_ref().map(Into::into)),
         ("confirmed", confirmation(job)),
         ("held to", progress::held_to(job).map(Into::into)),
@@ -232,6 +234,16 @@ fn about(job: &JobView, page: &mut Page) {
         ]);
     }
     page.table(table);
+}
+
+/// What the copy has zeros for.
+fn left_out(bytes: u64, extents: usize) -> Option<Piece> {
+    let many = if extents == 1 { "" } else { "s" };
+    let text = format!(
+        "{} of swap, in {extents} extent{many}: not sent, zeros in the copy",
+        size(bytes)
+    );
+    (extents > 0).then(|| text.into())
 }
 
 /// Whether a node other than the replicator has read the copy back, once it is cut over.

@@ -89,4 +89,15 @@ fn end(which: &str, proof: Option<&ProofView>, page: &mut Page) {
         "        {}, signed by {} for epoch {}, {}",
         proof.method, proof.signed_by, proof.epoch, proof.at
     ));
+    for left_out in &proof.left_out {
+        page.pieces([Piece::new(
+            format!(
+                "        left out and zeros in the copy: {} = {} bytes from byte {} on",
+                size(left_out.length),
+                left_out.length,
+                left_out.offset
+            ),
+            Paint::Warn,
+        )]);
+    }
 }

@@ -96,6 +96,8 @@ pub fn job(stage: &str) -> JobView {
         barrier: 3,
         confirmed_by: None,
         unconfirmed: None,
+        left_out: vec![],
+        bytes_left_out: 0,
         passes: Vec::new(),
         progress: None,
         changes: None,
@@ -150,6 +152,7 @@ pub fn migration(desired: &str, volumes: Vec<JobView>) -> MigrationView {
         dedup_group: None,
         standing_grants: vec![],
         hooks: vec![],
+        leave_out: None,
         limits: vec![],
         conflicts: Vec::new(),
         next: Some("dunlin migration watch web-1".into()),
@@ -210,6 +213,8 @@ pub fn proof(by: &str, root: &str) -> ProofView {
         at: "2026-01-31T07:59:00Z".into(),
         signed_by: by.into(),
         epoch: 1,
+        left_out: vec![],
+        bytes_left_out: 0,
         command: format!("head -c 4294967296 /{by}/disk | b3sum"),
     }
 }

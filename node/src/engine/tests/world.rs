@@ -297,6 +297,7 @@ impl World {
             provisioner: None,
             replicators: vec![],
             disks: vec![],
+            leave_out: None,
         };
         until("a plan", &self.operator, move |engine| {
             engine.migration_create(&asked).ok()

@@ -351,6 +351,7 @@ impl World {
             pacer: Pacer::default(),
             buffers: SharedBuffers::default(),
             trackers: self.given.trackers(),
+            swap: Some(vec![]),
         }
     }
 

@@ -420,3 +420,29 @@ fn what_was_cut_over_moves_nowhere() {
     assert!(pool.later(100 * LOST_MILLIS).is_empty());
     assert!(pool.is_at(1, REPLICATOR));
 }
+
+#[test]
+fn what_is_left_out_is_stored_for_the_copy_of_an_epoch_and_sought_anew_for_the_next() {
+    let mut pool = Pool::chosen();
+    let swap = |uuid| {
+        let (offset, length, uuid) = (1 << 20, 1 << 20, [uuid; 16]);
+        vec![blocks::SwapArea {
+            offset,
+            length,
+            uuid,
+        }]
+    };
+    let found = |pool: &mut Pool, areas| pool.bench.input(Input::LeftOut(areas));
+    assert!(found(&mut pool, swap(1)).is_empty(), "no session found it");
+    pool.facts();
+    assert_eq!(names(&found(&mut pool, swap(2))), ["store"]);
+    pool.ready();
+    pool.bench.pass_done(5);
+    assert_eq!(pool.bench.agent.record().swap, Some(swap(2)));
+    pool.lost();
+    pool.leave(REPLICATOR);
+    pool.facts();
+    pool.later(LOST_MILLIS);
+    assert!(pool.is_at(2, OTHER_REPLICATOR));
+    assert_eq!(pool.bench.agent.record().swap, None);
+}

@@ -585,7 +585,7 @@ impl Cutover {
                 self.was_alone = true;
                 self.looks_again(millis)
             }
-            _ if view.is_prepared => State::AfterThaw,
+            _ if view.is_begun => State::AfterThaw,
             _ => State::Converging,
         }
     }

@@ -364,6 +364,11 @@ impl Situation<'_> {
         mine.map(|(pair, grant)| (pair, grant.span())).collect()
     }
 
+    /// Whether this node planned a migration.
+    pub fn has_planned(&self, plan: &MigrationPlan) -> bool {
+        self.authority.is_node(self.me, plan.created_by)
+    }
+
     /// Whether nothing of a migration will move any more, by the plan or by its agent.
     pub fn is_over(&self, plan: &MigrationPlan) -> bool {
         is_over(plan, self.reports)

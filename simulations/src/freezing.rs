@@ -149,6 +149,7 @@ impl Node {
             disks,
             unfreezable: None,
             is_prepared: true,
+            is_begun: true,
             before_freeze: Gate::Open,
             after_freeze: Gate::Open,
             after_thaw: Gate::Open,

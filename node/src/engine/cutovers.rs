@@ -146,6 +146,7 @@ impl Engine {
                 "a disk is a file, and only what lies on a device can be frozen".to_owned()
             }),
             is_prepared: passed(Point::BeforeFreeze),
+            is_begun: self.hooks.has_begun(*id),
             before_freeze: gate(Point::BeforeFreeze),
             after_freeze: gate(Point::AfterFreeze),
             after_thaw: gate(Point::AfterThaw),

@@ -56,6 +56,7 @@ impl Bench {
                 disks: vec![DISK; 2],
                 unfreezable: None,
                 is_prepared: false,
+                is_begun: false,
                 before_freeze: Gate::Open,
                 after_freeze: Gate::Open,
                 after_thaw: Gate::Open,
@@ -331,7 +332,7 @@ fn hooks_come_before_and_are_undone_after_an_attempt_that_failed() {
     assert_eq!(bench.settle(), ["again"]);
     // A start again in between forgets nothing of it.
     let mut bench = Bench::new(SourceEnd::StayFrozen);
-    bench.view.is_prepared = true;
+    bench.view.is_begun = true;
     bench.view.after_thaw = Gate::Running;
     bench.settle();
     assert!(bench.answer(Answer::Stands(Stillness::Running)).is_empty());

@@ -83,6 +83,8 @@ pub struct View {
     pub unfreezable: Option<String>,
     /// Whether hooks that were run before a freeze were not undone yet.
     pub is_prepared: bool,
+    /// Whether such hooks were begun and not undone, however they ended.
+    pub is_begun: bool,
     /// Hooks before it is frozen.
     pub before_freeze: Gate,
     /// Hooks while it is frozen.

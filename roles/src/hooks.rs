@@ -352,7 +352,9 @@ fn happened(situation: &Situation<'_>) -> Vec<At> {
             let before = others.clone();
             found.extend(before.map(|(side, _)| at(side, Point::BeforeReplication)));
         }
-        if !matches!(plan.desired, Desired::Cutover { .. }) || !is_cut_over(situation, plan) {
+        // What was cut over is so for good, also where the migration was deleted right after.
+        let may_be = matches!(plan.desired, Desired::Cutover { .. } | Desired::Deleted);
+        if !may_be || !is_cut_over(situation, plan) {
             continue;
         }
         found.extend(others.map(|(side, _)| at(side, Point::AfterCutover)));

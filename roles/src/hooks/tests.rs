@@ -240,8 +240,16 @@ fn hooks_after_the_cutover_run_on_both_sides_once_every_disk_is_cut_over() {
         runs(&begun),
         sides.map(|side| at(side, Point::AfterCutover))
     );
-    step(&mut source, NOW, Input::Passed(after));
-    assert_eq!(settle(&mut source, &world, AGENT, later(1), &[]), []);
+    // One that fails is run again after a deletion too.
+    step(&mut source, NOW, Input::Failed(after, "it did not".into()));
+    world.want(Desired::Deleted);
+    let again = later(FIRST_RETRY_MILLIS);
+    assert_eq!(
+        runs(&settle(&mut source, &world, AGENT, again, &[])),
+        [after]
+    );
+    step(&mut source, again, Input::Passed(after));
+    assert_eq!(settle(&mut source, &world, AGENT, later(60_000), &[]), []);
 }
 
 #[test]

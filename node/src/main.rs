@@ -73,8 +73,9 @@ fn log_to_stderr(globals: &Globals, task: &Task) -> Option<guard::Log> {
     let runs = matches!(task, Task::Here(Here::Run(_) | Here::Guard(_)));
     let default = match (globals.verbose, runs) {
         (0, false) => "error",
-        (0, true) if globals.quiet => "warn",
-        (0, true) => "dunlin=info,warn",
+        // That a packet was not sent while the network is away, the node says in its own words.
+        (0, true) if globals.quiet => "quinn_udp=error,warn",
+        (0, true) => "dunlin=info,quinn_udp=error,warn",
         (1, _) => "dunlin=debug,info",
         _ => "trace",
     };

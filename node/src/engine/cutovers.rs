@@ -15,6 +15,7 @@ use roles::hooks::{At, Gate};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use volumes::freeze::file_system_of;
 use volumes::{SourceIdentity, SourceVolume};
 
 /// What a guard was asked, and what came of it.
@@ -341,10 +342,9 @@ fn ready(prepared: &Prepared, data: &Path) -> Result<Answered, NotStill> {
 
 /// The file system to be frozen on which a folder lies.
 fn holds(prepared: &Prepared, folder: &Path) -> Option<PathBuf> {
-    use std::os::unix::fs::MetadataExt;
-    let device = |path: &Path| std::fs::metadata(path).ok().map(|found| found.dev());
-    let mine = device(folder)?;
+    let mine = file_system_of(folder).ok()?;
+    let is_mine = |at: &Path| file_system_of(at).is_ok_and(|other| other == mine);
     let mut systems = prepared.file_systems.iter();
-    let found = systems.find(|system| system.can_freeze && device(&system.at) == Some(mine));
+    let found = systems.find(|system| system.can_freeze && is_mine(&system.at));
     found.map(|system| system.at.clone())
 }

@@ -52,6 +52,11 @@ impl Freezer {
         self.look(migration, now) != Stillness::Running
     }
 
+    /// Whether the sources of a migration are frozen for good.
+    pub fn keeps(&self, migration: &MigrationId) -> bool {
+        matches!(self.frozen.get(migration), Some((None, _)))
+    }
+
     /// The power is gone, and what was frozen with it.
     pub fn lose_power(&mut self) {
         self.frozen.clear();
@@ -77,9 +82,13 @@ impl Freezer {
                 if let Some(frozen) = self.frozen.get_mut(&migration) {
                     frozen.0 = None;
                 }
+                if flaw == Some(Flaw::NeverLetsGo) {
+                    return lost();
+                }
                 0
             }
             (Ask::Keep, Stillness::Running) if flaw == Some(Flaw::KeepsWhatRuns) => 0,
+            (Ask::Release, Stillness::Kept) if flaw == Some(Flaw::NeverLetsGo) => 0,
             (Ask::Thaw, Stillness::Running | Stillness::Frozen) | (Ask::Release, _) => {
                 frozen_for(self.frozen.remove(&migration))
             }

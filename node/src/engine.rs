@@ -22,6 +22,7 @@ mod limits;
 mod measured;
 mod offences;
 mod planning;
+mod points;
 mod repeats;
 mod report;
 mod saving;

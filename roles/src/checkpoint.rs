@@ -3,10 +3,14 @@
 //! Not here: taking them (`cutover`, `agent`), and keeping them (`provisioner`).
 
 use crate::JobId;
+use crate::agent::Record;
 use crate::launch::{Evidence, opened_any};
+use crate::situation::Situation;
+use crdt::plan::Desired;
 use crdt::report::{CheckpointState, KeptCheckpoint, ReachedCheckpoint};
 use keys::proof::{End, RootProof};
-use keys::{CheckpointName, VolumeId};
+use keys::{CheckpointName, MigrationId, VolumeId};
+use std::collections::BTreeSet;
 
 /// A checkpoint of one volume, as its agent came to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,5 +79,66 @@ impl Evidence<'_> {
             migration: self.plan.id,
             volume,
         }
+    }
+}
+
+impl Situation<'_> {
+    /// The checkpoint that is to be taken next of a migration whose source is here, by the
+    /// records of its disks: the oldest that was asked for, and of which no disk has been.
+    pub fn due_checkpoint(
+        &self,
+        migration: &MigrationId,
+        records: &[&Record],
+    ) -> Option<CheckpointName> {
+        let plan = self.plan.migrations.get(migration)?;
+        let goes = matches!(plan.desired, Desired::Started | Desired::Cutover { .. });
+        let is_free = |record: &&Record| record.finished.is_none() && record.held().is_none();
+        let is_ready = self.is_heard && goes && records.len() == plan.volumes.len();
+        if !is_ready || !records.iter().all(is_free) {
+            return None;
+        }
+        let evidence = self.evidence(plan);
+        let had = records.iter().flat_map(|record| &record.checkpoints);
+        let had: BTreeSet<&CheckpointName> = had.map(|point| &point.name).collect();
+        let is_known = |name: &CheckpointName| {
+            let mut volumes = plan.volumes.iter();
+            had.contains(name)
+                // Of an older copy of this node's data, where it is not in the record.
+                || volumes.any(|volume| {
+                    evidence.kept(volume, name).is_some()
+                        || evidence.reached_at(volume, name).is_some()
+                })
+        };
+        let wanted = plan.checkpoints.wanted().into_iter().rev();
+        let mut names = wanted.map(|(name, _)| name);
+        names
+            .find(|name| !is_known(name) && evidence.is_wanted(name))
+            .cloned()
+    }
+
+    /// Checkpoints of a record that were deleted in the plan.
+    pub(crate) fn unwanted_checkpoints(&self, record: &Record) -> Vec<CheckpointName> {
+        let Some(plan) = self.migration(&record.job) else {
+            return vec![];
+        };
+        let names = record.checkpoints.iter().map(|point| &point.name);
+        names
+            .filter(|name| plan.checkpoints.get(name).is_none())
+            .cloned()
+            .collect()
+    }
+
+    /// Whether the copy may be written to though it stands at a checkpoint: it is kept, or
+    /// could not be, or it is another copy by now.
+    pub(crate) fn is_checkpoint_kept(&self, record: &Record) -> bool {
+        let Some((held, plan)) = record.held().zip(self.migration(&record.job)) else {
+            return false;
+        };
+        let evidence = self.evidence(plan);
+        let kept = evidence.kept(&record.job.volume, &held.name);
+        let is_kept = kept.is_some_and(|kept| {
+            kept.epoch == held.epoch && !matches!(kept.state, CheckpointState::Sealing)
+        });
+        is_kept || held.epoch != record.epoch
     }
 }

@@ -155,7 +155,7 @@ impl Node {
         });
         let held = up.sending.get(&job).map(|session| session.permit.clone());
         let facts = facts.map(|mut facts| {
-            self.tell_of_cutover(&job.migration, &mut facts);
+            self.tell_of_cutover(now, &job.migration, &mut facts);
             if let (Some(Flaw::NeverRechecks), Some(permit)) = (ctx.flaw, held) {
                 facts.permit = Some(Ok(permit));
             }

@@ -1,6 +1,7 @@
 //! What commands ask the node to do: each a method that checks, acts through the
 //! replica, and answers with a view or a refusal that says what is allowed.
 
+mod checkpoints;
 mod delete;
 mod disk_path;
 pub(super) mod hooks;

@@ -106,7 +106,7 @@ impl Engine {
         }
     }
 
-    fn evidence(&self, migration: &MigrationId) -> Option<Evidence<'_>> {
+    pub(super) fn evidence(&self, migration: &MigrationId) -> Option<Evidence<'_>> {
         Some(Evidence {
             plan: self.replica.document().plan().migrations.get(migration)?,
             authority: self.replica.authority(),

@@ -70,6 +70,7 @@ impl Engine {
         report.let_go = self.let_go();
         report.targets = self.targets();
         report.proofs = self.proofs.clone();
+        report.reached = self.reached_checkpoints();
         // Who is connected to whom changes often and concerns nobody else.
         let told = |event: &&crdt::Event| {
             event.kind != "peer-connected" && event.kind != "peer-disconnected"

@@ -248,9 +248,12 @@ fn attach(provider: &dyn Provider, wanted: &Wanted) -> Result<String, String> {
         .and_then(path_of)
 }
 
-fn path_of(attachment: Attachment) -> Result<String, String> {
+pub(super) fn path_of(attachment: Attachment) -> Result<String, String> {
     match attachment {
         Attachment::Path(path) => Ok(path.display().to_string()),
         Attachment::Memory(key) => Err(format!("volume {key} has no path on this machine")),
+        Attachment::MemoryCheckpoint(key) | Attachment::MemoryCopy(key) => {
+            Err(format!("checkpoint {key} has no path on this machine"))
+        }
     }
 }

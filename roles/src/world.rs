@@ -102,6 +102,7 @@ impl World {
             desired: Desired::Created,
             grants: vec![],
             hooks: vec![],
+            checkpoints: crdt::Checkpoints::default(),
             created_at: NOW.wall,
             created_by: key(OPERATOR).public(),
             conflicts: vec![],

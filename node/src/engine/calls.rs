@@ -421,6 +421,7 @@ impl Engine {
             desired: Desired::Created,
             grants: vec![],
             hooks: vec![],
+            checkpoints: crdt::Checkpoints::default(),
             created_at: self.now().wall,
             created_by: self.replica.my_key(),
             conflicts: vec![],

@@ -93,7 +93,8 @@ impl Engine {
                 proof.is_ok_and(|proof| {
                     let evidence = self.evidence(&proof.migration);
                     evidence.is_some_and(|evidence| {
-                        evidence.plan.provisioner == me
+                        proof.checkpoint.is_none()
+                            && evidence.plan.provisioner == me
                             && evidence.is_end(&proof.volume, signed.signer)
                     })
                 })
@@ -124,6 +125,7 @@ impl Engine {
             let proof = signed.open::<RootProof>(Domain::RootProof);
             proof.is_ok_and(|proof| {
                 proof.migration == *migration
+                    && proof.checkpoint.is_none()
                     && !evidence.is_over(&proof)
                     && evidence.is_end(&proof.volume, signed.signer)
             })

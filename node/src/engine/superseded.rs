@@ -121,7 +121,11 @@ fn root_of(
     read_root(Path::new(&path), claim.length, closing)
 }
 
-fn read_root(path: &Path, length: u64, closing: &AtomicBool) -> Result<Option<[u8; 32]>, String> {
+pub(super) fn read_root(
+    path: &Path,
+    length: u64,
+    closing: &AtomicBool,
+) -> Result<Option<[u8; 32]>, String> {
     let volume = SourceVolume::open(path).and_then(|volume| volume.narrowed(length));
     let volume = volume.map_err(|error| error.to_string())?;
     volume.drop_cache();

@@ -8,6 +8,7 @@
 mod agents;
 mod alarms;
 mod calls;
+mod checkpoints;
 mod clouds;
 mod copies;
 mod cutovers;

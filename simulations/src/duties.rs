@@ -248,6 +248,9 @@ impl Node {
                     self.witness(ctx, &reading);
                     continue;
                 }
+                provisioner::Action::ListCheckpoints(..) | provisioner::Action::Checkpoint(..) => {
+                    unreachable!("no operator of a simulation asks for a checkpoint")
+                }
             };
             let (node, life) = (self.index, self.life);
             let at = ctx.now + self.rng.between(10, 500);

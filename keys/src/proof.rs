@@ -4,6 +4,7 @@
 //! The root itself is computed by `blocks`; here it is 32 bytes that somebody
 //! stands for with a signature.
 
+use crate::checkpoint::CheckpointName;
 use crate::id::{Epoch, MeshId, MigrationId, UnixSecs, VolumeId};
 use codec::Wire;
 use serde::{Deserialize, Serialize};
@@ -45,7 +46,7 @@ impl std::fmt::Display for Method {
     }
 }
 
-/// What somebody states about a volume at cutover. Sealed with `Domain::RootProof`.
+/// What somebody states about a volume, at cutover or of a checkpoint. Sealed with `Domain::RootProof`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootProof {
     /// The mesh.
@@ -66,10 +67,13 @@ pub struct RootProof {
     pub method: Method,
     /// When, by the speaker's wall clock.
     pub at: UnixSecs,
+    /// The checkpoint of which it is the root; none where it is of the copy itself. A root
+    /// of a checkpoint says nothing of whether the copy may be launched.
+    pub checkpoint: Option<CheckpointName>,
 }
 
 impl Wire for RootProof {
     const NAME: &'static str = "root proof";
-    const VERSION: u8 = 3;
+    const VERSION: u8 = 4;
     const LIMIT: usize = 512;
 }

@@ -5,7 +5,7 @@
 use crate::JobId;
 use codec::Wire;
 use keys::proof::{End, Method, RootProof};
-use keys::{Domain, Epoch, Identity, MeshId, PublicKey, Signed, UnixSecs};
+use keys::{CheckpointName, Domain, Epoch, Identity, MeshId, PublicKey, Signed, UnixSecs};
 use serde::{Deserialize, Serialize};
 
 /// A signed [`RootProof`] as it travels in the last frame of a session.
@@ -50,13 +50,25 @@ pub enum BadProof {
     },
 }
 
-/// Signs one end's statement.
+/// Signs one end's statement about the copy.
 pub fn sign(
     identity: &Identity,
     subject: &Subject,
     end: End,
     method: Method,
     at: UnixSecs,
+) -> Signed {
+    sign_for(identity, subject, end, method, at, None)
+}
+
+/// The same, about the checkpoint of this name where there is one.
+pub fn sign_for(
+    identity: &Identity,
+    subject: &Subject,
+    end: End,
+    method: Method,
+    at: UnixSecs,
+    checkpoint: Option<CheckpointName>,
 ) -> Signed {
     let proof = RootProof {
         mesh: subject.mesh,
@@ -68,6 +80,7 @@ pub fn sign(
         root: subject.root,
         method,
         at,
+        checkpoint,
     };
     Signed::seal(identity, Domain::RootProof, &proof)
         .expect("a root proof has a fixed size below its limit")
@@ -91,7 +104,8 @@ pub fn check(
         && proof.epoch == subject.epoch
         && proof.end == end
         && proof.length == subject.length
-        && proof.root == subject.root;
+        && proof.root == subject.root
+        && proof.checkpoint.is_none();
     if same {
         Ok(signed)
     } else {
@@ -157,6 +171,18 @@ mod tests {
                 "{other:?}"
             );
         }
+        let method = Method::OnArrival;
+        let name = CheckpointName::new("a").ok();
+        let named = sign_for(
+            &key(REPLICATOR),
+            &subject,
+            End::Target,
+            method,
+            UnixSecs(1),
+            name,
+        );
+        let named = codec::encode(&SealedProof(named)).unwrap();
+        assert!(!check(&named, key(REPLICATOR), subject, End::Target));
         for at in 0..bytes.len() {
             let mut forged = bytes.clone();
             forged[at] ^= 1;

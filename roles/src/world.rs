@@ -102,6 +102,7 @@ impl World {
             desired: Desired::Created,
             grants: vec![],
             hooks: vec![],
+            checkpoints: crdt::Checkpoints::default(),
             created_at: NOW.wall,
             created_by: key(OPERATOR).public(),
             conflicts: vec![],
@@ -311,6 +312,17 @@ impl World {
         self.report(OPERATOR, |report| report.targets = vec![target]);
     }
 
+    /// The volume of the first epoch, and what is said of a checkpoint of it.
+    pub(crate) fn target_and_checkpoint(&mut self, length: u64, kept: crdt::KeptCheckpoint) {
+        self.target_reported(1, length, TargetState::Ready);
+        let mut report = self.reports.get(&self.id(OPERATOR)).unwrap().clone();
+        report.checkpoints = vec![kept];
+        self.report(OPERATOR, |made| {
+            made.targets = report.targets;
+            made.checkpoints = report.checkpoints;
+        });
+    }
+
     pub(crate) fn situation(&self, seed: u8, now: Now) -> Situation<'_> {
         Situation {
             now,
@@ -369,4 +381,18 @@ pub(crate) fn proof_of_job(
         root,
     };
     crate::proof::sign(&key(seed), &subject, end, method, NOW.wall)
+}
+
+/// The source's signed root of a checkpoint.
+pub(crate) fn proof_for(world: &World, checkpoint: &str) -> Signed {
+    let subject = crate::proof::Subject {
+        mesh: world.ledger.mesh(),
+        job: JOB,
+        epoch: Epoch(1),
+        length: LENGTH,
+        root: [5; 32],
+    };
+    let name = keys::CheckpointName::new(checkpoint).ok();
+    let method = Method::Tracked;
+    crate::proof::sign_for(&key(AGENT), &subject, End::Source, method, NOW.wall, name)
 }

@@ -447,6 +447,7 @@ impl Node {
             desired: Desired::Created,
             grants: vec![],
             hooks: vec![],
+            checkpoints: crdt::Checkpoints::default(),
             created_at: UnixSecs(0),
             created_by: self.identity.public(),
             conflicts: vec![],

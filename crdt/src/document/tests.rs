@@ -13,6 +13,7 @@ use std::cell::RefCell;
 
 mod again;
 mod bytes;
+mod checkpoints;
 mod forks;
 mod hooks;
 mod hostile;
@@ -46,6 +47,7 @@ fn migration(id: MigrationId) -> MigrationPlan {
         desired: Desired::Created,
         grants: vec![StatementId([9; 32])],
         hooks: vec![],
+        checkpoints: crate::plan::Checkpoints::default(),
         created_at: NOW,
         created_by: key(1).public(),
         conflicts: vec![],

@@ -90,5 +90,6 @@ fn proof(migration: MigrationId, volume: VolumeId) -> RootProof {
         root: [7; 32],
         method: Method::ReadInFull,
         at: crate::sample::NOW,
+        checkpoint: keys::CheckpointName::new("before-upgrade").ok(),
     }
 }

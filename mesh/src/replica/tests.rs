@@ -26,6 +26,7 @@ pub(super) fn plan_of(op: &Replica, id: u8) -> MigrationPlan {
         desired: Desired::Created,
         grants: vec![],
         hooks: vec![],
+        checkpoints: crdt::Checkpoints::default(),
         created_at: UnixSecs(0),
         created_by: op.my_key(),
         conflicts: vec![],

@@ -391,6 +391,7 @@ mod tests {
                 desired,
                 grants: vec![],
                 hooks: vec![],
+                checkpoints: crdt::Checkpoints::default(),
                 created_at: UnixSecs(1),
                 created_by: PublicKey([4; 32]),
                 conflicts: vec![],

@@ -69,7 +69,9 @@ impl Engine {
         report.jobs = self.job_reports();
         report.let_go = self.let_go();
         report.targets = self.targets();
+        report.checkpoints = self.kept_checkpoints();
         report.proofs = self.proofs.clone();
+        report.reached = self.reached_checkpoints();
         // Who is connected to whom changes often and concerns nobody else.
         let told = |event: &&crdt::Event| {
             event.kind != "peer-connected" && event.kind != "peer-disconnected"

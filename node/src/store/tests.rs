@@ -87,6 +87,7 @@ fn agent_record(job: JobId, barrier: u64) -> agent::Record {
         }],
         moves: 0,
         finished: None,
+        checkpoints: vec![],
     }
 }
 

@@ -166,7 +166,7 @@ impl Agent {
         self.moving.session_since = None;
         self.failures = 0;
         self.phase = Phase::Held(Hold::NoTarget(None));
-        out.push(Action::Store(self.record.clone()));
+        out.push(Action::Store(Box::new(self.record.clone())));
         let (epoch, chosen) = (self.record.epoch, chosen.short());
         let note = match left {
             None => Note::info(

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod checkpoint;
+
 use super::*;
 use keys::UnixSecs;
 
@@ -26,6 +28,7 @@ const DISK: Disk = Disk {
 
 fn wanted(source: SourceEnd) -> Option<Wanted> {
     Some(Wanted {
+        is_checkpoint: false,
         prove_full: false,
         source,
     })
@@ -37,6 +40,7 @@ fn name(action: &Action) -> String {
         Action::Ask(Ask::Freeze { .. }) => "freeze".into(),
         Action::Ask(ask) => format!("{ask:?}").to_lowercase(),
         Action::Commit { .. } => "commit".into(),
+        Action::Stand { .. } => "stand".into(),
         Action::Again(_) => "again".into(),
         Action::Tell(note) => note.kind.to_owned(),
     }

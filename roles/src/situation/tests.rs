@@ -118,6 +118,7 @@ fn a_target_is_ready_for_its_own_volume_epoch_and_replicator_only() {
             passes: vec![],
             moves: 0,
             finished: None,
+            checkpoints: vec![],
         };
         let situation = world.situation(AGENT, NOW);
         let facts = situation.agent_facts(&record, |_| true, Ok(()));

@@ -125,6 +125,7 @@ impl Founded {
             desired: Desired::Created,
             grants: vec![],
             hooks: vec![],
+            checkpoints: crdt::Checkpoints::default(),
             created_at: AT,
             created_by: self.founder.my_key(),
             conflicts: vec![],

@@ -150,6 +150,8 @@ pub fn migration(desired: &str, volumes: Vec<JobView>) -> MigrationView {
         dedup_group: None,
         standing_grants: vec![],
         hooks: vec![],
+        checkpoints: vec![],
+        keep_checkpoints: None,
         limits: vec![],
         conflicts: Vec::new(),
         next: Some("dunlin migration watch web-1".into()),
@@ -217,6 +219,7 @@ pub fn proof(by: &str, root: &str) -> ProofView {
 pub fn proven(source: Option<&str>, target: Option<&str>) -> VerifyView {
     let equal = source.is_some() && source == target;
     VerifyView {
+        checkpoints: vec![],
         migration: MIGRATION_ID.into(),
         verified: equal,
         confirmed: false,

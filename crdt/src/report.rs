@@ -267,8 +267,9 @@ pub struct JobReport {
     pub barrier: u64,
     /// The last passes that ended, oldest first.
     pub passes: Vec<PassSummary>,
-    /// Why the last pass compared the whole source, where it could have done with less.
-    pub whole_because: Option<String>,
+    /// By what the last pass was told what changed; or why it compared the whole source, where
+    /// it could have done with less.
+    pub read_by: Option<String>,
     /// Root at the last durable barrier, once it is known: one is computed for the
     /// signed statements only.
     pub root: Option<[u8; 32]>,
@@ -489,7 +490,7 @@ impl Report {
         }
         for job in &mut self.jobs {
             cut.field(&mut job.step);
-            let texts = job.detail.iter_mut().chain(&mut job.whole_because);
+            let texts = job.detail.iter_mut().chain(&mut job.read_by);
             texts.for_each(|text| cut.text(text));
             cut.oldest(&mut job.passes, MAX_PASSES);
         }
@@ -521,10 +522,10 @@ impl Report {
             }
             return true;
         }
-        let has_text = |job: &JobReport| job.detail.is_some() || job.whole_because.is_some();
+        let has_text = |job: &JobReport| job.detail.is_some() || job.read_by.is_some();
         if self.jobs.iter().any(has_text) {
             for job in &mut self.jobs {
-                (job.detail, job.whole_because) = (None, None);
+                (job.detail, job.read_by) = (None, None);
             }
             return true;
         }

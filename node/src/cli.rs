@@ -270,9 +270,30 @@ pub struct GuardArgs {
     /// Never power this machine off, though a migration that was cut over wants it
     #[arg(long)]
     pub no_power_off: bool,
+    /// How to hear of writes [default: the best that works here]
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub tracker: Option<TrackerKind>,
     /// Something else than running it.
     #[command(subcommand)]
     pub command: Option<GuardCommand>,
+}
+
+/// How a guard hears of what is written.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum TrackerKind {
+    /// By a program in the kernel, from Linux 5.5 on
+    Bpf,
+    /// By perf events, on older kernels too
+    Perf,
+}
+
+impl From<TrackerKind> for volumes::TrackerKind {
+    fn from(kind: TrackerKind) -> Self {
+        match kind {
+            TrackerKind::Bpf => Self::Bpf,
+            TrackerKind::Perf => Self::Perf,
+        }
+    }
 }
 
 /// `dunlin guard …`

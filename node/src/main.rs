@@ -193,10 +193,14 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
         }
         Here::Guard(args) => {
             let mut told = Ok(());
-            let ended = guard::run(&args.socket, !args.no_power_off, || {
-                let line = format!("dunlin: guard is ready at {}\n", args.socket.display());
-                told = screen.out(&line);
-            });
+            let ended = guard::run(
+                &args.socket,
+                (!args.no_power_off, args.tracker.map(Into::into)),
+                || {
+                    let line = format!("dunlin: guard is ready at {}\n", args.socket.display());
+                    told = screen.out(&line);
+                },
+            );
             ended.await.map_err(failed)?;
             told
         }

@@ -277,7 +277,7 @@ impl World {
             pass: 0,
             barrier: 0,
             passes: (1..=passes).map(pass).collect(),
-            whole_because: None,
+            read_by: None,
             root: None,
         };
         self.report(AGENT, |report| {

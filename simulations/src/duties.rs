@@ -360,7 +360,7 @@ impl Node {
                 pass: 0,
                 barrier: record.barrier,
                 passes: vec![],
-                whole_because: None,
+                read_by: None,
                 root: record.root,
             });
             let copy = self.store.copies.get(&record.job);
@@ -394,7 +394,7 @@ fn agent_job(job: &JobId, machine: &Agent) -> JobReport {
         pass: record.passes.last().map_or(0, |last| last.pass),
         barrier: record.barrier,
         passes: record.passes.clone(),
-        whole_because: None,
+        read_by: None,
         root: None,
     }
 }

@@ -401,7 +401,7 @@ fn job(detail: &str) -> JobReport {
                 read: PassRead::Whole,
             })
             .collect(),
-        whole_because: None,
+        read_by: None,
         root: Some([4; 32]),
     }
 }

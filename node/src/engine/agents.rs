@@ -83,10 +83,10 @@ impl AgentSlot {
         }
     }
 
-    /// Why its last pass compared the whole source, where it could have done with less.
-    pub(super) fn whole_because(&self) -> Option<String> {
+    /// By what its last pass was told what changed, or why it compared the whole source.
+    pub(super) fn read_by(&self) -> Option<String> {
         let reading = self.reading.as_ref()?;
-        reading.whole_because.clone()
+        reading.read_by.clone()
     }
 
     fn is_finished(&self) -> bool {

@@ -185,7 +185,7 @@ impl Engine {
                 pass: record.passes.last().map_or(0, |pass| pass.pass),
                 barrier: record.barrier,
                 passes: record.passes.clone(),
-                whole_because: slot.whole_because(),
+                read_by: slot.read_by(),
                 root: record.finished.as_ref().map(|finished| finished.root),
             }
         });
@@ -209,7 +209,7 @@ impl Engine {
                 pass: 0,
                 barrier: record.barrier,
                 passes: vec![],
-                whole_because: None,
+                read_by: None,
                 root: record.root,
             }
         });

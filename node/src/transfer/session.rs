@@ -166,7 +166,7 @@ impl Session {
             is_read: false,
             reading: Reading {
                 read: PassRead::Whole,
-                whole_because: None,
+                read_by: None,
                 is_final: true,
                 is_followed: false,
             },

@@ -43,7 +43,7 @@ fn agent_job(job: JobId, role: JobRole, stage: Stage) -> JobReport {
         pass: 0,
         barrier: 0,
         passes: vec![],
-        whole_because: None,
+        read_by: None,
         root: None,
     }
 }

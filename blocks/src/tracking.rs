@@ -141,6 +141,9 @@ pub enum Gap {
     /// The device did more than the tracker saw.
     #[error("the device wrote more than the tracker saw")]
     Missed,
+    /// Events came faster than they were read.
+    #[error("the device wrote faster than the tracker could hear of it")]
+    Overflowed,
     /// The kernel's figures stand still, so that nothing says whether the marks are whole.
     #[error("the kernel does not count what the device writes")]
     NotCounted,

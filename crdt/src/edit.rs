@@ -8,9 +8,10 @@ use crate::plan::{
     Desired, EntryId, Hook, LimitPlan, Limited, MAX_GRANTS, MigrationPlan, Plan, ServerPlan,
 };
 use crate::schema;
-use keys::{MigrationId, NodeId, PublicKey, ServerId, StatementId, UnixSecs};
+use keys::{CheckpointName, MigrationId, NodeId, PublicKey, ServerId, StatementId, UnixSecs};
 use std::collections::BTreeMap;
 
+mod checkpoints;
 mod limits;
 mod servers;
 
@@ -35,6 +36,28 @@ pub enum EditError {
     /// A server of that id is there.
     #[error("server {0} is planned already")]
     ServerExists(ServerId),
+    /// A checkpoint of that name was asked for before.
+    #[error("migration {id} has, or had, a checkpoint {name}: choose another name")]
+    CheckpointExists {
+        /// The migration.
+        id: MigrationId,
+        /// The name.
+        name: CheckpointName,
+    },
+    /// As many as there may be.
+    #[error(
+        "migration {0} has {max} checkpoints: delete one first, or have fewer kept",
+        max = crate::plan::checkpoint::MAX_CHECKPOINTS
+    )]
+    TooManyCheckpoints(MigrationId),
+    /// No such checkpoint.
+    #[error("migration {id} has no checkpoint {name}")]
+    UnknownCheckpoint {
+        /// The migration.
+        id: MigrationId,
+        /// The name.
+        name: CheckpointName,
+    },
     /// No such limit.
     #[error("no limit is set of {0}")]
     NoLimit(Limited),
@@ -157,6 +180,12 @@ impl<'a> Edit<'a> {
         }
         if let Some(leave_out) = draft.leave_out {
             text(schema::LEAVE_OUT, leave_out.to_string());
+        }
+        for (name, checkpoint) in &draft.checkpoints.named {
+            text(&schema::checkpoint_key(name), checkpoint.to_string());
+        }
+        if let Some(keep) = draft.checkpoints.keep {
+            fields.insert(schema::KEEP.to_owned(), Value::Number(keep.into()));
         }
         let created_at = Value::Number(self.now.0);
         fields.insert(schema::CREATED_AT.to_owned(), created_at);

@@ -37,11 +37,11 @@ pub use inventory::Inventory;
 pub use limit::{MinuteOfWeek, Rate, Timetable};
 pub use log::SignedChange;
 pub use plan::{
-    BadHook, Conflict, Desired, EntryId, Hook, LeaveOut, Limit, LimitPlan, Limited, MigrationPlan,
-    OnFailure, Plan, Point, Problem, ServerPlan, Side, SourceEnd,
+    BadHook, Checkpoint, Checkpoints, Conflict, Desired, EntryId, Hook, LeaveOut, Limit, LimitPlan,
+    Limited, MigrationPlan, OnFailure, Plan, Point, Problem, ServerPlan, Side, SourceEnd, Wish,
 };
 pub use report::{
-    Event, JobReport, JobRole, Level, PassRead, PassSummary, ProviderInfo, Report, Stage,
-    TargetState, TargetVolume, VolumeInfo, VolumeKind,
+    CheckpointState, Event, JobReport, JobRole, KeptCheckpoint, Level, PassRead, PassSummary,
+    ProviderInfo, Report, Stage, TargetState, TargetVolume, VolumeInfo, VolumeKind, WritableCopy,
 };
 pub use reports::{ReportFork, ReportOutcome, ReportRefusal, Reports};

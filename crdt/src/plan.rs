@@ -10,11 +10,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+pub mod checkpoint;
 pub mod hook;
 mod leave_out;
 mod limit;
 mod server;
 
+pub use checkpoint::{Checkpoint, Checkpoints, Wish};
 pub use hook::{BadHook, Hook, OnFailure, Point, Side};
 pub use leave_out::LeaveOut;
 pub use limit::{BadLimit, Limit, LimitPlan, Limited};
@@ -159,6 +161,8 @@ pub struct MigrationPlan {
     pub hooks: Vec<Hook>,
     /// What of its volumes is not copied; decided when it is created.
     pub leave_out: Option<LeaveOut>,
+    /// Points of its disks that are kept at the target.
+    pub checkpoints: Checkpoints,
     /// Grants made for it, in order of their ids; whether each counts is the ledger's matter.
     pub grants: Vec<StatementId>,
     /// When it was planned, by the clock of who planned it.
@@ -290,6 +294,11 @@ impl FromStr for Desired {
 }
 
 impl MigrationPlan {
+    /// Whether so many checkpoints can be kept.
+    pub fn may_keep(checkpoints: u32) -> bool {
+        (1..=checkpoint::MAX_CHECKPOINTS as u32).contains(&checkpoints)
+    }
+
     /// Names the first field that is outside its limits.
     pub fn unsound(&self) -> Option<&'static str> {
         let word = |text: &str| (1..=MAX_WORD).contains(&text.len());
@@ -314,6 +323,12 @@ impl MigrationPlan {
             Some("grants")
         } else if hook::check_hooks(&self.hooks).is_err() {
             Some("hooks")
+        } else if self
+            .checkpoints
+            .keep
+            .is_some_and(|keep| !Self::may_keep(keep))
+        {
+            Some(crate::schema::KEEP)
         } else {
             None
         }

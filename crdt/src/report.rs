@@ -9,7 +9,8 @@ use crate::inventory::Inventory;
 use codec::Wire;
 use keys::lease::Renewal;
 use keys::{
-    Domain, Epoch, Identity, LeftOut, MigrationId, NodeId, Pulse, Signed, UnixSecs, VolumeId,
+    CheckpointName, Domain, Epoch, Identity, LeftOut, MigrationId, NodeId, Pulse, Signed, UnixSecs,
+    VolumeId,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -26,6 +27,10 @@ pub const MAX_JOBS: usize = 256;
 pub const MAX_TARGETS: usize = 256;
 /// Most root proofs in a report.
 pub const MAX_PROOFS: usize = 128;
+/// Most checkpoints in a report, of those that were reached and those that are kept.
+pub const MAX_CHECKPOINTS: usize = 256;
+/// So many of each stay, the newest, however large the report is.
+const MANY_CHECKPOINTS: usize = 32;
 /// Most events in a report; older ones are asked for at the node.
 pub const MAX_EVENTS: usize = 64;
 /// Most holders whose pulses a report answers.
@@ -77,6 +82,10 @@ pub struct Report {
     pub targets: Vec<TargetVolume>,
     /// Roots that it stands for: sealed `RootProof`s.
     pub proofs: Vec<Signed>,
+    /// Checkpoints that it came to as their agent, oldest first.
+    pub reached: Vec<ReachedCheckpoint>,
+    /// Checkpoints that it keeps as their provisioner, oldest first.
+    pub checkpoints: Vec<KeptCheckpoint>,
     /// Its newest events, oldest first.
     pub events: Vec<Event>,
     /// The mark that an operator's node is to answer, so that this node's leases are
@@ -163,6 +172,66 @@ pub enum TargetState {
     Failed(String),
 }
 
+/// A checkpoint as the agent of a volume came to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReachedCheckpoint {
+    /// A sealed `RootProof` of the source that has the checkpoint's name.
+    pub proof: Signed,
+    /// How long the source had been frozen by then, in milliseconds; none where it was not.
+    pub frozen_millis: Option<u64>,
+    /// Nothing is written to the copy until it is kept.
+    pub is_held: bool,
+}
+
+/// A checkpoint of a volume as the provisioner keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptCheckpoint {
+    /// The migration.
+    pub migration: MigrationId,
+    /// The source volume.
+    pub volume: VolumeId,
+    /// Its name.
+    pub name: CheckpointName,
+    /// Epoch of the copy of which it was made.
+    pub epoch: Epoch,
+    /// How far it is.
+    pub state: CheckpointState,
+    /// Where it is, for people; empty until it is sealed.
+    pub path: String,
+    /// The copy of it that can be written to, where one is wanted.
+    pub copy: Option<WritableCopy>,
+}
+
+/// How far a checkpoint is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CheckpointState {
+    /// It is being made, and the volume must not change.
+    Sealing,
+    /// It is made, and the volume may change.
+    Sealed,
+    /// It was read back, and is what its agent stated.
+    Verified {
+        /// Its root.
+        root: [u8; 32],
+    },
+    /// It was not made, or is another than was stated, and why.
+    Failed(String),
+}
+
+/// A copy of a checkpoint that can be written to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WritableCopy {
+    /// It is being made.
+    Making,
+    /// It is there.
+    Ready {
+        /// Where, for people.
+        path: String,
+    },
+    /// It could not be made, and why.
+    Failed(String),
+}
+
 /// In which part a node works on a migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum JobRole {
@@ -199,10 +268,11 @@ pub struct JobReport {
     pub barrier: u64,
     /// The last passes that ended, oldest first.
     pub passes: Vec<PassSummary>,
-    /// Why the last pass compared the whole source, where it could have done with less.
-    pub whole_because: Option<String>,
     /// What of the source is left out of the copy of this epoch.
     pub left_out: LeftOut,
+    /// By what the last pass was told what changed; or why it compared the whole source, where
+    /// it could have done with less.
+    pub read_by: Option<String>,
     /// Root at the last durable barrier, once it is known: one is computed for the
     /// signed statements only.
     pub root: Option<[u8; 32]>,
@@ -344,6 +414,8 @@ impl Report {
             let_go: Vec::new(),
             targets: Vec::new(),
             proofs: Vec::new(),
+            reached: Vec::new(),
+            checkpoints: Vec::new(),
             events: Vec::new(),
             pulse: None,
             renewals: Vec::new(),
@@ -354,8 +426,8 @@ impl Report {
     /// Cuts the report to its limits and signs it.
     ///
     /// Texts and lists are cut first; then, while the whole is too large, the oldest
-    /// events go, then the jobs' older passes, then the details, then the last
-    /// entries of volumes, targets and jobs in turn. Proofs, addresses, the pulse,
+    /// events go, then the jobs' older passes, then the details, then the oldest
+    /// checkpoints, then the last entries of volumes, targets and jobs in turn. Proofs, addresses, the pulse,
     /// renewals and what was let go stay.
     pub fn seal(mut self, identity: &Identity) -> Result<Signed, codec::EncodeError> {
         self.cut();
@@ -385,6 +457,8 @@ impl Report {
         cut.list(&mut self.let_go, MAX_LET_GO);
         cut.oldest(&mut self.jobs, MAX_JOBS);
         cut.oldest(&mut self.proofs, MAX_PROOFS);
+        cut.oldest(&mut self.reached, MAX_CHECKPOINTS);
+        cut.oldest(&mut self.checkpoints, MAX_CHECKPOINTS);
         cut.oldest(&mut self.events, MAX_EVENTS);
         cut.renewals(&mut self.renewals);
         self.listen.iter_mut().for_each(|text| cut.field(text));
@@ -406,9 +480,20 @@ impl Report {
                 cut.text(why);
             }
         }
+        for kept in &mut self.checkpoints {
+            cut.field(&mut kept.path);
+            if let CheckpointState::Failed(why) = &mut kept.state {
+                cut.text(why);
+            }
+            match &mut kept.copy {
+                Some(WritableCopy::Ready { path }) => cut.field(path),
+                Some(WritableCopy::Failed(why)) => cut.text(why),
+                Some(WritableCopy::Making) | None => {}
+            }
+        }
         for job in &mut self.jobs {
             cut.field(&mut job.step);
-            let texts = job.detail.iter_mut().chain(&mut job.whole_because);
+            let texts = job.detail.iter_mut().chain(&mut job.read_by);
             texts.for_each(|text| cut.text(text));
             cut.oldest(&mut job.passes, MAX_PASSES);
         }
@@ -440,11 +525,20 @@ impl Report {
             }
             return true;
         }
-        let has_text = |job: &JobReport| job.detail.is_some() || job.whole_because.is_some();
+        let has_text = |job: &JobReport| job.detail.is_some() || job.read_by.is_some();
         if self.jobs.iter().any(has_text) {
             for job in &mut self.jobs {
-                (job.detail, job.whole_because) = (None, None);
+                (job.detail, job.read_by) = (None, None);
             }
+            return true;
+        }
+        // The newest are waited for.
+        let most = self.reached.len().max(self.checkpoints.len());
+        if most > MANY_CHECKPOINTS {
+            let keep = most - most.div_ceil(4);
+            let mut cut = Cut::default();
+            cut.oldest(&mut self.reached, keep);
+            cut.oldest(&mut self.checkpoints, keep);
             return true;
         }
         let lengths = [self.volumes.len(), self.targets.len(), self.jobs.len()];

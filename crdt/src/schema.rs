@@ -4,7 +4,7 @@
 //! once by one author, so that two operators never make the same map apart. Its fields are
 //! scalars; sets are one key for each member (`volume/<id>`, `grant/<id>`), so that
 //! additions merge; the pool is one register, because its order is one decision, and so
-//! are the hooks.
+//! are the hooks. A checkpoint is a register under `checkpoint/<name>`.
 //! A planned server is a map of the same kind under `s/<id>`; an optional field that is
 //! not set is not there, and a server that is not planned any more is deleted.
 //! A limit is one register, `l/server/<id>` or `l/site/<name>`, right in the shard: its key
@@ -27,9 +27,11 @@ use keys::{MigrationId, Name, NodeId, PublicKey, StatementId, UnixSecs, VolumeId
 use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 
+mod checkpoint;
 mod limit;
 mod server;
 
+pub(crate) use checkpoint::{KEEP, checkpoint_key};
 pub(crate) use server::{ADDRESS, NOTE, WAVE};
 
 pub(crate) const NAME: &str = "name";
@@ -376,6 +378,7 @@ impl Fields<'_> {
             desired,
             hooks: hooks.map_err(|_| self.unreadable(HOOKS))?,
             leave_out: leave_out.map_err(|_| self.unreadable(LEAVE_OUT))?,
+            checkpoints: self.checkpoints()?,
             grants: self.members(GRANT_PREFIX, MAX_GRANTS)?,
             created_at: UnixSecs(self.number(CREATED_AT)?),
             created_by,

@@ -2,14 +2,14 @@
 //! plan with some history, reports, and all that went over the wire for it.
 
 use crdt::{
-    Desired, Document, Edit, EditError, Hook, Limit, Limited, MigrationPlan, Point, Report,
-    ServerPlan, Side, SignedChange,
+    CheckpointState, Desired, Document, Edit, EditError, Hook, KeptCheckpoint, Limit, Limited,
+    MigrationPlan, Point, Report, ServerPlan, Side, SignedChange, Wish, WritableCopy,
 };
 use keys::invite::Token;
 use keys::statement::Invite;
 use keys::{
-    Grant, Identity, Ledger, MigrationId, Name, NodeId, PublicKey, Role, Scope, ServerId, Signed,
-    Statement, StatementId, UnixSecs, VolumeId,
+    CheckpointName, Epoch, Grant, Identity, Ledger, MigrationId, Name, NodeId, PublicKey, Role,
+    Scope, ServerId, Signed, Statement, StatementId, UnixSecs, VolumeId,
 };
 use mesh::{
     Announcement, EnrolReply, EnrolRequest, Founding, Input, JoinStep, Joiner, Output, Page,
@@ -25,6 +25,10 @@ pub fn identity(seed: u8) -> Identity {
 
 fn name(text: &str) -> Name {
     Name::new(text).expect("names here are sound")
+}
+
+fn checkpoint() -> CheckpointName {
+    CheckpointName::new("before-upgrade").expect("names here are sound")
 }
 
 /// One edit of the plan.
@@ -214,6 +218,7 @@ impl Sample {
             grants: vec![StatementId([9; 32])],
             hooks: vec![],
             leave_out: None,
+            checkpoints: crdt::Checkpoints::default(),
             created_at: NOW,
             created_by: self.operator.public(),
             conflicts: vec![],
@@ -225,7 +230,7 @@ impl Sample {
             env: vec![("HOOK_PORT".into(), "5432".into())],
             ..Hook::new(Point::BeforeFreeze, Side::Source, "stop-postgresql")
         }];
-        let edits: [&Write<'_>; 7] = [
+        let edits: [&Write<'_>; 9] = [
             &|edit| edit.create_migration(&migration),
             &|edit| (0..5).try_for_each(|number| edit.create_server(&server(number))),
             &|edit| edit.set_desired(MIGRATION, Desired::Started),
@@ -233,6 +238,8 @@ impl Sample {
             &|edit| edit.set_limit(&Limited::Server(node), &limit),
             &|edit| edit.rename(MIGRATION, "store"),
             &|edit| edit.set_hooks(MIGRATION, &hooks),
+            &|edit| edit.ask_checkpoint(MIGRATION, &checkpoint(), Wish::Kept),
+            &|edit| edit.keep_checkpoints(MIGRATION, Some(5)),
         ];
         for edit in edits {
             let made = self.replica.edit(NOW, edit, &mut out);
@@ -263,6 +270,15 @@ impl Sample {
         let mut report = Report::new(node, 1, NOW);
         report.hostname = "web".into();
         report.listen = vec!["/ip4/10.0.0.1/tcp/7432".into()];
+        report.checkpoints = vec![KeptCheckpoint {
+            migration: MIGRATION,
+            volume: VolumeId([4; 16]),
+            name: checkpoint(),
+            epoch: Epoch(1),
+            state: CheckpointState::Verified { root: [7; 32] },
+            path: "/volumes/1@before-upgrade".into(),
+            copy: Some(WritableCopy::Making),
+        }];
         let signed = report.seal(&self.node).expect("a small report");
         self.records.push(Record::Report(node, signed));
     }

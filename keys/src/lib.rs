@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod authority;
+pub mod checkpoint;
 pub mod dedup;
 pub mod enrolment;
 pub mod id;
@@ -24,6 +25,7 @@ pub mod signed;
 pub mod statement;
 
 pub use authority::{Authority, Member, Standing};
+pub use checkpoint::{BadCheckpointName, CheckpointName};
 pub use dedup::DedupDomain;
 pub use id::{
     Epoch, MeshId, MigrationId, NodeId, PublicKey, Pulse, ServerId, StatementId, UnixSecs, VolumeId,

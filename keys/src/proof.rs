@@ -5,6 +5,7 @@
 //! stands for with a signature.
 
 use crate::LeftOut;
+use crate::checkpoint::CheckpointName;
 use crate::id::{Epoch, MeshId, MigrationId, UnixSecs, VolumeId};
 use codec::Wire;
 use serde::{Deserialize, Serialize};
@@ -46,7 +47,7 @@ impl std::fmt::Display for Method {
     }
 }
 
-/// What somebody states about a volume at cutover. Sealed with `Domain::RootProof`.
+/// What somebody states about a volume, at cutover or of a checkpoint. Sealed with `Domain::RootProof`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootProof {
     /// The mesh.
@@ -71,6 +72,9 @@ pub struct RootProof {
     /// What the source was not read of: the root is of zeros there. Only the source says so;
     /// of a copy, which holds zeros there, the root is simply that of all its bytes.
     pub left_out: LeftOut,
+    /// The checkpoint of which it is the root; none where it is of the copy itself. A root
+    /// of a checkpoint says nothing of whether the copy may be launched.
+    pub checkpoint: Option<CheckpointName>,
 }
 
 impl RootProof {
@@ -105,6 +109,7 @@ mod tests {
             method: Method::Tracked,
             at: UnixSecs(6),
             left_out: LeftOut::new(vec![(7, 8), (20, 9)]).unwrap(),
+            checkpoint: None,
         };
         let mut golden = vec![4];
         golden.extend([1; 32]);
@@ -112,10 +117,10 @@ mod tests {
         golden.extend([3; 16]);
         golden.extend([4, 0, 99]);
         golden.extend([5; 32]);
-        golden.extend([3, 6, 2, 7, 8, 20, 9]);
+        golden.extend([3, 6, 2, 7, 8, 20, 9, 0]);
         assert_eq!(codec::encode(&proof).unwrap(), golden);
         assert_eq!(codec::decode::<RootProof>(&golden).unwrap(), proof);
-        let last = golden.len() - 2;
+        let last = golden.len() - 3;
         golden[last] = 10;
         assert!(codec::decode::<RootProof>(&golden).is_err(), "they overlap");
         assert!(proof.is_sound());

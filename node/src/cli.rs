@@ -35,7 +35,7 @@ use clap::builder::{NonEmptyStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use crdt::plan::hook::parse_variable;
 use crdt::{LeaveOut, OnFailure, Point, Side, Timetable};
-use keys::Role;
+use keys::{CheckpointName, Role};
 
 use crate::hours::zone_named;
 
@@ -270,9 +270,30 @@ pub struct GuardArgs {
     /// Never power this machine off, though a migration that was cut over wants it
     #[arg(long)]
     pub no_power_off: bool,
+    /// How to hear of writes [default: the best that works here]
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub tracker: Option<TrackerKind>,
     /// Something else than running it.
     #[command(subcommand)]
     pub command: Option<GuardCommand>,
+}
+
+/// How a guard hears of what is written.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum TrackerKind {
+    /// By a program in the kernel, from Linux 5.5 on
+    Bpf,
+    /// By perf events, on older kernels too
+    Perf,
+}
+
+impl From<TrackerKind> for volumes::TrackerKind {
+    fn from(kind: TrackerKind) -> Self {
+        match kind {
+            TrackerKind::Bpf => Self::Bpf,
+            TrackerKind::Perf => Self::Perf,
+        }
+    }
 }
 
 /// `dunlin guard …`
@@ -471,6 +492,35 @@ pub enum MigrationCommand {
         #[arg(long, value_name = "END", value_enum)]
         source: Option<End>,
     },
+    /// Keep a point of all disks at the target, while the source goes on
+    ///
+    /// The source is frozen for it as for a cutover, for seconds, and thawed at once; where no
+    /// guard runs, a point is one at which a whole pass finds nothing new. What is kept is
+    /// read back and compared with the root that the agent signed.
+    Checkpoint(CheckpointArgs),
+    /// Pause it, and have a copy made of a checkpoint that can be written to
+    ///
+    /// The live copy stays as it is: `migration resume` goes on from there, and removes nothing.
+    Rollback {
+        /// Which migration: id, prefix of an id, or name
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        id: String,
+        /// The checkpoint, which has to be verified
+        #[arg(long, value_name = "NAME")]
+        to: CheckpointName,
+    },
+    /// Have a copy made of a checkpoint to boot it, while the source and all else go on
+    Test {
+        /// Which migration: id, prefix of an id, or name
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        id: String,
+        /// Of which checkpoint [default: of one that is taken now, named `test-` and the time]
+        #[arg(long, value_name = "NAME")]
+        checkpoint: Option<CheckpointName>,
+        /// Delete the copy instead: that of this checkpoint, or of all taken for a test
+        #[arg(long)]
+        end: bool,
+    },
     /// End it and remove what was made for it; a copy that was cut over is kept
     Delete {
         /// Which migration, and whether to wait
@@ -480,6 +530,26 @@ pub enum MigrationCommand {
         #[arg(long, value_name = "FILE")]
         root_key: Option<PathBuf>,
     },
+}
+
+/// `dunlin migration checkpoint`
+#[derive(Debug, Args)]
+pub struct CheckpointArgs {
+    /// Which migration: id, prefix of an id, or name
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// Name of the new one [default: the time in UTC, e.g. 20261127-041500]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<CheckpointName>,
+    /// List them, and take none
+    #[arg(long, group = "instead", conflicts_with = "name")]
+    pub list: bool,
+    /// Delete one, and the copy of it that can be written to; take none
+    #[arg(long, value_name = "NAME", group = "instead", conflicts_with = "name")]
+    pub delete: Option<CheckpointName>,
+    /// Keep only so many of the newest that are verified, up to 32; take none
+    #[arg(long, value_name = "N", group = "instead", conflicts_with = "name", value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub keep: Option<u32>,
 }
 
 /// `dunlin migration hook …`

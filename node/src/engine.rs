@@ -8,6 +8,7 @@
 mod agents;
 mod alarms;
 mod calls;
+mod checkpoints;
 mod clouds;
 mod copies;
 mod cutovers;
@@ -22,6 +23,7 @@ mod limits;
 mod measured;
 mod offences;
 mod planning;
+mod points;
 mod repeats;
 mod report;
 mod saving;

@@ -42,6 +42,7 @@ use anyhow::{Context, bail};
 use blocks::GroupIndex;
 use blocks::tracking::Gap;
 use keys::MigrationId;
+use volumes::TrackerKind;
 
 use crate::stillness::Freezer;
 use book::{Begun, Book, Found};
@@ -74,11 +75,16 @@ const BETWEEN_STILL_LOOKS: Duration = Duration::from_secs(5);
 const AFTER_A_FAILURE: Duration = Duration::from_millis(200);
 
 /// Runs until the process is told to end; `ready` is told once it answers. The machine is
-/// powered off for an agent only where that `may_power_off`.
+/// powered off for an agent only where that `may_power_off`. Disks are followed by the best
+/// kind of tracker that works here, or by one `only`.
 ///
 /// # Errors
 /// When the socket cannot be made, or takes no connections any more.
-pub async fn run(socket: &Path, may_power_off: bool, ready: impl FnOnce()) -> anyhow::Result<()> {
+pub async fn run(
+    socket: &Path,
+    (may_power_off, only): (bool, Option<TrackerKind>),
+    ready: impl FnOnce(),
+) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("following what is written takes the rights of root: run `dunlin guard` as root");
     }
@@ -91,7 +97,7 @@ pub async fn run(socket: &Path, may_power_off: bool, ready: impl FnOnce()) -> an
     // A thread that nobody waits for: it ends with the process.
     thread::Builder::new()
         .name("dunlin-guard".into())
-        .spawn(move || end.send(serve(&listener, &served)))?;
+        .spawn(move || end.send(serve(&listener, &served, only)))?;
     ready();
     let ended = tokio::select! {
         ended = &mut serving => ended.context("the guard's thread ended")?,
@@ -152,8 +158,12 @@ fn listen(socket: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-fn serve(listener: &UnixListener, stills: &Arc<Stills>) -> anyhow::Result<()> {
-    let book = Arc::new(Mutex::new(Book::default()));
+fn serve(
+    listener: &UnixListener,
+    stills: &Arc<Stills>,
+    only: Option<TrackerKind>,
+) -> anyhow::Result<()> {
+    let book = Arc::new(Mutex::new(Book::new(only)));
     let looking = book.clone();
     thread::Builder::new()
         .name("dunlin-looks".into())
@@ -271,6 +281,7 @@ fn say_begun(line: &mut Line, begun: Begun) -> Result<(), Broken> {
         mut dirty,
         whole_because,
         is_final,
+        how,
     } = begun;
     if whole_because.is_none() {
         loop {
@@ -290,6 +301,7 @@ fn say_begun(line: &mut Line, begun: Begun) -> Result<(), Broken> {
         whole_because: whole_because.map(|gap| gap.to_string()),
         is_final,
         is_followed,
+        how,
     })
 }
 
@@ -297,7 +309,7 @@ fn say_begun(line: &mut Line, begun: Begun) -> Result<(), Broken> {
 fn held(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
     book.lock().unwrap_or_else(|poisoned| {
         let mut book = poisoned.into_inner();
-        *book = Book::default();
+        *book = Book::new(book.only());
         book
     })
 }

@@ -73,8 +73,9 @@ fn log_to_stderr(globals: &Globals, task: &Task) -> Option<guard::Log> {
     let runs = matches!(task, Task::Here(Here::Run(_) | Here::Guard(_)));
     let default = match (globals.verbose, runs) {
         (0, false) => "error",
-        (0, true) if globals.quiet => "warn",
-        (0, true) => "dunlin=info,warn",
+        // That a packet was not sent while the network is away, the node says in its own words.
+        (0, true) if globals.quiet => "quinn_udp=error,warn",
+        (0, true) => "dunlin=info,quinn_udp=error,warn",
         (1, _) => "dunlin=debug,info",
         _ => "trace",
     };
@@ -192,10 +193,14 @@ async fn run_here(here: Here, globals: &Globals, screen: &mut Screen) -> Result<
         }
         Here::Guard(args) => {
             let mut told = Ok(());
-            let ended = guard::run(&args.socket, !args.no_power_off, || {
-                let line = format!("dunlin: guard is ready at {}\n", args.socket.display());
-                told = screen.out(&line);
-            });
+            let ended = guard::run(
+                &args.socket,
+                (!args.no_power_off, args.tracker.map(Into::into)),
+                || {
+                    let line = format!("dunlin: guard is ready at {}\n", args.socket.display());
+                    told = screen.out(&line);
+                },
+            );
             ended.await.map_err(failed)?;
             told
         }

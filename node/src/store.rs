@@ -34,7 +34,7 @@ use table::Table;
 
 /// Format of the whole file; raised when a program that knows only the one before
 /// could misread it.
-pub const FORMAT: u8 = 9;
+pub const FORMAT: u8 = 10;
 /// Memory for the engine's cache, in bytes. Everything is read once at the start and
 /// then kept elsewhere; the engine would take a gibibyte.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;

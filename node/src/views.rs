@@ -3,6 +3,7 @@
 //! The same functions serve a running node and a command that reads stored state
 //! while the node is stopped: then nothing is connected and nothing has progress.
 
+mod checkpoints;
 mod figures;
 mod left_out;
 mod limits;

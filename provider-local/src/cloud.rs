@@ -2,22 +2,23 @@
 //! folder, so that a crash between any two changes on disk leaves something
 //! the same call finishes when it is made again.
 //!
-//! It copies no blocks and enforces no fence but the record's.
+//! It enforces no fence but the record's. Checkpoints are in `checkpoints`.
+
+mod checkpoints;
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use provider::{
-    AttachTo, Attachment, AttachmentKind, Capabilities, CloudError, Fencing, Finding, MigrationTag,
-    Need, Provider, Severity, Subject, VolumeKey, VolumeRecord, VolumeSpec, VolumeState,
+    AttachTo, Attachment, AttachmentKind, Capabilities, CheckpointKey, CheckpointRecord,
+    CloudError, Fencing, Finding, MigrationTag, Need, Provider, Severity, Subject, VolumeKey,
+    VolumeRecord, VolumeSpec, VolumeState,
 };
 
-use crate::folder::{Folder, OpenCloudError};
-use crate::sidecar::{Phase, Sidecar};
-
-/// With less than this left, in bytes, nothing useful can be copied: 64 MiB.
-const MIN_FREE: u64 = 64 << 20;
+use crate::folder::{Folder, MIN_FREE, OpenCloudError};
+use crate::sidecar::{BadSidecar, Phase, Sidecar};
 
 /// A folder on this machine as a cloud.
 pub struct LocalCloud {
@@ -47,17 +48,25 @@ impl LocalCloud {
     }
 
     fn load_named(&self, name: &str, subject: Subject) -> Result<Option<Sidecar>, CloudError> {
-        let bytes = match self.folder.read(name) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(self.failed(subject, error)),
+        let Some(bytes) = self.read(name, subject.clone())? else {
+            return Ok(None);
         };
-        let sidecar = Sidecar::decode(&bytes).map_err(|bad| {
-            let path = self.folder.path().join(name);
-            let why = format!("{}: {bad}", path.display());
-            CloudError::Damaged { subject, why }
-        })?;
+        let sidecar = Sidecar::decode(&bytes).map_err(|bad| self.damaged(name, subject, &bad))?;
         Ok(Some(sidecar))
+    }
+
+    fn read(&self, name: &str, subject: Subject) -> Result<Option<Vec<u8>>, CloudError> {
+        match self.folder.read(name) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed(subject, error)),
+        }
+    }
+
+    fn damaged(&self, name: &str, subject: Subject, bad: &BadSidecar) -> CloudError {
+        let path = self.folder.path().join(name);
+        let why = format!("{}: {bad}", path.display());
+        CloudError::Damaged { subject, why }
     }
 
     /// The record of a volume that is there for use, and its file.
@@ -88,16 +97,25 @@ impl LocalCloud {
     }
 
     fn check_file(&self, record: &VolumeRecord) -> Result<PathBuf, CloudError> {
-        let (key, name) = (record.key, raw_name(&record.key));
-        let path = self.folder.path().join(&name);
-        let have = self.folder.length_of(&name);
-        let problem = match have.map_err(|error| self.failed(key.into(), error))? {
-            Some(have) if have == record.length => return Ok(path),
-            Some(have) => format!("has {have} bytes, not {}", record.length),
+        self.check_length(&raw_name(&record.key), record.length, || record.key.into())
+    }
+
+    /// The path of a file that is as long as its record says.
+    fn check_length(
+        &self,
+        name: &str,
+        length: u64,
+        subject: impl Fn() -> Subject,
+    ) -> Result<PathBuf, CloudError> {
+        let path = self.folder.path().join(name);
+        let have = self.folder.length_of(name);
+        let problem = match have.map_err(|error| self.failed(subject(), error))? {
+            Some(have) if have == length => return Ok(path),
+            Some(have) => format!("has {have} bytes, not {length}"),
             None => "is missing".into(),
         };
         Err(CloudError::Damaged {
-            subject: key.into(),
+            subject: subject(),
             why: format!(
                 "{} {problem}: find it or restore it; one that no server runs on may be deleted and made again",
                 path.display()
@@ -117,21 +135,23 @@ impl LocalCloud {
 
     fn create(&self, spec: &VolumeSpec) -> Result<VolumeRecord, CloudError> {
         let key = spec.key;
-        let name = raw_name(&key);
-        let have = self.folder.length_of(&name);
-        if have
-            .map_err(|error| self.failed(key.into(), error))?
-            .is_some()
-        {
-            let path = self.folder.path().join(&name);
-            return Err(CloudError::Damaged {
-                subject: key.into(),
-                why: format!("{} has no record: move it away", path.display()),
-            });
-        }
+        self.admit_new(&raw_name(&key), key.into())?;
         let record = VolumeRecord::new(spec);
         self.save(Phase::Creating, &record)?;
         self.finish_creating(record)
+    }
+
+    /// Refuses to replace a file that has no record.
+    fn admit_new(&self, name: &str, subject: Subject) -> Result<(), CloudError> {
+        match self.folder.length_of(name) {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => {
+                let path = self.folder.path().join(name);
+                let why = format!("{} has no record: move it away", path.display());
+                Err(CloudError::Damaged { subject, why })
+            }
+            Err(error) => Err(self.failed(subject, error)),
+        }
     }
 
     fn finish_creating(&self, record: VolumeRecord) -> Result<VolumeRecord, CloudError> {
@@ -300,6 +320,9 @@ impl Provider for LocalCloud {
         let names = self.folder.names(&prefix, ".json");
         let mut records = Vec::new();
         for name in names.map_err(|error| self.failed(subject(), error))? {
+            if checkpoints::is_checkpoint(&name) {
+                continue;
+            }
             let found = self.load_named(&name, subject())?;
             records.extend(found.map(|sidecar| sidecar.record));
         }
@@ -318,6 +341,41 @@ impl Provider for LocalCloud {
             self.save(Phase::Deleting, &sidecar.record)?;
         }
         self.finish_deleting(key)
+    }
+
+    fn seal(
+        &self,
+        key: &CheckpointKey,
+        epoch: u64,
+        stop: &AtomicBool,
+    ) -> Result<CheckpointRecord, CloudError> {
+        self.seal_volume(key, epoch, stop)
+    }
+
+    fn checkpoints(&self, migration: &MigrationTag) -> Result<Vec<CheckpointRecord>, CloudError> {
+        self.list_checkpoints(migration)
+    }
+
+    fn open_checkpoint(&self, key: &CheckpointKey) -> Result<Attachment, CloudError> {
+        let _held = self.lock(key)?;
+        let (_, path) = self.load_sealed(key)?;
+        Ok(Attachment::Path(path))
+    }
+
+    fn copy_checkpoint(
+        &self,
+        key: &CheckpointKey,
+        stop: &AtomicBool,
+    ) -> Result<Attachment, CloudError> {
+        self.copy_sealed(key, stop).map(Attachment::Path)
+    }
+
+    fn delete_copy(&self, key: &CheckpointKey) -> Result<(), CloudError> {
+        self.remove_copy(key)
+    }
+
+    fn delete_checkpoint(&self, key: &CheckpointKey) -> Result<(), CloudError> {
+        self.remove_checkpoint(key)
     }
 }
 

@@ -2,18 +2,24 @@
 //! that lets one call at a time work in it, and files that are replaced as a
 //! whole. It knows nothing of volumes.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
+
+use crate::copying::{self, CopyError};
 
 /// In every folder that is a local cloud.
 const MARKER: &str = "dunlin-cloud.json";
 
 const FORMAT: u32 = 3;
+
+/// With less than this left, in bytes, nothing useful can be copied: 64 MiB.
+pub(crate) const MIN_FREE: u64 = 64 << 20;
 
 /// The largest record or marker that is read, in bytes: ours are far smaller.
 const MAX_FILE_LEN: u64 = 64 * 1024;
@@ -188,6 +194,51 @@ impl Folder {
         file.set_len(length)?;
         file.sync_all()?;
         self.sync()
+    }
+
+    /// Makes an empty file in place of one that nobody else is filling, and locks it, which
+    /// says that it is being filled; none where somebody does.
+    pub(crate) fn make_locked(&self, name: &str) -> io::Result<Option<File>> {
+        if self.is_filled(name)? {
+            return Ok(None);
+        }
+        self.remove(name)?;
+        self.step()?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            // A whole disk, with all its secrets.
+            .mode(0o600)
+            .open(self.path.join(name))?;
+        file.lock()?;
+        self.sync()?;
+        Ok(Some(file))
+    }
+
+    /// Whether somebody has a file locked that is being filled.
+    pub(crate) fn is_filled(&self, name: &str) -> io::Result<bool> {
+        match self.open_file(name) {
+            Ok(file) => match file.try_lock() {
+                Ok(()) => Ok(false),
+                Err(TryLockError::WouldBlock) => Ok(true),
+                Err(TryLockError::Error(error)) => Err(error),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens a file to be read.
+    pub(crate) fn open_file(&self, name: &str) -> io::Result<File> {
+        File::open(self.path.join(name))
+    }
+
+    /// Fills a file that was just made with what another holds. See [`copying::copy`].
+    pub(crate) fn fill(&self, from: &File, to: &File, stop: &AtomicBool) -> Result<(), CopyError> {
+        self.step()?;
+        let free = || Ok(self.free()?.saturating_sub(MIN_FREE));
+        copying::copy(from, to, free, stop)?;
+        Ok(self.step()?)
     }
 
     /// Removes a file that may be gone already.

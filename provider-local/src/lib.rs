@@ -3,10 +3,12 @@
 //!
 //! Several processes may use one folder. It does not write the volumes: who
 //! attached one opens its file, and the lock taken then keeps two writers
-//! apart.
+//! apart. A checkpoint is a file beside its volume's, a clone of it where the
+//! file system can.
 #![forbid(unsafe_code)]
 
 mod cloud;
+mod copying;
 mod folder;
 mod sidecar;
 

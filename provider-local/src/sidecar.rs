@@ -1,8 +1,8 @@
-//! The record beside a volume's file, as JSON that a person can read. Not the
-//! rules of what it may become: those are `provider`'s.
+//! The records beside the files of volumes and of checkpoints, as JSON that a person can
+//! read. Not the rules of what they may become: those are `provider`'s.
 
 use blocks::Root;
-use provider::{AttachTo, VolumeKey, VolumeRecord, VolumeState};
+use provider::{AttachTo, CheckpointKey, CheckpointRecord, VolumeKey, VolumeRecord, VolumeState};
 use serde::{Deserialize, Serialize};
 
 use crate::folder::{known_format, newer_format};
@@ -47,6 +47,31 @@ struct Stored {
     state: Option<StoredState>,
 }
 
+/// A checkpoint's record, and how far its making or unmaking, and that of its copy, has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CheckpointSidecar {
+    pub(crate) phase: Phase,
+    /// None where there is no copy.
+    pub(crate) copy: Option<Phase>,
+    pub(crate) key: CheckpointKey,
+    pub(crate) length: u64,
+    pub(crate) epoch: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredCheckpoint {
+    format: u32,
+    phase: Phase,
+    copy: Option<Phase>,
+    migration: String,
+    volume: String,
+    generation: u64,
+    name: String,
+    length: u64,
+    epoch: u64,
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredHolder {
@@ -89,18 +114,11 @@ impl Sidecar {
                 root: state.root.map(|root| root.to_string()),
             }),
         };
-        let mut bytes =
-            serde_json::to_vec_pretty(&stored).expect("numbers and texts are always JSON");
-        bytes.push(b'\n');
-        bytes
+        json(&stored)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, BadSidecar> {
-        if let Some(format) = newer_format(bytes) {
-            return Err(BadSidecar::Newer(format));
-        }
-        let corrupt = |what: &dyn ToString| BadSidecar::Corrupt(what.to_string());
-        let stored: Stored = serde_json::from_slice(bytes).map_err(|error| corrupt(&error))?;
+        let stored: Stored = parsed(bytes)?;
         let attached = stored.attached.map(|to| {
             let holder = to.holder.parse().map_err(|error| corrupt(&error))?;
             let epoch = to.epoch;
@@ -115,11 +133,7 @@ impl Sidecar {
                 root,
             })
         });
-        let key = VolumeKey {
-            migration: stored.migration.parse().map_err(|error| corrupt(&error))?,
-            volume: stored.volume.parse().map_err(|error| corrupt(&error))?,
-            generation: stored.generation,
-        };
+        let key = volume_key(&stored.migration, &stored.volume, stored.generation)?;
         Ok(Self {
             phase: stored.phase,
             record: VolumeRecord {
@@ -131,6 +145,73 @@ impl Sidecar {
             },
         })
     }
+}
+
+impl CheckpointSidecar {
+    /// What the cloud says of it.
+    pub(crate) fn record(&self) -> CheckpointRecord {
+        CheckpointRecord {
+            key: self.key.clone(),
+            length: self.length,
+            epoch: self.epoch,
+            sealed: self.phase == Phase::Ready,
+            has_copy: self.copy.is_some(),
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let volume = &self.key.volume;
+        json(&StoredCheckpoint {
+            format: known_format(),
+            phase: self.phase,
+            copy: self.copy,
+            migration: volume.migration.to_string(),
+            volume: volume.volume.to_string(),
+            generation: volume.generation,
+            name: self.key.name.to_string(),
+            length: self.length,
+            epoch: self.epoch,
+        })
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, BadSidecar> {
+        let stored: StoredCheckpoint = parsed(bytes)?;
+        Ok(Self {
+            phase: stored.phase,
+            copy: stored.copy,
+            key: CheckpointKey {
+                volume: volume_key(&stored.migration, &stored.volume, stored.generation)?,
+                name: stored.name.parse().map_err(|error| corrupt(&error))?,
+            },
+            length: stored.length,
+            epoch: stored.epoch,
+        })
+    }
+}
+
+fn json(stored: &impl Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(stored).expect("numbers and texts are always JSON");
+    bytes.push(b'\n');
+    bytes
+}
+
+fn parsed<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, BadSidecar> {
+    if let Some(format) = newer_format(bytes) {
+        return Err(BadSidecar::Newer(format));
+    }
+    serde_json::from_slice(bytes).map_err(|error| corrupt(&error))
+}
+
+fn volume_key(migration: &str, volume: &str, generation: u64) -> Result<VolumeKey, BadSidecar> {
+    Ok(VolumeKey {
+        migration: migration.parse().map_err(|error| corrupt(&error))?,
+        volume: volume.parse().map_err(|error| corrupt(&error))?,
+        generation,
+    })
+}
+
+fn corrupt(what: &dyn ToString) -> BadSidecar {
+    BadSidecar::Corrupt(what.to_string())
 }
 
 #[cfg(test)]
@@ -223,5 +304,40 @@ mod tests {
             let refused = Sidecar::decode(text.as_bytes());
             assert!(matches!(refused, Err(BadSidecar::Corrupt(_))), "{text}");
         }
+    }
+
+    #[test]
+    fn a_checkpoint_is_this_text() {
+        let sidecar = CheckpointSidecar {
+            phase: Phase::Ready,
+            copy: Some(Phase::Creating),
+            key: CheckpointKey {
+                volume: sidecar().record.key,
+                name: "before-upgrade".parse().unwrap(),
+            },
+            length: 1000,
+            epoch: 2,
+        };
+        let expected = format!(
+            r#"{{
+  "format": 3,
+  "phase": "ready",
+  "copy": "creating",
+  "migration": "{}",
+  "volume": "{}",
+  "generation": 2,
+  "name": "before-upgrade",
+  "length": 1000,
+  "epoch": 2
+}}
+"#,
+            "ab".repeat(16),
+            "cd".repeat(16),
+        );
+        assert_eq!(String::from_utf8(sidecar.encode()).unwrap(), expected);
+        assert_eq!(CheckpointSidecar::decode(expected.as_bytes()), Ok(sidecar));
+        let outside = expected.replace("before-upgrade", "../up");
+        let refused = CheckpointSidecar::decode(outside.as_bytes());
+        assert!(matches!(refused, Err(BadSidecar::Corrupt(_))));
     }
 }

@@ -5,6 +5,8 @@
 //! the suite runs on a flaky cloud as well and shows that results which are
 //! not known converge. A broken rule is a panic that names it.
 
+mod checkpoints;
+
 use blocks::Root;
 
 use crate::{
@@ -33,6 +35,7 @@ pub fn suite(make: impl Fn() -> Box<dyn Provider>) {
     generations_are_volumes_of_their_own(&*make());
     deleting_is_idempotent_and_frees_the_key(&*make());
     a_check_changes_nothing(&*make());
+    checkpoints::suite(make);
 }
 
 /// Making is idempotent, and making again tells what is already known.

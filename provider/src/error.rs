@@ -3,13 +3,15 @@
 
 use std::fmt;
 
-use crate::{HolderId, MigrationTag, VolumeKey};
+use crate::{CheckpointKey, HolderId, MigrationTag, VolumeKey};
 
 /// What a failed call was about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// One volume.
     Volume(VolumeKey),
+    /// One checkpoint.
+    Checkpoint(CheckpointKey),
     /// All volumes of a migration.
     Migration(MigrationTag),
     /// The cloud itself, by the name of its place: a folder or an account.
@@ -75,12 +77,12 @@ pub enum CloudError {
         /// The epoch it is held in.
         epoch: u64,
     },
-    /// A state of an epoch the volume was never attached with.
+    /// An epoch the volume was never attached with.
     #[error("volume {key} is not attached in epoch {epoch}")]
     NotAttached {
         /// The volume.
         key: VolumeKey,
-        /// The epoch of the state.
+        /// The epoch of the caller.
         epoch: u64,
     },
     /// A state that is not later than the one the volume carries.
@@ -92,6 +94,52 @@ pub enum CloudError {
         have: u64,
         /// The barrier of the refused state.
         asked: u64,
+    },
+    /// No checkpoint has this key, or it is not whole.
+    #[error("checkpoint {key} does not exist")]
+    NoCheckpoint {
+        /// The key asked for.
+        key: CheckpointKey,
+    },
+    /// The checkpoint is of another moment than is asked for.
+    #[error("checkpoint {key} was made in epoch {have}, not in epoch {asked}")]
+    SealedOtherwise {
+        /// The key asked for.
+        key: CheckpointKey,
+        /// The epoch it was made in.
+        have: u64,
+        /// The caller's epoch.
+        asked: u64,
+    },
+    /// Somebody may use the copy that was made of the checkpoint.
+    #[error("checkpoint {key} has a writable copy: delete that first")]
+    HasCopy {
+        /// The checkpoint.
+        key: CheckpointKey,
+    },
+    /// Another call is at work on it.
+    #[error("{subject} is being copied by another call: ask again")]
+    Busy {
+        /// What the call was about.
+        subject: Subject,
+    },
+    /// The caller stopped the call; made again, it begins anew.
+    #[error("{subject}: the call was stopped before it was done")]
+    Stopped {
+        /// What the call was about.
+        subject: Subject,
+    },
+    /// A copy of this would not fit.
+    #[error(
+        "no room for {subject}: it needs {need} bytes and {free} are free; free some space, or delete a checkpoint"
+    )]
+    NoRoom {
+        /// What the call was about.
+        subject: Subject,
+        /// The bytes it would take, and those that are to be left.
+        need: u64,
+        /// The bytes that there are.
+        free: u64,
     },
     /// The cloud does not let us.
     #[error("not allowed on {subject}: {why}")]
@@ -144,7 +192,11 @@ impl CloudError {
     /// having done anything about it.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Throttled { .. } | Self::Unavailable { .. } | Self::Unknown { .. } => true,
+            Self::Throttled { .. }
+            | Self::Unavailable { .. }
+            | Self::Unknown { .. }
+            | Self::Busy { .. }
+            | Self::Stopped { .. } => true,
             Self::NotFound { .. }
             | Self::Conflict { .. }
             | Self::NameTaken { .. }
@@ -153,6 +205,10 @@ impl CloudError {
             | Self::AttachedElsewhere { .. }
             | Self::NotAttached { .. }
             | Self::StaleBarrier { .. }
+            | Self::NoCheckpoint { .. }
+            | Self::SealedOtherwise { .. }
+            | Self::HasCopy { .. }
+            | Self::NoRoom { .. }
             | Self::Denied { .. }
             | Self::NoSpace { .. }
             | Self::Damaged { .. } => false,
@@ -164,6 +220,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Volume(key) => write!(f, "volume {key}"),
+            Self::Checkpoint(key) => write!(f, "checkpoint {key}"),
             Self::Migration(tag) => write!(f, "migration {tag}"),
             Self::Place(name) => f.write_str(name),
         }
@@ -173,5 +230,11 @@ impl fmt::Display for Subject {
 impl From<VolumeKey> for Subject {
     fn from(key: VolumeKey) -> Self {
         Self::Volume(key)
+    }
+}
+
+impl From<&CheckpointKey> for Subject {
+    fn from(key: &CheckpointKey) -> Self {
+        Self::Checkpoint(key.clone())
     }
 }

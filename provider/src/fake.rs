@@ -5,11 +5,13 @@
 //! schedule and the same calls give the same results.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::{
-    AttachTo, Attachment, AttachmentKind, Capabilities, CloudError, Fencing, Finding, MigrationTag,
-    Need, Provider, Severity, Subject, VolumeKey, VolumeRecord, VolumeSpec, VolumeState,
+    AttachTo, Attachment, AttachmentKind, Capabilities, CheckpointKey, CheckpointRecord,
+    CloudError, Fencing, Finding, MigrationTag, Need, Provider, Severity, Subject, VolumeKey,
+    VolumeRecord, VolumeSpec, VolumeState,
 };
 
 /// The longest volume of the fake, in bytes: 64 TiB.
@@ -52,6 +54,7 @@ struct Inner {
     volumes: BTreeMap<VolumeKey, VolumeRecord>,
     /// Of every volume there ever was.
     made: BTreeSet<VolumeKey>,
+    checkpoints: BTreeMap<CheckpointKey, CheckpointRecord>,
     capacity: u64,
     calls: u64,
     faults: Faults,
@@ -118,6 +121,7 @@ impl FakeCloud {
         let inner = Inner {
             volumes: BTreeMap::new(),
             made: BTreeSet::new(),
+            checkpoints: BTreeMap::new(),
             capacity,
             calls: 0,
             faults,
@@ -191,11 +195,31 @@ impl FakeCloud {
 
 impl Inner {
     fn used(&self) -> u64 {
-        self.volumes.values().map(|record| record.length).sum()
+        let volumes = self.volumes.values().map(|record| record.length);
+        let sealed = self.checkpoints.values();
+        let sealed = sealed.map(|record| record.length * (1 + u64::from(record.has_copy)));
+        volumes.chain(sealed).sum()
     }
 
     fn free(&self) -> u64 {
         self.capacity.saturating_sub(self.used())
+    }
+
+    fn admit_copy(&self, key: &CheckpointKey, need: u64) -> Result<(), CloudError> {
+        let free = self.free();
+        match need <= free {
+            true => Ok(()),
+            false => Err(CloudError::NoRoom {
+                subject: key.into(),
+                need,
+                free,
+            }),
+        }
+    }
+
+    fn checkpoint(&mut self, key: &CheckpointKey) -> Result<&mut CheckpointRecord, CloudError> {
+        let found = self.checkpoints.get_mut(key);
+        found.ok_or_else(|| CloudError::NoCheckpoint { key: key.clone() })
     }
 
     fn record(&mut self, key: &VolumeKey) -> Result<&mut VolumeRecord, CloudError> {
@@ -294,6 +318,91 @@ impl Provider for FakeCloud {
             Ok(())
         })
     }
+
+    fn seal(
+        &self,
+        key: &CheckpointKey,
+        epoch: u64,
+        stop: &AtomicBool,
+    ) -> Result<CheckpointRecord, CloudError> {
+        self.call(key, true, |inner| {
+            if let Some(record) = inner.checkpoints.get(key) {
+                record.admit_again(epoch)?;
+                return Ok(record.clone());
+            }
+            let volume = inner.record(&key.volume)?;
+            volume.admit_seal(epoch)?;
+            let mut record = CheckpointRecord::new(volume, key.name.clone(), epoch);
+            admit_going_on(key, stop)?;
+            inner.admit_copy(key, record.length)?;
+            record.sealed = true;
+            inner.checkpoints.insert(key.clone(), record.clone());
+            Ok(record)
+        })
+    }
+
+    fn checkpoints(&self, migration: &MigrationTag) -> Result<Vec<CheckpointRecord>, CloudError> {
+        self.call(Subject::Migration(*migration), false, |inner| {
+            let all = inner.checkpoints.values();
+            Ok(all
+                .filter(|record| record.key.volume.migration == *migration)
+                .cloned()
+                .collect())
+        })
+    }
+
+    fn open_checkpoint(&self, key: &CheckpointKey) -> Result<Attachment, CloudError> {
+        self.call(key, false, |inner| {
+            inner.checkpoint(key)?.admit_reading()?;
+            Ok(Attachment::MemoryCheckpoint(key.clone()))
+        })
+    }
+
+    fn copy_checkpoint(
+        &self,
+        key: &CheckpointKey,
+        stop: &AtomicBool,
+    ) -> Result<Attachment, CloudError> {
+        self.call(key, true, |inner| {
+            let record = inner.checkpoint(key)?;
+            record.admit_reading()?;
+            let length = record.length;
+            if !record.has_copy {
+                admit_going_on(key, stop)?;
+                inner.admit_copy(key, length)?;
+                inner.checkpoint(key)?.has_copy = true;
+            }
+            Ok(Attachment::MemoryCopy(key.clone()))
+        })
+    }
+
+    fn delete_copy(&self, key: &CheckpointKey) -> Result<(), CloudError> {
+        self.call(key, false, |inner| {
+            if let Some(record) = inner.checkpoints.get_mut(key) {
+                record.has_copy = false;
+            }
+            Ok(())
+        })
+    }
+
+    fn delete_checkpoint(&self, key: &CheckpointKey) -> Result<(), CloudError> {
+        self.call(key, false, |inner| {
+            if let Some(record) = inner.checkpoints.get(key) {
+                record.admit_deletion()?;
+                inner.checkpoints.remove(key);
+            }
+            Ok(())
+        })
+    }
+}
+
+fn admit_going_on(key: &CheckpointKey, stop: &AtomicBool) -> Result<(), CloudError> {
+    match stop.load(Ordering::Relaxed) {
+        false => Ok(()),
+        true => Err(CloudError::Stopped {
+            subject: key.into(),
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -356,6 +465,30 @@ mod tests {
         assert!(matches!(full, CloudError::NoSpace { .. }));
         cloud.delete(&spec(1, 60).key).unwrap();
         cloud.ensure_volume(&spec(2, 41)).unwrap();
+    }
+
+    #[test]
+    fn a_checkpoint_and_its_copy_take_room_and_one_that_has_none_is_refused() {
+        let cloud = FakeCloud::new(100, Faults::none());
+        let go_on = AtomicBool::new(false);
+        cloud.ensure_volume(&spec(1, 40)).unwrap();
+        let volume = spec(1, 40).key;
+        let holder = crate::HolderId([1; 32]);
+        cloud
+            .attach(&volume, &AttachTo { holder, epoch: 1 })
+            .unwrap();
+        let name = "first".parse().unwrap();
+        let key = CheckpointKey { volume, name };
+        cloud.seal(&key, 1, &go_on).unwrap();
+        let full = cloud.copy_checkpoint(&key, &go_on).unwrap_err();
+        let expected = CloudError::NoRoom {
+            subject: (&key).into(),
+            need: 40,
+            free: 20,
+        };
+        assert_eq!(full, expected);
+        cloud.delete(&volume).unwrap();
+        cloud.copy_checkpoint(&key, &go_on).unwrap();
     }
 
     #[test]

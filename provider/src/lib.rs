@@ -13,6 +13,7 @@
 //!   the name of the provider.
 #![forbid(unsafe_code)]
 
+mod checkpoint;
 pub mod conformance;
 mod error;
 pub mod fake;
@@ -20,12 +21,17 @@ mod key;
 mod record;
 mod volume;
 
+pub use checkpoint::{
+    BadCheckpointTag, CheckpointKey, CheckpointRecord, CheckpointTag, MAX_CHECKPOINT_NAME,
+};
 pub use error::{CloudError, Subject};
 pub use key::{BadTag, MigrationTag, VolumeKey, VolumeTag};
 pub use volume::{
     AttachTo, Attachment, AttachmentKind, Capabilities, Fencing, Finding, HolderId, Need, Severity,
     VolumeRecord, VolumeSpec, VolumeState,
 };
+
+use std::sync::atomic::AtomicBool;
 
 /// One cloud, or one account or folder of it.
 ///
@@ -69,7 +75,45 @@ pub trait Provider: Send + Sync {
     /// Every volume of one migration, in the order of their keys.
     fn owned(&self, migration: &MigrationTag) -> Result<Vec<VolumeRecord>, CloudError>;
 
-    /// Deletes the volume and all it holds. A volume that is not there is
-    /// deleted already.
+    /// Deletes the volume and all it holds, but not its checkpoints. A volume that is not
+    /// there is deleted already.
     fn delete(&self, key: &VolumeKey) -> Result<(), CloudError>;
+
+    /// Keeps what the volume holds now as a checkpoint, read-only. The epoch must be the
+    /// one the volume is attached with, from the beginning to the end, and the caller sees
+    /// to it that nobody writes meanwhile. One that is there is left as it is; the same key
+    /// with another epoch is refused with [`CloudError::SealedOtherwise`].
+    ///
+    /// It may take as long as copying the volume. Other calls go on meanwhile; one about the
+    /// same checkpoint is refused with [`CloudError::Busy`]. Once `stop` is set it ends with
+    /// [`CloudError::Stopped`], and begins anew when it is made again.
+    fn seal(
+        &self,
+        key: &CheckpointKey,
+        epoch: u64,
+        stop: &AtomicBool,
+    ) -> Result<CheckpointRecord, CloudError>;
+
+    /// Every checkpoint of one migration, in the order of their keys, those that are not
+    /// whole too.
+    fn checkpoints(&self, migration: &MigrationTag) -> Result<Vec<CheckpointRecord>, CloudError>;
+
+    /// How the checkpoint is reached by whoever reads it. It changes nothing.
+    fn open_checkpoint(&self, key: &CheckpointKey) -> Result<Attachment, CloudError>;
+
+    /// Makes the one copy of the checkpoint that can be written to, unless it is there. What
+    /// was written to it stays. It may take as long, and ends as early, as [`Self::seal`].
+    fn copy_checkpoint(
+        &self,
+        key: &CheckpointKey,
+        stop: &AtomicBool,
+    ) -> Result<Attachment, CloudError>;
+
+    /// Deletes the copy and all that was written to it. One that is not there is deleted
+    /// already.
+    fn delete_copy(&self, key: &CheckpointKey) -> Result<(), CloudError>;
+
+    /// Deletes the checkpoint; refused with [`CloudError::HasCopy`] while there is a copy,
+    /// on which a server may run. One that is not there is deleted already.
+    fn delete_checkpoint(&self, key: &CheckpointKey) -> Result<(), CloudError>;
 }

@@ -101,27 +101,26 @@ impl VolumeRecord {
         }
     }
 
+    /// Refuses an epoch that is not the one the volume is attached with.
+    pub(crate) fn admit_holder(&self, asked: u64) -> Result<(), CloudError> {
+        let key = self.key;
+        self.admit_epoch(asked)?;
+        match self.attached {
+            Some(have) if asked < have.epoch => Err(CloudError::Fenced {
+                key,
+                have: have.epoch,
+                asked,
+            }),
+            Some(have) if asked == have.epoch => Ok(()),
+            _ => Err(CloudError::NotAttached { key, epoch: asked }),
+        }
+    }
+
     /// Takes a new durable state, or says why not. Repeating it changes
     /// nothing.
     pub fn tag(&mut self, state: &VolumeState) -> Result<(), CloudError> {
         let key = self.key;
-        self.admit_epoch(state.epoch)?;
-        match self.attached {
-            Some(have) if state.epoch < have.epoch => {
-                return Err(CloudError::Fenced {
-                    key,
-                    have: have.epoch,
-                    asked: state.epoch,
-                });
-            }
-            Some(have) if state.epoch == have.epoch => {}
-            _ => {
-                return Err(CloudError::NotAttached {
-                    key,
-                    epoch: state.epoch,
-                });
-            }
-        }
+        self.admit_holder(state.epoch)?;
         if let Some(have) = self.state
             && have != *state
             && have.epoch == state.epoch

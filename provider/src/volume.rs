@@ -9,7 +9,7 @@ use blocks::Root;
 use serde::{Deserialize, Serialize};
 
 use crate::key::{parse_hex, write_hex};
-use crate::{BadTag, VolumeKey};
+use crate::{BadTag, CheckpointKey, VolumeKey};
 
 /// What a cloud can do, so that callers need not know which one it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +114,10 @@ pub enum Attachment {
     Path(PathBuf),
     /// A volume of the in-memory fake, known by its key alone.
     Memory(VolumeKey),
+    /// A checkpoint of the fake.
+    MemoryCheckpoint(CheckpointKey),
+    /// The writable copy of a checkpoint of the fake.
+    MemoryCopy(CheckpointKey),
 }
 
 /// The last durable state of a volume, carried by the volume itself.

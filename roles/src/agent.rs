@@ -22,12 +22,16 @@
 //! Not here: reading, hashing and sending (`volumes`, `blocks::source`), and what a
 //! freeze does to the source.
 
+mod autonomy;
+mod checkpoint;
 mod hold;
 mod interval;
 mod left_out;
 mod moving;
 mod together;
 
+pub use autonomy::{ON_AUTONOMY, autonomy_note};
+pub use checkpoint::Point as CheckpointPoint;
 pub use moving::{LONG_SESSION_MILLIS, LOST_MILLIS, MAX_DOUBLINGS};
 
 use crate::cutover::Moment;
@@ -40,7 +44,7 @@ use crdt::plan::{Desired, Point};
 use crdt::report::{PassRead, PassSummary, Stage};
 use hold::Hold;
 use interval::Interval;
-use keys::{Denied, Epoch, NodeId, Permit, SendBlocks, Signed};
+use keys::{CheckpointName, Denied, Epoch, NodeId, Permit, SendBlocks, Signed};
 use serde::{Deserialize, Serialize};
 
 /// Shortest rest between two passes.
@@ -60,34 +64,6 @@ pub const UNVOUCHED_MILLIS: u64 = 5_000;
 pub const READY_PASS_MILLIS: u64 = 60_000;
 /// Summaries kept of past passes.
 pub const MAX_SUMMARIES: usize = 16;
-
-/// What is said of work while its lease is over and its autonomy is not.
-pub const ON_AUTONOMY: &str = "runs on the autonomy of its grant: no operator's node has renewed the lease; start one that this node can reach";
-
-/// What people are told when a permit comes to rest on autonomy, or does so no more.
-pub fn autonomy_note<Direction>(
-    was_on_autonomy: bool,
-    now: Now,
-    permit: &Permit<Direction>,
-) -> Option<Note> {
-    match (was_on_autonomy, permit.is_on_autonomy(now)) {
-        (false, true) => {
-            let span = permit.span();
-            let text = format!(
-                "grant {}: no operator's node has renewed its lease of {} s; work goes on for up to {} s more, in which a revocation may go unheard: start an operator's node that this node can reach",
-                permit.grant().short(),
-                span.lease_secs,
-                span.autonomy_secs,
-            );
-            Some(Note::warn("on-autonomy", text))
-        }
-        (true, false) => {
-            let text = format!("grant {}: its lease was renewed", permit.grant().short());
-            Some(Note::info("lease-renewed", text))
-        }
-        _ => None,
-    }
-}
 
 /// What must survive a crash of the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +85,8 @@ pub struct Record {
     pub finished: Option<Finished>,
     /// Swap that is left out of the copy of this epoch; none before it was looked for.
     pub swap: Option<Vec<SwapArea>>,
+    /// Checkpoints that it came to and that are wanted, the oldest first.
+    pub checkpoints: Vec<CheckpointPoint>,
 }
 
 impl Wire for Record {
@@ -158,6 +136,8 @@ pub enum Input {
     },
     /// Both ends have stated the same root.
     Finished(Finished),
+    /// The root that was asked for with [`Action::StateRoot`] is there, and signed.
+    Rooted(Box<CheckpointPoint>),
     /// The replicator refused, with a code.
     Refused(RefusalCode),
     /// The session ended for any other reason.
@@ -192,6 +172,9 @@ pub enum Action {
         /// Have the copy read back in full first.
         read_back: bool,
     },
+    /// Compute the root of what the source and the copy have, and sign it for the checkpoint
+    /// that [`Agent::rooting`] names; the session goes on.
+    StateRoot,
     /// End the session, after the extent in flight.
     CloseSession,
     /// Forget the volume's stored tree and record: the migration was deleted.
@@ -212,7 +195,10 @@ enum Phase {
     Resting {
         until_millis: u64,
     },
-    Finishing,
+    /// A root was asked for: for this checkpoint, or at the cutover.
+    Finishing(Option<CheckpointName>),
+    /// There is what the server's checkpoint is to have, and it does not stand yet.
+    Reached(Box<CheckpointPoint>),
     /// There is a root of both ends, and nothing counts yet.
     Proven {
         finished: Box<Finished>,
@@ -254,6 +240,7 @@ impl Agent {
             moves: 0,
             finished: None,
             swap: None,
+            checkpoints: vec![],
         });
         let phase = if record.finished.is_some() {
             Phase::CutOver
@@ -288,7 +275,7 @@ impl Agent {
     /// Whether it has asked for the replicator's signed root: nothing else makes this
     /// end sign its own. What is given is whether the copy had to be read back first.
     pub fn finishing(&self) -> Option<bool> {
-        (self.phase == Phase::Finishing)
+        (self.phase == Phase::Finishing(None) && self.checkpoint().is_none())
             .then(|| self.cutover_wanted())
             .flatten()
     }
@@ -350,6 +337,7 @@ impl Agent {
                 is_followed,
             } => self.pass_done(now, summary, (is_final, is_followed), out),
             Input::Finished(finished) => self.finished(finished, out),
+            Input::Rooted(point) => self.rooted(now, *point, out),
             Input::Refused(code) => {
                 let text = format!(
                     "the replicator refused volume {}: {code}",
@@ -386,7 +374,7 @@ impl Agent {
     fn in_session(&self) -> bool {
         matches!(
             self.phase,
-            Phase::Connecting | Phase::Passing { .. } | Phase::Resting { .. } | Phase::Finishing
+            Phase::Connecting | Phase::Passing { .. } | Phase::Resting { .. } | Phase::Finishing(_)
         )
     }
 
@@ -448,8 +436,12 @@ impl Agent {
         out.push(Action::BeginPass { pass, whole });
     }
 
+    /// Whether a cutover or a checkpoint is to be come to now, and if so whether all is to be
+    /// read for it.
     fn cutover_wanted(&self) -> Option<bool> {
-        match self.facts.as_ref()?.desired {
+        let facts = self.facts.as_ref()?;
+        match facts.desired {
+            _ if facts.checkpoint.is_some() => Some(false),
             Desired::Cutover { prove_full, .. } => Some(prove_full),
             _ => None,
         }
@@ -497,8 +489,7 @@ impl Agent {
             Some(read_back)
                 if moment != Moment::Converging && is_last && (is_whole || !read_back) =>
             {
-                self.phase = Phase::Finishing;
-                out.push(Action::Finish { read_back });
+                self.ask_root(read_back, out);
             }
             Some(_) if moment == Moment::Converging => {
                 let shortest = match self.is_rooting() {
@@ -513,7 +504,7 @@ impl Agent {
                 let is_apart = moment == Moment::Apart && cutover.is_some();
                 if is_apart && !clean && !self.quiet_wanted {
                     self.quiet_wanted = true;
-                    let text = "the last pass still had blocks to send; cutover waits until a whole pass finds nothing new: stop or freeze what writes to the source";
+                    let text = "the last pass still had blocks to send; what was asked for waits until a whole pass finds nothing new: stop or freeze what writes to the source";
                     out.push(Action::Tell(Note::warn("source-not-quiet", text)));
                 }
                 // Where it is never known whether something may turn up as missing, comparing
@@ -586,7 +577,7 @@ impl Agent {
         if matches!(self.phase, Phase::CutOver | Phase::Gone) {
             return;
         }
-        if self.stays_proven() {
+        if self.stands(out) || self.stays_proven() {
             return;
         }
         if self.move_on(now, out) {
@@ -661,7 +652,7 @@ impl Agent {
     fn advance(&mut self, now: Now, permit: Permit<SendBlocks>, out: &mut Vec<Action>) {
         match &self.phase {
             // One that was proven is not any more.
-            Phase::Held(_) | Phase::Proven { .. } => {
+            Phase::Held(_) | Phase::Proven { .. } | Phase::Reached(_) => {
                 self.phase = Phase::Connecting;
                 out.push(Action::OpenSession {
                     permit,
@@ -745,7 +736,8 @@ impl Agent {
     /// Where it stands, for people: stage, named step, and why it waits.
     pub fn standing(&self) -> (Stage, &'static str, Option<String>) {
         let passed = self.record.passes.len();
-        let running = if self.cutover_wanted().is_some() {
+        let is_cutting = self.cutover_wanted().is_some() && self.checkpoint().is_none();
+        let running = if is_cutting {
             Stage::CuttingOver
         } else if passed == 0 {
             Stage::InitialSync
@@ -782,8 +774,9 @@ impl Agent {
                 (running, "converging", waiting_for_quiet())
             }
             Phase::Resting { .. } => (running, "resting", autonomy()),
-            Phase::Finishing => (Stage::CuttingOver, "proving", autonomy()),
+            Phase::Finishing(_) => (running, "proving", autonomy()),
             Phase::Proven { .. } => (Stage::CuttingOver, "proven", self.cutover_because()),
+            Phase::Reached(_) => (running, "proven", self.cutover_because()),
             Phase::CutOver => (Stage::CutOver, "done", None),
             Phase::Gone => (Stage::Enrolled, "deleted", None),
         }

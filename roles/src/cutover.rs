@@ -13,8 +13,14 @@
 //! roots count, by one durable write. So nothing is committed of a source that runs, and what
 //! is not committed can be thawed at any time.
 //!
+//! A *checkpoint* takes the same way as far as *still*: when every disk has come to its root,
+//! and the source is found to be frozen yet, all disks stand at it by one durable write, and
+//! the source is thawed.
+//!
 //! Not here: the passes of a disk (`agent`), freezing itself, and who does it (the shell).
 
+mod checkpoint;
+mod told;
 mod words;
 
 pub use words::{Answer, Ask, Disk, DiskState, Moment, Standing, Stillness, View, Wanted};
@@ -22,7 +28,9 @@ pub use words::{Answer, Ask, Disk, DiskState, Moment, Standing, Stillness, View,
 use crate::Now;
 use crate::hooks::Gate;
 use crate::note::Note;
+use checkpoint::{is_checkpoint, stand};
 use crdt::plan::{Point, SourceEnd};
+use told::{late, thawed, too_much};
 
 /// After so long whoever froze a source thaws it, unless it was told otherwise.
 pub const DEADLINE_MILLIS: u64 = 30_000;
@@ -56,6 +64,11 @@ pub enum Action {
     Commit {
         /// How long the source had been frozen.
         frozen_millis: u64,
+    },
+    /// Have all disks stand at the checkpoint, by one durable write.
+    Stand {
+        /// How long the source had been frozen; none where nobody freezes it.
+        frozen_millis: Option<u64>,
     },
     /// Hooks at these points are run again when they come next.
     Again(&'static [Point]),
@@ -98,6 +111,11 @@ enum State {
     },
     Keeping {
         since_millis: u64,
+    },
+    /// Whether it is frozen yet is asked, before a checkpoint stands.
+    Confirming {
+        since_millis: u64,
+        until_millis: u64,
     },
     /// `kept`: it may be frozen for good.
     Thawing {
@@ -174,7 +192,9 @@ impl Cutover {
     pub fn standing(&self) -> Standing {
         let (moment, because) = match &self.state {
             State::Apart { why, .. } => (Moment::Apart, Some(why.clone())),
-            State::Still { .. } | State::Keeping { .. } => (Moment::Still, None),
+            State::Still { .. } | State::Keeping { .. } | State::Confirming { .. } => {
+                (Moment::Still, None)
+            }
             State::Committed(_) => (Moment::Still, None),
             _ => (Moment::Converging, self.because.clone()),
         };
@@ -247,7 +267,7 @@ impl Cutover {
                 return false;
             }
             State::Preparing | State::Syncing { .. } | State::Freezing { .. } => return false,
-            State::Keeping { .. } => return false,
+            State::Keeping { .. } | State::Confirming { .. } => return false,
             State::Thawing {
                 asked,
                 retry_millis,
@@ -264,6 +284,13 @@ impl Cutover {
             State::Converging => self.converging(millis, view),
             // What is to become of it was said meanwhile.
             State::Apart { .. } if says_end(view) => Some(State::Converging),
+            State::Apart { .. } if is_checkpoint(view) && all_are(view, DiskState::Reached) => {
+                let frozen_millis = None;
+                out.push(Action::Stand { frozen_millis });
+                // What is wanted next shows once that is done.
+                self.state = State::Converging;
+                return false;
+            }
             State::Apart { look_millis, .. } => {
                 let is_cutting = view.wanted.is_some() && !is_parted(view);
                 (is_cutting && view.unfreezable.is_none() && millis >= *look_millis)
@@ -279,7 +306,12 @@ impl Cutover {
                 _ => None,
             },
             State::Draining { until_millis, .. } if millis >= *until_millis => {
-                self.failed(millis, "what was written out was not sent in time", out);
+                self.failed(
+                    millis,
+                    "what was written out was not sent in time",
+                    view,
+                    out,
+                );
                 Some(State::AfterThaw)
             }
             State::Draining {
@@ -319,11 +351,17 @@ impl Cutover {
                 match view.wanted {
                     None => Some(thaw(None)),
                     Some(_) if is_late => Some(thaw(Some(late(view, millis - since)))),
-                    Some(_)
-                        if all_are(view, DiskState::Proven) && view.after_freeze == Gate::Open =>
+                    Some(wanted)
+                        if all_are(view, wanted.goal()) && view.after_freeze == Gate::Open =>
                     {
-                        Some(State::Keeping {
-                            since_millis: since,
+                        Some(match wanted.is_checkpoint {
+                            true => State::Confirming {
+                                since_millis: since,
+                                until_millis: *until_millis,
+                            },
+                            false => State::Keeping {
+                                since_millis: since,
+                            },
                         })
                     }
                     Some(_) => None,
@@ -415,7 +453,11 @@ impl Cutover {
             State::Freezing { deadline_millis } => {
                 let rest = rest_of(view).unwrap_or(0);
                 let text = format!(
-                    "freezes the source, for about {rest} ms by its last passes, and {deadline_millis} ms at most unless it is cut over by then"
+                    "freezes the source, for about {rest} ms by its last passes, and {deadline_millis} ms at most{}",
+                    match is_checkpoint(view) {
+                        true => "",
+                        false => " unless it is cut over by then",
+                    }
                 );
                 out.push(Action::Tell(Note::info("freezing", text)));
                 out.push(Action::Ask(Ask::Freeze {
@@ -423,6 +465,7 @@ impl Cutover {
                 }));
             }
             State::Keeping { .. } => out.push(Action::Ask(Ask::Keep)),
+            State::Confirming { .. } => out.push(Action::Ask(Ask::Look)),
             State::Converging => {
                 if matches!(self.state, State::AfterThaw) {
                     out.push(Action::Again(&[
@@ -493,8 +536,15 @@ impl Cutover {
             (State::Keeping { since_millis }, Answer::Done { .. }) => {
                 self.committed(millis, since_millis, view, out)
             }
+            (
+                State::Confirming {
+                    since_millis,
+                    until_millis,
+                },
+                answer,
+            ) => stand(millis, (since_millis, until_millis), &answer, view, out),
             (State::Syncing { .. }, Answer::Failed { why, .. }) => {
-                self.failed(millis, &why, out);
+                self.failed(millis, &why, view, out);
                 State::AfterThaw
             }
             (State::Freezing { .. }, Answer::Failed { why, .. }) => thawing(Some(why), false),
@@ -503,7 +553,7 @@ impl Cutover {
             (State::Thawing { why, .. }, Answer::Done { millis: frozen }) => {
                 out.push(Action::Tell(thawed("the source runs again", frozen)));
                 match why {
-                    Some(why) => self.failed(millis, &why, out),
+                    Some(why) => self.failed(millis, &why, view, out),
                     None => self.because = None,
                 }
                 State::AfterThaw
@@ -585,7 +635,7 @@ impl Cutover {
                 self.was_alone = true;
                 self.looks_again(millis)
             }
-            _ if view.is_prepared => State::AfterThaw,
+            _ if view.is_begun => State::AfterThaw,
             _ => State::Converging,
         }
     }
@@ -615,7 +665,8 @@ impl Cutover {
         view: &View,
         out: &mut Vec<Action>,
     ) -> State {
-        let still_wanted = view.wanted.filter(|_| all_are(view, DiskState::Proven));
+        let is_proven = |wanted: &Wanted| !wanted.is_checkpoint && all_are(view, wanted.goal());
+        let still_wanted = view.wanted.filter(is_proven);
         let Some(wanted) = still_wanted else {
             // Paused, or a disk lost its proof, in the time of the answer.
             let why = view
@@ -639,13 +690,19 @@ impl Cutover {
         ending(Some(wanted.source), millis + linger)
     }
 
-    fn failed(&mut self, millis: u64, why: &str, out: &mut Vec<Action>) {
+    fn failed(&mut self, millis: u64, why: &str, view: &View, out: &mut Vec<Action>) {
+        // It stands already, or is not wanted any more.
+        let Some(wanted) = view.wanted else {
+            self.because = None;
+            return;
+        };
         let wait = FIRST_RETRY_MILLIS << self.failures.min(8);
         let wait = wait.min(LONGEST_RETRY_MILLIS);
         self.failures += 1;
         self.retry_millis = millis + wait;
         let text = format!(
-            "the cutover did not come about: {why}; nothing was committed, and it is tried again in {} s, at once after `migration pause` and `migration resume`",
+            "the {} did not come about: {why}; nothing was committed, and it is tried again in {} s, at once after `migration pause` and `migration resume`",
+            wanted.name(),
             wait / 1000
         );
         out.push(Action::Tell(Note::warn("cutover-put-off", text.clone())));
@@ -660,15 +717,6 @@ fn thawing(why: Option<String>, kept: bool) -> State {
         asked: false,
         retry_millis: 0,
     }
-}
-
-fn thawed(what: &str, frozen_millis: u64) -> Note {
-    let text = match frozen_millis {
-        // Whoever froze it was started again meanwhile.
-        0 => what.to_owned(),
-        millis => format!("{what}: it was frozen for {millis} ms"),
-    };
-    Note::info("thawed", text)
 }
 
 /// What is to become of a source that is kept and cut over.
@@ -726,29 +774,6 @@ fn deadline(longest: u64, wanted: Wanted, view: &View) -> u64 {
         // All is read here, and read back there, by who may be slower.
         true => LONGEST_FREEZE_MILLIS.min(longest + whole.saturating_mul(6)),
         false => longest,
-    }
-}
-
-fn too_much(budget: u64, rest: Option<u64>) -> String {
-    let rest = rest.unwrap_or(0);
-    format!(
-        "waits until what is left can be sent in {}.{} s: by the last passes it is {}.{} s; write less, move over a faster link, or allow a longer freeze (`freeze_secs` in `[agent]` of the source's settings)",
-        budget / 1000,
-        budget % 1000 / 100,
-        rest / 1000,
-        rest % 1000 / 100
-    )
-}
-
-fn late(view: &View, millis: u64) -> String {
-    let open = view.disks.iter();
-    let open = open.filter(|disk| disk.state != DiskState::Proven).count();
-    match open {
-        0 => format!("hooks at after-freeze were not done after {millis} ms"),
-        open => format!(
-            "{open} of {} disks were not proven after {millis} ms",
-            view.disks.len()
-        ),
     }
 }
 

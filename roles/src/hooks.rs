@@ -49,11 +49,14 @@ pub struct Record {
     pub migration: MigrationId,
     /// Sides and points, in order.
     pub passed: BTreeSet<(Side, Point)>,
+    /// Points around a freeze at which hooks were begun: what they did is to be undone, also
+    /// where they did not come to their end.
+    pub begun: BTreeSet<Point>,
 }
 
 impl Wire for Record {
     const NAME: &'static str = "record of hooks";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const LIMIT: usize = 256;
 }
 
@@ -176,13 +179,37 @@ impl Hooks {
         let Some(record) = self.records.get_mut(&migration) else {
             return;
         };
-        let before = record.passed.len();
+        let before = record.clone();
         record
             .passed
             .retain(|(side, point)| *side != Side::Source || !points.contains(point));
-        if record.passed.len() < before {
+        record.begun.retain(|point| !points.contains(point));
+        if *record != before {
             out.push(Action::Store(record.clone()));
         }
+    }
+
+    /// Whether hooks around a freeze were begun on the source, of which what they did is to
+    /// be undone.
+    pub fn has_begun(&self, migration: MigrationId) -> bool {
+        let record = self.records.get(&migration);
+        record.is_some_and(|record| !record.begun.is_empty())
+    }
+
+    fn record(&mut self, migration: MigrationId) -> &mut Record {
+        self.records.entry(migration).or_insert_with(|| Record {
+            migration,
+            passed: BTreeSet::new(),
+            begun: BTreeSet::new(),
+        })
+    }
+
+    /// Whether hooks of that side have been asked to end and have not yet: what comes after
+    /// them may undo what they do.
+    fn is_ending(&self, at: At) -> bool {
+        let is_of_it = |other: &At| (other.migration, other.side) == (at.migration, at.side);
+        let mut runs = self.runs.iter();
+        runs.any(|(other, run)| is_of_it(other) && *other != at && run.is_cancelled)
     }
 
     /// Whether the hooks of a point were run, and are not to be again.
@@ -222,7 +249,8 @@ impl Hooks {
             .retain(|at, _| migrations.contains_key(&at.migration));
         for at in wanted {
             let plan = migrations.get(&at.migration);
-            if let Some(plan) = plan.filter(|plan| self.is_due(plan, at)) {
+            let is_due = |plan: &&MigrationPlan| self.is_due(plan, at) && !self.is_ending(at);
+            if let Some(plan) = plan.filter(is_due) {
                 self.begin(situation.now, plan, at, out);
             }
         }
@@ -247,6 +275,11 @@ impl Hooks {
             is_stale: false,
         };
         self.runs.insert(at, run);
+        let is_undone = matches!(at.point, Point::BeforeFreeze | Point::AfterFreeze);
+        if at.side == Side::Source && is_undone && self.record(at.migration).begun.insert(at.point)
+        {
+            out.push(Action::Store(self.record(at.migration).clone()));
+        }
         out.push(Action::Run {
             at,
             hooks,
@@ -271,10 +304,7 @@ impl Hooks {
                     self.looked_for.insert(at, run.hooks);
                     return;
                 }
-                let record = self.records.entry(at.migration).or_insert(Record {
-                    migration: at.migration,
-                    passed: BTreeSet::new(),
-                });
+                let record = self.record(at.migration);
                 record.passed.insert((at.side, at.point));
                 out.push(Action::Store(record.clone()));
             }
@@ -312,17 +342,22 @@ fn happened(situation: &Situation<'_>) -> Vec<At> {
             side,
             point,
         };
-        let provisions = plan.provisioner == situation.me;
-        if provisions && matches!(plan.desired, Desired::Started | Desired::Cutover { .. }) {
-            // It has none to run at this point, and says what is missing in time.
-            found.push(at(Side::Provisioner, Point::BeforeReplication));
+        let others = [
+            (Side::Provisioner, plan.provisioner == situation.me),
+            (Side::Operator, situation.has_planned(plan)),
+        ];
+        let others = others.into_iter().filter(|(_, is_me)| *is_me);
+        if matches!(plan.desired, Desired::Started | Desired::Cutover { .. }) {
+            // They have none to run at this point, and say what is missing in time.
+            let before = others.clone();
+            found.extend(before.map(|(side, _)| at(side, Point::BeforeReplication)));
         }
-        if !matches!(plan.desired, Desired::Cutover { .. }) || !is_cut_over(situation, plan) {
+        // What was cut over is so for good, also where the migration was deleted right after.
+        let may_be = matches!(plan.desired, Desired::Cutover { .. } | Desired::Deleted);
+        if !may_be || !is_cut_over(situation, plan) {
             continue;
         }
-        if provisions {
-            found.push(at(Side::Provisioner, Point::AfterCutover));
-        }
+        found.extend(others.map(|(side, _)| at(side, Point::AfterCutover)));
         if plan.source == situation.me {
             found.push(at(Side::Source, Point::AfterCutover));
         }

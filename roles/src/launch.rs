@@ -256,9 +256,18 @@ impl Evidence<'_> {
     }
 }
 
+/// A signed root of a copy, and not of a checkpoint, that is `wanted` and whose signature
+/// holds.
+pub(crate) fn opened(signed: &Signed, wanted: impl Fn(&RootProof) -> bool) -> Option<RootProof> {
+    opened_any(signed, |proof| proof.checkpoint.is_none() && wanted(proof))
+}
+
 /// A signed root that is `wanted` and whose signature holds, which is looked at last: it
 /// is dear, and most are about something else.
-pub(crate) fn opened(signed: &Signed, wanted: impl Fn(&RootProof) -> bool) -> Option<RootProof> {
+pub(crate) fn opened_any(
+    signed: &Signed,
+    wanted: impl Fn(&RootProof) -> bool,
+) -> Option<RootProof> {
     let claimed: RootProof = signed.open_stored().ok()?;
     if !claimed.is_sound() || !wanted(&claimed) {
         return None;

@@ -5,7 +5,7 @@
 use crate::JobId;
 use codec::Wire;
 use keys::proof::{End, Method, RootProof};
-use keys::{Domain, Epoch, Identity, LeftOut, MeshId, PublicKey, Signed, UnixSecs};
+use keys::{CheckpointName, Domain, Epoch, Identity, LeftOut, MeshId, PublicKey, Signed, UnixSecs};
 use serde::{Deserialize, Serialize};
 
 /// A signed [`RootProof`] as it travels in the last frame of a session.
@@ -50,7 +50,7 @@ pub enum BadProof {
     },
 }
 
-/// Signs one end's statement about all of a volume.
+/// Signs one end's statement about the copy.
 pub fn sign(
     identity: &Identity,
     subject: &Subject,
@@ -65,9 +65,21 @@ pub fn sign(
 pub fn sign_leaving_out(
     identity: &Identity,
     subject: &Subject,
+    says: (End, LeftOut),
+    method: Method,
+    at: UnixSecs,
+) -> Signed {
+    sign_for(identity, subject, says, method, at, None)
+}
+
+/// The same, about the checkpoint of this name where there is one.
+pub fn sign_for(
+    identity: &Identity,
+    subject: &Subject,
     (end, left_out): (End, LeftOut),
     method: Method,
     at: UnixSecs,
+    checkpoint: Option<CheckpointName>,
 ) -> Signed {
     let proof = RootProof {
         mesh: subject.mesh,
@@ -80,6 +92,7 @@ pub fn sign_leaving_out(
         method,
         at,
         left_out,
+        checkpoint,
     };
     Signed::seal(identity, Domain::RootProof, &proof)
         .expect("a root proof is below its limit, whatever it leaves out")
@@ -104,7 +117,8 @@ pub fn check(
         && proof.epoch == subject.epoch
         && proof.end == end
         && proof.length == subject.length
-        && proof.root == subject.root;
+        && proof.root == subject.root
+        && proof.checkpoint.is_none();
     if same {
         Ok(signed)
     } else {
@@ -170,6 +184,18 @@ mod tests {
                 "{other:?}"
             );
         }
+        let method = Method::OnArrival;
+        let name = CheckpointName::new("a").ok();
+        let named = sign_for(
+            &key(REPLICATOR),
+            &subject,
+            (End::Target, LeftOut::default()),
+            method,
+            UnixSecs(1),
+            name,
+        );
+        let named = codec::encode(&SealedProof(named)).unwrap();
+        assert!(!check(&named, key(REPLICATOR), subject, End::Target));
         for at in 0..bytes.len() {
             let mut forged = bytes.clone();
             forged[at] ^= 1;

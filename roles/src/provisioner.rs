@@ -1,15 +1,18 @@
 //! The provisioner's work: have a target volume for each job, attached to the
 //! replicator that the agent chose; take the volumes of older epochs from theirs
 //! (`superseded`); read back what was cut over (`witness`), and look whether it is still
-//! there (`looking`); and remove what a deleted migration left.
+//! there (`looking`); keep checkpoints (`checkpoints`); and remove what a deleted migration
+//! left.
 //!
 //! Not here: the calls to the cloud (`provider` and its implementations), which the
 //! shell makes and reports back.
 
+mod checkpoints;
 mod looking;
 mod superseded;
 mod witness;
 
+pub use checkpoints::{Answer, Call, CheckpointId, Listed};
 pub use looking::{COPY_MISSED, LOOK_MILLIS};
 pub use superseded::Superseded;
 pub use witness::{READ_BACK_FAILED, READ_RETRY_MILLIS, Reading};
@@ -20,7 +23,7 @@ use crate::situation::{Situation, Word};
 use crate::{JobId, Now};
 use crdt::plan::{Desired, Point, Side};
 use crdt::report::{TargetState, TargetVolume};
-use keys::{Epoch, MigrationId, NodeId};
+use keys::{CheckpointName, Epoch, MigrationId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Wait before a call that failed is made again.
@@ -81,6 +84,10 @@ pub enum Input {
     ReadBack(Reading, [u8; 32]),
     /// A copy could not be read back.
     ReadBackFailed(Reading, String),
+    /// What the cloud has of the checkpoints of a migration, or why that is not known.
+    CheckpointsListed(MigrationId, Result<Vec<Listed>, String>),
+    /// What came of a call about a checkpoint.
+    Checkpoint(CheckpointId, Answer),
 }
 
 /// What the shell is to do.
@@ -100,6 +107,10 @@ pub enum Action {
     ReadBack(Reading),
     /// Sign, as a witness, that a copy was read back and has the root of the reading.
     Witness(Reading),
+    /// List what a cloud of this kind has of the checkpoints of a migration.
+    ListCheckpoints(MigrationId, String),
+    /// Make a call about a checkpoint.
+    Checkpoint(CheckpointId, Call),
     /// Tell people.
     Tell(Option<MigrationId>, Note),
 }
@@ -128,6 +139,10 @@ pub struct Provisioner {
     readings: BTreeMap<JobId, witness::Progress>,
     /// Looks at copies that have not returned, of whatever epoch.
     looks: BTreeMap<JobId, Wanted>,
+    listings: BTreeMap<MigrationId, checkpoints::Listing>,
+    checkpoints: BTreeMap<(JobId, CheckpointName), checkpoints::Progress>,
+    /// Checkpoints that others have taken the place of.
+    stale: Vec<checkpoints::Progress>,
     removals: BTreeMap<MigrationId, Option<u64>>,
     removed: BTreeSet<MigrationId>,
     /// Deleted migrations whose hooks are to be run before anything is removed.
@@ -175,6 +190,10 @@ impl Provisioner {
                 out.push(Action::Ensure(wanted));
             }
         }
+        for plan in situation.plan.migrations.values() {
+            self.settle_checkpoints(situation, plan, out);
+        }
+        self.settle_stale(situation.now, out);
         self.remove_deleted(situation, hooks, out);
     }
 
@@ -192,7 +211,8 @@ impl Provisioner {
                 continue;
             }
             let mut making = self.making.iter();
-            if making.any(|wanted| wanted.job.migration == plan.id) {
+            let is_made = making.any(|wanted| wanted.job.migration == plan.id);
+            if is_made || self.calls_for_checkpoints(&plan.id) {
                 // What is being made would be left behind.
                 continue;
             }
@@ -287,6 +307,10 @@ impl Provisioner {
             Input::SupersededFailed(old, why) => self.superseded_failed(now, &old, why, out),
             Input::ReadBack(reading, root) => self.was_read_back(reading, root, out),
             Input::ReadBackFailed(reading, why) => self.read_back_failed(now, &reading, why, out),
+            Input::CheckpointsListed(migration, listed) => {
+                self.checkpoints_listed(now, migration, listed, out);
+            }
+            Input::Checkpoint(id, answer) => self.checkpoint_answered(now, &id, answer, out),
         }
     }
 
@@ -302,6 +326,7 @@ impl Provisioner {
         self.targets.retain(|job, _| job.migration != migration);
         self.superseded.retain(|job, _| job.migration != migration);
         self.readings.retain(|job, _| job.migration != migration);
+        self.let_go_of_checkpoints(&migration);
     }
 
     fn current(&mut self, wanted: &Wanted) -> Option<&mut State> {

@@ -15,8 +15,8 @@ use keys::lease::{Pair, Span};
 use keys::permit::Move;
 use keys::proof::{End, RootProof};
 use keys::{
-    Authority, Denied, Epoch, Grant, Leases, Member, MigrationId, NodeId, Permit, PublicKey,
-    ReceiveBlocks, Role, SendBlocks, Signed, Standing, StatementId, VolumeId,
+    Authority, CheckpointName, Denied, Epoch, Grant, Leases, Member, MigrationId, NodeId, Permit,
+    PublicKey, ReceiveBlocks, Role, SendBlocks, Signed, Standing, StatementId, VolumeId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -67,8 +67,14 @@ pub struct Facts {
     pub before_replication: Gate,
     /// Whether hooks are to be run before what was made for a deleted migration goes.
     pub before_cleanup: Gate,
-    /// How far the cutover of the whole server has come.
+    /// How far the cutover of the whole server has come, or its checkpoint.
     pub cutover: cutover::Standing,
+    /// The checkpoint that is to be taken now.
+    pub checkpoint: Option<CheckpointName>,
+    /// Of those that the record has, the ones that nobody wants any more.
+    pub unwanted_checkpoints: Vec<CheckpointName>,
+    /// That at which the copy stands needs it no more.
+    pub is_checkpoint_kept: bool,
 }
 
 /// What an agent said of a job and does not remember: its data is an old copy.
@@ -183,6 +189,9 @@ impl Situation<'_> {
             before_replication: Gate::Open,
             before_cleanup: Gate::Open,
             cutover: cutover::Standing::default(),
+            checkpoint: None,
+            unwanted_checkpoints: self.unwanted_checkpoints(record),
+            is_checkpoint_kept: self.is_checkpoint_kept(record),
         }
     }
 
@@ -362,6 +371,11 @@ impl Situation<'_> {
             .live_pairs()
             .filter(|(pair, grant)| grant.agent == self.me || pair.replicator == self.me);
         mine.map(|(pair, grant)| (pair, grant.span())).collect()
+    }
+
+    /// Whether this node planned a migration.
+    pub fn has_planned(&self, plan: &MigrationPlan) -> bool {
+        self.authority.is_node(self.me, plan.created_by)
     }
 
     /// Whether nothing of a migration will move any more, by the plan or by its agent.

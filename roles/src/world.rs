@@ -103,6 +103,7 @@ impl World {
             grants: vec![],
             hooks: vec![],
             leave_out: None,
+            checkpoints: crdt::Checkpoints::default(),
             created_at: NOW.wall,
             created_by: key(OPERATOR).public(),
             conflicts: vec![],
@@ -277,8 +278,8 @@ impl World {
             pass: 0,
             barrier: 0,
             passes: (1..=passes).map(pass).collect(),
-            whole_because: None,
             left_out: keys::LeftOut::default(),
+            read_by: None,
             root: None,
         };
         self.report(AGENT, |report| {
@@ -311,6 +312,17 @@ impl World {
             state,
         };
         self.report(OPERATOR, |report| report.targets = vec![target]);
+    }
+
+    /// The volume of the first epoch, and what is said of a checkpoint of it.
+    pub(crate) fn target_and_checkpoint(&mut self, length: u64, kept: crdt::KeptCheckpoint) {
+        self.target_reported(1, length, TargetState::Ready);
+        let mut report = self.reports.get(&self.id(OPERATOR)).unwrap().clone();
+        report.checkpoints = vec![kept];
+        self.report(OPERATOR, |made| {
+            made.targets = report.targets;
+            made.checkpoints = report.checkpoints;
+        });
     }
 
     pub(crate) fn situation(&self, seed: u8, now: Now) -> Situation<'_> {
@@ -371,4 +383,19 @@ pub(crate) fn proof_of_job(
         root,
     };
     crate::proof::sign(&key(seed), &subject, end, method, NOW.wall)
+}
+
+/// The source's signed root of a checkpoint.
+pub(crate) fn proof_for(world: &World, checkpoint: &str) -> Signed {
+    let subject = crate::proof::Subject {
+        mesh: world.ledger.mesh(),
+        job: JOB,
+        epoch: Epoch(1),
+        length: LENGTH,
+        root: [5; 32],
+    };
+    let name = keys::CheckpointName::new(checkpoint).ok();
+    let method = Method::Tracked;
+    let source = (End::Source, keys::LeftOut::default());
+    crate::proof::sign_for(&key(AGENT), &subject, source, method, NOW.wall, name)
 }

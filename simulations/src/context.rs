@@ -62,6 +62,8 @@ pub enum Flaw {
     HonoursPastGaps,
     /// A source thaws long before its deadline, and is said to be kept frozen.
     KeepsWhatRuns,
+    /// Nobody hears that a source is kept frozen, and then it is said to be let go, and is not.
+    NeverLetsGo,
 }
 
 /// Something that must never be, and was.

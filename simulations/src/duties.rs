@@ -155,7 +155,7 @@ impl Node {
         });
         let held = up.sending.get(&job).map(|session| session.permit.clone());
         let facts = facts.map(|mut facts| {
-            self.tell_of_cutover(&job.migration, &mut facts);
+            self.tell_of_cutover(now, &job.migration, &mut facts);
             if let (Some(Flaw::NeverRechecks), Some(permit)) = (ctx.flaw, held) {
                 facts.permit = Some(Ok(permit));
             }
@@ -247,6 +247,9 @@ impl Node {
                 provisioner::Action::Witness(reading) => {
                     self.witness(ctx, &reading);
                     continue;
+                }
+                provisioner::Action::ListCheckpoints(..) | provisioner::Action::Checkpoint(..) => {
+                    unreachable!("no operator of a simulation asks for a checkpoint")
                 }
             };
             let (node, life) = (self.index, self.life);
@@ -357,7 +360,7 @@ impl Node {
                 pass: 0,
                 barrier: record.barrier,
                 passes: vec![],
-                whole_because: None,
+                read_by: None,
                 left_out: keys::LeftOut::default(),
                 root: record.root,
             });
@@ -392,7 +395,7 @@ fn agent_job(job: &JobId, machine: &Agent) -> JobReport {
         pass: record.passes.last().map_or(0, |last| last.pass),
         barrier: record.barrier,
         passes: record.passes.clone(),
-        whole_because: None,
+        read_by: None,
         left_out: keys::LeftOut::default(),
         root: None,
     }

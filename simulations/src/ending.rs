@@ -44,6 +44,10 @@ pub fn missing(world: &World) -> Option<(Invariant, String)> {
         return Some((work, "a folder is still to run twice".into()));
     }
     for migration in &world.scenario.migrations {
+        if is_frozen_for_nothing(world, migration) {
+            let text = format!("{:?} is still frozen, and does not count", migration.id);
+            return Some((Invariant::LetGo, text));
+        }
         let mut wishes = migration.wishes.iter().chain(&migration.second_wishes);
         if let Some(wish) = wishes.next() {
             let (wish, id) = (wish.what, migration.id);
@@ -79,6 +83,15 @@ fn jobs(migration: &Migration) -> Vec<JobId> {
             volume: *volume,
         })
         .collect()
+}
+
+/// Of which two run nobody can say what the other committed.
+fn is_frozen_for_nothing(world: &World, migration: &Migration) -> bool {
+    let agent = &world.nodes[migration.agent];
+    migration.ending != Ending::AgentRunsTwice
+        && agent.up.is_some()
+        && agent.freezer.keeps(&migration.id)
+        && finished_of(world, migration) == 0
 }
 
 fn unfinished(world: &World, migration: &Migration, job: &JobId) -> Option<String> {

@@ -8,7 +8,8 @@ use crate::invariants;
 use crate::network::Event;
 use crate::node::{Lived, Node};
 use crdt::Desired;
-use keys::MigrationId;
+use keys::{CheckpointName, MigrationId};
+use roles::Now;
 use roles::cutover::{Action, Answer, Ask, Cutover, Stillness, View, Wanted};
 use roles::hooks::Gate;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,6 +53,11 @@ impl Freezer {
         self.look(migration, now) != Stillness::Running
     }
 
+    /// Whether the sources of a migration are frozen for good.
+    pub fn keeps(&self, migration: &MigrationId) -> bool {
+        matches!(self.frozen.get(migration), Some((None, _)))
+    }
+
     /// The power is gone, and what was frozen with it.
     pub fn lose_power(&mut self) {
         self.frozen.clear();
@@ -77,9 +83,13 @@ impl Freezer {
                 if let Some(frozen) = self.frozen.get_mut(&migration) {
                     frozen.0 = None;
                 }
+                if flaw == Some(Flaw::NeverLetsGo) {
+                    return lost();
+                }
                 0
             }
             (Ask::Keep, Stillness::Running) if flaw == Some(Flaw::KeepsWhatRuns) => 0,
+            (Ask::Release, Stillness::Kept) if flaw == Some(Flaw::NeverLetsGo) => 0,
             (Ask::Thaw, Stillness::Running | Stillness::Frozen) | (Ask::Release, _) => {
                 frozen_for(self.frozen.remove(&migration))
             }
@@ -125,12 +135,16 @@ impl Node {
 
     fn cutover_view(&mut self, ctx: &Context, id: MigrationId) -> Option<View> {
         let now = self.now(ctx);
+        let due = self.due_checkpoint(now, &id);
         let (is_heard, wanted) = self.with_situation(now, |situation| {
             let plan = situation.plan.migrations.get(&id);
             let wanted = match plan.map(|plan| plan.desired) {
-                Some(Desired::Cutover { prove_full, source }) => {
-                    Some(Wanted { prove_full, source })
-                }
+                _ if due.is_some() => Some(Wanted::CHECKPOINT),
+                Some(Desired::Cutover { prove_full, source }) => Some(Wanted {
+                    is_checkpoint: false,
+                    prove_full,
+                    source,
+                }),
                 _ => None,
             };
             (situation.is_heard, wanted)
@@ -149,6 +163,7 @@ impl Node {
             disks,
             unfreezable: None,
             is_prepared: true,
+            is_begun: true,
             before_freeze: Gate::Open,
             after_freeze: Gate::Open,
             after_thaw: Gate::Open,
@@ -175,6 +190,7 @@ impl Node {
                     ctx.network.schedule(at, event);
                 }
                 Action::Commit { frozen_millis } => self.commit_cutover(ctx, id, frozen_millis)?,
+                Action::Stand { frozen_millis } => self.stand(ctx, id, frozen_millis)?,
                 Action::Again(_) => {}
                 Action::Tell(note) => self.tell(ctx, note),
             }
@@ -203,6 +219,29 @@ impl Node {
         for (job, action) in told {
             self.deed(ctx)?;
             self.carry_agent(ctx, job, action)?;
+        }
+        self.up().dirty = true;
+        Ok(())
+    }
+
+    /// The checkpoint of a migration that is to be taken now.
+    fn due_checkpoint(&self, now: Now, id: &MigrationId) -> Option<CheckpointName> {
+        let agents = self.up.as_ref()?.agents.iter();
+        let mine = agents.filter(|(job, _)| job.migration == *id);
+        let records: Vec<_> = mine.map(|(_, machine)| machine.record()).collect();
+        self.with_situation(now, |situation| situation.due_checkpoint(id, &records))?
+    }
+
+    /// All disks stand at a checkpoint, by one write.
+    fn stand(&mut self, ctx: &mut Context, id: MigrationId, frozen: Option<u64>) -> Lived {
+        let mut stood = vec![];
+        for (job, machine) in &mut self.up().agents {
+            if job.migration == id {
+                stood.extend(machine.stand(frozen, &mut vec![]));
+            }
+        }
+        for record in stood {
+            self.store_agent(ctx, record);
         }
         self.up().dirty = true;
         Ok(())
@@ -253,9 +292,10 @@ impl Node {
     }
 
     /// How far a cutover has come, for the facts of a disk.
-    pub fn tell_of_cutover(&self, id: &MigrationId, facts: &mut roles::situation::Facts) {
+    pub fn tell_of_cutover(&self, now: Now, id: &MigrationId, facts: &mut roles::situation::Facts) {
         let machine = self.up.as_ref().and_then(|up| up.cutovers.get(id));
         facts.cutover = machine.map(Cutover::standing).unwrap_or_default();
+        facts.checkpoint = self.due_checkpoint(now, id);
     }
 }
 

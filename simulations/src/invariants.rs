@@ -84,6 +84,7 @@ invariants! {
     ChangedKeysCount = "INV-28", "a node that changed its key goes on as the same node, and the key it had is let in nowhere once that is heard";
     CopiesAreStopped = "INV-29", "a key that is in two places is known and told to be on every node once nothing fails any more, and no block moves by it at a node that has heard";
     OneMoment = "INV-30", "what counts of a server that was frozen is what all its disks held when it counted, and none of them was written to since it was frozen";
+    LetGo = "INV-31", "a server of which nothing came to count is not frozen any more once nothing fails any more";
     ConfirmedIsTrue = "INV-24", "a copy is confirmed by a node other than its replicator once nothing fails any more, and only if it is the disk that was cut over";
 }
 

@@ -448,6 +448,7 @@ impl Node {
             grants: vec![],
             hooks: vec![],
             leave_out: None,
+            checkpoints: crdt::Checkpoints::default(),
             created_at: UnixSecs(0),
             created_by: self.identity.public(),
             conflicts: vec![],

@@ -81,6 +81,7 @@ impl Node {
                     self.source_later(job, Input::Finish { root, read_back });
                 }
             }
+            Action::StateRoot => self.rooted(ctx, job)?,
             Action::CloseSession => self.source_later(job, Input::Stop),
             Action::Forget => {
                 self.store.agents.remove(&job);
@@ -398,6 +399,42 @@ impl Node {
                 self.agent_input(ctx, job, agent::Input::Finished(finished))
             }
         }
+    }
+
+    /// The source states its root for a checkpoint.
+    fn rooted(&mut self, ctx: &mut Context, job: JobId) -> Lived {
+        let now = self.now(ctx);
+        let machine = self.up().agents.get(&job);
+        let name = machine.and_then(agent::Agent::rooting).cloned();
+        let root = self.tree_of(job).map(|tree| tree.root());
+        let (Some(mesh), Some(name), Some(root)) = (self.mesh(), name, root) else {
+            return Ok(());
+        };
+        let epoch = self.up().sending[&job].epoch;
+        let subject = Subject {
+            mesh,
+            job,
+            epoch,
+            length: self.sources[&job.volume].geometry.length(),
+            root: root.0,
+        };
+        let (method, named) = (Method::ReadInFull, Some(name.clone()));
+        let proof = proof::sign_for(
+            &self.identity,
+            &subject,
+            (End::Source, keys::LeftOut::default()),
+            method,
+            now.wall,
+            named,
+        );
+        let point = agent::CheckpointPoint {
+            name,
+            epoch,
+            proof,
+            frozen_millis: None,
+            is_held: false,
+        };
+        self.agent_input(ctx, job, agent::Input::Rooted(Box::new(point)))
     }
 
     /// Takes a frame from the replicator.

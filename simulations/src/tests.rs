@@ -77,6 +77,11 @@ fn a_source_that_ran_again_before_it_counted_is_noticed() {
 }
 
 #[test]
+fn a_source_that_stays_frozen_and_does_not_count_is_noticed() {
+    assert_eq!(noticed_as(Flaw::NeverLetsGo, 30), Some("INV-31"));
+}
+
+#[test]
 fn a_node_that_writes_before_it_has_heard_how_far_its_logs_go_is_noticed() {
     assert_eq!(noticed_as(Flaw::WritesUnheard, 60), Some("INV-14"));
 }

@@ -34,6 +34,7 @@ pub use frozen::{Frozen, NotKept, Thawed, ThawedOne};
 pub use kernel::lock_memory;
 pub use left::{CannotThaw, LeftBehind, thaw_left_behind};
 pub use mounted::{CannotLook, InUse, Mounted, Unreached, mounted_on};
+pub use mounts::file_system_of;
 
 use frozen::NotFrozen;
 use left::Left;

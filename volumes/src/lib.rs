@@ -44,7 +44,7 @@ pub use shared_disk::{Commits, Counts, Disks, Figures, Seat};
 pub use source::{OpenSourceError, ReadError, SourceChanged, SourceIdentity, SourceVolume};
 pub use swap::FoundSwap;
 pub use target::{OpenTargetError, SyncFailed, TargetMoved, TargetVolume, WriteError};
-pub use tracker::{Disk, DiskUnread, NoTracker, Tracker, TrackerFailed};
+pub use tracker::{Disk, DiskUnread, Kind as TrackerKind, NoTracker, Tracker, TrackerFailed};
 pub use tree_file::{OpenTreeError, ROOT_BATCH, TreeError, TreeFile, VolumeTag};
 
 /// Blocks read at once: 1 MiB, which stays in the second-level cache of the

@@ -1,34 +1,38 @@
 //! Following what is written to a disk, without a module in the kernel and without stopping
-//! anything: a small program at the kernel's block tracepoints marks each granule that is
-//! written with the present generation ([`blocks::tracking`] says why no write is lost), and
-//! sums up the sectors that it saw, which are held beside what the kernel counted of the
-//! same disk.
+//! anything: each granule that is written is marked with the present generation
+//! ([`blocks::tracking`] says why no write is lost) by what hears of it at the kernel's block
+//! tracepoints. It sums up the sectors that it saw, too, which are held beside what the kernel
+//! counted of the same disk.
 //!
 //! ```text
-//!  block_rq_complete ─┐                 ┌ marks ───▶ collect ─▶ DirtySet
-//!  block_bio_queue  ──┴▶ program ─▶ maps┤
-//!                                       └ sums ───▶ Judge ◀─── /sys/block/DISK/stat
+//!  block_rq_complete ─┐            ┌ marks ───▶ collect ─▶ DirtySet
+//!  block_bio_queue  ──┴▶ marker ──▶┤
+//!                                  └ sums ───▶ Judge ◀─── /sys/block/DISK/stat
 //! ```
 //!
-//! It needs a kernel from 5.5 on and the rights of root. What it cannot follow is compared
-//! as a whole.
+//! There are two kinds of markers: a program in the kernel (`bpf`), from 5.5 on, and a thread
+//! that reads the kernel's records of these events (`perf`), which costs more and is for older
+//! kernels. Both need the rights of root. What neither can follow is compared as a whole.
 //!
 //! Not here: what a pass reads because of it.
 
 mod assembler;
+mod bpf;
 #[cfg(test)]
 mod cost;
 mod disk;
 mod format;
 mod kernel;
 mod layout;
+mod perf;
 mod program;
 #[cfg(test)]
 mod runs;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Read};
+use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::thread;
@@ -38,13 +42,11 @@ use blocks::DirtySet;
 use blocks::tracking::counting::{Judge, Reading};
 use blocks::tracking::{Advanced, Gap, Generation, Instance, Recent, Window};
 
-use assembler::Word;
+use bpf::Bpf;
 pub use disk::Disk;
 use disk::between;
-use format::{Event, Stream};
-use kernel::{Attached, Program, Seen, Told};
-use layout::Layout;
-use program::Maps;
+use format::Stream;
+use perf::Perf;
 
 /// A disk's figures are read at most so often in an advance for a moment in which it stood
 /// still: of a disk that writes 20 MiB/s every other reading is one.
@@ -53,11 +55,8 @@ const READINGS: usize = 32;
 /// Between two of these: an advance over a disk that is never still takes 16 ms longer.
 const BETWEEN_READINGS: Duration = Duration::from_micros(500);
 
-/// Events at which the program runs.
+/// Events that are followed.
 const STREAMS: [Stream; 2] = [Stream::Queued, Stream::Completed];
-
-/// What tracefs says of an event is a few lines.
-const MAX_FORMAT: u64 = 64 * 1024;
 
 /// Why what is written cannot be followed.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +85,7 @@ pub enum NoTracker {
     },
     /// The kernel did not let us, or is too old.
     #[error(
-        "cannot {what}: {source}; following writes takes root, a kernel from 5.5 on, and no lockdown for confidentiality"
+        "cannot {what}: {source}; following writes takes root, and no lockdown for confidentiality"
     )]
     Refused {
         /// What was tried.
@@ -110,6 +109,19 @@ pub enum NoTracker {
         /// The end of what it says.
         says: String,
     },
+    /// No kind of it works here.
+    #[error("{perf}; a BPF program (from Linux 5.5 on) does not follow it either: {bpf}")]
+    Neither {
+        /// Why not by a program.
+        bpf: Box<NoTracker>,
+        /// Why not by perf events.
+        perf: Box<NoTracker>,
+    },
+}
+
+/// What the kernel did not let us do.
+fn refused(what: &'static str) -> impl Fn(io::Error) -> NoTracker {
+    move |source| NoTracker::Refused { what, source }
 }
 
 /// Why a generation did not begin: of what was marked until now nothing is known yet.
@@ -122,12 +134,63 @@ pub struct TrackerFailed {
 /// Why a disk is not followed any more.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot read what the kernel counts of {}: {source}; it is compared as a whole from now on",
+    "what is written to {} cannot be followed any more: {source}; it is compared as a whole",
     path.display()
 )]
 pub struct DiskUnread {
     path: PathBuf,
     source: io::Error,
+}
+
+/// What hears of writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A program in the kernel.
+    Bpf,
+    /// A thread that reads what the kernel records.
+    Perf,
+}
+
+impl Kind {
+    fn start(self, disk: &Disk, mark: u16) -> Result<Box<dyn Marker>, NoTracker> {
+        Ok(match self {
+            Self::Bpf => Box::new(Bpf::start(disk, &STREAMS, mark)?),
+            Self::Perf => Box::new(Perf::start(disk, &STREAMS, mark, None)?),
+        })
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bpf => "by a BPF program",
+            Self::Perf => "by perf events",
+        })
+    }
+}
+
+/// Marks what is written to a disk where it hears of it, and sums up what it heard of.
+///
+/// An event that the kernel was done with, on all processors, before [`Marker::seen`] or
+/// [`Marker::collect`] was called is marked when that returns, and in the sum of its stream.
+/// What could not be marked is in no sum.
+trait Marker: fmt::Debug + Send {
+    /// Events from now on are marked with this. Earlier ones may be, too.
+    fn begin(&self, mark: u16);
+
+    /// Sectors of the events of a stream until now: at least those when this began, and at
+    /// most those when it ended.
+    fn seen(&self, stream: Stream) -> u64;
+
+    /// Marks in `into` what is marked recently of these bytes of the disk, which `into` is
+    /// about. False, and all of it, where the disk does not have them.
+    fn collect(&self, what: (Recent, Range<u64>), into: &mut DirtySet) -> bool;
+
+    /// Whether it knows that it did not hear of something, since it was asked last.
+    fn has_lost(&self) -> bool;
+
+    /// Why it hears of nothing any more, if it does not.
+    fn over(&self) -> Option<io::Error>;
 }
 
 /// Follows a disk for as long as it is there.
@@ -136,17 +199,12 @@ pub struct Tracker {
     instance: Instance,
     present: Generation,
     disk: Disk,
-    layout: Layout,
+    marker: Box<dyn Marker>,
+    how: String,
     judge: Judge,
     discards: u64,
     unread: Option<DiskUnread>,
     wait: Wait,
-    control: Told,
-    marks: Seen,
-    sums: Seen,
-    maps: Maps,
-    /// The program runs as long as these are there.
-    _attached: Vec<Attached>,
 }
 
 /// Waits for the programs that run.
@@ -160,34 +218,45 @@ struct Looked {
 }
 
 impl Tracker {
-    /// Begins to follow a disk; all that is written from now on is marked.
+    /// Begins to follow a disk, by the best kind that works here or by a given one alone; all
+    /// that is written from now on is marked.
     ///
     /// # Errors
     /// Where it cannot be followed.
-    pub fn start(disk: Disk) -> Result<Self, NoTracker> {
-        Self::follow(disk, &STREAMS, kernel::wait_for_programs)
+    pub fn start(disk: Disk, only: Option<Kind>) -> Result<Self, NoTracker> {
+        let mut how = match only {
+            Some(kind) => format!("{kind}, as was asked for"),
+            None => Kind::Bpf.to_string(),
+        };
+        let mut tracker = Self::follow(disk, kernel::wait_for_programs, |disk, mark| match only {
+            Some(kind) => kind.start(disk, mark),
+            None => Kind::Bpf.start(disk, mark).or_else(|bpf| {
+                how = format!(
+                    "{}; a BPF program (from Linux 5.5 on) would cost who writes less: {bpf}",
+                    Kind::Perf
+                );
+                Kind::Perf
+                    .start(disk, mark)
+                    .map_err(|perf| NoTracker::Neither {
+                        bpf: Box::new(bpf),
+                        perf: Box::new(perf),
+                    })
+            }),
+        })?;
+        tracker.how = how;
+        Ok(tracker)
     }
 
-    fn follow(disk: Disk, streams: &[Stream], wait: Wait) -> Result<Self, NoTracker> {
-        let refused = |what| move |source| NoTracker::Refused { what, source };
+    fn follow(
+        disk: Disk,
+        wait: Wait,
+        marker: impl FnOnce(&Disk, u16) -> Result<Box<dyn Marker>, NoTracker>,
+    ) -> Result<Self, NoTracker> {
         wait().map_err(refused(
             "wait for programs that run (membarrier, which a kernel refuses that keeps processors free of its tick: nohz_full)",
         ))?;
-        let layout = Layout::of(disk.sectors());
-        let maps = Maps::of(&layout).map_err(refused("make maps for a BPF program"))?;
-        let sharing = "share memory with a BPF program";
-        let control = Told::new(&maps.control, 8).map_err(refused(sharing))?;
-        let marks = Seen::new(&maps.marks, layout.bytes()).map_err(refused(sharing))?;
-        let sums = Seen::new(&maps.sums, maps.bytes_of_sums());
-        let sums = sums.map_err(refused(sharing))?;
         let present = Generation::FIRST;
-        control.set_half(0, present.mark());
-        let attached = streams.iter().map(|stream| {
-            run_at(*stream, |event| {
-                program::marking((event, *stream), disk.device(), &maps, &layout)
-            })
-        });
-        let attached = attached.collect::<Result<Vec<_>, _>>()?;
+        let marker = marker(&disk, present.mark())?;
         let mut drawn = [0; 16];
         getrandom::fill(&mut drawn).map_err(|error| {
             refused("draw a random number")(io::Error::other(error.to_string()))
@@ -196,16 +265,12 @@ impl Tracker {
             instance: Instance(drawn),
             present,
             disk,
-            layout,
+            marker,
+            how: String::new(),
             judge: Judge::new(),
             discards: 0,
             unread: None,
             wait,
-            control,
-            marks,
-            sums,
-            maps,
-            _attached: attached,
         };
         // What differs from the figures before anything was seen is not a loss.
         for _ in 0..2 {
@@ -215,6 +280,11 @@ impl Tracker {
             Some(DiskUnread { path, source }) => Err(NoTracker::Disk { path, source }),
             None => Ok(tracker),
         }
+    }
+
+    /// By which kind it follows, and why by no better one, for people.
+    pub fn how(&self) -> &str {
+        &self.how
     }
 
     /// Which run of it this is.
@@ -230,7 +300,7 @@ impl Tracker {
     /// Where the kernel does not wait for programs that run. The next advance makes up for it.
     pub fn advance(&mut self) -> Result<Advanced, TrackerFailed> {
         let begun = self.present.next();
-        self.control.set_half(0, begun.mark());
+        self.marker.begin(begun.mark());
         self.present = begun;
         (self.wait)().map_err(|source| TrackerFailed { source })?;
         let Looked { window, is_still } = self.look();
@@ -257,8 +327,7 @@ impl Tracker {
             into.mark_all();
             return false;
         };
-        let mark_at = |at| self.marks.half(at);
-        self.layout.collect(mark_at, (recent, bytes), into)
+        self.marker.collect((recent, bytes), into)
     }
 
     /// Reads the disk's figures, again where it was not seen to stand still: on a busy disk
@@ -280,13 +349,18 @@ impl Tracker {
         looked
     }
 
-    /// Gives up a disk that is not there any more, though another one is in its place.
+    /// Gives up a disk that is not there any more, though another one is in its place, and
+    /// one of which nothing is heard any more.
     fn check(&mut self) {
-        if self.unread.is_none() && self.disk.is_replaced() {
-            self.unread = Some(DiskUnread {
-                path: self.disk.path().to_owned(),
-                source: io::Error::other("it was replaced by another, or its size has changed"),
-            });
+        let source = match self.disk.is_replaced() {
+            true => Some(io::Error::other(
+                "it was replaced by another, or its size has changed",
+            )),
+            false => self.marker.over(),
+        };
+        if let (None, Some(source)) = (&self.unread, source) {
+            let path = self.disk.path().to_owned();
+            self.unread = Some(DiskUnread { path, source });
         }
     }
 
@@ -296,9 +370,14 @@ impl Tracker {
             match self.reading() {
                 Ok(reading) => {
                     let judged = self.judge.take(&reading, self.present);
-                    return Looked {
-                        window: judged.verdict.into(),
-                        is_still: judged.is_still,
+                    let window = Window::from(judged.verdict);
+                    let is_still = judged.is_still;
+                    return match self.marker.has_lost() {
+                        true => Looked {
+                            window: Window::Gap(Gap::Overflowed),
+                            is_still,
+                        },
+                        false => Looked { window, is_still },
                     };
                 }
                 Err(source) => {
@@ -317,7 +396,8 @@ impl Tracker {
     fn reading(&mut self) -> io::Result<Reading> {
         let before = self.disk.counted()?;
         let was_idle = self.disk.writes_under_way()? == 0;
-        let [completed, queued] = [Stream::Completed, Stream::Queued].map(|of| self.seen(of));
+        let [completed, queued] =
+            [Stream::Completed, Stream::Queued].map(|of| self.marker.seen(of));
         let is_idle = self.disk.writes_under_way()? == 0;
         let after = self.disk.counted()?;
         let discards = std::mem::replace(&mut self.discards, after.discards);
@@ -329,13 +409,6 @@ impl Tracker {
             has_gathered_discards: self.disk.gathers_discards() && after.discards != discards,
         })
     }
-
-    /// Sectors of the events of a stream until now, in the sums of all processors: at least
-    /// those that were seen when this began, and at most those when it ended.
-    fn seen(&self, stream: Stream) -> u64 {
-        let places = self.maps.sums_of(stream);
-        places.map(|place| self.sums.double(place)).sum()
-    }
 }
 
 impl Looked {
@@ -343,28 +416,4 @@ impl Looked {
     fn is_final(&self) -> bool {
         self.is_still || matches!(self.window, Window::Gap(Gap::Unread | Gap::NotCounted))
     }
-}
-
-/// Has a program run at the events of a stream, as this kernel lays them out.
-fn run_at(
-    stream: Stream,
-    program: impl FnOnce(&Event) -> Vec<Word>,
-) -> Result<Attached, NoTracker> {
-    let event = stream.event();
-    let refused = |what| move |source| NoTracker::Refused { what, source };
-    let path = format!("events/block/{event}/format");
-    let mut text = String::new();
-    kernel::trace_file(&path)
-        .and_then(|file| file.take(MAX_FORMAT).read_to_string(&mut text))
-        .map_err(refused("read the kernel's events (tracefs)"))?;
-    let format = Event::parse(&text).ok_or(NoTracker::UnknownEvent { event })?;
-    let loaded = Program::load(&program(&format));
-    let loaded = loaded.map_err(|(source, says)| NoTracker::Program {
-        event,
-        source,
-        says,
-    })?;
-    loaded
-        .attach(format.id)
-        .map_err(refused("follow the kernel's block events"))
 }

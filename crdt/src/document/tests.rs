@@ -13,6 +13,7 @@ use std::cell::RefCell;
 
 mod again;
 mod bytes;
+mod checkpoints;
 mod forks;
 mod hooks;
 mod hostile;
@@ -48,6 +49,7 @@ fn migration(id: MigrationId) -> MigrationPlan {
         grants: vec![StatementId([9; 32])],
         hooks: vec![],
         leave_out: None,
+        checkpoints: crate::plan::Checkpoints::default(),
         created_at: NOW,
         created_by: key(1).public(),
         conflicts: vec![],

@@ -159,8 +159,8 @@ pub struct Mount {
     pub file_system: String,
     /// Whether it is mounted; else `/etc/fstab` alone names it.
     pub is_mounted: bool,
-    /// Whether `/etc/fstab` has it.
-    pub is_in_fstab: bool,
+    /// Whether a start waits for it: `/etc/fstab` has it, with neither `nofail` nor `noauto`.
+    pub is_awaited: bool,
     /// Whether nothing can be written.
     pub is_read_only: bool,
     /// Whether programs may write past the page cache and the block layer.

@@ -57,6 +57,8 @@ pub enum Side {
     Source,
     /// The node that makes the volumes.
     Provisioner,
+    /// The operator's node that planned the migration.
+    Operator,
 }
 
 /// What a failure means for what follows.
@@ -93,7 +95,7 @@ pub enum BadHook {
     #[error("`{0}` is not a point at which hooks run: choose from {points}", points = all(&Point::ALL))]
     Point(String),
     /// No such side.
-    #[error("`{0}` is not where hooks run: choose `source` or `provisioner`")]
+    #[error("`{0}` is not where hooks run: choose `source`, `provisioner` or `operator`")]
     Side(String),
     /// Nothing happens at that point on that side.
     #[error("hooks at {point} run on {sides}, not on the {on}", sides = all(point.sides()))]
@@ -156,7 +158,8 @@ impl Point {
             Self::BeforeReplication | Self::BeforeFreeze | Self::AfterFreeze | Self::AfterThaw => {
                 &[Side::Source]
             }
-            Self::AfterCutover | Self::BeforeCleanup => &[Side::Source, Side::Provisioner],
+            Self::AfterCutover => &[Side::Source, Side::Provisioner, Side::Operator],
+            Self::BeforeCleanup => &[Side::Source, Side::Provisioner],
         }
     }
 
@@ -200,6 +203,7 @@ impl fmt::Display for Side {
         f.write_str(match self {
             Self::Source => "source",
             Self::Provisioner => "provisioner",
+            Self::Operator => "operator",
         })
     }
 }
@@ -211,6 +215,7 @@ impl FromStr for Side {
         match text {
             "source" => Ok(Self::Source),
             "provisioner" => Ok(Self::Provisioner),
+            "operator" => Ok(Self::Operator),
             _ => Err(BadHook::Side(shown(text))),
         }
     }

@@ -3,13 +3,15 @@
 
 use super::*;
 use crate::report::{
-    Event, JobReport, JobRole, Level, MAX_EVENTS, MAX_RENEWALS, MAX_RENEWED, PassRead, PassSummary,
-    Stage, VolumeInfo, VolumeKind,
+    CheckpointState, Event, JobReport, JobRole, KeptCheckpoint, Level, MAX_EVENTS, MAX_RENEWALS,
+    MAX_RENEWED, PassRead, PassSummary, ReachedCheckpoint, Stage, VolumeInfo, VolumeKind,
+    WritableCopy,
 };
 use crate::world::{NOW, World, key};
 use codec::Wire;
 use keys::lease::{Pair, Renewal};
-use keys::{Epoch, MigrationId, Pulse, Role, VolumeId};
+use keys::proof::{End, Method, RootProof};
+use keys::{CheckpointName, Epoch, MigrationId, Pulse, Role, VolumeId};
 
 fn world() -> (World, NodeId) {
     let mut world = World::of(&[1]);
@@ -399,7 +401,7 @@ fn job(detail: &str) -> JobReport {
                 read: PassRead::Whole,
             })
             .collect(),
-        whole_because: None,
+        read_by: None,
         left_out: keys::LeftOut::default(),
         root: Some([4; 32]),
     }
@@ -432,5 +434,60 @@ fn the_bytes_of_a_report_do_not_change() {
     let lists = [0, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(&bytes[head.len()..head.len() + 8], lists);
     let hash = blake3::hash(&bytes).to_hex();
-    assert_eq!(&hash[..16], "71a9c1dd8b357d7e");
+    assert_eq!(&hash[..16], "5f9de13649c813dd");
+}
+
+fn kept(number: usize, text: &str) -> KeptCheckpoint {
+    KeptCheckpoint {
+        migration: MigrationId([1; 16]),
+        volume: VolumeId([2; 16]),
+        name: CheckpointName::new(&number.to_string()).unwrap(),
+        epoch: Epoch(3),
+        state: CheckpointState::Failed(text.into()),
+        path: text.into(),
+        copy: Some(WritableCopy::Ready { path: text.into() }),
+    }
+}
+
+#[test]
+fn the_bytes_of_checkpoints_do_not_change() {
+    let mut report = Report::new(NodeId([5; 32]), 1, UnixSecs(7));
+    let proof = RootProof {
+        mesh: keys::MeshId([1; 32]),
+        migration: MigrationId([1; 16]),
+        volume: VolumeId([2; 16]),
+        epoch: Epoch(3),
+        end: End::Source,
+        length: 4,
+        root: [5; 32],
+        method: Method::Tracked,
+        at: UnixSecs(6),
+        left_out: keys::LeftOut::default(),
+        checkpoint: CheckpointName::new("a").ok(),
+    };
+    let mut bytes = vec![4];
+    bytes.extend([[1; 32].as_slice(), &[1; 16], &[2; 16], &[3, 0, 4]].concat());
+    bytes.extend([[5; 32].as_slice(), &[3, 6, 0, 1, 1, b'a']].concat());
+    assert_eq!(codec::encode(&proof).unwrap(), bytes);
+    report.reached.push(ReachedCheckpoint {
+        proof: Signed::seal(&key(5), Domain::RootProof, &proof).unwrap(),
+        frozen_millis: Some(8),
+        is_held: true,
+    });
+    report.checkpoints.push(kept(1, "x"));
+    let hash = blake3::hash(&codec::encode(&report).unwrap()).to_hex();
+    assert_eq!(&hash[..16], "1195195ba3a7e717");
+}
+
+#[test]
+fn of_many_checkpoints_the_newest_stay_in_the_report() {
+    let (_, node) = world();
+    let mut report = Report::new(node, 1, NOW);
+    let long = "x".repeat(500);
+    report.checkpoints = (0..400).map(|number| kept(number, &long)).collect();
+    let kept: Report = report.seal(&key(5)).unwrap().open(Domain::Report).unwrap();
+    assert!(kept.truncated && kept.sound());
+    let newest = kept.checkpoints.last().map(|kept| kept.name.as_str());
+    assert_eq!(newest, Some("399"));
+    assert!(kept.checkpoints.len() > 100);
 }

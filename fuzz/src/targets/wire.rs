@@ -91,5 +91,6 @@ fn proof(migration: MigrationId, volume: VolumeId) -> RootProof {
         method: Method::ReadInFull,
         at: crate::sample::NOW,
         left_out: keys::LeftOut::new(vec![(1 << 20, 1 << 29)]).expect("one extent is sorted"),
+        checkpoint: keys::CheckpointName::new("before-upgrade").ok(),
     }
 }

@@ -173,7 +173,7 @@ fn mounts_left_behind(storage: &Storage, stack: &Stack<'_>, out: &mut Vec<Findin
                 ),
                 "offer its disk too: `dunlin volume add`",
             ));
-        } else if mount.is_in_fstab {
+        } else if mount.is_awaited {
             out.push(Finding::new(
                 Level::Warning,
                 &mount.at,

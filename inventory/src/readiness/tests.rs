@@ -44,7 +44,7 @@ fn mount(device: &str, at: &str, file_system: &str) -> Mount {
         at: at.into(),
         file_system: file_system.into(),
         is_mounted: true,
-        is_in_fstab: true,
+        is_awaited: true,
         is_read_only: false,
         is_dax: false,
     }

@@ -68,7 +68,7 @@ pub(super) fn read(tree: &Tree, mounted: &[Mounted], devices: &[Found]) -> Vec<M
                 at: mount.at.clone(),
                 file_system: mount.file_system.clone(),
                 is_mounted: true,
-                is_in_fstab: false,
+                is_awaited: false,
                 is_read_only: has("ro"),
                 is_dax: has("dax") || has("dax=always"),
             });
@@ -76,7 +76,7 @@ pub(super) fn read(tree: &Tree, mounted: &[Mounted], devices: &[Found]) -> Vec<M
     }
     for entry in fstab(&tree.text("/etc/fstab").unwrap_or_default()) {
         match mounts.iter_mut().find(|known| known.at == entry.at) {
-            Some(known) => known.is_in_fstab = true,
+            Some(known) => known.is_awaited = entry.is_awaited,
             None => mounts.push(entry),
         }
     }
@@ -103,7 +103,7 @@ fn fstab(text: &str) -> Vec<Mount> {
             at,
             file_system,
             is_mounted: false,
-            is_in_fstab: true,
+            is_awaited: !has("nofail") && !has("noauto"),
         })
     });
     entries.collect()

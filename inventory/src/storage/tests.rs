@@ -82,7 +82,7 @@ const STACK: &[(&str, &str)] = &[
     ),
     (
         "etc/fstab",
-        "# a comment\n/dev/mapper/vg0-root / xfs defaults 0 0\n/dev/sda1 /boot/my\\040efi vfat umask=0077 0 1\nUUID=77 /data ext4 dax 0 2\n/dev/sda5 none swap sw 0 0\ntmpfs /tmp tmpfs x 0 0\n",
+        "# a comment\n/dev/mapper/vg0-root / xfs defaults 0 0\n/dev/sda1 /boot/my\\040efi vfat umask=0077 0 1\nUUID=77 /data ext4 dax 0 2\nUUID=78 /far ext4 nofail 0 2\nUUID=79 /later ext4 ro,noauto 0 2\n/dev/sda5 none swap sw 0 0\ntmpfs /tmp tmpfs x 0 0\n",
     ),
 ];
 
@@ -126,7 +126,7 @@ fn a_stack_is_read_from_the_disk_to_the_mount() {
         .mounts
         .iter()
         .map(|m| {
-            let flags = [m.is_mounted, m.is_in_fstab, m.is_read_only, m.is_dax];
+            let flags = [m.is_mounted, m.is_awaited, m.is_read_only, m.is_dax];
             format!("{} {} {} {flags:?}", m.device, m.at, m.file_system)
         })
         .collect();
@@ -136,6 +136,8 @@ fn a_stack_is_read_from_the_disk_to_the_mount() {
             "dm-0 / xfs [true, true, false, false]",
             "sda1 /boot/my efi vfat [true, true, true, false]",
             "UUID=77 /data ext4 [false, true, false, true]",
+            "UUID=78 /far ext4 [false, false, false, false]",
+            "UUID=79 /later ext4 [false, false, true, false]",
         ]
     );
     assert_eq!(storage.swaps.len(), 1);

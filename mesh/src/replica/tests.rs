@@ -27,6 +27,7 @@ pub(super) fn plan_of(op: &Replica, id: u8) -> MigrationPlan {
         grants: vec![],
         hooks: vec![],
         leave_out: None,
+        checkpoints: crdt::Checkpoints::default(),
         created_at: UnixSecs(0),
         created_by: op.my_key(),
         conflicts: vec![],

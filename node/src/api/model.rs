@@ -5,12 +5,14 @@
 //! person (`cli`). Ids are lower-case hexadecimal; times are RFC 3339 in UTC; sizes
 //! are bytes.
 
+mod checkpoints;
 mod checks;
 mod figures;
 mod hooks;
 mod left_out;
 mod limits;
 
+pub use checkpoints::{CheckpointAsk, CheckpointView, CheckpointVolume};
 pub use checks::{
     CheckState, CheckView, DoctorView, FlowView, PathView, RoundTripView, SpeedAsk, SpeedView,
 };
@@ -560,6 +562,12 @@ pub struct MigrationView {
     /// Hooks that are planned, in the order in which they are run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<PlannedHook>,
+    /// Checkpoints that are wanted, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checkpoints: Vec<CheckpointView>,
+    /// How many of the newest are kept, where anybody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_checkpoints: Option<u32>,
     /// Edits that contradict each other, and what is shown.
     pub conflicts: Vec<String>,
     /// What to do next, as a command or a sentence.
@@ -634,6 +642,9 @@ pub struct VerifyView {
     pub confirmed: bool,
     /// Each volume.
     pub volumes: Vec<VolumeProof>,
+    /// Checkpoints that are kept, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checkpoints: Vec<CheckpointView>,
 }
 
 /// The roots of one volume.
@@ -664,7 +675,7 @@ pub struct VolumeProof {
 }
 
 /// One end's signed root.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProofView {
     /// BLAKE3 of the volume.
     pub root: String,

@@ -111,6 +111,7 @@ fn routes(handle: Handle) -> Router {
         .route("/v1/migrations/{which}/delete", post(migration_delete))
         .route("/v1/migrations/{which}/hooks", post(hook_add))
         .route("/v1/migrations/{which}/hooks/remove", post(hook_remove))
+        .route("/v1/migrations/{which}/checkpoints", post(checkpoint))
         .route("/v1/migrations/{which}/{action}", post(migration_act))
         .route("/v1/limits", get(limits).post(limit_set))
         .route("/v1/limits/remove", post(limit_remove))
@@ -383,6 +384,17 @@ async fn hook_remove(
 ) -> Answer<super::model::MigrationView> {
     write(&handle, move |engine| {
         engine.migration_hook_remove(&which, asked.number)
+    })
+    .await
+}
+
+async fn checkpoint(
+    State(handle): State<Handle>,
+    Path(which): Path<String>,
+    Json(asked): Json<super::model::CheckpointAsk>,
+) -> Answer<super::model::MigrationView> {
+    write(&handle, move |engine| {
+        engine.migration_checkpoint(&which, asked)
     })
     .await
 }

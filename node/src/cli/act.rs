@@ -68,6 +68,13 @@ pub async fn run(act: Act, client: &Client, screen: &mut Screen) -> Result<(), C
             let view: MigrationView = client.post(&route, &HookRemove { number }).await?;
             screen.result(&view.hooks, render::hooks::list)
         }
+        Act::Checkpoint { id, ask } => {
+            let route = format!("{}/checkpoints", one("migrations", &id));
+            let view: MigrationView = client.post(&route, &ask).await?;
+            screen.result(&view.checkpoints, |all, look| {
+                render::checkpoints::list(all, look)
+            })
+        }
         Act::Start(args) => {
             let options = ActionOptions {
                 lease_secs: args.lease.map(|lease| lease.as_secs()),

@@ -47,6 +47,12 @@ pub async fn run(
             let view = reader.migration(&which).await?;
             screen.result(&view.hooks, render::hooks::list)
         }
+        Read::Checkpoints(which) => {
+            let view = reader.migration(&which).await?;
+            screen.result(&view.checkpoints, |all, look| {
+                render::checkpoints::list(all, look)
+            })
+        }
         Read::Verify(which) => verify(&which, reader, screen).await,
         Read::Plan { file, force } => plan::export(&file, force, reader, screen).await,
         Read::Events(events) => {

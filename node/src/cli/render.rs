@@ -2,6 +2,7 @@
 //!
 //! Not here: layout (`page`) and figures (`figures`).
 
+pub mod checkpoints;
 pub mod doctor;
 pub mod events;
 pub mod forecast;

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 
 use clap_complete::Shell;
 
+use crate::api::model::CheckpointAsk;
+
 use super::value::Since;
 use super::{
-    Command, DemoArgs, DoctorArgs, End, EventsArgs, GuardArgs, GuardCommand, HookAddArgs,
-    HookCommand, InviteCommand, InviteCreateArgs, JoinArgs, LimitCommand, LimitOfArgs,
+    CheckpointArgs, Command, DemoArgs, DoctorArgs, End, EventsArgs, GuardArgs, GuardCommand,
+    HookAddArgs, HookCommand, InviteCommand, InviteCreateArgs, JoinArgs, LimitCommand, LimitOfArgs,
     LimitSetArgs, MeshCommand, MeshInit, MeshRecover, MigrationCommand, MigrationCreateArgs,
     NodeCommand, NodeRevokeArgs, PlanApply, PlanCommand, RunArgs, ServerCommand, StartArgs, Steer,
     VolumeCommand,
@@ -83,6 +85,8 @@ pub enum Read {
     Migration(String),
     /// The hooks of a migration.
     Hooks(String),
+    /// The checkpoints of a migration.
+    Checkpoints(String),
     /// The roots of a migration.
     Verify(String),
     /// The plan, to a file.
@@ -151,6 +155,13 @@ pub enum Act {
         id: String,
         /// Its number.
         number: usize,
+    },
+    /// Something about checkpoints.
+    Checkpoint {
+        /// Of which migration.
+        id: String,
+        /// What.
+        ask: CheckpointAsk,
     },
     /// Let the blocks of a migration move.
     Start(StartArgs),
@@ -287,6 +298,24 @@ impl From<MigrationCommand> for Task {
             MigrationCommand::Hook(HookCommand::Remove { id, number }) => {
                 Self::Act(Act::HookRemove { id, number })
             }
+            MigrationCommand::Checkpoint(args) => checkpoint(args),
+            MigrationCommand::Rollback { id, to } => {
+                let name = to.to_string();
+                let ask = CheckpointAsk::Rollback { name };
+                Self::Act(Act::Checkpoint { id, ask })
+            }
+            MigrationCommand::Test {
+                id,
+                checkpoint,
+                end,
+            } => {
+                let name = checkpoint.map(String::from);
+                let ask = match end {
+                    true => CheckpointAsk::EndTest { name },
+                    false => CheckpointAsk::Test { name },
+                };
+                Self::Act(Act::Checkpoint { id, ask })
+            }
             MigrationCommand::Start(args) => Self::Act(Act::Start(args)),
             MigrationCommand::Pause(args) => steer(Verb::Pause, args),
             MigrationCommand::Resume(args) => steer(Verb::Resume, args),
@@ -303,6 +332,25 @@ impl From<MigrationCommand> for Task {
             }
         }
     }
+}
+
+fn checkpoint(args: CheckpointArgs) -> Task {
+    let CheckpointArgs {
+        id,
+        name,
+        list,
+        delete,
+        keep,
+    } = args;
+    let ask = match (list, delete, keep) {
+        (true, ..) => return Task::Read(Read::Checkpoints(id)),
+        (_, Some(name), _) => CheckpointAsk::Delete { name: name.into() },
+        (.., Some(number)) => CheckpointAsk::Keep { number },
+        _ => CheckpointAsk::Take {
+            name: name.map(String::from),
+        },
+    };
+    Task::Act(Act::Checkpoint { id, ask })
 }
 
 impl From<EventsArgs> for Task {

@@ -84,14 +84,27 @@ impl AgentSlot {
         }
     }
 
-    /// Why its last pass compared the whole source, where it could have done with less.
-    pub(super) fn whole_because(&self) -> Option<String> {
+    /// By what its last pass was told what changed, or why it compared the whole source.
+    pub(super) fn read_by(&self) -> Option<String> {
         let reading = self.reading.as_ref()?;
-        reading.whole_because.clone()
+        reading.read_by.clone()
     }
 
     fn is_finished(&self) -> bool {
         self.machine.record().finished.is_some()
+    }
+
+    /// How a root is made of what its last pass of this run left.
+    pub(super) fn method(&self) -> Method {
+        match self.reading.as_ref().map(|last| last.read) {
+            Some(PassRead::Whole) => Method::ReadInFull,
+            _ => Method::Tracked,
+        }
+    }
+
+    /// Bytes of the source, while a session runs.
+    pub(super) fn session_length(&self) -> Option<u64> {
+        self.session.as_ref().map(|session| session.length)
     }
 
     /// Asks a running session to end.
@@ -282,6 +295,7 @@ impl Engine {
                 self.command(job, SendCommand::BeginPass { pass, whole });
             }
             Action::Finish { read_back } => self.command(job, SendCommand::Finish { read_back }),
+            Action::StateRoot => self.command(job, SendCommand::StateRoot),
             Action::CloseSession => {
                 if let Some(slot) = self.agents.get_mut(&job) {
                     slot.close();
@@ -534,6 +548,11 @@ impl Engine {
                     Input::SessionLost(why)
                 }
             },
+            SendEvent::Rooted(root) => match self.point(job, root) {
+                Some(point) => Input::Rooted(Box::new(point)),
+                // Paused or lost while it was under way: nothing is signed.
+                None => return,
+            },
             SendEvent::Refused(code) => {
                 self.end_session(job);
                 Input::Refused(code)
@@ -581,11 +600,7 @@ impl Engine {
             return Err("the replicator signed its root without reading the copy back".into());
         }
         let at = self.now().wall;
-        let last = slot.reading.as_ref();
-        let method = match last.map(|last| last.read) {
-            Some(PassRead::Whole) => Method::ReadInFull,
-            _ => Method::Tracked,
-        };
+        let method = slot.method();
         if read_back && method != Method::ReadInFull {
             return Err("the last pass did not compare the whole source".into());
         }

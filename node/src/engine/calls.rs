@@ -1,6 +1,7 @@
 //! What commands ask the node to do: each a method that checks, acts through the
 //! replica, and answers with a view or a refusal that says what is allowed.
 
+mod checkpoints;
 mod delete;
 mod disk_path;
 pub(super) mod hooks;
@@ -427,6 +428,7 @@ impl Engine {
                 .map(str::parse)
                 .transpose()
                 .map_err(usage)?,
+            checkpoints: crdt::Checkpoints::default(),
             created_at: self.now().wall,
             created_by: self.replica.my_key(),
             conflicts: vec![],

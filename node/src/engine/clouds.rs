@@ -6,8 +6,8 @@ use super::{Engine, Message};
 use keys::proof::RootProof;
 use keys::{Domain, MigrationId, Signed};
 use provider::{
-    AttachTo, Attachment, HolderId, MigrationTag, Provider, VolumeKey, VolumeSpec, VolumeState,
-    VolumeTag,
+    AttachTo, Attachment, CloudError, HolderId, MigrationTag, Provider, VolumeKey, VolumeSpec,
+    VolumeState, VolumeTag,
 };
 use roles::Note;
 use roles::launch::Evidence;
@@ -25,6 +25,10 @@ impl Engine {
                 Action::Retire(old) => self.retire(old),
                 Action::ReadBack(reading) => self.read_back(reading),
                 Action::Witness(reading) => self.witness(&reading),
+                Action::ListCheckpoints(migration, provider) => {
+                    self.list_checkpoints(migration, provider);
+                }
+                Action::Checkpoint(id, call) => self.call_for_checkpoint(id, call),
                 Action::Tell(migration, note) => match note.kind {
                     // What it finds again after each start; a failure is always news.
                     "volumes-kept" | "removal-waits" | COPY_MISSED => {
@@ -93,7 +97,8 @@ impl Engine {
                 proof.is_ok_and(|proof| {
                     let evidence = self.evidence(&proof.migration);
                     evidence.is_some_and(|evidence| {
-                        evidence.plan.provisioner == me
+                        proof.checkpoint.is_none()
+                            && evidence.plan.provisioner == me
                             && evidence.is_end(&proof.volume, signed.signer)
                     })
                 })
@@ -105,7 +110,7 @@ impl Engine {
         }
     }
 
-    fn evidence(&self, migration: &MigrationId) -> Option<Evidence<'_>> {
+    pub(super) fn evidence(&self, migration: &MigrationId) -> Option<Evidence<'_>> {
         Some(Evidence {
             plan: self.replica.document().plan().migrations.get(migration)?,
             authority: self.replica.authority(),
@@ -124,6 +129,7 @@ impl Engine {
             let proof = signed.open::<RootProof>(Domain::RootProof);
             proof.is_ok_and(|proof| {
                 proof.migration == *migration
+                    && proof.checkpoint.is_none()
                     && !evidence.is_over(&proof)
                     && evidence.is_end(&proof.volume, signed.signer)
             })
@@ -142,10 +148,7 @@ impl Engine {
         self.call_cloud(broken, move || {
             let tag = MigrationTag(migration.0);
             for provider in providers {
-                let removed = provider.owned(&tag).and_then(|owned| {
-                    let mut keys = owned.iter().map(|record| record.key);
-                    keys.try_for_each(|key| provider.delete(&key))
-                });
+                let removed = remove_all(provider.as_ref(), &tag);
                 if let Err(error) = removed {
                     return Input::RemoveFailed(migration, error.to_string());
                 }
@@ -217,6 +220,17 @@ impl Engine {
     }
 }
 
+/// Removes the checkpoints and the volumes of a migration.
+fn remove_all(provider: &dyn Provider, tag: &MigrationTag) -> Result<(), CloudError> {
+    for record in provider.checkpoints(tag)? {
+        provider.delete_copy(&record.key)?;
+        provider.delete_checkpoint(&record.key)?;
+    }
+    let owned = provider.owned(tag)?;
+    let mut keys = owned.iter().map(|record| record.key);
+    keys.try_for_each(|key| provider.delete(&key))
+}
+
 pub(super) fn volume_key(
     migration: &MigrationId,
     volume: &keys::VolumeId,
@@ -248,9 +262,12 @@ fn attach(provider: &dyn Provider, wanted: &Wanted) -> Result<String, String> {
         .and_then(path_of)
 }
 
-fn path_of(attachment: Attachment) -> Result<String, String> {
+pub(super) fn path_of(attachment: Attachment) -> Result<String, String> {
     match attachment {
         Attachment::Path(path) => Ok(path.display().to_string()),
         Attachment::Memory(key) => Err(format!("volume {key} has no path on this machine")),
+        Attachment::MemoryCheckpoint(key) | Attachment::MemoryCopy(key) => {
+            Err(format!("checkpoint {key} has no path on this machine"))
+        }
     }
 }

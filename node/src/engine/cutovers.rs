@@ -10,11 +10,13 @@ use crdt::plan::hook::{OnFailure, Side};
 use crdt::{Desired, MigrationPlan, Point};
 use keys::MigrationId;
 use roles::Note;
+use roles::agent::{self, Agent};
 use roles::cutover::{self, Action, Answer, Ask, Cutover, View, Wanted};
 use roles::hooks::{At, Gate};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use volumes::freeze::file_system_of;
 use volumes::{SourceIdentity, SourceVolume};
 
 /// What a guard was asked, and what came of it.
@@ -94,8 +96,15 @@ impl Engine {
     }
 
     fn wanted(&self, id: &MigrationId) -> Option<Wanted> {
+        if self.due_checkpoint(id).is_some() {
+            return Some(Wanted::CHECKPOINT);
+        }
         match self.planned(id)?.desired {
-            Desired::Cutover { prove_full, source } => Some(Wanted { prove_full, source }),
+            Desired::Cutover { prove_full, source } => Some(Wanted {
+                is_checkpoint: false,
+                prove_full,
+                source,
+            }),
             _ => None,
         }
     }
@@ -146,6 +155,7 @@ impl Engine {
                 "a disk is a file, and only what lies on a device can be frozen".to_owned()
             }),
             is_prepared: passed(Point::BeforeFreeze),
+            is_begun: self.hooks.has_begun(*id),
             before_freeze: gate(Point::BeforeFreeze),
             after_freeze: gate(Point::AfterFreeze),
             after_thaw: gate(Point::AfterThaw),
@@ -158,6 +168,7 @@ impl Engine {
             match action {
                 Action::Ask(ask) => self.ask_freezer(id, ask),
                 Action::Commit { frozen_millis } => self.commit_cutover(id, frozen_millis),
+                Action::Stand { frozen_millis } => self.stand_at_checkpoint(id, frozen_millis),
                 Action::Again(points) => {
                     let mut hooks = vec![];
                     self.hooks.again(id, points, &mut hooks);
@@ -218,12 +229,21 @@ impl Engine {
 
     /// Makes all disks of a server count, by one durable write.
     fn commit_cutover(&mut self, id: MigrationId, frozen_millis: u64) {
+        self.store_together(id, |machine, out| machine.commit(frozen_millis, out));
+    }
+
+    /// Carries out one thing on all disks of a server, by one durable write.
+    pub(super) fn store_together(
+        &mut self,
+        id: MigrationId,
+        mut of: impl FnMut(&mut Agent, &mut Vec<agent::Action>) -> Option<agent::Record>,
+    ) {
         let mut told = vec![];
         let mut records = vec![];
         for (job, slot) in &mut self.agents {
             if job.migration == id {
                 let mut out = vec![];
-                records.extend(slot.machine.commit(frozen_millis, &mut out));
+                records.extend(of(&mut slot.machine, &mut out));
                 told.extend(out.into_iter().map(|action| (*job, action)));
             }
         }
@@ -340,10 +360,9 @@ fn ready(prepared: &Prepared, data: &Path) -> Result<Answered, NotStill> {
 
 /// The file system to be frozen on which a folder lies.
 fn holds(prepared: &Prepared, folder: &Path) -> Option<PathBuf> {
-    use std::os::unix::fs::MetadataExt;
-    let device = |path: &Path| std::fs::metadata(path).ok().map(|found| found.dev());
-    let mine = device(folder)?;
+    let mine = file_system_of(folder).ok()?;
+    let is_mine = |at: &Path| file_system_of(at).is_ok_and(|other| other == mine);
     let mut systems = prepared.file_systems.iter();
-    let found = systems.find(|system| system.can_freeze && device(&system.at) == Some(mine));
+    let found = systems.find(|system| system.can_freeze && is_mine(&system.at));
     found.map(|system| system.at.clone())
 }

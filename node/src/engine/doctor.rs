@@ -64,6 +64,7 @@ impl Engine {
             let here = |hook: &&Hook| match hook.on {
                 Side::Source => plan.source == situation.me,
                 Side::Provisioner => plan.provisioner == situation.me,
+                Side::Operator => situation.has_planned(plan),
             };
             let hooks = plan.hooks.iter().filter(here);
             hooks.map(|hook| (plan.name.clone(), hook.clone()))

@@ -392,6 +392,7 @@ mod tests {
                 grants: vec![],
                 hooks: vec![],
                 leave_out: None,
+                checkpoints: crdt::Checkpoints::default(),
                 created_at: UnixSecs(1),
                 created_by: PublicKey([4; 32]),
                 conflicts: vec![],

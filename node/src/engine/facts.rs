@@ -55,9 +55,11 @@ impl Engine {
                 return false;
             };
             let connected = |key: &PublicKey| self.connected.contains(key);
+            let checkpoint = self.due_checkpoint(&job.migration);
             let facts = situation.agent_facts(slot.machine.record(), connected, source);
             let mut facts = facts.with_hooks(&self.hooks, &situation, &job.migration);
             facts.cutover = self.cutover_standing(&job.migration);
+            facts.checkpoint = checkpoint;
             acted |= self.step_agent(job, roles::agent::Input::Facts(facts));
         }
         acted

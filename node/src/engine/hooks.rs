@@ -159,6 +159,7 @@ impl Engine {
                 let paths = mine.map(|target| target.path);
                 paths.filter(|path| !path.is_empty()).collect()
             }
+            Side::Operator => vec![],
         };
         Context {
             migration: at.migration.to_string(),

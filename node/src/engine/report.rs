@@ -70,7 +70,9 @@ impl Engine {
         report.jobs = self.job_reports();
         report.let_go = self.let_go();
         report.targets = self.targets();
+        report.checkpoints = self.kept_checkpoints();
         report.proofs = self.proofs.clone();
+        report.reached = self.reached_checkpoints();
         // Who is connected to whom changes often and concerns nobody else.
         let told = |event: &&crdt::Event| {
             event.kind != "peer-connected" && event.kind != "peer-disconnected"
@@ -184,7 +186,7 @@ impl Engine {
                 pass: record.passes.last().map_or(0, |pass| pass.pass),
                 barrier: record.barrier,
                 passes: record.passes.clone(),
-                whole_because: slot.whole_because(),
+                read_by: slot.read_by(),
                 // One that cannot be stated is refused where it would be.
                 left_out: record.left_out().unwrap_or_default(),
                 root: record.finished.as_ref().map(|finished| finished.root),
@@ -210,7 +212,7 @@ impl Engine {
                 pass: 0,
                 barrier: record.barrier,
                 passes: vec![],
-                whole_because: None,
+                read_by: None,
                 left_out: LeftOut::default(),
                 root: record.root,
             }

@@ -3,11 +3,11 @@
 //!
 //! Not here: when to do which (`roles::provisioner`).
 
-use super::clouds::volume_key;
+use super::clouds::{path_of, volume_key};
 use super::{Engine, Message};
 use keys::Epoch;
 use keys::proof::{End, Method};
-use provider::{Attachment, CloudError, MigrationTag, Provider, VolumeKey, VolumeTag};
+use provider::{CloudError, MigrationTag, Provider, VolumeKey, VolumeTag};
 use roles::proof::Subject;
 use roles::provisioner::{Input, Reading, Superseded};
 use std::path::Path;
@@ -114,14 +114,18 @@ fn root_of(
 ) -> Result<Option<[u8; 32]>, String> {
     let (job, claim) = (&reading.job, &reading.claim);
     let key = volume_key(&job.migration, &job.volume, claim.epoch.0);
-    match provider.open_read_only(&key) {
-        Ok(Attachment::Path(path)) => read_root(&path, claim.length, closing),
-        Ok(Attachment::Memory(key)) => Err(format!("volume {key} has no path on this machine")),
-        Err(error) => Err(error.to_string()),
-    }
+    let opened = provider.open_read_only(&key);
+    let path = opened
+        .map_err(|error| error.to_string())
+        .and_then(path_of)?;
+    read_root(Path::new(&path), claim.length, closing)
 }
 
-fn read_root(path: &Path, length: u64, closing: &AtomicBool) -> Result<Option<[u8; 32]>, String> {
+pub(super) fn read_root(
+    path: &Path,
+    length: u64,
+    closing: &AtomicBool,
+) -> Result<Option<[u8; 32]>, String> {
     let volume = SourceVolume::open(path).and_then(|volume| volume.narrowed(length));
     let volume = volume.map_err(|error| error.to_string())?;
     volume.drop_cache();

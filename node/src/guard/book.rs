@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use blocks::tracking::{Advanced, Follow, Gap, Generation, Owed, Window};
 use blocks::{BlockIndex, DirtySet, Geometry, GroupIndex};
-use volumes::{Disk, SourceIdentity, SourceVolume, Tracker};
+use volumes::{Disk, SourceIdentity, SourceVolume, Tracker, TrackerKind};
 
 use crate::transfer::TreeName;
 
@@ -26,8 +26,9 @@ const FORGET_AFTER: Duration = Duration::from_secs(21 * 24 * 3600);
 const TRIES: usize = 4;
 
 /// See the module's page.
-#[derive(Default)]
 pub(super) struct Book {
+    /// Follow disks by this kind of tracker alone.
+    only: Option<TrackerKind>,
     disks: Vec<Followed>,
     trees: BTreeMap<TreeName, Tree>,
     /// Passes begun, of all trees.
@@ -99,9 +100,26 @@ pub(super) struct Begun {
     pub(super) whole_because: Option<Gap>,
     /// Nothing that was written until now can turn up later as missing.
     pub(super) is_final: bool,
+    /// By what the disk is followed.
+    pub(super) how: String,
 }
 
 impl Book {
+    /// Of nothing yet.
+    pub(super) fn new(only: Option<TrackerKind>) -> Self {
+        Self {
+            only,
+            disks: vec![],
+            trees: BTreeMap::new(),
+            passes: 0,
+        }
+    }
+
+    /// By which kind of tracker alone it follows.
+    pub(super) fn only(&self) -> Option<TrackerKind> {
+        self.only
+    }
+
     /// Looks at the kernel's figures of all disks, and forgets what is of no use any more.
     pub(super) fn look(&mut self) {
         let Self { disks, trees, .. } = self;
@@ -124,8 +142,10 @@ impl Book {
                     "{MAX_DISKS} disks are followed already, which is all that one guard does"
                 ));
             }
-            let tracker = Tracker::start(found.disk).map_err(|error| error.to_string())?;
-            let text = format!("what is written to {} is followed", found.path.display());
+            let tracker = Tracker::start(found.disk, self.only);
+            let tracker = tracker.map_err(|error| error.to_string())?;
+            let (path, how) = (found.path.display(), tracker.how());
+            let text = format!("what is written to {path} is followed {how}");
             tracing::info!(kind = "disk-followed", "{text}");
             let shown = shown.clone();
             self.disks.push(Followed { shown, tracker });
@@ -166,6 +186,7 @@ impl Book {
             disks,
             trees,
             passes,
+            ..
         } = self;
         *passes += 1;
         let tree = trees.get_mut(name).ok_or_else(forgotten)?;
@@ -256,6 +277,7 @@ impl Tree {
             dirty,
             whole_because,
             is_final: advanced.is_still,
+            how: disk.tracker.how().to_owned(),
         }
     }
 }

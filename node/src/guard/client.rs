@@ -151,12 +151,14 @@ impl ChangeTracker for AtGuard {
                     whole_because,
                     is_final,
                     is_followed,
+                    how,
                 } => {
                     return Ok(Collected {
                         pass,
                         whole_because,
                         is_final,
                         is_followed,
+                        how,
                     });
                 }
                 _ => return Err(self.lost(OUT_OF_TURN)),

@@ -83,10 +83,15 @@ impl Drop for Loop {
 
 /// A guard in a thread of this process, which ends with it.
 fn guard(folder: &Path) -> PathBuf {
+    guard_by(folder, None)
+}
+
+/// The same, that follows disks by this kind of tracker alone.
+fn guard_by(folder: &Path, only: Option<TrackerKind>) -> PathBuf {
     let socket = folder.join("guard.sock");
     let listener = listen(&socket).unwrap();
     let stills = stills(&socket, Host::real(false)).unwrap();
-    thread::spawn(move || serve(&listener, &stills));
+    thread::spawn(move || serve(&listener, &stills, only));
     socket
 }
 
@@ -137,6 +142,21 @@ fn a_pass_reads_what_was_written_and_what_was_not_settled_is_owed_to_whoever_ask
     // Of another tree nothing is known.
     let mut other = tracker(&socket, &volume, [8; 16]);
     assert_eq!(collected(&mut *other, &volume), None);
+}
+
+#[test]
+fn by_which_kind_of_tracker_a_disk_is_followed_is_told_with_each_pass() {
+    let Some(device) = Loop::new() else { return };
+    let (folder, volume) = (tempfile::tempdir().unwrap(), device.volume());
+    let socket = guard_by(folder.path(), Some(TrackerKind::Perf));
+    let mut agent = tracker(&socket, &volume, TREE);
+    settle(&mut *agent, &volume);
+    device.write(3);
+    let mut dirty = DirtySet::new(volume.geometry());
+    let collected = agent.collect(&mut dirty).unwrap();
+    assert_eq!(collected.whole_because, None);
+    assert!(dirty.contains(BlockIndex(3)) && dirty.len() == 1);
+    assert_eq!(collected.how, "by perf events, as was asked for");
 }
 
 #[test]
@@ -264,7 +284,16 @@ fn words_are_these_bytes() {
     golden.push(9);
     assert_eq!(codec::encode(&settled).unwrap(), golden);
     let answer = Answer::Runs(vec![(3, 1), (9, 2)]);
-    assert_eq!(codec::encode(&answer).unwrap(), [2, 2, 2, 3, 1, 9, 2]);
+    assert_eq!(codec::encode(&answer).unwrap(), [3, 2, 2, 3, 1, 9, 2]);
+    let collected = Answer::Collected {
+        pass: 9,
+        whole_because: Some("w".to_owned()),
+        is_final: true,
+        is_followed: false,
+        how: "h".to_owned(),
+    };
+    let golden = [3, 3, 9, 1, 1, b'w', 1, 0, 1, b'h'];
+    assert_eq!(codec::encode(&collected).unwrap(), golden);
 }
 
 #[test]
@@ -317,18 +346,18 @@ fn words_about_what_is_still_are_these_bytes() {
         unreached: vec!["u".to_owned()],
     };
     let golden = [
-        2, 4, 1, 1, b'v', 2, b'/', b'e', 0, 1, 2, b'/', b's', 1, 1, b'u',
+        3, 4, 1, 1, b'v', 2, b'/', b'e', 0, 1, 2, b'/', b's', 1, 1, b'u',
     ];
     assert_eq!(answer(&Answer::Prepared(prepared)), golden);
     assert_eq!(
         answer(&Answer::Synced(Duration::from_secs(3))),
-        [2, 5, 3, 0]
+        [3, 5, 3, 0]
     );
     let frozen = Frozen {
         took: Duration::from_secs(3),
         unfrozen: vec![vfat],
     };
-    let golden = [2, 6, 3, 0, 1, 1, b'v', 2, b'/', b'e', 0];
+    let golden = [3, 6, 3, 0, 1, 1, b'v', 2, b'/', b'e', 0];
     assert_eq!(answer(&Answer::Frozen(frozen)), golden);
     let by = [
         ThawedBy::Asked,
@@ -339,11 +368,11 @@ fn words_about_what_is_still_are_these_bytes() {
     for (by, number) in by.into_iter().zip(0..) {
         let frozen_for = Duration::from_secs(3);
         let thawed = Answer::Thawed(Thawed { frozen_for, by });
-        assert_eq!(answer(&thawed), [2, 7, 3, 0, number]);
+        assert_eq!(answer(&thawed), [3, 7, 3, 0, number]);
     }
     let left = Duration::from_secs(3);
     let stillness = |stillness| answer(&Answer::Stillness(stillness));
-    assert_eq!(stillness(Stillness::Running), [2, 8, 0]);
-    assert_eq!(stillness(Stillness::Frozen { left }), [2, 8, 1, 3, 0]);
-    assert_eq!(stillness(Stillness::Kept), [2, 8, 2]);
+    assert_eq!(stillness(Stillness::Running), [3, 8, 0]);
+    assert_eq!(stillness(Stillness::Frozen { left }), [3, 8, 1, 3, 0]);
+    assert_eq!(stillness(Stillness::Kept), [3, 8, 2]);
 }

@@ -80,6 +80,8 @@ pub(super) enum Answer {
         is_final: bool,
         /// See `transfer::Collected`.
         is_followed: bool,
+        /// See `transfer::Collected`.
+        how: String,
     },
     /// What is in use on the disks.
     Prepared(Prepared),
@@ -95,7 +97,7 @@ pub(super) enum Answer {
 
 impl Wire for Answer {
     const NAME: &'static str = "answer of the guard";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const LIMIT: usize = 1024 * 1024;
 }
 

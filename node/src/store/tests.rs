@@ -88,6 +88,7 @@ fn agent_record(job: JobId, barrier: u64) -> agent::Record {
         moves: 0,
         finished: None,
         swap: None,
+        checkpoints: vec![],
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Collected {
     pub is_final: bool,
     /// The next pass can do with what is written from now on.
     pub is_followed: bool,
+    /// By what it is followed, and why by nothing better, for people.
+    pub how: String,
 }
 
 /// Why a tracker is of no use any more.
@@ -110,8 +112,8 @@ impl fmt::Debug for Trackers {
 pub struct Reading {
     /// Of what.
     pub read: PassRead,
-    /// Why it reads all, where it could do with less.
-    pub whole_because: Option<String>,
+    /// Why it reads all, where it could do with less; or by what it is told what changed.
+    pub read_by: Option<String>,
     /// See [`Collected::is_final`]; a pass over all is.
     pub is_final: bool,
     /// The next one reads what was written since this one began, and no more.
@@ -207,6 +209,7 @@ impl Following {
                 whole_because,
                 is_final,
                 is_followed,
+                how,
             }) => {
                 self.collected = Some(pass);
                 let read = match whole_because {
@@ -218,14 +221,14 @@ impl Following {
                     // What is read after it was asked is in the pass in any case.
                     is_final: is_final || read == PassRead::Whole,
                     is_followed,
-                    whole_because,
+                    read_by: whole_because.or(Some(how)),
                 }
             }
             Err(why) => {
                 self.tracker = Err(why.clone());
                 Reading {
                     read: PassRead::Whole,
-                    whole_because: Some(why),
+                    read_by: Some(why),
                     is_final: true,
                     is_followed: false,
                 }

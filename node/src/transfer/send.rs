@@ -70,6 +70,9 @@ pub enum SendCommand {
         /// Whether the replicator is to read its volume back in full.
         read_back: bool,
     },
+    /// Compute the root of what the source and the copy have after a pass; the session goes
+    /// on.
+    StateRoot,
     /// Make durable what was sent and end the session.
     Close,
 }
@@ -106,6 +109,8 @@ pub enum SendEvent {
         /// The statement, opaque here.
         proof: Vec<u8>,
     },
+    /// The root that was asked for with [`SendCommand::StateRoot`].
+    Rooted([u8; 32]),
     /// The replicator ended the session.
     Refused(RefusalCode),
     /// The connection is gone or the replicator misbehaved: one sentence. Try

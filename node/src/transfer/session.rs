@@ -109,7 +109,7 @@ pub(super) struct Session {
     is_ready: bool,
     is_stopping: bool,
     /// Whether the statement that is being prepared is to be read back.
-    reads_back: bool,
+    reads_back: Option<bool>,
     adopting: usize,
     unsettled: Unsettled,
     pass_began: Instant,
@@ -166,14 +166,14 @@ impl Session {
             is_read: false,
             reading: Reading {
                 read: PassRead::Whole,
-                whole_because: None,
+                read_by: None,
                 is_final: true,
                 is_followed: false,
             },
             waiting: VecDeque::new(),
             is_ready: false,
             is_stopping: false,
-            reads_back: false,
+            reads_back: None,
             adopting: 0,
             unsettled: Unsettled::default(),
             pass_began: Instant::now(),
@@ -303,10 +303,13 @@ impl Session {
                 self.step(Input::Committed { barrier, mark }).await;
             }
             Some(FromDisk::Root { .. }) if self.is_stopping => {}
-            Some(FromDisk::Root { root }) => {
-                let read_back = self.reads_back;
-                self.step(Input::Finish { root, read_back }).await;
-            }
+            Some(FromDisk::Root { root }) => match self.reads_back {
+                Some(read_back) => self.step(Input::Finish { root, read_back }).await,
+                None => {
+                    self.is_ready = true;
+                    self.tell(SendEvent::Rooted(root.0)).await;
+                }
+            },
             Some(FromDisk::LeftOutLess(left_out)) => {
                 let why = left_out.told.clone();
                 self.tell(SendEvent::LeftOut(left_out)).await;
@@ -365,7 +368,12 @@ impl Session {
             }
             Some(SendCommand::Finish { read_back }) => {
                 self.is_ready = false;
-                self.reads_back = read_back;
+                self.reads_back = Some(read_back);
+                self.disk.ask(ToDisk::Root);
+            }
+            Some(SendCommand::StateRoot) => {
+                self.is_ready = false;
+                self.reads_back = None;
                 self.disk.ask(ToDisk::Root);
             }
         }

@@ -69,6 +69,20 @@ async fn a_full_pass_makes_the_target_the_source_and_states_its_root() {
     assert_eq!(running.receiving.bytes_reread.load(Relaxed), world.length);
 }
 
+#[tokio::test]
+async fn a_root_for_a_checkpoint_asks_nothing_of_the_target_and_the_session_goes_on() {
+    let world = World::new(3 * MIB);
+    let mut running = world.start().await;
+    running.pass(1).await;
+    running.command(SendCommand::StateRoot).await;
+    let root = SendEvent::Rooted(world.source_root());
+    assert_eq!(running.next_sent().await, root);
+    world.write_source(3, &noise(7, BLOCK));
+    assert_eq!(running.pass(2).await.blocks, 1);
+    world.assert_equal();
+    running.close().await;
+}
+
 /// Groups of one source: full of data, partly zero, and untouched.
 fn sparse() -> World {
     let world = World::new(4 * 16 * MIB + 3 * BLOCK + 77);

@@ -26,8 +26,9 @@ pub(super) fn pass_view(pass: &PassSummary) -> PassView {
 /// How the last pass of a job found what changed, in words.
 pub(super) fn changes(job: &JobReport) -> Option<String> {
     let last = job.passes.last()?;
-    Some(match (last.read, &job.whole_because) {
-        (PassRead::Tracked, _) => "followed as they are written".to_owned(),
+    Some(match (last.read, &job.read_by) {
+        (PassRead::Tracked, None) => "followed as they are written".to_owned(),
+        (PassRead::Tracked, Some(how)) => format!("followed as they are written, {how}"),
         (PassRead::Whole, None) => "the whole disk is compared".to_owned(),
         (PassRead::Whole, Some(why)) => format!("the whole disk is compared: {why}"),
     })
@@ -270,7 +271,7 @@ mod tests {
                 summary(1, 163_840, 100_000, None),
                 summary(2, 1_000, 20_000, Some(200_000)),
             ],
-            whole_because: None,
+            read_by: None,
             left_out: keys::LeftOut::default(),
             root: None,
         }

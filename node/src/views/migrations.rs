@@ -124,6 +124,8 @@ impl State<'_> {
             standing_grants: self.standing_grants(plan),
             limits: vec![],
             hooks: plan.hooks.iter().map(PlannedHook::from).collect(),
+            checkpoints: self.checkpoints(plan),
+            keep_checkpoints: plan.checkpoints.keep,
             volumes,
             conflicts: plan
                 .conflicts
@@ -169,7 +171,7 @@ impl State<'_> {
             .collect()
     }
 
-    fn disk_name(&self, plan: &MigrationPlan, volume: &VolumeId) -> String {
+    pub(super) fn disk_name(&self, plan: &MigrationPlan, volume: &VolumeId) -> String {
         let info = self.volume_info(plan, volume);
         info.map_or_else(|| volume.short(), |info| info.name.clone())
     }
@@ -432,10 +434,11 @@ impl State<'_> {
             verified: !volumes.is_empty() && volumes.iter().all(|volume| volume.equal),
             confirmed: !volumes.is_empty() && volumes.iter().all(|volume| volume.confirmed),
             volumes,
+            checkpoints: self.checkpoints(plan),
         })
     }
 
-    fn evidence<'a>(&'a self, plan: &'a MigrationPlan) -> Evidence<'a> {
+    pub(super) fn evidence<'a>(&'a self, plan: &'a MigrationPlan) -> Evidence<'a> {
         Evidence {
             plan,
             authority: self.replica.authority(),
@@ -453,7 +456,7 @@ impl State<'_> {
         stated
     }
 
-    fn proof(
+    pub(super) fn proof(
         &self,
         Stated { signer, proof, .. }: &Stated,
         path: Option<String>,

@@ -145,7 +145,7 @@ fn passes_read_what_was_written_after_an_agent_was_killed_too_and_all_after_its_
     );
     let server = mesh.operator.run(&["server", "show", "agent"]).ok();
     let changes = server["disks"][0]["changes"].as_str().unwrap();
-    assert_eq!(changes, "followed as they are written");
+    assert_eq!(changes, "followed as they are written, by a BPF program");
     let tell = mesh.agent.until_event("cut-over", &["frozen for"]);
     eprintln!("{}", tell["text"].as_str().unwrap());
     run("e2fsck", &["-fn", text(&copy)]);

@@ -7,6 +7,7 @@
 
 mod authority;
 mod bad_input;
+mod checkpoints;
 mod clones;
 mod crashes;
 mod dedup;

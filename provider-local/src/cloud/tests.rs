@@ -11,9 +11,9 @@ use volumes::{OpenTargetError, TargetVolume};
 
 use super::*;
 
-const LENGTH: u64 = 100_000;
+pub(super) const LENGTH: u64 = 100_000;
 
-fn spec() -> VolumeSpec {
+pub(super) fn spec() -> VolumeSpec {
     VolumeSpec {
         key: VolumeKey {
             migration: MigrationTag([1; 16]),
@@ -24,7 +24,7 @@ fn spec() -> VolumeSpec {
     }
 }
 
-fn to(holder: u8, epoch: u64) -> AttachTo {
+pub(super) fn to(holder: u8, epoch: u64) -> AttachTo {
     AttachTo {
         holder: HolderId([holder; 32]),
         epoch,
@@ -40,13 +40,13 @@ fn state(barrier: u64) -> VolumeState {
 }
 
 /// A cloud whose folder goes when it does.
-struct Temporary {
-    cloud: LocalCloud,
-    _folder: tempfile::TempDir,
+pub(super) struct Temporary {
+    pub(super) cloud: LocalCloud,
+    pub(super) _folder: tempfile::TempDir,
 }
 
 impl Temporary {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self {
             cloud: LocalCloud::open(folder.path()).unwrap(),
@@ -86,9 +86,36 @@ impl Provider for Temporary {
     fn delete(&self, key: &VolumeKey) -> Result<(), CloudError> {
         self.cloud.delete(key)
     }
+    fn seal(
+        &self,
+        key: &CheckpointKey,
+        epoch: u64,
+        stop: &AtomicBool,
+    ) -> Result<CheckpointRecord, CloudError> {
+        self.cloud.seal(key, epoch, stop)
+    }
+    fn checkpoints(&self, migration: &MigrationTag) -> Result<Vec<CheckpointRecord>, CloudError> {
+        self.cloud.checkpoints(migration)
+    }
+    fn open_checkpoint(&self, key: &CheckpointKey) -> Result<Attachment, CloudError> {
+        self.cloud.open_checkpoint(key)
+    }
+    fn copy_checkpoint(
+        &self,
+        key: &CheckpointKey,
+        stop: &AtomicBool,
+    ) -> Result<Attachment, CloudError> {
+        self.cloud.copy_checkpoint(key, stop)
+    }
+    fn delete_copy(&self, key: &CheckpointKey) -> Result<(), CloudError> {
+        self.cloud.delete_copy(key)
+    }
+    fn delete_checkpoint(&self, key: &CheckpointKey) -> Result<(), CloudError> {
+        self.cloud.delete_checkpoint(key)
+    }
 }
 
-fn names(cloud: &LocalCloud) -> Vec<String> {
+pub(super) fn names(cloud: &LocalCloud) -> Vec<String> {
     cloud.folder.names("", "").unwrap()
 }
 
@@ -152,7 +179,7 @@ fn what_was_done_is_there_when_the_folder_is_opened_again() {
 
 /// Kills `call` after every possible number of changes on disk, and hands the
 /// folder it left to `check`, opened again.
-fn kill_everywhere(
+pub(super) fn kill_everywhere(
     prepare: impl Fn(&LocalCloud),
     call: impl Fn(&LocalCloud) -> Result<(), CloudError>,
     check: impl Fn(&LocalCloud),
@@ -175,11 +202,11 @@ fn kill_everywhere(
     }
 }
 
-fn ensure(cloud: &LocalCloud) {
+pub(super) fn ensure(cloud: &LocalCloud) {
     cloud.ensure_volume(&spec()).unwrap();
 }
 
-fn attached(cloud: &LocalCloud) {
+pub(super) fn attached(cloud: &LocalCloud) {
     ensure(cloud);
     cloud.attach(&spec().key, &to(1, 1)).unwrap();
     cloud.tag(&spec().key, &state(1)).unwrap();

@@ -4,7 +4,7 @@ use crate::hooks::Gate;
 use crate::note::Note;
 use crdt::plan::Point;
 use crdt::report::Stage;
-use keys::Denied;
+use keys::{CheckpointName, Denied};
 
 /// The step in which nothing is missing but a word of an operator.
 pub(super) const WAITING: &str = "waiting for an operator";
@@ -32,6 +32,8 @@ pub(super) enum Hold {
     },
     /// Hooks at this point are to be run first; why they failed, if they did.
     Hooks(Point, Option<String>),
+    /// The copy stands at a checkpoint that is not kept yet.
+    Checkpoint(CheckpointName),
 }
 
 impl Hold {
@@ -81,7 +83,8 @@ impl Hold {
             | Self::NoTarget(None)
             | Self::Retry { .. }
             // Each script is told of where it runs.
-            | Self::Hooks(..) => None,
+            | Self::Hooks(..)
+            | Self::Checkpoint(_) => None,
         }
     }
 
@@ -114,6 +117,11 @@ impl Hold {
             ),
             Self::Source(why) => (Stage::Stalled, "source", Some(why.clone())),
             Self::Retry { why, .. } => (Stage::Stalled, "connecting", Some(why.clone())),
+            Self::Checkpoint(name) => (
+                running,
+                "waiting for a checkpoint",
+                Some(format!("waits until checkpoint {name} is kept at the target")),
+            ),
             Self::Hooks(_, None) => (running, "running hooks", None),
             Self::Hooks(_, Some(why)) => (Stage::Stalled, "hooks", Some(why.clone())),
         }

@@ -53,6 +53,7 @@ mod tests {
             passes: vec![],
             moves: 0,
             finished: None,
+            checkpoints: vec![],
             swap,
         }
     }

@@ -1,6 +1,7 @@
 //! The agent's machine, transition by transition.
 #![allow(clippy::unwrap_used)]
 
+mod checkpoint;
 mod hooks;
 mod moving;
 mod together;
@@ -75,6 +76,7 @@ impl Bench {
         let facts = situation.agent_facts(&record, |_| connected, self.source.clone());
         let mut facts = facts.with_hooks(&self.hooks, &situation, &JOB.migration);
         facts.cutover.moment = self.moment;
+        facts.checkpoint = situation.due_checkpoint(&JOB.migration, &[&record]);
         self.input(Input::Facts(facts))
     }
 
@@ -135,6 +137,7 @@ fn names(actions: &[Action]) -> Vec<&'static str> {
         Action::BeginPass { .. } => "pass",
         Action::Finish { read_back: false } => "finish",
         Action::Finish { read_back: true } => "finish and read back",
+        Action::StateRoot => "root",
         Action::CloseSession => "close",
         Action::Forget => "forget",
         Action::Tell(note) => note.kind,

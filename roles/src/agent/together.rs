@@ -43,7 +43,8 @@ impl Agent {
             state: match &self.phase {
                 Phase::CutOver => DiskState::CutOver,
                 Phase::Proven { .. } => DiskState::Proven,
-                Phase::Passing { .. } | Phase::Resting { .. } | Phase::Finishing => {
+                Phase::Reached(_) => DiskState::Reached,
+                Phase::Passing { .. } | Phase::Resting { .. } | Phase::Finishing(_) => {
                     DiskState::Moving
                 }
                 Phase::Held(Hold::Unproven) => DiskState::Unproven,
@@ -60,7 +61,7 @@ impl Agent {
 
     /// Both ends have stated the same root.
     pub(super) fn finished(&mut self, finished: Finished, out: &mut Vec<Action>) {
-        if self.phase != Phase::Finishing {
+        if self.finishing().is_none() {
             return;
         }
         match self.moment() {
@@ -79,8 +80,13 @@ impl Agent {
 
     /// Whether what was proven may still come to count.
     pub(super) fn stays_proven(&self) -> bool {
-        let Phase::Proven { in_full, .. } = &self.phase else {
-            return false;
+        let in_full = match &self.phase {
+            Phase::Proven { in_full, .. } if self.checkpoint().is_none() => in_full,
+            Phase::Reached(point) => {
+                return self.checkpoint() == Some(&point.name)
+                    && self.moment() != Moment::Converging;
+            }
+            _ => return false,
         };
         let permit = self.facts.as_ref().and_then(|facts| facts.permit.as_ref());
         let is_enough = |prove_full: bool| *in_full || !prove_full;

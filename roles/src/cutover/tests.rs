@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod checkpoint;
+
 use super::*;
 use keys::UnixSecs;
 
@@ -26,6 +28,7 @@ const DISK: Disk = Disk {
 
 fn wanted(source: SourceEnd) -> Option<Wanted> {
     Some(Wanted {
+        is_checkpoint: false,
         prove_full: false,
         source,
     })
@@ -37,6 +40,7 @@ fn name(action: &Action) -> String {
         Action::Ask(Ask::Freeze { .. }) => "freeze".into(),
         Action::Ask(ask) => format!("{ask:?}").to_lowercase(),
         Action::Commit { .. } => "commit".into(),
+        Action::Stand { .. } => "stand".into(),
         Action::Again(_) => "again".into(),
         Action::Tell(note) => note.kind.to_owned(),
     }
@@ -56,6 +60,7 @@ impl Bench {
                 disks: vec![DISK; 2],
                 unfreezable: None,
                 is_prepared: false,
+                is_begun: false,
                 before_freeze: Gate::Open,
                 after_freeze: Gate::Open,
                 after_thaw: Gate::Open,
@@ -331,7 +336,7 @@ fn hooks_come_before_and_are_undone_after_an_attempt_that_failed() {
     assert_eq!(bench.settle(), ["again"]);
     // A start again in between forgets nothing of it.
     let mut bench = Bench::new(SourceEnd::StayFrozen);
-    bench.view.is_prepared = true;
+    bench.view.is_begun = true;
     bench.view.after_thaw = Gate::Running;
     bench.settle();
     assert!(bench.answer(Answer::Stands(Stillness::Running)).is_empty());

@@ -54,6 +54,8 @@ pub enum DiskState {
     Moving,
     /// Both ends have stated its root, and it does not count yet.
     Proven,
+    /// It has what a checkpoint is to have, which does not stand yet.
+    Reached,
     /// It may count: this node has said so, and does not have what shows it.
     Unproven,
     /// It counts.
@@ -63,10 +65,37 @@ pub enum DiskState {
 /// What is wanted of a cutover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
+    /// Only a checkpoint is: the moment of a cutover, after which the source goes on.
+    pub is_checkpoint: bool,
     /// All is to be read at both ends while the source is frozen.
     pub prove_full: bool,
     /// What becomes of the source.
     pub source: SourceEnd,
+}
+
+impl Wanted {
+    /// A checkpoint.
+    pub const CHECKPOINT: Self = Self {
+        is_checkpoint: true,
+        prove_full: false,
+        source: SourceEnd::Unsaid,
+    };
+
+    /// What every disk is to come to.
+    pub(super) fn goal(self) -> DiskState {
+        match self.is_checkpoint {
+            true => DiskState::Reached,
+            false => DiskState::Proven,
+        }
+    }
+
+    /// What it is, for people.
+    pub(super) fn name(self) -> &'static str {
+        match self.is_checkpoint {
+            true => "checkpoint",
+            false => "cutover",
+        }
+    }
 }
 
 /// What there is to know.
@@ -83,6 +112,8 @@ pub struct View {
     pub unfreezable: Option<String>,
     /// Whether hooks that were run before a freeze were not undone yet.
     pub is_prepared: bool,
+    /// Whether such hooks were begun and not undone, however they ended.
+    pub is_begun: bool,
     /// Hooks before it is frozen.
     pub before_freeze: Gate,
     /// Hooks while it is frozen.

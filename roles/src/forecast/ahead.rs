@@ -2,6 +2,7 @@
 
 use super::passes::{Change, within};
 use super::{Cause, Help, Link, Measured, Range, Running, Verdict, in_secs, scaled};
+use crdt::PassRead;
 
 /// Passes that are thought ahead; a rest that shrinks, does so in fewer.
 const AHEAD: usize = 64;
@@ -81,11 +82,11 @@ impl Model<'_> {
             (Ok(soonest), Err(cause)) => Verdict::Uncertain {
                 soonest_secs: soonest.div_ceil(1_000),
                 cause,
-                help: help(cause, measured.is_uncompressed),
+                help: help(cause, measured),
             },
             (Err(cause), _) => Verdict::Diverges {
                 cause,
-                help: help(cause, measured.is_uncompressed),
+                help: help(cause, measured),
             },
         }
     }
@@ -148,10 +149,14 @@ impl Model<'_> {
     }
 }
 
-fn help(cause: Cause, is_uncompressed: bool) -> Vec<Help> {
+fn help(cause: Cause, measured: &Measured<'_>) -> Vec<Help> {
+    let newest = measured.passes.last();
+    let is_tracked = newest.is_some_and(|pass| pass.read == PassRead::Tracked);
     match cause {
+        // It looks at no more than what was written.
+        Cause::Looking if is_tracked => vec![Help::QuietHours],
         Cause::Looking => vec![Help::Tracker, Help::QuietHours],
-        Cause::Link if is_uncompressed => {
+        Cause::Link if measured.is_uncompressed => {
             vec![Help::Compression, Help::Bandwidth, Help::QuietHours]
         }
         Cause::Link => vec![Help::Bandwidth, Help::QuietHours],

@@ -187,6 +187,17 @@ fn a_disk_that_takes_long_to_look_at_is_told_of_a_tracker() {
     let cause = Cause::Looking;
     let help = vec![Help::Tracker, Help::QuietHours];
     assert_eq!(verdict(&measured), Verdict::Diverges { cause, help });
+    // Where one is in use there is none to be told of.
+    let tracked = passes.map(|pass| PassSummary {
+        read: PassRead::Tracked,
+        ..pass
+    });
+    let measured = Measured {
+        passes: &tracked,
+        ..measured
+    };
+    let help = vec![Help::QuietHours];
+    assert_eq!(verdict(&measured), Verdict::Diverges { cause, help });
 }
 
 #[test]

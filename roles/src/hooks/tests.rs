@@ -216,12 +216,17 @@ fn hooks_after_the_cutover_run_on_both_sides_once_every_disk_is_cut_over() {
     let mut world = planned(&[
         hook(Side::Source, Point::AfterCutover),
         hook(Side::Provisioner, Point::AfterCutover),
+        // The same node has planned it.
+        hook(Side::Operator, Point::AfterCutover),
     ]);
     let (mut source, mut provisioner) = (Hooks::default(), Hooks::default());
-    let checked = at(Side::Provisioner, Point::BeforeReplication);
+    let sides = [Side::Provisioner, Side::Operator];
+    let checked = sides.map(|side| at(side, Point::BeforeReplication));
     let begun = settle(&mut provisioner, &world, OPERATOR, NOW, &[]);
-    assert_eq!(runs(&begun), [checked], "its scripts are looked for");
-    step(&mut provisioner, NOW, Input::Passed(checked));
+    assert_eq!(runs(&begun), checked, "its scripts are looked for");
+    for at in checked {
+        step(&mut provisioner, NOW, Input::Passed(at));
+    }
     world.want(Desired::cutover(false));
     assert_eq!(settle(&mut source, &world, AGENT, NOW, &[]), []);
     assert_eq!(settle(&mut provisioner, &world, OPERATOR, NOW, &[]), []);
@@ -231,9 +236,20 @@ fn hooks_after_the_cutover_run_on_both_sides_once_every_disk_is_cut_over() {
     let after = at(Side::Source, Point::AfterCutover);
     assert_eq!(runs(&begun), [after]);
     let begun = settle(&mut provisioner, &world, OPERATOR, NOW, &[]);
-    assert_eq!(runs(&begun), [at(Side::Provisioner, Point::AfterCutover)]);
-    step(&mut source, NOW, Input::Passed(after));
-    assert_eq!(settle(&mut source, &world, AGENT, later(1), &[]), []);
+    assert_eq!(
+        runs(&begun),
+        sides.map(|side| at(side, Point::AfterCutover))
+    );
+    // One that fails is run again after a deletion too.
+    step(&mut source, NOW, Input::Failed(after, "it did not".into()));
+    world.want(Desired::Deleted);
+    let again = later(FIRST_RETRY_MILLIS);
+    assert_eq!(
+        runs(&settle(&mut source, &world, AGENT, again, &[])),
+        [after]
+    );
+    step(&mut source, again, Input::Passed(after));
+    assert_eq!(settle(&mut source, &world, AGENT, later(60_000), &[]), []);
 }
 
 #[test]
@@ -242,6 +258,46 @@ fn a_node_that_has_heard_of_nobody_runs_nothing() {
     world.is_heard = false;
     let mut hooks = Hooks::default();
     assert_eq!(settle(&mut hooks, &world, AGENT, NOW, &[before()]), []);
+}
+
+#[test]
+fn what_was_begun_before_a_freeze_is_to_be_undone_after_a_restart_too() {
+    let points = [Point::BeforeFreeze, Point::AfterThaw];
+    let mut world = planned(&points.map(|point| hook(Side::Source, point)));
+    world.want(Desired::cutover(false));
+    let mut hooks = Hooks::default();
+    let [before, after] = points.map(|point| at(Side::Source, point));
+    let begun = settle(&mut hooks, &world, AGENT, NOW, &[before]);
+    let [Action::Store(record), Action::Run { .. }] = &begun[..] else {
+        panic!("{begun:?}");
+    };
+    // It ended with its script under way.
+    let mut again = Hooks::new(vec![record.clone()]);
+    assert!(again.has_begun(JOB.migration) && !again.has_passed(before));
+    let begun = settle(&mut again, &world, AGENT, NOW, &[after]);
+    assert_eq!(runs(&begun), [after]);
+    step(&mut again, NOW, Input::Passed(after));
+    again.again(JOB.migration, &points, &mut vec![]);
+    assert!(!again.has_begun(JOB.migration));
+}
+
+#[test]
+fn what_undoes_hooks_waits_until_they_have_ended() {
+    let points = [Point::BeforeFreeze, Point::AfterThaw];
+    let mut world = planned(&points.map(|point| hook(Side::Source, point)));
+    world.want(Desired::cutover(false));
+    let mut hooks = Hooks::default();
+    let [before, after] = points.map(|point| at(Side::Source, point));
+    settle(&mut hooks, &world, AGENT, NOW, &[before]);
+    let ending = settle(&mut hooks, &world, AGENT, NOW, &[after]);
+    assert_eq!(ending, [Action::Cancel(before)]);
+    assert_eq!(
+        gate(&hooks, &world, (Side::Source, Point::AfterThaw)),
+        Gate::Running
+    );
+    step(&mut hooks, NOW, Input::Cancelled(before));
+    let begun = settle(&mut hooks, &world, AGENT, NOW, &[after]);
+    assert_eq!(runs(&begun), [after]);
 }
 
 #[test]
@@ -254,10 +310,11 @@ fn the_bytes_of_a_record_do_not_change() {
             (Side::Provisioner, Point::BeforeCleanup),
         ]
         .into(),
+        begun: [Point::BeforeFreeze].into(),
     };
-    let mut golden = vec![1];
+    let mut golden = vec![2];
     golden.extend([9; 16]);
-    golden.extend([3, 0, 0, 0, 4, 1, 5]);
+    golden.extend([3, 0, 0, 0, 4, 1, 5, 1, 1]);
     assert_eq!(codec::encode(&record).unwrap(), golden);
     assert_eq!(codec::decode::<Record>(&golden).unwrap(), record);
 }

@@ -18,26 +18,26 @@ fn started() -> World {
     world
 }
 
-fn settle(provisioner: &mut Provisioner, world: &World, now: Now) -> Vec<Action> {
+pub(super) fn settle(provisioner: &mut Provisioner, world: &World, now: Now) -> Vec<Action> {
     let mut out = vec![];
     provisioner.settle(&world.situation(OPERATOR, now), &Hooks::default(), &mut out);
     out
 }
 
-fn step(provisioner: &mut Provisioner, now: Now, input: Input) -> Vec<Action> {
+pub(super) fn step(provisioner: &mut Provisioner, now: Now, input: Input) -> Vec<Action> {
     let mut out = vec![];
     provisioner.step(now, input, &mut out);
     out
 }
 
-fn wanted(out: &[Action]) -> Wanted {
+pub(super) fn wanted(out: &[Action]) -> Wanted {
     match out {
         [Action::Ensure(wanted)] => wanted.clone(),
         other => panic!("{other:?}"),
     }
 }
 
-fn ensured(wanted: Wanted) -> Input {
+pub(super) fn ensured(wanted: Wanted) -> Input {
     let path = format!("/volumes/{}", wanted.epoch);
     Input::Ensured { wanted, path }
 }
@@ -64,7 +64,7 @@ fn agent_lets_go(world: &mut World, proofs: Vec<keys::Signed>) {
     });
 }
 
-fn kinds(out: &[Action]) -> Vec<&'static str> {
+pub(super) fn kinds(out: &[Action]) -> Vec<&'static str> {
     let kind = |action: &Action| match action {
         Action::Ensure(_) => "ensure",
         Action::Look(_) => "look",
@@ -73,6 +73,8 @@ fn kinds(out: &[Action]) -> Vec<&'static str> {
         Action::Retire(_) => "retire",
         Action::ReadBack(_) => "read back",
         Action::Witness(_) => "witness",
+        Action::ListCheckpoints(..) => "list checkpoints",
+        Action::Checkpoint(..) => "checkpoint",
         Action::Tell(_, note) => note.kind,
     };
     out.iter().map(kind).collect()
@@ -86,7 +88,7 @@ fn below(epoch: u64) -> Superseded {
     }
 }
 
-fn later(millis: u64) -> Now {
+pub(super) fn later(millis: u64) -> Now {
     Now {
         mono_millis: NOW.mono_millis + millis,
         ..NOW

@@ -43,8 +43,8 @@ fn agent_job(job: JobId, role: JobRole, stage: Stage) -> JobReport {
         pass: 0,
         barrier: 0,
         passes: vec![],
-        whole_because: None,
         left_out: keys::LeftOut::default(),
+        read_by: None,
         root: None,
     }
 }
@@ -120,6 +120,7 @@ fn a_target_is_ready_for_its_own_volume_epoch_and_replicator_only() {
             moves: 0,
             finished: None,
             swap: None,
+            checkpoints: vec![],
         };
         let situation = world.situation(AGENT, NOW);
         let facts = situation.agent_facts(&record, |_| true, Ok(()));

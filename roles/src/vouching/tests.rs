@@ -169,7 +169,7 @@ fn a_migration_that_was_cut_over_needs_no_leases_any_more() {
         pass: 1,
         barrier: 1,
         passes: vec![],
-        whole_because: None,
+        read_by: None,
         left_out: keys::LeftOut::default(),
         root: None,
     };

@@ -126,6 +126,7 @@ impl Founded {
             grants: vec![],
             hooks: vec![],
             leave_out: None,
+            checkpoints: crdt::Checkpoints::default(),
             created_at: AT,
             created_by: self.founder.my_key(),
             conflicts: vec![],

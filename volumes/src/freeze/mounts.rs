@@ -162,13 +162,30 @@ pub(super) fn open_in(mount: &Mount, path: &Path) -> io::Result<File> {
         return Err(elsewhere());
     }
     let file = File::open(path)?;
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
-    let mut lines = info.lines();
-    let id = lines.find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
-    match id == Some(mount.id) {
+    match opened_through(&file)? == Some(mount.id) {
         true => Ok(file),
         false => Err(elsewhere()),
     }
+}
+
+/// The mount through which a file was opened.
+fn opened_through(file: &File) -> io::Result<Option<u64>> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let mut lines = info.lines();
+    Ok(lines.find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok()))
+}
+
+/// The file system on which a folder lies: one number for all its mounts and subvolumes,
+/// which those that `stat` gives for `btrfs` are not.
+///
+/// # Errors
+/// Where it cannot be opened, or what is mounted cannot be read.
+pub fn file_system_of(folder: &Path) -> io::Result<Number> {
+    let id = opened_through(&File::open(folder)?)?;
+    let mounts = parse(&fs::read("/proc/self/mountinfo")?);
+    let mut mounts = mounts.into_iter().filter(|mount| Some(mount.id) == id);
+    let found = mounts.next().map(|mount| mount.device);
+    found.ok_or_else(|| io::Error::other("no mount has it"))
 }
 
 #[cfg(test)]

@@ -207,9 +207,9 @@ impl Assembly {
         self.push(CALL, (R0, R0), 0, PROCESSOR)
     }
 
-    /// Ends the program.
+    /// Ends the program; with 0 the kernel would keep its event from whoever records it.
     pub(super) fn exit(&mut self) -> &mut Self {
-        self.math(Math::Move, R0, 0).push(EXIT, (R0, R0), 0, 0)
+        self.math(Math::Move, R0, 1).push(EXIT, (R0, R0), 0, 0)
     }
 
     /// The program, its jumps filled in.
@@ -263,7 +263,7 @@ mod tests {
             [0x56, 0x06, 2, 0, 1, 0, 0, 0x80],
             [0x85, 0, 0, 0, 8, 0, 0, 0],
             [0x2d, 0x78, 0, 0, 0, 0, 0, 0],
-            [0xb7, 0, 0, 0, 0, 0, 0, 0],
+            [0xb7, 0, 0, 0, 1, 0, 0, 0],
             [0x95, 0, 0, 0, 0, 0, 0, 0],
         ];
         assert_eq!(words, expected);

@@ -1,6 +1,13 @@
 //! Where the fields of a block event lie, which differs between kernels: as
 //! `events/block/EVENT/format` of tracefs says.
 
+use std::io::Read;
+
+use super::{NoTracker, kernel, refused};
+
+/// What tracefs says of an event is a few lines.
+const MAX_FORMAT: u64 = 64 * 1024;
+
 /// The events that are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stream {
@@ -35,6 +42,17 @@ pub(super) struct Event {
 }
 
 impl Event {
+    /// The event of a stream, as the kernel that runs lays it out.
+    pub(super) fn of(stream: Stream) -> Result<Self, NoTracker> {
+        let event = stream.event();
+        let path = format!("events/block/{event}/format");
+        let mut text = String::new();
+        kernel::trace_file(&path)
+            .and_then(|file| file.take(MAX_FORMAT).read_to_string(&mut text))
+            .map_err(refused("read the kernel's events (tracefs)"))?;
+        Self::parse(&text).ok_or(NoTracker::UnknownEvent { event })
+    }
+
     /// Reads a format; none for what is not one, or has other fields than we know.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let id = text.lines().find_map(|line| line.strip_prefix("ID: "))?;

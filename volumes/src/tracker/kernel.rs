@@ -1,14 +1,15 @@
 //! The system calls that a tracker needs and that no safe wrapper offers: maps and programs
 //! of BPF, events of tracepoints, a barrier for all processors, and memory shared with a
-//! map. Nothing else goes here.
+//! map or with an event's ring. Nothing else goes here.
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, c_void};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU16, AtomicU64, fence};
 
 use super::assembler::Word;
@@ -27,7 +28,19 @@ const TRACEPOINT: u32 = 2;
 const EVENT_BYTES: usize = 128;
 const CLOSE_ON_EXEC: libc::c_ulong = 8;
 const SET_BPF: libc::c_ulong = 0x4004_2408;
+const SET_FILTER: libc::c_ulong = 0x4008_2406;
 const ENABLE: libc::c_ulong = 0x2400;
+const SAMPLE_RAW: u64 = 1 << 10;
+/// Disabled until it is enabled, and woken by bytes.
+const RING_FLAGS: u64 = 1 | 1 << 14;
+/// Numbers of 64 bits of the page before a ring: how far the kernel has written, how far we
+/// have read, and where the ring begins and how long it is.
+const WRITTEN: usize = 128;
+const READ: usize = 129;
+const BEGINS: usize = 130;
+const LENGTH: usize = 131;
+/// A record begins with its kind (32 bits), 16 bits of flags, and its length (16 bits).
+const RECORD_HEAD: usize = 8;
 
 /// Of linux/membarrier.h.
 const GLOBAL: libc::c_int = 1;
@@ -134,28 +147,8 @@ impl Program {
     /// Runs it at each event of this number, on every processor, for as long as what is
     /// given is kept.
     pub(super) fn attach(self, event: u64) -> io::Result<Attached> {
-        let mut attributes = [0u8; EVENT_BYTES];
-        attributes[..4].copy_from_slice(&TRACEPOINT.to_ne_bytes());
-        attributes[4..8].copy_from_slice(&(EVENT_BYTES as u32).to_ne_bytes());
-        attributes[8..16].copy_from_slice(&event.to_ne_bytes());
-        attributes[16..24].copy_from_slice(&1u64.to_ne_bytes());
         // Programs of a tracepoint run on all processors, whichever the event is opened for.
-        let (any_process, processor, no_group) = (-1, 0, -1);
-        // SAFETY: the attributes have the length that they say, and live through the call.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_perf_event_open,
-                attributes.as_mut_ptr(),
-                any_process,
-                processor,
-                no_group,
-                CLOSE_ON_EXEC,
-            )
-        };
-        let opened = match RawFd::try_from(result) {
-            Ok(opened) if opened >= 0 => owned(opened),
-            _ => return Err(io::Error::last_os_error()),
-        };
+        let opened = open_event(event, 0, &mut [0; EVENT_BYTES])?;
         for (request, value) in [(SET_BPF, self.0.as_raw_fd()), (ENABLE, 0)] {
             // SAFETY: a number is passed; both descriptors are open.
             let result = unsafe { libc::ioctl(opened.as_raw_fd(), request, value) };
@@ -167,6 +160,35 @@ impl Program {
             _event: opened,
             _program: self,
         })
+    }
+}
+
+/// Opens the tracepoint of this number on a processor, for all processes. What else its
+/// attributes say is in them already.
+fn open_event(
+    event: u64,
+    processor: u32,
+    attributes: &mut [u8; EVENT_BYTES],
+) -> io::Result<OwnedFd> {
+    attributes[..4].copy_from_slice(&TRACEPOINT.to_ne_bytes());
+    attributes[4..8].copy_from_slice(&(EVENT_BYTES as u32).to_ne_bytes());
+    attributes[8..16].copy_from_slice(&event.to_ne_bytes());
+    attributes[16..24].copy_from_slice(&1u64.to_ne_bytes());
+    let (any_process, no_group) = (-1, -1);
+    // SAFETY: the attributes have the length that they say, and live through the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            attributes.as_mut_ptr(),
+            any_process,
+            processor,
+            no_group,
+            CLOSE_ON_EXEC,
+        )
+    };
+    match RawFd::try_from(result) {
+        Ok(opened) if opened >= 0 => Ok(owned(opened)),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -273,15 +295,16 @@ unsafe impl Send for Mapped {}
 unsafe impl Sync for Mapped {}
 
 impl Mapped {
-    fn new(map: &Map, bytes: usize, protection: libc::c_int) -> io::Result<Self> {
-        // SAFETY: the kernel chooses the place, and a map that is shared keeps its length.
+    /// The first so many bytes of a map, or of an event.
+    fn new(of: RawFd, bytes: usize, protection: libc::c_int) -> io::Result<Self> {
+        // SAFETY: the kernel chooses the place, and what is shared keeps its length.
         let memory = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
                 bytes,
                 protection,
                 libc::MAP_SHARED,
-                map.descriptor(),
+                of,
                 0,
             )
         };
@@ -303,6 +326,15 @@ impl Mapped {
     }
 }
 
+impl Mapped {
+    /// The number of 64 bits of this index, in memory that may be written.
+    fn number(&self, index: usize) -> &AtomicU64 {
+        // SAFETY: it is mapped for as long as `self` is, to be written too, aligned since a
+        // page is, and others store there atomically.
+        unsafe { AtomicU64::from_ptr(self.at(index)) }
+    }
+}
+
 impl Drop for Mapped {
     fn drop(&mut self) {
         // SAFETY: it was mapped with this length, and nobody is given a pointer into it.
@@ -318,7 +350,7 @@ pub(super) struct Seen(Mapped);
 impl Seen {
     /// The first so many bytes of a map.
     pub(super) fn new(map: &Map, bytes: usize) -> io::Result<Self> {
-        Mapped::new(map, bytes, libc::PROT_READ).map(Self)
+        Mapped::new(map.descriptor(), bytes, libc::PROT_READ).map(Self)
     }
 
     /// A number of 16 bits, in no order with others.
@@ -346,7 +378,7 @@ pub(super) struct Told(Mapped);
 impl Told {
     /// The first so many bytes of a map.
     pub(super) fn new(map: &Map, bytes: usize) -> io::Result<Self> {
-        Mapped::new(map, bytes, libc::PROT_READ | libc::PROT_WRITE).map(Self)
+        Mapped::new(map.descriptor(), bytes, libc::PROT_READ | libc::PROT_WRITE).map(Self)
     }
 
     /// Stores a number of 16 bits.
@@ -357,8 +389,138 @@ impl Told {
     }
 }
 
-/// Opens a file of tracefs, which is mounted for nobody else.
+/// What the kernel writes of an event on one processor, until it is read.
+#[derive(Debug)]
+pub(super) struct Ring {
+    event: OwnedFd,
+    memory: Mapped,
+    /// Of the memory: the ring, whose length is a power of two.
+    begins: usize,
+    length: usize,
+    /// How far it was read.
+    read: u64,
+    record: Vec<u8>,
+}
+
+/// What was found in a ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Records, of which the kernel had so many bytes room left for more.
+    Room(usize),
+    /// What is no record.
+    Nonsense,
+}
+
+impl Ring {
+    /// Has the kernel write events of this number on a processor, but for those that a filter
+    /// leaves out, in a ring of so many bytes: a power of two, and whole pages.
+    pub(super) fn open(event: u64, processor: u32, filter: &str, bytes: u32) -> io::Result<Self> {
+        let mut attributes = [0u8; EVENT_BYTES];
+        attributes[24..32].copy_from_slice(&SAMPLE_RAW.to_ne_bytes());
+        attributes[40..48].copy_from_slice(&RING_FLAGS.to_ne_bytes());
+        // Whoever waits is woken while there is room for three times as much.
+        attributes[48..52].copy_from_slice(&(bytes / 4).to_ne_bytes());
+        let opened = open_event(event, processor, &mut attributes)?;
+        let filter = CString::new(filter).map_err(io::Error::other)?;
+        // SAFETY: the filter ends with a zero and lives through the call.
+        let result = unsafe { libc::ioctl(opened.as_raw_fd(), SET_FILTER, filter.as_ptr()) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a number is passed.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        let page = usize::try_from(page).map_err(io::Error::other)?;
+        let memory = Mapped::new(opened.as_raw_fd(), page + bytes as usize, protection)?;
+        let [begins, length] = [BEGINS, LENGTH].map(|at| memory.number(at).load(Acquire) as usize);
+        if begins < page || length != bytes as usize || begins + length > memory.bytes {
+            return Err(io::Error::other(
+                "the kernel laid a ring out in a way that is not known",
+            ));
+        }
+        // SAFETY: a number is passed.
+        let result = unsafe { libc::ioctl(opened.as_raw_fd(), ENABLE, 0) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self {
+            event: opened,
+            memory,
+            begins,
+            length,
+            read: 0,
+            record: vec![],
+        })
+    }
+
+    /// What to wait for: it can be read when a quarter of the ring is full.
+    pub(super) fn event(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+
+    /// Reads what was written when this began, each record with its kind, and makes room.
+    pub(super) fn take(&mut self, mut with: impl FnMut(u32, &[u8])) -> Found {
+        let written = self.memory.number(WRITTEN).load(Acquire);
+        let waited = written.wrapping_sub(self.read);
+        let mut found = match usize::try_from(waited) {
+            Ok(waited) if waited <= self.length => Found::Room(self.length - waited),
+            _ => Found::Nonsense,
+        };
+        while self.read != written && found != Found::Nonsense {
+            let mut head = [0; RECORD_HEAD];
+            self.copy(&mut head);
+            let [a, b, c, d, _, _, e, f] = head;
+            let kind = u32::from_ne_bytes([a, b, c, d]);
+            let bytes = usize::from(u16::from_ne_bytes([e, f]));
+            if bytes < RECORD_HEAD || bytes as u64 > written.wrapping_sub(self.read) {
+                found = Found::Nonsense;
+                break;
+            }
+            let mut record = std::mem::take(&mut self.record);
+            record.resize(bytes, 0);
+            self.copy(&mut record);
+            with(kind, &record[RECORD_HEAD..]);
+            self.record = record;
+            self.read = self.read.wrapping_add(bytes as u64);
+        }
+        self.read = written;
+        self.memory.number(READ).store(written, Release);
+        found
+    }
+
+    /// Bytes from where it was read on, which the kernel has written and does not write over.
+    fn copy(&self, into: &mut [u8]) {
+        let at = self.read as usize % self.length;
+        let first = into.len().min(self.length - at);
+        let (first, rest) = into.split_at_mut(first);
+        for (part, at) in [(first, at), (rest, 0)] {
+            let from = self.begins + at;
+            assert!(at + part.len() <= self.length, "{} of {}", at, self.length);
+            // SAFETY: it lies within the ring, which lies within what is mapped, as was seen
+            // when it was opened; the kernel stores there only once `READ` says so.
+            unsafe {
+                let from = self.memory.memory.as_ptr().cast::<u8>().add(from);
+                std::ptr::copy_nonoverlapping(from, part.as_mut_ptr(), part.len());
+            }
+        }
+    }
+}
+
+/// Opens a file of tracefs, which is mounted for nobody else; where the kernel cannot do that
+/// (before 5.2), where it is mounted.
 pub(super) fn trace_file(path: &str) -> io::Result<File> {
+    mounted_apart(path).or_else(|error| {
+        let mut places = TRACE_FOLDERS.iter();
+        places
+            .find_map(|folder| File::open(Path::new(folder).join(path)).ok())
+            .ok_or(error)
+    })
+}
+
+/// Where tracefs is mounted.
+const TRACE_FOLDERS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+fn mounted_apart(path: &str) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags, openat};
     use rustix::mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen,

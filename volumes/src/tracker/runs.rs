@@ -18,10 +18,11 @@ use std::time::{Duration, Instant};
 use blocks::tracking::{Gap, Window};
 
 use super::format::Stream;
-use super::tests::may_follow;
+use super::tests::{KINDS, may_follow};
+use crate::TrackerKind;
 use crate::freeze::Freezer;
 use crate::loop_device::MOUNTS;
-use copy::Copy;
+use copy::{By, Copy};
 use load::Load;
 use place::{Kind, Place};
 
@@ -75,7 +76,11 @@ struct Ended {
 }
 
 /// One run; none where it cannot be made here, and a word on stderr.
-fn run(seed: u64, streams: Option<&'static [Stream]>, believes_all: bool) -> Option<Ended> {
+fn run(
+    seed: u64,
+    (only, streams): (Option<TrackerKind>, Option<&'static [Stream]>),
+    believes_all: bool,
+) -> Option<Ended> {
     let _mounts = MOUNTS.read().unwrap_or_else(PoisonError::into_inner);
     let mut draw = Draw(seed);
     let base = Path::new("/dev/shm");
@@ -93,14 +98,19 @@ fn run(seed: u64, streams: Option<&'static [Stream]>, believes_all: bool) -> Opt
         (0, Stream::Completed) => &[Stream::Completed],
         _ => &super::STREAMS,
     };
-    let mut copy = Copy::new(
-        &place,
-        folder.path(),
-        streams.unwrap_or(drawn),
-        believes_all,
-    );
+    // Of rings that have room for a few writes some are full before they are read.
+    let kinds = [
+        (TrackerKind::Bpf, None),
+        (TrackerKind::Perf, None),
+        (TrackerKind::Perf, Some(4096)),
+    ];
+    let by = By {
+        kind: only.map_or_else(|| draw.of(&kinds), |kind| (kind, None)),
+        streams: streams.unwrap_or(drawn),
+    };
+    let mut copy = Copy::new(&place, folder.path(), by, believes_all);
     let mut load = Load::start(&place, &mut draw)?;
-    let what = format!("{place} with {load}, followed by {:?}", copy.streams());
+    let what = format!("{place} with {load}, followed by {:?}", copy.by());
     eprintln!("seed {seed}: {what}");
     while !load.is_over(Duration::from_millis(draw.of(&[0, 0, 20, 100, 300, 1500]))) {
         let events = (draw.below(12), draw.below(6));
@@ -164,7 +174,7 @@ fn no_write_is_lost_whatever_happens_meanwhile() {
     let began = Instant::now();
     let (mut done, mut lost, mut counts) = (0, vec![], copy::Counts::default());
     for seed in first..first + runs {
-        let Some(ended) = run(seed, None, false) else {
+        let Some(ended) = run(seed, (None, None), false) else {
             continue;
         };
         done += 1;
@@ -196,18 +206,24 @@ fn writes_that_nobody_was_told_of_are_missed_and_that_is_noticed() {
     if !may_follow() {
         return;
     }
+    for kind in KINDS {
+        nobody_was_told(kind);
+    }
+}
+
+fn nobody_was_told(kind: TrackerKind) {
     // A run may have written all before the first pass read it.
     let (mut is_noticed, mut is_different) = (false, false);
     for seed in 1..=CONTROLS {
         if !is_noticed {
-            let Some(deaf) = run(seed, Some(&[]), false) else {
+            let Some(deaf) = run(seed, (Some(kind), Some(&[])), false) else {
                 return;
             };
             is_noticed = deaf.windows.contains(&Window::Gap(Gap::Missed));
             assert_eq!(deaf.differs, None, "all of it was read");
         }
         if !is_different {
-            let Some(believed) = run(seed, Some(&[]), true) else {
+            let Some(believed) = run(seed, (Some(kind), Some(&[])), true) else {
                 return;
             };
             is_different = believed.differs.is_some();

@@ -23,6 +23,40 @@ const BLOCK: u64 = 65536;
 
 const BOTH: &[Stream] = &STREAMS;
 
+pub(super) const KINDS: [Kind; 2] = [Kind::Bpf, Kind::Perf];
+
+/// What every kind of tracker has to do.
+macro_rules! on_each_kind {
+    ($($name:ident),* $(,)?) => {
+        mod by_bpf {
+            $(#[test]
+            fn $name() {
+                super::$name(super::Kind::Bpf);
+            })*
+        }
+        mod by_perf_events {
+            $(#[test]
+            fn $name() {
+                super::$name(super::Kind::Perf);
+            })*
+        }
+    };
+}
+
+on_each_kind!(
+    what_is_written_is_marked_and_nothing_else,
+    what_was_seen_is_what_the_device_counted,
+    discards_and_zeroes_are_marked_over_their_whole_length,
+    a_partition_is_marked_where_it_lies_on_its_disk,
+    a_flush_marks_nothing_and_what_is_written_with_one_is_marked,
+    disks_that_are_followed_at_once_are_told_apart,
+    a_disk_whose_figures_cannot_be_read_is_given_up,
+    a_disk_that_is_not_counted_any_more_is_not_believed_until_it_was_seen_to_be,
+    where_it_is_not_known_what_is_marked_all_is,
+    a_tracker_that_is_not_told_of_some_events_is_not_believed,
+    a_copy_that_reads_what_is_marked_alone_is_the_disk,
+);
+
 /// How long a condition is waited for.
 const DEADLINE: Duration = Duration::from_secs(300);
 
@@ -40,7 +74,7 @@ pub(super) fn may_follow() -> bool {
         eprintln!("skipped: following writes needs root");
         return false;
     }
-    match Tracker::start(Shown::new().disk()) {
+    match Tracker::start(Shown::new().disk(), None) {
         Err(NoTracker::Refused { what, source })
             if source.kind() == io::ErrorKind::PermissionDenied =>
         {
@@ -64,14 +98,14 @@ fn attached(mib: u64) -> Option<(TempDir, LoopDevice)> {
 }
 
 impl Lab {
-    fn new(mib: u64) -> Option<Self> {
-        Self::seeing(mib, BOTH, kernel::wait_for_programs)
+    fn new(kind: Kind, mib: u64) -> Option<Self> {
+        Self::seeing((kind, mib), BOTH, kernel::wait_for_programs)
     }
 
-    fn seeing(mib: u64, streams: &[Stream], wait: Wait) -> Option<Self> {
+    fn seeing((kind, mib): (Kind, u64), streams: &[Stream], wait: Wait) -> Option<Self> {
         let (folder, device) = attached(mib)?;
         let (disk, bytes) = found(device.path());
-        let tracker = Tracker::follow(disk, streams, wait).unwrap();
+        let tracker = followed(disk, (kind, None), streams, wait).unwrap();
         Some(Self {
             device,
             tracker,
@@ -93,7 +127,7 @@ impl Lab {
     fn ahead(&self) -> [i128; 2] {
         let counted = i128::from(self.tracker.disk.counted().unwrap().sectors);
         [Stream::Completed, Stream::Queued]
-            .map(|stream| i128::from(self.tracker.seen(stream)) - counted)
+            .map(|stream| i128::from(self.tracker.marker.seen(stream)) - counted)
     }
 
     /// Blocks that are marked in a generation or later.
@@ -142,6 +176,21 @@ impl Shown {
     }
 }
 
+/// Follows a disk by some streams alone, and by perf events with rings of so many bytes.
+pub(super) fn followed(
+    disk: Disk,
+    (kind, ring_bytes): (Kind, Option<u32>),
+    streams: &[Stream],
+    wait: Wait,
+) -> Result<Tracker, NoTracker> {
+    Tracker::follow(disk, wait, |disk, mark| {
+        Ok(match kind {
+            Kind::Bpf => Box::new(Bpf::start(disk, streams, mark)?),
+            Kind::Perf => Box::new(Perf::start(disk, streams, mark, ring_bytes)?),
+        })
+    })
+}
+
 fn found(path: &Path) -> (Disk, Range<u64>) {
     Disk::of(&SourceVolume::open(path).unwrap()).unwrap()
 }
@@ -181,9 +230,8 @@ fn drawn(seed: u64, count: usize, below: u64) -> Vec<u64> {
         .collect()
 }
 
-#[test]
-fn what_is_written_is_marked_and_nothing_else() {
-    let Some(mut lab) = Lab::new(256) else {
+fn what_is_written_is_marked_and_nothing_else(kind: Kind) {
+    let Some(mut lab) = Lab::new(kind, 256) else {
         return;
     };
     let mut buf = AlignedBuf::new(64);
@@ -215,9 +263,8 @@ fn what_is_written_is_marked_and_nothing_else() {
     }
 }
 
-#[test]
-fn what_was_seen_is_what_the_device_counted() {
-    let Some(mut lab) = Lab::new(64) else {
+fn what_was_seen_is_what_the_device_counted(kind: Kind) {
+    let Some(mut lab) = Lab::new(kind, 64) else {
         return;
     };
     let buf = AlignedBuf::new(1);
@@ -252,9 +299,8 @@ fn what_was_seen_is_what_the_device_counted() {
     }
 }
 
-#[test]
-fn discards_and_zeroes_are_marked_over_their_whole_length() {
-    let Some(mut lab) = Lab::new(8 << 10) else {
+fn discards_and_zeroes_are_marked_over_their_whole_length(kind: Kind) {
+    let Some(mut lab) = Lab::new(kind, 8 << 10) else {
         return;
     };
     let path = lab.device.path().to_owned();
@@ -285,9 +331,8 @@ fn discards_and_zeroes_are_marked_over_their_whole_length() {
     }
 }
 
-#[test]
-fn a_partition_is_marked_where_it_lies_on_its_disk() {
-    let Some(mut lab) = Lab::new(64) else {
+fn a_partition_is_marked_where_it_lies_on_its_disk(kind: Kind) {
+    let Some(mut lab) = Lab::new(kind, 64) else {
         return;
     };
     // 10 MiB and a sector from the beginning, of 20 MiB.
@@ -315,9 +360,8 @@ fn a_partition_is_marked_where_it_lies_on_its_disk() {
     assert!(whole.contains(&((begin + 5 * MIB) / BLOCK)), "{whole:?}");
 }
 
-#[test]
-fn a_flush_marks_nothing_and_what_is_written_with_one_is_marked() {
-    let Some(mut lab) = Lab::new(16) else {
+fn a_flush_marks_nothing_and_what_is_written_with_one_is_marked(kind: Kind) {
+    let Some(mut lab) = Lab::new(kind, 16) else {
         return;
     };
     let buf = AlignedBuf::new(1);
@@ -333,9 +377,8 @@ fn a_flush_marks_nothing_and_what_is_written_with_one_is_marked() {
     assert_eq!(lab.marked(generation), [3].into());
 }
 
-#[test]
-fn disks_that_are_followed_at_once_are_told_apart() {
-    let (Some(mut one), Some(mut other)) = (Lab::new(16), Lab::new(16)) else {
+fn disks_that_are_followed_at_once_are_told_apart(kind: Kind) {
+    let (Some(mut one), Some(mut other)) = (Lab::new(kind, 16), Lab::new(kind, 16)) else {
         return;
     };
     let since = [&mut one, &mut other].map(|lab| lab.advance().begun);
@@ -347,13 +390,12 @@ fn disks_that_are_followed_at_once_are_told_apart() {
     assert_eq!(other.marked(since[1]), [7].into());
 }
 
-#[test]
-fn a_disk_whose_figures_cannot_be_read_is_given_up() {
+fn a_disk_whose_figures_cannot_be_read_is_given_up(kind: Kind) {
     if !may_follow() {
         return;
     }
     let shown = Shown::new();
-    let mut tracker = Tracker::start(shown.disk()).unwrap();
+    let mut tracker = Tracker::start(shown.disk(), Some(kind)).unwrap();
     let window = |tracker: &mut Tracker| tracker.advance().unwrap().window;
     assert_eq!(window(&mut tracker), Window::Whole);
     assert!(tracker.unread().is_none());
@@ -367,7 +409,7 @@ fn a_disk_whose_figures_cannot_be_read_is_given_up() {
     assert_eq!(window(&mut tracker), unread);
 
     fs::write(shown.file("stat"), "").unwrap();
-    let refused = Tracker::start(shown.disk()).map(drop);
+    let refused = Tracker::start(shown.disk(), Some(kind)).map(drop);
     assert!(
         matches!(refused, Err(NoTracker::Disk { .. })),
         "{refused:?}"
@@ -384,11 +426,18 @@ fn wait_and_tell() -> io::Result<()> {
 
 #[test]
 fn a_busy_disk_is_read_until_a_moment_in_which_nothing_was_under_way() {
+    // What they wait with is the same.
+    for kind in KINDS {
+        a_busy_disk_is_read_until_a_moment_in_which_nothing_was_under_way_by(kind);
+    }
+}
+
+fn a_busy_disk_is_read_until_a_moment_in_which_nothing_was_under_way_by(kind: Kind) {
     if !may_follow() {
         return;
     }
     let shown = Shown::new();
-    let mut tracker = Tracker::follow(shown.disk(), BOTH, wait_and_tell).unwrap();
+    let mut tracker = followed(shown.disk(), (kind, None), BOTH, wait_and_tell).unwrap();
     let advanced = tracker.advance().unwrap();
     assert_eq!((advanced.window, advanced.is_still), (Window::Whole, true));
     // It does what is not seen, is seen at work first, and at rest some readings later; on
@@ -425,9 +474,8 @@ fn advance_while_it_works(tracker: &mut Tracker, shown: &Shown, sectors: u64) ->
     })
 }
 
-#[test]
-fn a_disk_that_is_not_counted_any_more_is_not_believed_until_it_was_seen_to_be() {
-    let Some(mut lab) = Lab::new(16) else {
+fn a_disk_that_is_not_counted_any_more_is_not_believed_until_it_was_seen_to_be(kind: Kind) {
+    let Some(mut lab) = Lab::new(kind, 16) else {
         return;
     };
     let iostats = lab.shown("queue/iostats");
@@ -469,16 +517,23 @@ fn wait_or_not() -> io::Result<()> {
 
 #[test]
 fn where_the_kernel_does_not_wait_for_programs_nothing_is_followed() {
+    // What they wait with is the same.
+    for kind in KINDS {
+        where_the_kernel_does_not_wait_for_programs_nothing_is_followed_by(kind);
+    }
+}
+
+fn where_the_kernel_does_not_wait_for_programs_nothing_is_followed_by(kind: Kind) {
     // Before anything that takes root.
     WAITS.store(false, Ordering::SeqCst);
-    let refused = Tracker::follow(Shown::new().disk(), &[], wait_or_not).map(drop);
+    let refused = followed(Shown::new().disk(), (kind, None), &[], wait_or_not).map(drop);
     let told = refused.unwrap_err().to_string();
     assert!(
         told.contains("nohz_full") && told.contains("Invalid"),
         "{told}"
     );
     WAITS.store(true, Ordering::SeqCst);
-    let Some(mut lab) = Lab::seeing(16, BOTH, wait_or_not) else {
+    let Some(mut lab) = Lab::seeing((kind, 16), BOTH, wait_or_not) else {
         return;
     };
     let before = lab.advance().begun;
@@ -492,9 +547,8 @@ fn where_the_kernel_does_not_wait_for_programs_nothing_is_followed() {
     assert_eq!(lab.marked(before), [1].into());
 }
 
-#[test]
-fn where_it_is_not_known_what_is_marked_all_is() {
-    let Some(mut lab) = Lab::new(16) else {
+fn where_it_is_not_known_what_is_marked_all_is(kind: Kind) {
+    let Some(mut lab) = Lab::new(kind, 16) else {
         return;
     };
     let generation = lab.advance().begun;
@@ -509,7 +563,7 @@ fn where_it_is_not_known_what_is_marked_all_is() {
     // Bytes behind the disk's end, and a generation that may be any.
     assert_eq!(collect(&lab, 512..16 * MIB + 512, generation), all);
     // It ends within a granule.
-    let tracker = Tracker::start(Shown::new().disk()).unwrap();
+    let tracker = Tracker::start(Shown::new().disk(), Some(kind)).unwrap();
     for (sectors, expected) in [(4100, true), (4101, false)] {
         let mut dirty = DirtySet::new(Geometry::new(16 * MIB).unwrap());
         let known = tracker.collect(0..sectors * 512, tracker.present, &mut dirty);
@@ -533,12 +587,11 @@ fn files_are_not_followed() {
     );
 }
 
-#[test]
-fn a_tracker_that_is_not_told_of_some_events_is_not_believed() {
+fn a_tracker_that_is_not_told_of_some_events_is_not_believed(kind: Kind) {
     let write =
         |lab: &Lab, place: u64| lab.write(place * BLOCK, &AlignedBuf::new(1).bytes()[..4096]);
     let windows = |streams: &[Stream]| {
-        let mut lab = Lab::seeing(16, streams, kernel::wait_for_programs)?;
+        let mut lab = Lab::seeing((kind, 16), streams, kernel::wait_for_programs)?;
         let found = (0..3).map(|place| {
             if place > 0 {
                 write(&lab, place);
@@ -619,9 +672,8 @@ fn work(file: &File, (seed, half): (u64, u64), is_over: &AtomicBool) -> u64 {
     done
 }
 
-#[test]
-fn a_copy_that_reads_what_is_marked_alone_is_the_disk() {
-    let Some(lab) = Lab::new(64) else {
+fn a_copy_that_reads_what_is_marked_alone_is_the_disk(kind: Kind) {
+    let Some(lab) = Lab::new(kind, 64) else {
         return;
     };
     let seed = u64::from_le_bytes(lab.tracker.instance().0[..8].try_into().unwrap());
@@ -666,4 +718,54 @@ fn a_copy_that_reads_what_is_marked_alone_is_the_disk() {
         "{passes} passes read {} blocks beside {writes:?} writes",
         copy.read_blocks
     );
+}
+
+#[test]
+fn what_was_lost_since_a_ring_was_full_is_a_gap_and_told_once() {
+    let Some((_folder, device)) = attached(64) else {
+        return;
+    };
+    let (disk, bytes) = found(device.path());
+    let by = (Kind::Perf, Some(4096));
+    let mut tracker = followed(disk, by, BOTH, kernel::wait_for_programs).unwrap();
+    tracker.advance().unwrap();
+    let file = direct(device.path());
+    let buf = AlignedBuf::new(1);
+    let write = |block: u64| {
+        let data = &buf.bytes()[..4096];
+        file.write_all_at(data, block * BLOCK).unwrap();
+    };
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        // Its thread may be as fast as we are, where there is much room.
+        (0..1000).for_each(write);
+        let window = tracker.advance().unwrap().window;
+        if window != Window::Whole {
+            assert_eq!(window, Window::Gap(Gap::Overflowed));
+            break;
+        }
+        assert!(Instant::now() < deadline, "no ring was ever full");
+    }
+    // The kernel says so too, before the next record.
+    let generation = tracker.advance().unwrap().begun;
+    write(3);
+    assert_eq!(tracker.advance().unwrap().window, Window::Whole);
+    assert_eq!(marked(&tracker, bytes, generation), [3].into());
+}
+
+#[test]
+fn by_which_kind_a_disk_is_followed_is_said_and_why() {
+    if !may_follow() {
+        return;
+    }
+    let how = |only| {
+        let tracker = Tracker::start(Shown::new().disk(), only);
+        tracker.unwrap().how().to_owned()
+    };
+    let best = how(None);
+    assert!(
+        best == "by a BPF program" || best.contains("a BPF program (from Linux 5.5 on) would"),
+        "{best}"
+    );
+    assert_eq!(how(Some(Kind::Perf)), "by perf events, as was asked for");
 }

@@ -65,10 +65,7 @@ fn sentence(forecast: &ForecastView) -> Piece {
             Paint::Warn,
         ),
         ("diverges", _) => (format!("will not converge: {}", why(forecast)), Paint::Warn),
-        ("cutover", _) => (
-            "none: the cutover ends with the first whole pass that finds nothing new".to_owned(),
-            Paint::Dim,
-        ),
+        ("cutover", _) => ("none: it is being cut over".to_owned(), Paint::Dim),
         _ => (
             format!("not known yet: {}", missing(forecast.because.as_deref())),
             Paint::Dim,

@@ -11,7 +11,7 @@ use crate::cli::page::{Look, Page, Paint, Piece, Table};
 use crate::cli::task::Verb;
 
 use super::progress::Speed;
-use super::{UNKNOWN, forecast, hooks, limits, listed, or_unknown, progress, stage};
+use super::{UNKNOWN, checkpoints, forecast, hooks, limits, listed, or_unknown, progress, stage};
 
 /// Cells of a bar in a table.
 const BAR_CELLS: usize = 10;
@@ -124,6 +124,12 @@ pub fn page(migration: &MigrationView, look: &Look) -> String {
         ("leaves out", migration.leave_out.as_ref().map(Into::into)),
         ("limit", limits::line(&migration.limits)),
         ("hooks", hooks::line(&migration.hooks)),
+        (
+            "checkpoints",
+            migration
+                .keep_checkpoints
+                .map(|keep| format!("the newest {keep} are kept").into()),
+        ),
         ("next", migration.next.as_ref().map(Into::into)),
     ]);
     for grant in &migration.standing_grants {
@@ -148,6 +154,10 @@ pub fn page(migration: &MigrationView, look: &Look) -> String {
     page.table(volumes(&migration.volumes));
     for job in &migration.volumes {
         about(job, &mut page);
+    }
+    if !migration.checkpoints.is_empty() {
+        page.heading("checkpoints");
+        checkpoints::put(&migration.checkpoints, &mut page);
     }
     page.finish()
 }

@@ -6,6 +6,8 @@ use crate::api::model::{ProofView, VerifyView, VolumeProof};
 use crate::cli::figures::{short_id, size};
 use crate::cli::page::{Look, Page, Paint, Piece};
 
+use super::checkpoints;
+
 /// Every volume's roots.
 pub fn page(view: &VerifyView, look: &Look) -> String {
     let mut page = Page::new(look);
@@ -15,6 +17,7 @@ pub fn page(view: &VerifyView, look: &Look) -> String {
     for volume in &view.volumes {
         put(volume, &mut page);
     }
+    checkpoints::proofs(&view.checkpoints, &mut page);
     page.finish()
 }
 

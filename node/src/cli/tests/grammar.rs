@@ -110,7 +110,7 @@ fn wrong_usage_is_refused_with_status_2() {
         "doctor --to web --seconds 0",
         "doctor --to web --seconds 61",
         "run --console 127.0.0.1:1",
-        "migration test m",
+        "migration try m",
     ] {
         let error = parse(line).map(|cli| format!("{cli:?}")).unwrap_err();
         assert_eq!(error.exit_code(), 2, "`{line}`");

@@ -153,6 +153,8 @@ pub fn migration(desired: &str, volumes: Vec<JobView>) -> MigrationView {
         standing_grants: vec![],
         hooks: vec![],
         leave_out: None,
+        checkpoints: vec![],
+        keep_checkpoints: None,
         limits: vec![],
         conflicts: Vec::new(),
         next: Some("dunlin migration watch web-1".into()),
@@ -222,6 +224,7 @@ pub fn proof(by: &str, root: &str) -> ProofView {
 pub fn proven(source: Option<&str>, target: Option<&str>) -> VerifyView {
     let equal = source.is_some() && source == target;
     VerifyView {
+        checkpoints: vec![],
         migration: MIGRATION_ID.into(),
         verified: equal,
         confirmed: false,

@@ -99,7 +99,8 @@ impl Engine {
         let state = match point {
             _ if plan.desired == Desired::Deleted => {
                 // What holds up its end can be taken away.
-                let is_open = point == Point::BeforeCleanup && removes;
+                let holds = matches!(point, Point::BeforeCleanup | Point::AfterCutover);
+                let is_open = holds && removes;
                 (!is_open).then_some("deleted")
             }
             Point::BeforeReplication => is_moving.then_some("past that point: its blocks move"),

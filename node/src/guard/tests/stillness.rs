@@ -414,7 +414,7 @@ fn a_guard_that_is_to_be_killed() {
     let socket = Path::new(&folder).join("guard.sock");
     let stills = stills(&socket, Host::real(false)).unwrap();
     let listener = listen(&socket).unwrap();
-    thread::spawn(move || serve(&listener, &stills));
+    thread::spawn(move || serve(&listener, &stills, None));
     std::io::stdout().write_all(b"\nready\n").unwrap();
     // The test kills us, or has ended.
     std::io::stdin().lines().for_each(drop);

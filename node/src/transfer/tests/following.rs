@@ -36,7 +36,7 @@ async fn a_pass_that_nothing_is_known_for_reads_all_and_the_next_what_is_marked(
     let mut running = world.start().await;
     let first = running.pass_by(1, false).await;
     assert_eq!(first.reading.read, PassRead::Whole);
-    let why = first.reading.whole_because;
+    let why = first.reading.read_by;
     assert_eq!(why.as_deref(), Some("nothing was given"));
     until(|| world.given.with(|state| state.settled) == 1).await;
     world.write_source(5, &noise(9, BLOCK));

@@ -69,6 +69,7 @@ impl ChangeTracker for Given {
                 whole_because: dirty.is_none().then(|| "nothing was given".to_owned()),
                 is_final: true,
                 is_followed: true,
+                how: "by the test".to_owned(),
             }
         })
     }

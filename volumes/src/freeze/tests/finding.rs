@@ -118,6 +118,26 @@ fn of_one_that_spans_several_disks_the_others_are_named() {
     drop(volume);
 }
 
+#[test]
+fn a_subvolume_lies_on_the_file_system_that_has_it() {
+    let (folder, _) = folder();
+    let Some(volume) = Volume::new(folder.path(), "disk", "btrfs") else {
+        return;
+    };
+    let below = volume.at.join("below");
+    let create = ["subvolume".as_ref(), "create".as_ref(), below.as_os_str()];
+    if run("btrfs", &create).is_none() {
+        return;
+    }
+    let device = |path: &Path| fs::metadata(path).unwrap().dev();
+    assert_ne!(device(&below), device(&volume.at));
+    let of = |path: &Path| file_system_of(path).unwrap();
+    assert_eq!(of(&below), of(&volume.at));
+    assert_ne!(of(folder.path()), of(&volume.at));
+    assert!(file_system_of(&volume.at.join("none")).is_err());
+    drop(volume);
+}
+
 /// A process with mounts of its own, which ends with it.
 struct Apart(Child);
 

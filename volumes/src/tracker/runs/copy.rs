@@ -12,7 +12,8 @@ use blocks::{BlockIndex, DirtySet, GroupIndex};
 use super::DEADLINE;
 use super::place::Place;
 use crate::tracker::format::Stream;
-use crate::tracker::{Disk, Tracker, kernel};
+use crate::tracker::tests::followed;
+use crate::tracker::{Disk, Kind, Tracker, kernel};
 use crate::{
     AlignedBuf, Changed, READ_BLOCKS, ReadBlocks, Scan, SourceVolume, Span, TargetVolume, TreeFile,
     VolumeTag, find_changed,
@@ -66,13 +67,21 @@ impl fmt::Display for Counts {
     }
 }
 
+/// What follows the disk of a run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct By {
+    /// And how long each ring is, if that is not as long as is good.
+    pub(super) kind: (Kind, Option<u32>),
+    pub(super) streams: &'static [Stream],
+}
+
 pub(super) struct Copy {
     source: SourceVolume,
     bytes: Range<u64>,
     image: PathBuf,
     target: TargetVolume,
     tree: TreeFile,
-    streams: &'static [Stream],
+    by: By,
     /// None while it is being started again.
     tracker: Option<Tracker>,
     follow: Follow,
@@ -83,18 +92,13 @@ pub(super) struct Copy {
 }
 
 impl Copy {
-    pub(super) fn new(
-        place: &Place,
-        folder: &Path,
-        streams: &'static [Stream],
-        believes_all: bool,
-    ) -> Self {
+    pub(super) fn new(place: &Place, folder: &Path, by: By, believes_all: bool) -> Self {
         let source = SourceVolume::open(&place.volume()).unwrap();
         let geometry = source.geometry();
         let image = folder.join("copy");
         let made = File::create(&image).unwrap();
         made.set_len(geometry.length()).unwrap();
-        let (tracker, bytes) = start(&source, streams);
+        let (tracker, bytes) = start(&source, by);
         let tree = TreeFile::create(&folder.join("tree"), VolumeTag([1; 16]), geometry);
         Self {
             target: TargetVolume::open(&image, geometry.length()).unwrap(),
@@ -102,7 +106,7 @@ impl Copy {
             source,
             bytes,
             image,
-            streams,
+            by,
             tracker: Some(tracker),
             follow: Follow::new(),
             believes_all,
@@ -111,8 +115,8 @@ impl Copy {
         }
     }
 
-    pub(super) fn streams(&self) -> &[Stream] {
-        self.streams
+    pub(super) fn by(&self) -> By {
+        self.by
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -126,7 +130,7 @@ impl Copy {
     /// It ends, and another one begins.
     pub(super) fn restart_tracker(&mut self) {
         self.tracker = None;
-        self.tracker = Some(start(&self.source, self.streams).0);
+        self.tracker = Some(start(&self.source, self.by).0);
         self.counts.trackers += 1;
     }
 
@@ -279,8 +283,8 @@ impl Copy {
     }
 }
 
-fn start(source: &SourceVolume, streams: &[Stream]) -> (Tracker, Range<u64>) {
+fn start(source: &SourceVolume, by: By) -> (Tracker, Range<u64>) {
     let (disk, bytes) = Disk::of(source).unwrap();
-    let tracker = Tracker::follow(disk, streams, kernel::wait_for_programs).unwrap();
+    let tracker = followed(disk, by.kind, by.streams, kernel::wait_for_programs).unwrap();
     (tracker, bytes)
 }

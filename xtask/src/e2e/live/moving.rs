@@ -251,12 +251,14 @@ impl<'a> Moving<'a> {
         Ok(())
     }
 
-    /// Waits until each disk has had a pass after its first, found as it has to be.
+    /// Waits until each disk has had a pass after its first, found as it has to be; where all
+    /// passes are alike, its first.
     fn converge(&self) -> Result<()> {
         let has_guard = self.plan.has_guard;
+        let passed = u64::from(has_guard);
         let is_good = |volume: &Value| {
             let pass = newest(volume);
-            pass.is_some_and(|pass| number(&pass["pass"]) > 1 && pass["tracked"] == has_guard)
+            pass.is_some_and(|pass| number(&pass["pass"]) > passed && pass["tracked"] == has_guard)
         };
         let all = |view: &Value| volumes(view).count() == DISKS.len() && volumes(view).all(is_good);
         self.mesh.until("a pass after the first", all).map(drop)

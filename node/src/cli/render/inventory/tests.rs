@@ -66,7 +66,7 @@ fn storage() -> Storage {
         at: at.into(),
         file_system: "xfs".into(),
         is_mounted,
-        is_in_fstab: true,
+        is_awaited: true,
         is_read_only: false,
         is_dax: false,
     };

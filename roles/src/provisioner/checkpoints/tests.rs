@@ -40,7 +40,7 @@ fn agent_came_to(world: &mut World, at: u64, reached: u64, is_held: bool) {
         pass: 0,
         barrier: 0,
         passes: vec![],
-        whole_because: None,
+        read_by: None,
         root: None,
     };
     world.report(AGENT, |report| {

@@ -72,13 +72,13 @@ fn a_store_of_a_newer_format_is_refused_and_kept() {
     let lab = Lab::new();
     let mut node = lab.founder("node");
     let path = node.folder.join("dunlin.redb");
-    assert_eq!(reformatted(&path, 10), 9);
-    let words = ["format 10", "knows formats up to 9", "or a newer one"];
+    assert_eq!(reformatted(&path, 11), 10);
+    let words = ["format 11", "knows formats up to 10", "or a newer one"];
     run(&node).fails(1, &words);
     node.run(&["status"]).fails(1, &words);
     assert_eq!(
-        reformatted(&path, 9),
-        10,
+        reformatted(&path, 10),
+        11,
         "it is as the newer program left it"
     );
     node.start();

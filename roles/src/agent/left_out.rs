@@ -87,6 +87,7 @@ mod tests {
         golden.extend(JOB.volume.0);
         golden.extend([1, 0, 0, 0, 0, 0, 1, 1, 5, 9]);
         golden.extend([7; 16]);
+        golden.push(0);
         assert_eq!(codec::encode(&record).unwrap(), golden);
         assert_eq!(codec::decode::<Record>(&golden).unwrap(), record);
     }

@@ -721,39 +721,6 @@ fn a_copy_that_reads_what_is_marked_alone_is_the_disk(kind: Kind) {
 }
 
 #[test]
-fn what_was_lost_since_a_ring_was_full_is_a_gap_and_told_once() {
-    let Some((_folder, device)) = attached(64) else {
-        return;
-    };
-    let (disk, bytes) = found(device.path());
-    let by = (Kind::Perf, Some(4096));
-    let mut tracker = followed(disk, by, BOTH, kernel::wait_for_programs).unwrap();
-    tracker.advance().unwrap();
-    let file = direct(device.path());
-    let buf = AlignedBuf::new(1);
-    let write = |block: u64| {
-        let data = &buf.bytes()[..4096];
-        file.write_all_at(data, block * BLOCK).unwrap();
-    };
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        // Its thread may be as fast as we are, where there is much room.
-        (0..1000).for_each(write);
-        let window = tracker.advance().unwrap().window;
-        if window != Window::Whole {
-            assert_eq!(window, Window::Gap(Gap::Overflowed));
-            break;
-        }
-        assert!(Instant::now() < deadline, "no ring was ever full");
-    }
-    // The kernel says so too, before the next record.
-    let generation = tracker.advance().unwrap().begun;
-    write(3);
-    assert_eq!(tracker.advance().unwrap().window, Window::Whole);
-    assert_eq!(marked(&tracker, bytes, generation), [3].into());
-}
-
-#[test]
 fn by_which_kind_a_disk_is_followed_is_said_and_why() {
     if !may_follow() {
         return;

@@ -310,7 +310,10 @@ barriers  12 durable, the last 4 s ago
         let mut job = job("cutting-over");
         job.forecast = Some(forecast("cutover"));
         let text = shown(&job);
-        assert!(text.contains("forecast  none: it is being cut over"), "{text}");
+        assert!(
+            text.contains("forecast  none: it is being cut over"),
+            "{text}"
+        );
         assert_eq!(short(&forecast("cutover")), None);
     }
 }

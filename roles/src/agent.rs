@@ -136,8 +136,9 @@ pub enum Input {
     },
     /// Both ends have stated the same root.
     Finished(Finished),
-    /// The root that was asked for with [`Action::StateRoot`] is there, and signed.
-    Rooted(Box<CheckpointPoint>),
+    /// The root that was asked for with [`Action::StateRoot`] is there, and signed; none where
+    /// it was not to be any more.
+    Rooted(Option<Box<CheckpointPoint>>),
     /// The replicator refused, with a code.
     Refused(RefusalCode),
     /// The session ended for any other reason.
@@ -337,7 +338,7 @@ impl Agent {
                 is_followed,
             } => self.pass_done(now, summary, (is_final, is_followed), out),
             Input::Finished(finished) => self.finished(finished, out),
-            Input::Rooted(point) => self.rooted(now, *point, out),
+            Input::Rooted(point) => self.rooted(now, point, out),
             Input::Refused(code) => {
                 let text = format!(
                     "the replicator refused volume {}: {code}",

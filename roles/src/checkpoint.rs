@@ -22,30 +22,22 @@ pub struct Reached<'a> {
 }
 
 impl Evidence<'_> {
-    /// The checkpoints that the agent of a volume came to, as far as the signatures hold, in
-    /// the order in which it reports them.
-    pub fn reached(&self, volume: &VolumeId) -> Vec<Reached<'_>> {
-        let report = self.reports.get(&self.plan.source);
-        let reached = report.into_iter().flat_map(|report| &report.reached);
-        let reached = reached.filter_map(|reached| {
+    /// A checkpoint that the agent of a volume came to, as far as its signature holds; the
+    /// newest where there are several of the name.
+    pub fn reached_at(&self, volume: &VolumeId, name: &CheckpointName) -> Option<Reached<'_>> {
+        let report = self.reports.get(&self.plan.source)?;
+        report.reached.iter().rev().find_map(|reached| {
             let signed = &reached.proof;
             let proof = opened_any(signed, |proof| {
                 proof.migration == self.plan.id
                     && proof.volume == *volume
                     && proof.mesh == self.authority.mesh()
                     && proof.end == End::Source
-                    && proof.checkpoint.is_some()
+                    && proof.checkpoint.as_ref() == Some(name)
                     && self.authority.is_node(self.plan.source, signed.signer)
             })?;
             Some(Reached { reached, proof })
-        });
-        reached.collect()
-    }
-
-    /// The same of one checkpoint; the newest where there are several.
-    pub fn reached_at(&self, volume: &VolumeId, name: &CheckpointName) -> Option<Reached<'_>> {
-        let mut reached = self.reached(volume).into_iter();
-        reached.rfind(|found| found.proof.checkpoint.as_ref() == Some(name))
+        })
     }
 
     /// What the provisioner says of a checkpoint of a volume.
@@ -129,7 +121,7 @@ impl Situation<'_> {
     }
 
     /// Whether the copy may be written to though it stands at a checkpoint: it is kept, or
-    /// could not be, or it is another copy by now.
+    /// could not be, or is not to be any more, or it is another copy by now.
     pub(crate) fn is_checkpoint_kept(&self, record: &Record) -> bool {
         let Some((held, plan)) = record.held().zip(self.migration(&record.job)) else {
             return false;
@@ -139,6 +131,6 @@ impl Situation<'_> {
         let is_kept = kept.is_some_and(|kept| {
             kept.epoch == held.epoch && !matches!(kept.state, CheckpointState::Sealing)
         });
-        is_kept || held.epoch != record.epoch
+        is_kept || held.epoch != record.epoch || !evidence.is_wanted(&held.name)
     }
 }

@@ -631,7 +631,7 @@ impl Cutover {
                 self.looks_again(millis)
             }
             // What waits for it asks again before anything is frozen.
-            Answer::Failed { .. } if is_over || view.wanted.is_none() => {
+            Answer::Failed { .. } if is_over || (view.wanted.is_none() && !view.is_begun) => {
                 self.was_alone = true;
                 self.looks_again(millis)
             }

@@ -408,7 +408,7 @@ impl Node {
         let name = machine.and_then(agent::Agent::rooting).cloned();
         let root = self.tree_of(job).map(|tree| tree.root());
         let (Some(mesh), Some(name), Some(root)) = (self.mesh(), name, root) else {
-            return Ok(());
+            return self.agent_input(ctx, job, agent::Input::Rooted(None));
         };
         let epoch = self.up().sending[&job].epoch;
         let subject = Subject {
@@ -434,7 +434,7 @@ impl Node {
             frozen_millis: None,
             is_held: false,
         };
-        self.agent_input(ctx, job, agent::Input::Rooted(Box::new(point)))
+        self.agent_input(ctx, job, agent::Input::Rooted(Some(Box::new(point))))
     }
 
     /// Takes a frame from the replicator.

@@ -4,7 +4,7 @@ use super::{Edit, EditError, Value};
 use crate::plan::checkpoint::{Checkpoint, MAX_CHECKPOINTS, MAX_REMEMBERED, Wish};
 use crate::plan::{EntryId, MigrationPlan};
 use crate::schema;
-use keys::{CheckpointName, MigrationId};
+use keys::{CheckpointName, MigrationId, UnixSecs};
 
 impl Edit<'_> {
     /// Asks for a checkpoint under a name that was not used before. The oldest of those that
@@ -15,8 +15,11 @@ impl Edit<'_> {
         name: &CheckpointName,
         wish: Wish,
     ) -> Result<(), EditError> {
-        let asked_at = self.now;
+        let now = self.now;
         let checkpoints = &mut self.draft(id)?.checkpoints;
+        // The newest, also where the clock of who asked before is ahead.
+        let newest = checkpoints.named.values().map(|had| had.asked_at.0).max();
+        let asked_at = UnixSecs(newest.map_or(now.0, |newest| now.0.max(newest.saturating_add(1))));
         if checkpoints.named.contains_key(name) {
             let name = name.clone();
             return Err(EditError::CheckpointExists { id, name });

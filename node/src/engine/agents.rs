@@ -548,11 +548,7 @@ impl Engine {
                     Input::SessionLost(why)
                 }
             },
-            SendEvent::Rooted(root) => match self.point(job, root) {
-                Some(point) => Input::Rooted(Box::new(point)),
-                // Paused or lost while it was under way: nothing is signed.
-                None => return,
-            },
+            SendEvent::Rooted(root) => Input::Rooted(self.point(job, root).map(Box::new)),
             SendEvent::Refused(code) => {
                 self.end_session(job);
                 Input::Refused(code)

@@ -470,7 +470,8 @@ impl State<'_> {
         let quoted = format!("'{}'", path.replace('\'', "'\\''"));
         // Of a mounted device the page cache also shows what the file system has
         // changed in memory alone: read the disk itself.
-        let read = if !proof.left_out.is_empty() {
+        // What is kept of a checkpoint has zeros in what the source was not read of.
+        let read = if !proof.left_out.is_empty() && proof.checkpoint.is_none() {
             left_out::reading(&quoted, proof.length, is_device, &proof.left_out)
         } else if is_device {
             format!(

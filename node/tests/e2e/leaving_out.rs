@@ -5,7 +5,7 @@
 
 use crate::device::{Loop, run, text};
 use crate::guard::{Guard, guarded_mesh};
-use crate::harness::{Lab, eventually, is_root, noise};
+use crate::harness::{Lab, Mesh, eventually, is_root, noise};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -58,6 +58,17 @@ fn disk(lab: &Lab) -> Option<(PathBuf, Loop, Partitions)> {
     Some((image, device, partitions))
 }
 
+/// A mesh that moves the disk, but for its swap.
+fn moving(lab: &Lab, device: &Loop) -> Mesh {
+    let mesh = guarded_mesh(lab, "");
+    mesh.offer(&device.device, "disk");
+    let plan = ["migration", "create", "--server", "agent", "--to", "local"];
+    let plan = [&plan[..], &["--name", "m", "--leave-out", "swap"]].concat();
+    assert_eq!(mesh.operator.run(&plan).ok()["leave_out"], "swap");
+    mesh.act("start");
+    mesh
+}
+
 fn read(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap()
 }
@@ -83,12 +94,7 @@ fn swap_stays_behind_and_the_commands_of_both_ends_print_the_same_root() {
         return;
     };
     let _guard = Guard::start(&lab.path("guard.sock"));
-    let mesh = guarded_mesh(&lab, "");
-    mesh.offer(&device.device, "disk");
-    let plan = ["migration", "create", "--server", "agent", "--to", "local"];
-    let plan = [&plan[..], &["--name", "m", "--leave-out", "swap"]].concat();
-    assert_eq!(mesh.operator.run(&plan).ok()["leave_out"], "swap");
-    mesh.act("start");
+    let mesh = moving(&lab, &device);
     let view = mesh.until_passes(1);
     let (start, length) = (SWAP.0 + 65_536, SWAP.1 - 65_536);
     let extents = serde_json::json!([{ "offset": start, "length": length }]);
@@ -135,12 +141,7 @@ fn swap_that_was_made_anew_is_copied_after_all() {
         return;
     };
     let _guard = Guard::start(&lab.path("guard.sock"));
-    let mesh = guarded_mesh(&lab, "");
-    mesh.offer(&device.device, "disk");
-    let plan = ["migration", "create", "--server", "agent", "--to", "local"];
-    let plan = [&plan[..], &["--name", "m", "--leave-out", "swap"]].concat();
-    mesh.operator.run(&plan).ok();
-    mesh.act("start");
+    let mesh = moving(&lab, &device);
     let view = mesh.until_passes(1);
     assert_ne!(view["volumes"][0]["bytes_left_out"], Value::Null);
     let swap = format!("{}p2", device.device.display());

@@ -69,18 +69,23 @@ impl Agent {
         self.phase = Phase::Finishing(checkpoint);
     }
 
-    /// The root was computed, and signed for a checkpoint.
-    pub(super) fn rooted(&mut self, now: Now, point: Point, out: &mut Vec<Action>) {
+    /// The root was computed, and signed for a checkpoint if that is wanted yet; else passes
+    /// go on.
+    pub(super) fn rooted(&mut self, now: Now, point: Option<Box<Point>>, out: &mut Vec<Action>) {
         if !matches!(self.phase, Phase::Finishing(Some(_))) {
             return;
         }
-        if self.rooting() == Some(&point.name) && self.moment() != Moment::Converging {
-            out.push(Action::CloseSession);
-            self.phase = Phase::Reached(Box::new(point));
-        } else {
-            self.phase = Phase::Resting {
-                until_millis: now.mono_millis,
-            };
+        let is_still = self.moment() != Moment::Converging;
+        match point {
+            Some(point) if is_still && self.rooting() == Some(&point.name) => {
+                out.push(Action::CloseSession);
+                self.phase = Phase::Reached(point);
+            }
+            _ => {
+                self.phase = Phase::Resting {
+                    until_millis: now.mono_millis,
+                };
+            }
         }
     }
 

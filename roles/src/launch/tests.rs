@@ -270,6 +270,25 @@ fn who_was_left_out_of_the_pool_has_still_written_what_its_agent_says_it_wrote()
 }
 
 #[test]
+fn a_root_of_a_checkpoint_is_none_of_the_copy() {
+    let mut world = world();
+    let subject = crate::proof::Subject {
+        mesh: world.ledger.mesh(),
+        job: JOB,
+        epoch: Epoch(2),
+        length: LENGTH,
+        root: ROOT,
+    };
+    let name = keys::CheckpointName::new("before").ok();
+    let source = (End::Source, keys::LeftOut::default());
+    let method = Method::ReadInFull;
+    let named = crate::proof::sign_for(&key(AGENT), &subject, source, method, NOW.wall, name);
+    let [_, target, witness] = three(&world);
+    state(&mut world, [named, target, witness]);
+    assert_eq!(permission(&world), Err(Unconfirmed::NotCutOver));
+}
+
+#[test]
 fn what_the_source_left_out_is_in_the_permission_and_a_copy_cannot_say_such_a_thing() {
     let mut world = world();
     let left_out = keys::LeftOut::new(vec![(65_536, 65_536)]).unwrap();

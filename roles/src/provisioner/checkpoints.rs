@@ -300,6 +300,10 @@ impl Provisioner {
         let Some(call) = progress.next_call(wish, &known) else {
             return;
         };
+        if call == Call::Copy {
+            // However it ends, something may be there.
+            progress.copy = Writable::Begun;
+        }
         progress.calling = Some(call);
         out.push(Action::Checkpoint(progress.id.clone(), call));
     }
@@ -432,7 +436,7 @@ impl Progress {
             (_, Wish::Deleted) if has_copy => Some(Call::DeleteCopy),
             (_, Wish::Deleted) => Some(Call::Delete),
             (Step::Unsealed { is_there, .. }, _) => {
-                (*is_there || known.is_ready).then_some(Call::Seal)
+                (*is_there || (known.is_ready && known.is_held)).then_some(Call::Seal)
             }
             (Step::Sealed, _) if known.may_read => known.claim.map(Call::ReadBack),
             (Step::Sealed, _) => None,
@@ -544,7 +548,7 @@ impl Progress {
 
     fn reported(&self) -> KeptCheckpoint {
         let copy = match &self.copy {
-            Writable::Absent => (self.calling == Some(Call::Copy)).then_some(WritableCopy::Making),
+            Writable::Absent => None,
             Writable::Begun => Some(WritableCopy::Making),
             Writable::Ready(path) => Some(WritableCopy::Ready { path: path.clone() }),
             Writable::Failed(why) => Some(WritableCopy::Failed(why.clone())),

@@ -721,6 +721,49 @@ fn a_copy_that_reads_what_is_marked_alone_is_the_disk(kind: Kind) {
 }
 
 #[test]
+fn what_a_full_ring_lost_is_never_whole_and_what_comes_later_is_followed_again() {
+    let Some((_folder, device)) = attached(64) else {
+        return;
+    };
+    let (disk, bytes) = found(device.path());
+    let by = (Kind::Perf, Some(4096));
+    let mut tracker = followed(disk, by, BOTH, kernel::wait_for_programs).unwrap();
+    tracker.advance().unwrap();
+    let file = direct(device.path());
+    let buf = AlignedBuf::new(1);
+    let write = |block: u64| {
+        let data = &buf.bytes()[..4096];
+        file.write_all_at(data, block * BLOCK).unwrap();
+    };
+    let deadline = Instant::now() + DEADLINE;
+    let mut gaps = vec![];
+    while !gaps.contains(&Gap::Overflowed) {
+        // Its thread may be as fast as we are, where there is much room.
+        (0..1000).for_each(write);
+        let since = tracker.present;
+        let window = tracker.advance().unwrap().window;
+        match window {
+            Window::Gap(gap) => gaps.push(gap),
+            // What one stream lost the other has.
+            Window::Whole | Window::Since(_) => {
+                assert_eq!(marked(&tracker, bytes.clone(), since), (0..1000).collect());
+            }
+        }
+        assert!(Instant::now() < deadline, "no ring was ever full: {gaps:?}");
+    }
+    // The kernel says what was lost before the next record of that processor, however late.
+    loop {
+        let generation = tracker.advance().unwrap().begun;
+        write(3);
+        if tracker.advance().unwrap().window == Window::Whole {
+            assert_eq!(marked(&tracker, bytes, generation), [3].into());
+            break;
+        }
+        assert!(Instant::now() < deadline, "it is never followed again");
+    }
+}
+
+#[test]
 fn by_which_kind_a_disk_is_followed_is_said_and_why() {
     if !may_follow() {
         return;

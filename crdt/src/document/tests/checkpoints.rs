@@ -33,6 +33,11 @@ fn checkpoints_are_asked_for_copied_deleted_and_never_asked_for_twice() {
     let again = node.try_edit(&world, |edit| edit.ask_checkpoint(M1, &a, Wish::Kept));
     let (id, exists) = (M1, a.clone());
     assert_eq!(again, Err(EditError::CheckpointExists { id, name: exists }));
+    let had = checkpoints(&node).named[&a].asked_at;
+    // However the clocks go, what is asked for next is newer.
+    let b = name("b");
+    node.edit(&world, |edit| edit.ask_checkpoint(M1, &b, Wish::Kept));
+    assert!(checkpoints(&node).named[&b].asked_at > had);
     let revived = node.try_edit(&world, |edit| edit.set_checkpoint(M1, &a, Wish::Kept));
     assert!(matches!(revived, Err(EditError::UnknownCheckpoint { .. })));
     let loaded = Document::load(world.mesh(), all(&node.document), None, &world.authority());

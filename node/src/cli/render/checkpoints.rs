@@ -4,6 +4,7 @@ use crate::api::model::{CheckpointView, CheckpointVolume};
 use crate::cli::page::{Look, Page, Paint, Piece, Table};
 
 use super::or_unknown;
+use super::verify::left_out;
 
 /// All of them, the newest first.
 pub fn list(checkpoints: &[CheckpointView], look: &Look) -> String {
@@ -22,9 +23,10 @@ pub fn put(checkpoints: &[CheckpointView], page: &mut Page) {
     }
     let mut table = Table::new(["NAME", "ASKED FOR", "STATE", ">FROZEN"]);
     for checkpoint in checkpoints {
-        let frozen = checkpoint
-            .frozen_millis
-            .map(|millis| format!("{millis} ms"));
+        let frozen = match checkpoint.frozen_millis {
+            Some(millis) => Some(format!("{millis} ms")),
+            None => is_apart(checkpoint).then(|| "each disk for itself".to_owned()),
+        };
         table.row([
             (&checkpoint.name).into(),
             (&checkpoint.asked_at).into(),
@@ -38,6 +40,11 @@ pub fn put(checkpoints: &[CheckpointView], page: &mut Page) {
             about(&checkpoint.name, volume, page);
         }
     }
+}
+
+/// Whether its disks came to it one after the other, so that they are of several moments.
+fn is_apart(checkpoint: &CheckpointView) -> bool {
+    checkpoint.volumes.len() > 1 && !matches!(&*checkpoint.state, "asked" | "failed")
 }
 
 fn paint(state: &str) -> Paint {
@@ -78,6 +85,7 @@ pub fn proofs(checkpoints: &[CheckpointView], page: &mut Page) {
                 "{}, signed by {} for epoch {}, {}; {}",
                 proof.method, proof.signed_by, proof.epoch, proof.at, volume.state
             ));
+            left_out(proof, page);
             if volume.path.is_some() {
                 page.line("to prove it, on the provisioner:");
                 page.pieces([(&proof.command).into()]);

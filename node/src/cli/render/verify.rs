@@ -92,6 +92,11 @@ fn end(which: &str, proof: Option<&ProofView>, page: &mut Page) {
         "        {}, signed by {} for epoch {}, {}",
         proof.method, proof.signed_by, proof.epoch, proof.at
     ));
+    left_out(proof, page);
+}
+
+/// What was not read of the source, where anything was not.
+pub(super) fn left_out(proof: &ProofView, page: &mut Page) {
     for left_out in &proof.left_out {
         page.pieces([Piece::new(
             format!(

@@ -8,6 +8,7 @@ use crate::api::model::{CheckpointAsk, MigrationView};
 use crate::views::find_migration;
 use crdt::{Desired, EditError, MigrationPlan, Stage, Wish};
 use keys::{CheckpointName, UnixSecs};
+use roles::launch::Evidence;
 
 /// How names of checkpoints begin that were taken for a test.
 const TEST: &str = "test-";
@@ -28,7 +29,9 @@ impl Engine {
                 self.take(&plan, &name_of(&name)?, Wish::Kept)?;
             }
             CheckpointAsk::Delete { name } => {
-                let name = known(&plan, "delete a checkpoint of", &name)?;
+                let action = "delete a checkpoint of";
+                let name = known(&plan, action, &name)?;
+                refuse_if_copied(action, &plan, |of| *of == name)?;
                 let id = plan.id;
                 self.edit(|edit| edit.set_checkpoint(id, &name, Wish::Deleted))?;
             }
@@ -136,7 +139,8 @@ impl Engine {
         })
     }
 
-    /// A checkpoint that is kept of every disk, and was read back.
+    /// A checkpoint that is kept of every disk, and was read back, and of which there is no
+    /// copy: that may hold something else by now.
     fn good(
         &self,
         plan: &MigrationPlan,
@@ -145,13 +149,49 @@ impl Engine {
     ) -> Result<CheckpointName, CallError> {
         let name = known(plan, action, name)?;
         let evidence = self.evidence(&plan.id);
-        if evidence.is_some_and(|evidence| evidence.is_good(&name)) {
+        if evidence
+            .as_ref()
+            .is_some_and(|evidence| evidence.is_good(&name))
+        {
+            refuse_if_copied(action, plan, |of| *of == name)?;
+            let is_left = |evidence: &Evidence<'_>| {
+                let mut volumes = plan.volumes.iter();
+                volumes.any(|volume| {
+                    let kept = evidence.kept(volume, &name);
+                    kept.is_some_and(|kept| kept.copy.is_some())
+                })
+            };
+            if evidence.as_ref().is_some_and(is_left) {
+                let state = format!("with a copy of checkpoint {name} that is yet to be deleted");
+                let allowed = "ask again once `dunlin migration show` does not have it any more";
+                return Err(refused(action, plan, &state, allowed));
+            }
             return Ok(name);
         }
         let state = format!("without a verified copy of checkpoint {name} of every disk");
         let allowed = "`dunlin migration checkpoint ID --list` shows how far each is";
         Err(refused(action, plan, &state, allowed))
     }
+}
+
+/// Refuses what would take away, or pass for new, a copy on which a server may run.
+pub(super) fn refuse_if_copied(
+    action: &'static str,
+    plan: &MigrationPlan,
+    is_meant: impl Fn(&CheckpointName) -> bool,
+) -> Result<(), CallError> {
+    let wanted = plan.checkpoints.wanted().into_iter();
+    let mut copied = wanted.filter(|(_, checkpoint)| checkpoint.wish == Wish::Copied);
+    copied.find(|(name, _)| is_meant(name)).map_or(Ok(()), |(name, _)| {
+        let state = format!(
+            "with a copy of checkpoint {name} that may have been written to, and that a server may run on"
+        );
+        let allowed = format!(
+            "where nobody needs that copy, delete it first: `dunlin migration test {} --end --checkpoint {name}`",
+            plan.name
+        );
+        Err(refused(action, plan, &state, &allowed))
+    })
 }
 
 fn name_of(text: &str) -> Result<CheckpointName, CallError> {

@@ -3,6 +3,7 @@
 //! Not here: removing what was made for it (`roles::provisioner`), and which grants are
 //! left (`views`).
 
+use super::checkpoints::refuse_if_copied;
 use super::{CallError, Engine};
 use crate::api::model::{MigrationDelete, MigrationView};
 use crate::views::find_migration;
@@ -12,7 +13,8 @@ use keys::{Revocation, Statement};
 impl Engine {
     /// Ends a migration: unless it was cut over its target volumes and all state are
     /// removed. Grants of other operators are theirs, or the root key's, to revoke; they
-    /// stay, and move nothing for a plan that is deleted. Asked again, it revokes what it
+    /// stay, and move nothing for a plan that is deleted. Refused while there is a copy of a
+    /// checkpoint that a server may run on. Asked again, it revokes what it
     /// may by then.
     pub fn migration_delete(
         &mut self,
@@ -24,6 +26,7 @@ impl Engine {
         let plan = find_migration(self.replica.document().plan(), wanted)?.clone();
         // First, so that both ends end for this reason and not for a grant that is gone.
         if plan.desired != Desired::Deleted {
+            refuse_if_copied("delete", &plan, |_| true)?;
             let id = plan.id;
             self.edit(move |edit| edit.set_desired(id, Desired::Deleted))?;
         }

@@ -149,8 +149,9 @@ async fn what_a_polite_session_stores_is_durable_with_each_barrier() {
         committed().await - before,
         running.sending.barriers.load(Relaxed),
     );
-    // Both ends have a tree here.
-    assert!(barriers > 4, "{barriers}");
+    // One is due every 8 MiB, and those that are while one is made durable come with the next:
+    // how many there are is up to the disk. Both ends have a tree here.
+    assert!(barriers > 1, "{barriers}");
     assert!(commits >= 2 * barriers, "{commits} of {barriers} barriers");
     running.close().await;
 }

@@ -42,7 +42,7 @@ impl Bench {
             frozen_millis: None,
             is_held: false,
         };
-        self.input(Input::Rooted(Box::new(point)))
+        self.input(Input::Rooted(Some(Box::new(point))))
     }
 
     /// It stands at a checkpoint.
@@ -99,7 +99,8 @@ fn a_root_of_a_checkpoint_that_was_deleted_meanwhile_is_left_and_passes_go_on() 
         .edit(|edit| edit.set_checkpoint(JOB.migration, &name("a"), Wish::Deleted));
     bench.facts();
     assert_eq!(bench.agent.rooting(), None);
-    bench.root("a");
+    // Whoever signs signs nothing then.
+    bench.input(Input::Rooted(None));
     assert!(names(&bench.later(MIN_REST_MILLIS)).contains(&"pass"));
     assert!(bench.agent.stand(None, &mut vec![]).is_none());
 }
@@ -145,6 +146,18 @@ fn a_pause_does_not_let_it_go_and_a_deletion_does() {
         .edit(|edit| edit.set_checkpoint(JOB.migration, &name("a"), Wish::Deleted));
     assert!(names(&bench.facts()).contains(&"open"));
     assert!(bench.agent.record().checkpoints.is_empty());
+}
+
+#[test]
+fn one_too_many_is_let_go_where_a_newer_one_is_good_by_then() {
+    let mut bench = Bench::standing_at("a");
+    bench.ask("b");
+    bench.kept("b", 1, CheckpointState::Verified { root: [5; 32] });
+    assert!(!names(&bench.facts()).contains(&"open"));
+    bench
+        .world
+        .edit(|edit| edit.keep_checkpoints(JOB.migration, Some(1)));
+    assert!(names(&bench.facts()).contains(&"open"));
 }
 
 #[test]

@@ -110,4 +110,11 @@ fn a_node_that_was_started_again_after_it_stood_lets_go_of_the_source_and_says_n
     assert_eq!(bench.settle(), Vec::<String>::new());
     assert_eq!(bench.answer(Answer::Stands(Stillness::Frozen)), ["release"]);
     assert_eq!(bench.done(), ["thawed", "again"]);
+    // What hooks have stopped is started again, also where nobody can say how it stands.
+    let mut bench = Bench::new(SourceEnd::Unsaid);
+    bench.view.is_begun = true;
+    bench.view.after_thaw = Gate::Running;
+    bench.stood();
+    bench.failed(true);
+    assert_eq!(bench.machine.waits_for_hooks(), Some(Point::AfterThaw));
 }

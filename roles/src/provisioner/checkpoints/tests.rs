@@ -275,6 +275,13 @@ fn what_was_begun_before_a_restart_is_begun_anew_only_while_it_is_held() {
 }
 
 #[test]
+fn what_was_begun_is_not_sealed_where_the_agent_has_forgotten_that_it_holds() {
+    let (mut world, mut provisioner) = held(vec![listed(1, false)]);
+    world.report(AGENT, |report| report.reached.clear());
+    assert!(settle(&mut provisioner, &world, NOW).is_empty());
+}
+
+#[test]
 fn what_an_agent_left_behind_at_an_older_epoch_gives_way() {
     let (world, mut provisioner) = held(vec![]);
     is_called(&mut provisioner, &world, NOW, Call::Seal);
@@ -342,6 +349,22 @@ fn a_copy_that_does_not_fit_is_told_and_not_tried_again() {
     let failed = WritableCopy::Failed("no room".into());
     assert_eq!(state(&provisioner, &world).unwrap().copy, Some(failed));
     assert!(settle(&mut provisioner, &world, later(90_000)).is_empty());
+}
+
+#[test]
+fn a_copy_that_broke_off_goes_before_its_checkpoint_does() {
+    let (mut world, mut provisioner) = verified();
+    wish(&mut world, Wish::Copied);
+    is_called(&mut provisioner, &world, NOW, Call::Copy);
+    assert_eq!(
+        answer(&mut provisioner, failed(true)),
+        ["checkpoint-delayed"]
+    );
+    wish(&mut world, Wish::Deleted);
+    let now = later(RETRY_MILLIS);
+    is_called(&mut provisioner, &world, now, Call::DeleteCopy);
+    answer(&mut provisioner, Answer::CopyDeleted);
+    is_called(&mut provisioner, &world, now, Call::Delete);
 }
 
 #[test]

@@ -209,7 +209,12 @@ impl Hooks {
     fn is_ending(&self, at: At) -> bool {
         let is_of_it = |other: &At| (other.migration, other.side) == (at.migration, at.side);
         let mut runs = self.runs.iter();
-        runs.any(|(other, run)| is_of_it(other) && *other != at && run.is_cancelled)
+        runs.any(|(other, run)| {
+            is_of_it(other)
+                && *other != at
+                && run.is_cancelled
+                && matches!(run.state, State::Running)
+        })
     }
 
     /// Whether the hooks of a point were run, and are not to be again.

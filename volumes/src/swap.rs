@@ -23,7 +23,7 @@ use header::Header;
 
 const SECTOR_BYTES: u64 = 512;
 
-/// What is looked at of something that may be swap: its header, and where btrfs has its mark.
+/// What is looked at of something that may be swap: its header, and where others have marks.
 const HEAD_BLOCKS: u64 = 2;
 
 /// Where the kernel shows what it has, and what it swaps to.
@@ -58,12 +58,23 @@ impl SourceVolume {
     /// # Errors
     /// When it cannot be read.
     pub fn swap(&self) -> Result<FoundSwap, ReadError> {
-        let look = Look {
+        self.look().found()
+    }
+
+    /// The same without what is copied all the same, which takes less looking.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn swap_areas(&self) -> Result<Vec<SwapArea>, ReadError> {
+        Ok(self.look().areas(&self.look().all_parts()?)?.areas)
+    }
+
+    fn look(&self) -> Look<'_> {
+        Look {
             volume: self,
             system: Path::new(SYSTEM),
             swaps: Path::new(SWAPS),
-        };
-        look.found()
+        }
     }
 }
 
@@ -75,28 +86,59 @@ struct Look<'l> {
 
 impl Look<'_> {
     fn found(&self) -> Result<FoundSwap, ReadError> {
-        let mut found = FoundSwap::default();
+        let parts = self.all_parts()?;
+        let mut found = self.areas(&parts)?;
+        found.copied.extend(self.unreached(&parts));
+        Ok(found)
+    }
+
+    /// The partitions of the volume, and the logical volumes on them.
+    fn all_parts(&self) -> Result<Vec<Part>, ReadError> {
         let mut parts = self.parts();
-        let mut named = vec![];
         for part in parts.clone() {
-            parts.extend(linear::volumes_in(self.volume, &part.bytes)?);
+            let mut logical = linear::volumes_in(self.volume, &part.bytes)?;
+            for part in &mut logical {
+                if let Some(shown) = self.mapped(&part.name) {
+                    part.holder = holder_of(&shown);
+                    part.number = sysfs::number_of(&shown).ok();
+                }
+            }
+            parts.extend(logical);
         }
-        for part in &parts {
+        Ok(parts)
+    }
+
+    /// What device mapper has mapped under a name just now.
+    fn mapped(&self, name: &str) -> Option<PathBuf> {
+        let shown = fs::read_dir(self.system.join("block")).ok()?.flatten();
+        let mut shown = shown.map(|entry| entry.path());
+        shown.find(|shown| {
+            fs::read_to_string(shown.join("dm/name")).is_ok_and(|mapped| mapped.trim() == name)
+        })
+    }
+
+    fn areas(&self, parts: &[Part]) -> Result<FoundSwap, ReadError> {
+        let mut found = FoundSwap::default();
+        let mut named: Vec<(SwapArea, String)> = vec![];
+        for part in parts {
             match self.area(part)? {
                 Ok(Some(area)) => named.push((area, part.name.clone())),
                 Ok(None) => {}
                 Err(why) => found.copied.push(format!("{}: {why}", part.name)),
             }
         }
-        // Tables may name one place twice.
-        named.sort();
-        named.dedup_by(|later, first| {
-            let is_within = later.0.offset < first.0.offset + first.0.length;
-            if is_within {
-                let why = format!("{}: it lies over {}", later.1, first.1);
-                found.copied.push(why);
-            }
-            is_within
+        // What of two that share a place is swap nobody knows.
+        let shares = |one: &(SwapArea, String), other: &(SwapArea, String)| {
+            one != other
+                && one.0.offset < other.0.offset + other.0.length
+                && other.0.offset < one.0.offset + one.0.length
+        };
+        let all = named.clone();
+        named.retain(|area| {
+            let other = all.iter().find(|other| shares(area, other));
+            let why = other.map(|other| format!("{}: it and {} share a place", area.1, other.1));
+            found.copied.extend(why);
+            other.is_none()
         });
         named.retain(|(area, _)| !area.content().is_empty());
         named.sort_by_key(|(area, _)| std::cmp::Reverse(area.length));
@@ -106,7 +148,6 @@ impl Look<'_> {
         }
         named.truncate(MAX_SWAP_AREAS);
         named.sort();
-        found.copied.extend(self.unreached(&parts));
         (found.areas, found.names) = named.into_iter().unzip();
         Ok(found)
     }

@@ -253,7 +253,7 @@ impl Tracker {
         marker: impl FnOnce(&Disk, u16) -> Result<Box<dyn Marker>, NoTracker>,
     ) -> Result<Self, NoTracker> {
         wait().map_err(refused(
-            "wait for programs that run (membarrier, which a kernel refuses that keeps processors free of its tick: nohz_full)",
+            "wait for programs that run (membarrier, from Linux 4.3 on; a kernel refuses it that keeps processors free of its tick: nohz_full)",
         ))?;
         let present = Generation::FIRST;
         let marker = marker(&disk, present.mark())?;

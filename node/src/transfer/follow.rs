@@ -187,7 +187,7 @@ impl Following {
     /// # Errors
     /// When its name cannot be taken away.
     pub(super) fn forget_tree(&mut self) -> io::Result<()> {
-        self.tracker = Err("its stored tree was damaged and is made anew".to_owned());
+        self.tracker = Err("its stored tree does not say any more what was read".to_owned());
         forget(&self.name_file)
     }
 

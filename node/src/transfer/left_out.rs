@@ -81,7 +81,7 @@ pub(super) fn lost(
     if areas.is_empty() {
         return Ok(None);
     }
-    let found = volume.swap().map_err(|error| error.to_string())?.areas;
+    let found = volume.swap_areas().map_err(|error| error.to_string())?;
     let (same, others): (Vec<SwapArea>, Vec<SwapArea>) =
         areas.iter().copied().partition(|area| found.contains(area));
     if others.is_empty() {

@@ -9,6 +9,9 @@ use super::{Action, Agent, Record};
 use blocks::SwapArea;
 use keys::{BadLeftOut, LeftOut};
 
+// What is left out can be stated.
+const _: () = assert!(blocks::MAX_SWAP_AREAS <= keys::MAX_LEFT_OUT);
+
 impl Record {
     /// The bytes that are left out of the copy of this epoch.
     ///

@@ -20,8 +20,31 @@ const UNUSED: [std::ops::Range<usize>; 2] = [0..1024, 1068..1536];
 const VERSION: usize = 1024;
 const LAST_PAGE: usize = 1028;
 const UUID: usize = 1036;
-/// Where btrfs has its mark: `_BHRfS_M`.
-const BTRFS: usize = 0x1_0040;
+/// Marks of others that leave the header's page alone, so that one from before is still there,
+/// and where they have them (`libblkid/src/superblocks` of util-linux).
+const OTHERS: [(usize, &[u8]); 16] = [
+    // An array of version 1.2.
+    (4096, b"\xfc\x4e\x2b\xa9"),
+    // bcache, and bcachefs before and since it has a mark of its own.
+    (4120, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca"),
+    (4120, b"\xc6\x85\x73\xf6\x66\xce\x90\xa9"),
+    (2048, b"OCFSV2"),
+    (4096, b"OCFSV2"),
+    (8192, b"OCFSV2"),
+    (8192 + 52, b"ReIsEr"),
+    (65536 + 52, b"ReIsEr"),
+    // UFS, of either order of bytes.
+    (8192 + 1372, b"\x19\x01\x54\x19"),
+    (8192 + 1372, b"\x19\x54\x01\x19"),
+    (65536 + 1372, b"\x19\x01\x54\x19"),
+    (65536 + 1372, b"\x19\x54\x01\x19"),
+    (32768, b"JFS1"),
+    (32769, b"CD001"),
+    (65536, b"\x01\x16\x19\x70"),
+    (0x1_0040, b"_BHRfS_M"),
+];
+/// Where ZFS has a list of names and values, among the first of which is its version.
+const ZFS: std::ops::Range<usize> = 16384..16640;
 
 /// What the beginning of something says.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,11 +76,7 @@ pub(super) fn of(head: &[u8], length: u64) -> Header {
     let is_other = UNUSED
         .iter()
         .any(|unused| head[unused.clone()].iter().any(|byte| *byte != 0));
-    if is_other
-        || head
-            .get(BTRFS..)
-            .is_some_and(|rest| rest.starts_with(b"_BHRfS_M"))
-    {
+    if is_other || has_other(head) {
         return Header::Unfit("it has a header of swap, and the mark of something else");
     }
     let number = |at: usize| u32::from_le_bytes(std::array::from_fn(|byte| head[at + byte]));
@@ -75,6 +94,14 @@ pub(super) fn of(head: &[u8], length: u64) -> Header {
         },
         false => Header::Unfit("its header says that it is longer than what it lies in"),
     }
+}
+
+/// Whether somebody else's mark lies behind the header.
+fn has_other(head: &[u8]) -> bool {
+    let has =
+        |(at, mark): &(usize, &[u8])| head.get(*at..).is_some_and(|rest| rest.starts_with(mark));
+    let zfs = head.get(ZFS).unwrap_or_default();
+    OTHERS.iter().any(has) || zfs.windows(7).any(|name| name == b"version")
 }
 
 #[cfg(test)]
@@ -137,7 +164,10 @@ mod tests {
         unfit(512, b"LABELONE");
         unfit(510, &[0x55, 0xaa]);
         unfit(1080, &[0x53, 0xef]);
-        unfit(BTRFS, b"_BHRfS_M");
+        for (at, mark) in OTHERS {
+            unfit(at, mark);
+        }
+        unfit(ZFS.start + 24, b"\x07version");
         unfit(VERSION, &[2]);
         unfit(LAST_PAGE, &100u32.to_le_bytes());
         for mark in SLEEPING {

@@ -124,6 +124,46 @@ fn partitions_are_found_where_the_kernel_shows_them_unless_something_lies_on_the
 }
 
 #[test]
+fn of_two_that_share_a_place_neither_is_left_out_and_what_lies_on_a_mapped_one_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image");
+    let file = File::create(&image).unwrap();
+    file.set_len(4 << 20).unwrap();
+    let offset = 2 * BLOCK;
+    file.write_all_at(&header(500, 1), 0).unwrap();
+    file.write_all_at(&header(500, 2), offset).unwrap();
+    let source = SourceVolume::open(&image).unwrap();
+    let look = Look {
+        volume: &source,
+        system: folder.path(),
+        swaps: folder.path(),
+    };
+    let part = |name: &str, start| Part {
+        name: name.into(),
+        bytes: start..source.length(),
+        holder: None,
+        number: None,
+    };
+    let alone = look.areas(&[part("one", 0)]).unwrap();
+    assert_eq!(alone.areas, [area(0, 500, 1)]);
+    let both = look.areas(&[part("one", 0), part("two", offset)]).unwrap();
+    assert_eq!(both.areas, []);
+    let told = [
+        "one: it and two share a place",
+        "two: it and one share a place",
+    ];
+    assert_eq!(both.copied, told);
+
+    let shown = folder.path().join("block/dm-3");
+    fs::create_dir_all(shown.join("holders/dm-4")).unwrap();
+    fs::create_dir(shown.join("dm")).unwrap();
+    fs::write(shown.join("dm/name"), "vg-swap\n").unwrap();
+    let mapped = look.mapped("vg-swap").unwrap();
+    assert_eq!(holder_of(&mapped).as_deref(), Some("dm-4"));
+    assert_eq!(look.mapped("vg"), None);
+}
+
+#[test]
 fn swap_files_of_a_disk_are_named_as_copied() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("image");

@@ -289,7 +289,8 @@ struct Mapped {
     bytes: usize,
 }
 
-// SAFETY: it is memory that belongs to nobody, and is looked at by atomic types alone.
+// SAFETY: it is memory that belongs to nobody. It is looked at by atomic types, and where a
+// ring's records lie by one thread at a time, which has the ring to itself.
 unsafe impl Send for Mapped {}
 // SAFETY: as above.
 unsafe impl Sync for Mapped {}
@@ -406,7 +407,7 @@ pub(super) struct Ring {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
     /// Records, of which the kernel had so many bytes room left for more.
-    Room(usize),
+    Room(u64),
     /// What is no record.
     Nonsense,
 }
@@ -461,19 +462,16 @@ impl Ring {
     /// Reads what was written when this began, each record with its kind, and makes room.
     pub(super) fn take(&mut self, mut with: impl FnMut(u32, &[u8])) -> Found {
         let written = self.memory.number(WRITTEN).load(Acquire);
-        let waited = written.wrapping_sub(self.read);
-        let mut found = match usize::try_from(waited) {
-            Ok(waited) if waited <= self.length => Found::Room(self.length - waited),
-            _ => Found::Nonsense,
-        };
-        while self.read != written && found != Found::Nonsense {
+        let began = self.read;
+        let mut is_sound = written.wrapping_sub(began) <= self.length as u64;
+        while self.read != written && is_sound {
             let mut head = [0; RECORD_HEAD];
             self.copy(&mut head);
             let [a, b, c, d, _, _, e, f] = head;
             let kind = u32::from_ne_bytes([a, b, c, d]);
             let bytes = usize::from(u16::from_ne_bytes([e, f]));
             if bytes < RECORD_HEAD || bytes as u64 > written.wrapping_sub(self.read) {
-                found = Found::Nonsense;
+                is_sound = false;
                 break;
             }
             let mut record = std::mem::take(&mut self.record);
@@ -485,7 +483,17 @@ impl Ring {
         }
         self.read = written;
         self.memory.number(READ).store(written, Release);
-        found
+        // Until it has seen that, the kernel had no more room than was left when this began.
+        fence(SeqCst);
+        let since = self
+            .memory
+            .number(WRITTEN)
+            .load(Relaxed)
+            .wrapping_sub(began);
+        match is_sound {
+            true => Found::Room((self.length as u64).saturating_sub(since)),
+            false => Found::Nonsense,
+        }
     }
 
     /// Bytes from where it was read on, which the kernel has written and does not write over.

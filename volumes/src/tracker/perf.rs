@@ -42,7 +42,7 @@ const LEAST_OF_ONE: u32 = 64 << 10;
 
 /// No record of a write is longer, and none before it that says that some were lost: a ring
 /// with less room than both take may have lost some.
-const LONGEST_RECORDS: usize = 512;
+const LONGEST_RECORDS: u64 = 512;
 
 // Of linux/perf_event.h.
 const RECORD_LOST: u32 = 2;
@@ -190,6 +190,9 @@ impl Marker for Perf {
     }
 
     fn over(&self) -> Option<io::Error> {
+        if self.reader.as_ref().is_none_or(JoinHandle::is_finished) {
+            return Some(io::Error::other("nobody reads its records any more"));
+        }
         match fs::read_to_string(PROCESSORS) {
             Ok(processors) if processors == self.processors => None,
             Ok(_) => Some(io::Error::other(
